@@ -1,0 +1,45 @@
+"""fastiqa: image-quality networks that run at memory speed.
+
+Everything is imported on first use: ``import fastiqa`` costs a few milliseconds beyond ``import torch``, loads no
+compiled library, and initialises no CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_EXPORTS = {
+    "use": "fastiqa._dispatch",
+    "explain": "fastiqa._dispatch",
+    "create_model": "fastiqa.models",
+    "list_models": "fastiqa.models",
+    "load_model": "fastiqa.models",
+    "save_model": "fastiqa.models",
+}
+_SUBMODULES = ("cli", "data", "kernels", "metrics", "models", "nn", "ops", "reference")
+
+__all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
+
+if TYPE_CHECKING:
+    from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference
+    from fastiqa._dispatch import explain, use
+    from fastiqa.models import create_model, list_models, load_model, save_model
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"fastiqa.{name}")
+    else:
+        raise AttributeError(f"module 'fastiqa' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
