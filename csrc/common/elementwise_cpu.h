@@ -1,0 +1,86 @@
+// One pass over any number of inputs and outputs of equal size, on the CPU.
+//
+//   elementwise<kInputs, T>(views, f, on)        f(x, y): y[0..] = function of x[0..], in the accumulation type
+//
+// The loop body is compiled three times (AVX-512, AVX2, baseline) and the machine's best is taken when the library is
+// loaded, so no instruction set leaks into generic code. Work is split by elements, whatever the nest looks like, so a
+// batch of one fills every thread.
+#pragma once
+
+#include "tensor.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FASTIQA_CLONES
+#endif
+
+namespace fastiqa {
+
+constexpr int64_t kGrain = 32768;  // elements a task at the least: ATen's own grain
+
+/// `rows` runs of `length` elements: one rectangle of the nest.
+template <class T, int kOperands>
+struct Tile {
+  std::array<T*, kOperands> data;
+  std::array<int64_t, kOperands> row_stride;
+  std::array<int64_t, kOperands> stride;
+  int64_t rows;
+  int64_t length;
+};
+
+template <int kInputs, class T, int kOperands, class F>
+FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, F f) {
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    T* p[kOperands];
+    for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + row * tile.row_stride[o];
+    const int64_t length = tile.length;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < length; ++i) {
+      accumulator_t<T> x[kInputs], y[kOperands - kInputs];
+      for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
+      f(x, y);
+      for (int o = kInputs; o < kOperands; ++o) p[o][i] = narrow<T>(y[o - kInputs]);
+    }
+  }
+}
+
+/// As unit_tile, for innermost strides other than one (slices along the rows, expanded operands).
+template <int kInputs, class T, int kOperands, class F>
+void strided_tile(const Tile<T, kOperands>& tile, F f) {
+  for (int64_t row = 0; row < tile.rows; ++row)
+    for (int64_t i = 0; i < tile.length; ++i) {
+      accumulator_t<T> x[kInputs], y[kOperands - kInputs];
+      const auto at = [&](int o) { return tile.data[o] + row * tile.row_stride[o] + i * tile.stride[o]; };
+      for (int o = 0; o < kInputs; ++o) x[o] = widen(*at(o));
+      f(x, y);
+      for (int o = kInputs; o < kOperands; ++o) *at(o) = narrow<T>(y[o - kInputs]);
+    }
+}
+
+template <int kInputs, class T, size_t kOperands, class F>
+void elementwise(const std::array<View, kOperands>& views, F f, const Tensor&) {
+  const auto nest = make_nest(views);
+  const bool unit = nest.unit_stride();
+  torch::stable::parallel_for(0, nest.elements(), kGrain, [&](int64_t begin, int64_t end) {
+    const auto& size = nest.size;
+    while (begin < end) {
+      const int64_t i0 = begin % size[0], row = begin / size[0];
+      const int64_t i1 = row % size[1], i2 = row / size[1] % size[2], i3 = row / size[1] / size[2];
+      Tile<T, kOperands> tile;
+      for (size_t o = 0; o < kOperands; ++o) {
+        const auto& stride = nest.stride[o];
+        tile.data[o] = static_cast<T*>(views[o].data) + i0 * stride[0] + i1 * stride[1] + i2 * stride[2] + i3 * stride[3];
+        tile.row_stride[o] = stride[1];
+        tile.stride[o] = stride[0];
+      }
+      const bool whole = i0 == 0 && end - begin >= size[0];
+      tile.rows = whole ? std::min(size[1] - i1, (end - begin) / size[0]) : 1;
+      tile.length = whole ? size[0] : std::min(size[0] - i0, end - begin);
+      unit ? unit_tile<kInputs>(tile, f) : strided_tile<kInputs>(tile, f);
+      begin += tile.rows * tile.length;
+    }
+  });
+}
+
+}  // namespace fastiqa

@@ -1,0 +1,215 @@
+"""Which backend runs an operator, and why not another.
+
+CUDA tensors: cuda, triton, torch. CPU tensors: cpu, torch (and triton under its interpreter, when asked for). A backend
+refuses with a reason; the next one is tried and the reason is logged once. `use(name)` and FASTIQA_BACKEND=name allow
+only that backend, FASTIQA_STRICT=1 turns every fallback into an error; both errors list every reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fastiqa import _native
+from fastiqa._layout import FLOATING
+
+if TYPE_CHECKING:
+    from fastiqa._op import Op
+
+NAMES = ("cpu", "cuda", "triton", "torch")
+
+_log = logging.getLogger("fastiqa")
+_logged: set[tuple[str, str]] = set()
+
+WhyNot = Callable[..., "str | None"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way of running an operator: `load` finds the kernel by the operator's name, `why_not` speaks of arguments."""
+
+    name: str
+    device: str
+    load: Callable[[str], Callable[..., None]]
+    why_not: WhyNot | None = None
+    dtypes: tuple[torch.dtype, ...] = FLOATING
+
+    def reason(self, op: Op, args: Sequence[Any]) -> str | None:
+        """Why this backend cannot take these arguments, or None."""
+        first = args[0]
+        if not self.accepts(first.device.type):
+            return f"needs {self.device} tensors, got {first.device.type}"
+        if first.dtype not in self.dtypes:
+            return f"does not take {first.dtype}"
+        kernel = _kernel(self, op.kernel_name)
+        if isinstance(kernel, str):
+            return kernel
+        if self.name == "cuda" and (refusal := _native.device_reason("cuda", first.device)):
+            return refusal
+        return self.why_not(*args) if self.why_not else None
+
+    def accepts(self, device: str) -> bool:
+        return device == self.device or (self.name == "triton" and device == "cpu" and _interpreting())
+
+
+def cpu(why_not: WhyNot | None = None) -> Backend:
+    """Vectorised C++: csrc/cpu/<op>.cpp."""
+    return Backend("cpu", "cpu", lambda name: _native.kernel("cpu", name), why_not)
+
+
+def cuda(why_not: WhyNot | None = None) -> Backend:
+    """CUDA C++: csrc/cuda/<op>.cu."""
+    return Backend("cuda", "cuda", lambda name: _native.kernel("cuda", name), why_not)
+
+
+def triton(why_not: WhyNot | None = None) -> Backend:
+    """Triton: kernels/<op>.py."""
+    return Backend("triton", "cuda", _triton_kernel, why_not)
+
+
+def _triton_kernel(name: str) -> Callable[..., None]:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
+    module = importlib.import_module(f"fastiqa.kernels.{name.removesuffix('_backward')}")
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+_kernels: dict[tuple[str, str], Callable[..., None] | str] = {}
+
+
+def _kernel(backend: Backend, name: str) -> Callable[..., None] | str:
+    """The kernel, or the reason why there is none; looked for once."""
+    key = (backend.name, name)
+    if key not in _kernels:
+        try:
+            _kernels[key] = backend.load(name)
+        except _native.Unavailable as error:
+            _kernels[key] = str(error)
+    return _kernels[key]
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("FASTIQA_BACKEND") or None
+    if name is not None and name not in NAMES:
+        raise ValueError(f"FASTIQA_BACKEND: got {name!r}, want one of {', '.join(NAMES)}")
+    return name
+
+
+# Process-wide, not per thread: the backward pass of CUDA tensors runs on threads of its own.
+_only: str | None = _from_environment()
+_strict: bool = os.environ.get("FASTIQA_STRICT", "0") == "1"
+
+
+@contextlib.contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Within the block every operator of fastiqa runs through this backend alone, backward passes included.
+
+    Args:
+        backend: "cpu", "cuda", "triton" or "torch".
+
+    Raises:
+        ValueError: unknown backend.
+        RuntimeError: from an operator which that backend refuses; the message gives every backend's reason.
+
+    The choice holds for the whole process, not for one thread. Example::
+
+        with fastiqa.use("torch"):
+            loss = model(ref, a, b).sum()
+    """
+    global _only
+    if backend not in NAMES:
+        raise ValueError(f"backend: got {backend!r}, want one of {', '.join(NAMES)}")
+    before, _only = _only, backend
+    try:
+        yield
+    finally:
+        _only = before
+
+
+def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
+    """The kernel to call, or None for PyTorch's composite reference."""
+    if _only == "torch":
+        return None
+    device = args[0].device.type
+    fallbacks: list[tuple[str, str]] = []
+    for backend in op.backends:
+        if (backend.device == device) if _only is None else (backend.name == _only):
+            reason = backend.reason(op, args)
+            if reason is None:
+                return _kernels[backend.name, op.kernel_name]  # type: ignore[return-value]
+            fallbacks.append((backend.name, reason))
+    if _only is not None:
+        raise RuntimeError(f"{op.name}: backend {_only!r} was asked for and cannot run.\n{table(op, args)}")
+    if fallbacks:
+        _fell_back(op, args, fallbacks)
+    return None
+
+
+def _fell_back(op: Op, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
+    if _strict:
+        raise RuntimeError(f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{table(op, args)}")
+    for name, reason in fallbacks:
+        if (op.name, reason) not in _logged:
+            _logged.add((op.name, reason))
+            _log.warning("%s runs through torch, which is slower, because %s: %s", op.name, name, reason)
+
+
+def decisions(op: Op, args: Sequence[Any]) -> list[tuple[str, str]]:
+    """(backend, "runs" | "could run" | why not) for each backend, in the order of preference; torch comes last."""
+    rows: list[tuple[str, str]] = []
+    taken = False
+    for backend in op.backends:
+        reason = backend.reason(op, args)
+        eligible = backend.name == _only if _only is not None else backend.device == args[0].device.type
+        if reason is None and eligible and not taken:
+            taken = True
+            rows.append((backend.name, "runs"))
+        else:
+            rows.append((backend.name, reason or "could run"))
+    rows.append(("torch", "could run" if taken or _only not in (None, "torch") else "runs"))
+    return rows
+
+
+def table(op: Op, args: Sequence[Any]) -> str:
+    rows = decisions(op, args)
+    return "\n".join(f"  {name:<7} {verdict}" for name, verdict in rows)
+
+
+def explain(op: Op | str, *args: Any, **kwargs: Any) -> str:
+    """The decision table of an operator for these arguments: which backend runs and why each other does not.
+
+    Args:
+        op: an operator of `fastiqa.ops`, or its name.
+        *args, **kwargs: what it would be called with.
+
+    Returns:
+        One line a backend, for printing.
+
+    Example::
+
+        print(fastiqa.explain("cross_difference", ref, a, b))
+    """
+    from fastiqa import ops
+
+    if isinstance(op, str):
+        if op not in ops.OPERATORS:
+            raise ValueError(f"op: no operator {op!r}, want one of {', '.join(ops.OPERATORS)}")
+        op = ops.OPERATORS[op]
+    values = op.promote(op.bind(args, kwargs))
+    op.layout(*values)
+    x: Tensor = values[0]
+    return f"{op.name} for {x.dtype} tensors on {x.device}\n{table(op, values)}"

@@ -1,0 +1,79 @@
+"""Shapes and memory formats: what an operator accepts and what its outputs look like.
+
+The functions here run inside the fake kernel and before every real one, so what is promised to the compiler and what is
+allocated cannot differ. They raise ``ValueError`` or ``TypeError`` naming the argument, what came and what was wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class Output(NamedTuple):
+    """One tensor that an operator returns."""
+
+    shape: Sequence[int]
+    dtype: torch.dtype
+    device: torch.device
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def empty(self) -> Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=self.memory_format)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    # PyTorch's own reading of strides: where one channel or one pixel makes both formats true, strides decide.
+    strides, shape = x.stride(), x.shape
+    least = 0
+    for d in (1, 3, 2, 0):
+        if shape[d] == 0 or strides[d] < least or (d == 0 and least == strides[1]):
+            return False
+        least = strides[d] * (shape[d] if shape[d] > 1 else 1)
+    return True
+
+
+def memory_format(*tensors: Tensor) -> torch.memory_format:
+    """The format of an element-wise result, as PyTorch chooses it: that of the first tensor that is not expanded."""
+    for x in tensors:
+        strides, shape = x.stride(), x.shape
+        if all(strides[d] != 0 or shape[d] == 1 for d in range(4)):
+            return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
+    return torch.contiguous_format
+
+
+def check_maps(**tensors: Tensor) -> None:
+    """Feature maps: four-dimensional, floating, on one device."""
+    first_name, first = next(iter(tensors.items()))
+    for name, x in tensors.items():
+        if x.dtype not in FLOATING:
+            raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
+        if x.dim() != 4:
+            raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
+        if x.device != first.device:
+            raise ValueError(f"{name}: on {x.device}, want {first.device}, where {first_name} is")
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """As check_maps, with equal shapes."""
+    check_maps(**tensors)
+    first_name, first = next(iter(tensors.items()))
+    for name, x in tensors.items():
+        if x.shape != first.shape:
+            raise ValueError(f"{name}: shape {tuple(x.shape)}, want that of {first_name}, {tuple(first.shape)}")
+
+
+def like(position: int) -> Callable[..., tuple[Output, ...]]:
+    """Layout rule: one output with the shape, dtype and memory format of the argument at `position`."""
+
+    def layout(*args: Tensor) -> tuple[Output, ...]:
+        x = args[position]
+        check_maps(x=x)
+        return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
+
+    return layout

@@ -1,0 +1,80 @@
+"""The compiled libraries: where they are, what they were built with, why they cannot be used.
+
+Nothing is looked for until an operator is first called. A failure is remembered with its reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("cpu", "cuda")
+
+
+class Unavailable(Exception):
+    """Why a library or a kernel in it cannot be used, in words for the user."""
+
+
+def path(library: str) -> Path:
+    """Where the library `cpu` or `cuda` lies if it was built."""
+    return Path(__file__).with_name(f"libfastiqa_{library}.so")
+
+
+@functools.cache
+def build_record(library: str) -> dict[str, Any]:
+    """What the library was built with: torch, compiler, flags and, for CUDA, architectures. Raises Unavailable."""
+    _load(library)
+    entry = ctypes.CDLL(str(path(library))).fastiqa_build_record
+    entry.restype = ctypes.c_char_p
+    return dict(json.loads(entry()))
+
+
+def kernel(library: str, name: str) -> Callable[..., None]:
+    """The compiled kernel of an operator. Raises Unavailable with the reason."""
+    _load(library)
+    overloads = getattr(getattr(torch.ops, f"fastiqa_{library}"), name, None)
+    if overloads is None:
+        raise Unavailable(f"{path(library).name} has no kernel of that name; rebuild it")
+    return overloads.default  # type: ignore[no-any-return]
+
+
+def device_reason(library: str, device: torch.device) -> str | None:
+    """Why a loaded library cannot run on that device: a GPU for which it holds no code."""
+    if library != "cuda" or device.type != "cuda":
+        return None
+    archs = [int(arch) for arch in build_record("cuda")["archs"]]
+    return _arch_reason(archs, torch.cuda.get_device_capability(device))
+
+
+def _arch_reason(archs: list[int], capability: tuple[int, int]) -> str | None:
+    major, minor = capability
+    have = major * 10 + minor
+    # Real code runs on later minors of its major; the newest is also there as PTX, for everything after it.
+    if any(arch // 10 == major and arch <= have for arch in archs) or have >= max(archs):
+        return None
+    return f"built for compute capabilities {archs}, this GPU has {have}; rebuild with FASTIQA_CUDA_ARCHS={have}"
+
+
+def _load(library: str) -> None:
+    reason = _load_once(library)
+    if reason is not None:
+        raise Unavailable(reason)
+
+
+@functools.cache
+def _load_once(library: str) -> str | None:
+    file = path(library)
+    if not file.exists():
+        compiler = "nvcc and a C++ compiler" if library == "cuda" else "a C++ compiler"
+        return f"{file.name} was not built; reinstall where {compiler} can be found"
+    try:
+        torch.ops.load_library(str(file))
+    except OSError as error:
+        return f"{file.name} does not load: {error}"
+    return None

@@ -1,0 +1,17 @@
+"""The operators, one file each. The list of operators is whatever lies in this folder."""
+
+import importlib
+import pkgutil
+
+from fastiqa._op import Op
+
+OPERATORS: dict[str, Op] = {}
+
+for _module in pkgutil.iter_modules(__path__):
+    _found = vars(importlib.import_module(f"{__name__}.{_module.name}"))
+    OPERATORS.update({op.name: op for op in _found.values() if isinstance(op, Op)})
+
+# The operator takes the place of the module of the same name: fastiqa.ops.cross_difference is callable.
+globals().update(OPERATORS)
+
+__all__ = ["OPERATORS", *OPERATORS]  # noqa: PLE0604
