@@ -1,0 +1,77 @@
+"""What every Triton launcher shares: the device guard, the folded loop nest, and fixed launch heuristics.
+
+No autotuning: a kernel's block sizes follow from its sizes, so the number of compiled variants stays small and the
+first call on a new shape does not stall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+# Elements a program: 4 warps of 32 threads, 8 elements each: two 16-byte accesses of float32, one of bfloat16.
+TILE = 1024
+WARPS = 4
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Makes the tensor's GPU current: Triton launches on the current device, wherever the pointers point."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+class Nest(NamedTuple):
+    """Operands of an element-wise pass folded into rows: the Python form of csrc/common/nest.h.
+
+    sizes: three outer sizes, whose product is the number of rows; strides: for each operand its outer strides in packs;
+    inner: for each operand the stride along a row, in elements (1 if pack > 1); packs: packs a row.
+    """
+
+    sizes: tuple[int, int, int]
+    strides: tuple[tuple[int, int, int], ...]
+    inner: tuple[int, ...]
+    packs: int
+    pack: int
+
+    @property
+    def rows(self) -> int:
+        return self.sizes[0] * self.sizes[1] * self.sizes[2]
+
+
+def fold(operands: Sequence[Tensor]) -> Nest:
+    """Folds four-dimensional operands of equal sizes; the last one, an output, decides the order of the walk."""
+    shape = operands[0].shape
+    strides = [x.stride() for x in operands]
+    order = sorted((d for d in reversed(range(4)) if shape[d] != 1), key=lambda d: strides[-1][d])
+    sizes: list[int] = []
+    steps: list[list[int]] = []
+    for d in order:
+        step = [s[d] for s in strides]
+        if sizes and step == [s * sizes[-1] for s in steps[-1]]:
+            sizes[-1] *= shape[d]
+        else:
+            sizes.append(shape[d])
+            steps.append(step)
+    sizes += [1] * (4 - len(sizes))
+    steps += [[0] * len(operands)] * (4 - len(steps))
+    inner = tuple(steps[0]) if sizes[0] > 1 else (1,) * len(operands)
+
+    # Lengths and strides are handed over in packs, so that the compiler knows what they are multiples of and keeps
+    # 16-byte accesses under the mask; a plain length gives them up unless it happens to be a multiple of 16.
+    pack = 16 // operands[0].element_size() if all(i == 1 for i in inner) else 1
+    while pack > 1 and any(n % pack for n in (sizes[0], *(s for step in steps[1:] for s in step))):
+        pack //= 2
+    outer = tuple(zip(*([s // pack for s in step] for step in steps[1:]), strict=True))
+    return Nest((sizes[1], sizes[2], sizes[3]), outer, inner, sizes[0] // pack, pack)
+
+
+def tile(nest: Nest) -> tuple[int, int, tuple[int]]:
+    """Rows and packs of a program's tile, and the grid."""
+    block_packs = min(triton.next_power_of_2(nest.packs), TILE // nest.pack)
+    block_rows = min(triton.next_power_of_2(nest.rows), TILE // (block_packs * nest.pack))
+    return block_rows, block_packs, (triton.cdiv(nest.rows, block_rows) * triton.cdiv(nest.packs, block_packs),)
