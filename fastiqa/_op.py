@@ -48,6 +48,7 @@ class Op:
             autocast dtype, as its convolutions.
         batched: names of the arguments whose first dimension is the batch; `vmap` folds its dimension into theirs.
             Default: every tensor argument.
+        exact: every backend equals the reference bit for bit; otherwise tests allow twice the reference's own error.
     """
 
     def __init__(
@@ -63,10 +64,12 @@ class Op:
         backends: Sequence[_dispatch.Backend] = (),
         autocast: str = "promote",
         batched: Sequence[str] | None = None,
+        exact: bool = False,
     ) -> None:
         self.name = self.kernel_name = schema.partition("(")[0]
         self.reference, self.adjoint, self.layout = reference, adjoint, layout
         self.samples, self.bytes, self.saves, self.backends = samples, bytes, tuple(saves), tuple(backends)
+        self.exact = exact
         self.__doc__ = reference.__doc__
         self._register(schema, autocast)
         arguments = self._overload._schema.arguments

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastiqa.kernels.launch import WARPS, fold, on_device_of, tile
+from fastiqa.kernels.launch import launch
 from fastiqa.kernels.tiles import address, locate, widened
 
 # ---- kernels ----
@@ -52,18 +52,8 @@ def cross_difference_backward_kernel(
 
 
 def cross_difference(ref: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
-    _launch(cross_difference_kernel, (ref, a, b, *out.chunk(2, 1)))
+    launch(cross_difference_kernel, (ref, a, b, *out.chunk(2, 1)))
 
 
 def cross_difference_backward(grad: Tensor, grad_ref: Tensor, grad_a: Tensor, grad_b: Tensor) -> None:
-    _launch(cross_difference_backward_kernel, (*grad.chunk(2, 1), grad_ref, grad_a, grad_b))
-
-
-def _launch(kernel, operands: tuple[Tensor, ...]) -> None:
-    nest = fold(operands)
-    block_rows, block_packs, grid = tile(nest)
-    with on_device_of(operands[0]):
-        kernel[grid](
-            *operands, nest.sizes, nest.strides, nest.inner, nest.packs,
-            PACK=nest.pack, BLOCK_ROWS=block_rows, BLOCK_PACKS=block_packs, num_warps=WARPS, enable_fp_fusion=False,
-        )  # fmt: skip
+    launch(cross_difference_backward_kernel, (*grad.chunk(2, 1), grad_ref, grad_a, grad_b))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -75,3 +75,14 @@ def tile(nest: Nest) -> tuple[int, int, tuple[int]]:
     block_packs = min(triton.next_power_of_2(nest.packs), TILE // nest.pack)
     block_rows = min(triton.next_power_of_2(nest.rows), TILE // (block_packs * nest.pack))
     return block_rows, block_packs, (triton.cdiv(nest.rows, block_rows) * triton.cdiv(nest.packs, block_packs),)
+
+
+def launch(kernel: Any, operands: Sequence[Tensor]) -> None:
+    """Runs an element-wise kernel over operands of equal sizes, outputs last: `kernel(*pointers, *nest, *tile)`."""
+    nest = fold(operands)
+    block_rows, block_packs, grid = tile(nest)
+    with on_device_of(operands[0]):
+        kernel[grid](
+            *operands, nest.sizes, nest.strides, nest.inner, nest.packs,
+            PACK=nest.pack, BLOCK_ROWS=block_rows, BLOCK_PACKS=block_packs, num_warps=WARPS, enable_fp_fusion=False,
+        )  # fmt: skip

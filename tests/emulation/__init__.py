@@ -1,0 +1,149 @@
+"""The CUDA sources on this CPU (csrc/common/emulate.h): as a library in this process, and as a program per sanitizer."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+HERE = Path(__file__).resolve().parent
+TEMPLATE = CSRC / "common" / "template_op"
+
+SANITIZERS = {
+    "address": ("-fsanitize=address", "-g", "-O1"),
+    "undefined": ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-g", "-O1"),
+    "thread": ("-fsanitize=thread", "-g", "-O1"),
+}
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # Dtype in csrc/common/dtype.h
+
+
+class Value(ctypes.Structure):
+    """fastiqa::emulate::Value."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+        ("rank", ctypes.c_int64),
+        ("sizes", ctypes.c_int64 * 8),
+        ("strides", ctypes.c_int64 * 8),
+        ("data", ctypes.c_void_p),
+        ("whole", ctypes.c_int64),
+        ("number", ctypes.c_double),
+    )
+
+
+@functools.cache
+def build() -> Any:
+    """csrc/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("fastiqa_csrc_build", CSRC / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def sources() -> list[Path]:
+    return [*sorted((CSRC / "cuda").glob("*.cu")), *sorted((TEMPLATE / "cuda").glob("*.cu")), HERE / "entry.cpp"]
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    work = ROOT / "build" / "emulated" / "plain"
+    work.mkdir(parents=True, exist_ok=True)
+    output = work / "libfastiqa_emulated.so"
+    build().build_emulated(output, work, [*sources(), HERE / "selftest.cu"], ("-O2",), shared=True)
+    loaded = ctypes.CDLL(str(output))
+    loaded.fastiqa_emulate.restype = ctypes.c_char_p
+    loaded.fastiqa_emulate.argtypes = (ctypes.c_char_p, ctypes.POINTER(Value), ctypes.c_int64)
+    return loaded
+
+
+def program(sanitizer: str, files: Sequence[Path], *flags: str) -> Path:
+    """The driver of entry.cpp with these sources, under a sanitizer."""
+    name = "_".join([sanitizer, *(flag.strip("-").replace("=", "") for flag in flags)])
+    work = ROOT / "build" / "emulated" / name
+    work.mkdir(parents=True, exist_ok=True)
+    output = work / "driver"
+    build().build_emulated(
+        output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False
+    )
+    return output
+
+
+def box(value: Any) -> Value:
+    if isinstance(value, Tensor):
+        boxed = Value(kind=0, dtype=_DTYPES.index(value.dtype), rank=value.dim(), data=value.data_ptr())
+        boxed.sizes[: value.dim()] = list(value.shape)
+        boxed.strides[: value.dim()] = list(value.stride())
+        return boxed
+    if isinstance(value, float):
+        return Value(kind=2, number=value)
+    return Value(kind=1, whole=int(value))
+
+
+def call(name: str, *args: Any) -> None:
+    """Runs an emulated operator in this process."""
+    error = library().fastiqa_emulate(name.encode(), (Value * len(args))(*map(box, args)), len(args))
+    if error is not None:
+        raise RuntimeError(f"{name}: {error.decode()}")
+
+
+@contextlib.contextmanager
+def as_cuda_backend(names: Sequence[str]) -> Iterator[None]:
+    """Within the block the backend `cuda` takes CPU tensors and runs the emulated sources."""
+    from fastiqa import _dispatch
+
+    accepts, kernels = _dispatch.Backend.accepts, dict(_dispatch._kernels)
+    _dispatch.Backend.accepts = lambda self, device: self.name == "cuda" or accepts(self, device)  # type: ignore[method-assign]
+    _dispatch._kernels.update({("cuda", name): functools.partial(call, name) for name in names})
+    try:
+        yield
+    finally:
+        _dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
+        _dispatch._kernels.clear()
+        _dispatch._kernels.update(kernels)
+
+
+def run_recorded(driver: Path, calls: Sequence[tuple[str, tuple[Any, ...]]], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs calls in the driver; on success the storages of the tensors are replaced by what it computed."""
+    recorded, results = folder / "calls", folder / "results"
+    with recorded.open("wb") as file:
+        file.write(struct.pack("q", len(calls)))
+        for name, args in calls:
+            file.write(struct.pack("q", len(name)) + name.encode() + struct.pack("q", len(args)))
+            for value in args:
+                file.write(bytes(box(value)))
+                if isinstance(value, Tensor):
+                    storage = _storage(value)
+                    offset = value.storage_offset() * value.element_size()
+                    file.write(struct.pack("qq", storage.numel(), offset) + storage.numpy().tobytes())
+    done = subprocess.run([str(driver), str(recorded), str(results)], capture_output=True, text=True, timeout=600)
+    if done.returncode == 0:
+        computed = torch.frombuffer(bytearray(results.read_bytes()), dtype=torch.uint8)
+        for value in (value for _, args in calls for value in args if isinstance(value, Tensor)):
+            storage = _storage(value)
+            storage.copy_(computed[: storage.numel()])
+            computed = computed[storage.numel() :]
+    return done
+
+
+def _storage(x: Tensor) -> Tensor:
+    """The bytes of a tensor's whole storage."""
+    return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())
+
+
