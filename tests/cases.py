@@ -1,0 +1,175 @@
+"""Arguments for any operator: its samples at many sizes, in every memory layout, dtype and storage offset.
+
+Coverage is pairwise, not the full product: every dtype meets every layout, and sizes and offsets rotate beneath them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import emulation
+import torch
+from torch import Tensor
+
+from fastiqa import _dispatch, _native, ops
+from fastiqa._op import Map, Op
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+OFFSETS = (0, 1, 7, 3)
+
+# Empty batches, single pixels, odd sizes, C that is no multiple of a vector, C that is, more than one block's work.
+SHAPES = (
+    (2, 8, 8, 8),
+    (1, 3, 7, 33),
+    (3, 17, 2, 1),
+    (1, 1, 1, 1),
+    (2, 64, 1, 1),
+    (1, 1, 33, 7),
+    (3, 8, 1, 2),
+    (0, 3, 8, 8),
+    (2, 5, 16, 12),
+    (1, 64, 9, 8),
+)
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _some_channels(x: Tensor) -> Tensor:
+    return torch.cat([x, x, x], 1)[:, x.shape[1] : 2 * x.shape[1]]
+
+
+def _some_channels_last(x: Tensor) -> Tensor:
+    return _channels_last(torch.cat([x, x, x], 1))[:, x.shape[1] : 2 * x.shape[1]]
+
+
+def _every_other_column(x: Tensor) -> Tensor:
+    return torch.stack([x, x], -1).flatten(-2)[..., ::2]
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.transpose(2, 3).contiguous().transpose(2, 3)
+
+
+def _expanded_batch(x: Tensor) -> Tensor:
+    return x[:1].expand(x.shape) if x.shape[0] else x
+
+
+def _expanded_everywhere(x: Tensor) -> Tensor:
+    return x.flatten()[:1].reshape(1, 1, 1, 1).expand(x.shape) if x.numel() else x
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nchw": _dense,
+    "nhwc": _channels_last,
+    "some_channels": _some_channels,
+    "some_channels_nhwc": _some_channels_last,
+    "every_other_column": _every_other_column,
+    "transposed": _transposed,
+    "expanded_batch": _expanded_batch,
+    "expanded_everywhere": _expanded_everywhere,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: tuple[int, int, int, int]
+    dtype: torch.dtype = torch.float32
+    layouts: tuple[str, ...] = ("nchw",)
+    offset: int = 0
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        return f"{size}-{str(self.dtype)[6:]}-{'+'.join(self.layouts)}-at{self.offset}"
+
+
+def grid() -> list[Case]:
+    """The minimum grid: dtypes x layouts with rotating sizes and offsets, all sizes in both formats, mixed formats."""
+    sizes, offsets = itertools.cycle(SHAPES), itertools.cycle(OFFSETS)
+    cases = [Case(next(sizes), d, (name,), next(offsets)) for d in DTYPES for name in LAYOUTS]
+    cases += [Case(s, torch.float32, (name,), o) for s in SHAPES for name, o in (("nchw", 0), ("nhwc", 1))]
+    cases += [Case((2, 8, 8, 8), d, pair) for d in DTYPES[1:3] for pair in itertools.permutations(("nchw", "nhwc"), 2)]
+    cases += [Case((2, 5, 4, 6), torch.float32, ("nhwc", "transposed", "some_channels"))]
+    return list(dict.fromkeys(cases))
+
+
+def arguments(op: Op, case: Case) -> Iterator[tuple[Any, ...]]:
+    """The operator's samples at the case's size, as tensors."""
+    layouts = itertools.cycle(case.layouts)
+    for sample in op.samples(*case.shape):
+        yield tuple(
+            tensor(value.shape, case.dtype, next(layouts), case.offset) if isinstance(value, Map) else value
+            for value in sample
+        )
+
+
+def tensor(shape: tuple[int, ...], dtype: torch.dtype, layout: str, offset: int = 0) -> Tensor:
+    """Standard normal values in that layout, their storage `offset` elements into an allocation."""
+    values = LAYOUTS[layout](torch.randn(shape, dtype=torch.float64).to(dtype))
+    return moved(values, offset)
+
+
+def moved(x: Tensor, offset: int) -> Tensor:
+    """The same values and strides, `offset` elements into a larger storage whose rest is NaN."""
+    storage = x.untyped_storage().nbytes() // x.element_size()
+    larger = torch.full((storage + 2 * offset,), float("nan"), dtype=x.dtype)
+    larger[offset : offset + storage] = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
+    return larger.as_strided(x.shape, x.stride(), x.storage_offset() + offset)
+
+
+@functools.cache
+def operators() -> dict[str, Op]:
+    """Every operator of the library, and the template, built and registered as one of them."""
+    work = emulation.ROOT / "build" / "template"
+    library = work / "libfastiqa_cpu_template.so"
+    work.mkdir(parents=True, exist_ok=True)
+    emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
+    _native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
+    torch.ops.load_library(str(library))
+
+    import fastiqa.kernels
+
+    fastiqa.kernels.__path__.append(str(emulation.TEMPLATE / "kernels"))
+    spec = importlib.util.spec_from_file_location("template_op", emulation.TEMPLATE / "ops" / "template_op.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["template_op"] = module
+    spec.loader.exec_module(module)
+    return {**ops.OPERATORS, **{op.name: op for op in vars(module).values() if isinstance(op, Op)}}
+
+
+def names() -> list[str]:
+    return [*operators()]
+
+
+BACKENDS = ("torch", "cpu", "triton", "cuda")
+
+
+def backend(name: str) -> Any:
+    """Within it operators run through that backend on CPU tensors: triton interpreted, cuda emulated."""
+    if name == "cuda":
+        return _Emulated()
+    return _dispatch.use(name)
+
+
+class _Emulated:
+    def __enter__(self) -> None:
+        self._contexts = (emulation.as_cuda_backend(names()), _dispatch.use("cuda"))
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(*exception)

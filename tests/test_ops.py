@@ -1,0 +1,166 @@
+"""Every operator on every backend: values against float64, layouts, gradients of both orders, memory around outputs.
+
+Driven by the operator records: a new operator is tested by being in the folder. `triton` runs under its interpreter and
+`cuda` through the CPU emulation of its sources, so all four lanes run on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cases
+import pytest
+import torch
+from cases import Case
+from torch import Tensor
+
+GRID = cases.grid()
+
+pytestmark = [
+    pytest.mark.parametrize("backend", cases.BACKENDS),
+    pytest.mark.parametrize("name", cases.names()),
+]
+
+
+def outputs(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.double() if isinstance(x, Tensor) else x for x in args)
+
+
+def assert_within_budget(got: Tensor, eager: Tensor, exact: Tensor, bitwise: bool) -> None:
+    """Bit for bit, or at most twice eager PyTorch's own error against float64."""
+    assert got.dtype == eager.dtype
+    assert got.shape == eager.shape
+    if bitwise:
+        assert torch.equal(got, eager), f"differs from eager by {(got - eager).abs().max()}"
+        return
+    if got.dtype == torch.float64:
+        torch.testing.assert_close(got, exact, rtol=1e-13, atol=1e-13)
+        return
+    error = (got.double() - exact).abs().max() if got.numel() else torch.tensor(0.0)
+    allowed = 2 * (eager.double() - exact).abs().max() if got.numel() else torch.tensor(0.0)
+    assert error <= allowed, f"error {error} against float64, eager's own is {allowed / 2}"
+
+
+@pytest.mark.parametrize("case", GRID, ids=str)
+def test_values_and_layout(name: str, backend: str, case: Case) -> None:
+    op = cases.operators()[name]
+    for args in cases.arguments(op, case):
+        with cases.backend(backend):
+            results = outputs(op(*args))
+        eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
+        for got, e, x, promised in zip(results, eager, exact, op.layout(*args), strict=True):
+            assert_within_budget(got, e, x, op.exact)
+            assert got.is_contiguous(memory_format=promised.memory_format)
+            assert not any(got.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for a in args
+                           if isinstance(a, Tensor) and got.numel())  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> None:
+    """Against autograd through the reference, for dense, channels-last and expanded output gradients."""
+    op = cases.operators()[name]
+    for shape in ((2, 6, 5, 7), (1, 16, 8, 8), (1, 1, 1, 1), (0, 4, 3, 3)):
+        for args in cases.arguments(op, Case(shape, dtype, (layout,))):
+            for grad_layout in ("nchw", "nhwc", "expanded_everywhere"):
+                _check_gradients(op, backend, args, grad_layout)
+
+
+def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: str) -> None:
+    def gradients(f: Any, values: tuple[Any, ...], grads: list[Tensor]) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in values]
+        return torch.autograd.grad(outputs(f(*leaves)), [x for x in leaves if isinstance(x, Tensor)], grads)
+
+    shapes = [tuple(o.shape) for o in op.layout(*args)]
+    dtype = args[0].dtype
+    grads = [cases.tensor(shape, dtype, grad_layout) for shape in shapes]
+    with cases.backend(backend):
+        got = gradients(op, args, grads)
+    eager = gradients(op.reference, args, grads)
+    exact = gradients(op.reference, wide(args), [g.double() for g in grads])
+    for g, e, x in zip(got, eager, exact, strict=True):
+        assert_within_budget(g, e, x, op.exact)
+
+
+def test_gradcheck(name: str, backend: str) -> None:
+    op = cases.operators()[name]
+    for args in cases.arguments(op, Case((2, 2, 3, 2), torch.float64)):
+        leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
+        with cases.backend(backend):
+            assert torch.autograd.gradcheck(op, leaves)
+            assert torch.autograd.gradgradcheck(op, leaves)
+
+
+def test_partial_gradients(name: str, backend: str) -> None:
+    """Each input alone: its gradient is right, and no other is made."""
+    op = cases.operators()[name]
+    for args in cases.arguments(op, Case((2, 4, 3, 5), torch.float64)):
+        tensors = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
+        for k in tensors:
+            values = [x.detach().requires_grad_(j == k) if isinstance(x, Tensor) else x for j, x in enumerate(args)]
+            with cases.backend(backend):
+                got = torch.autograd.grad(sum(y.square().sum() for y in outputs(op(*values))), values[k])[0]
+            want = torch.autograd.grad(sum(y.square().sum() for y in outputs(op.reference(*values))), values[k])[0]
+            torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
+def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
+    """Every length from 1 to 40 at every offset that a vector may be off by; the guard elements keep their value."""
+    op = cases.operators()[name]
+    for length in range(1, 41):
+        offset = length % 8
+        for args in cases.arguments(op, Case((1, 1 + length % 3, 1, length), dtype, ("nchw",), offset)):
+            outs = []
+            for promised in op.layout(*args):
+                elements = torch.Size(promised.shape).numel()
+                guarded = torch.full((offset + elements + 16,), 7.0, dtype=dtype)
+                outs.append((guarded, guarded[offset : offset + elements].view(tuple(promised.shape)).fill_(float("nan"))))
+            with cases.backend(backend):
+                op(*args, out=[out for _, out in outs])
+            for (guarded, out), eager in zip(outs, outputs(op.reference(*args)), strict=True):
+                torch.testing.assert_close(out, eager, rtol=2e-2 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+                assert (guarded[:offset] == 7).all()
+                assert (guarded[offset + out.numel() :] == 7).all()
+
+
+def test_repeats_bit_for_bit(name: str, backend: str) -> None:
+    op = cases.operators()[name]
+    torch.use_deterministic_algorithms(True)
+    try:
+        for args in cases.arguments(op, Case((2, 5, 9, 7))):
+            with cases.backend(backend):
+                first = outputs(op(*args))
+                for _ in range(3):
+                    assert all(torch.equal(x, y) for x, y in zip(first, outputs(op(*args)), strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
+    """Infinities, NaN, zeros, the largest and the smallest numbers: eager's result, or float64's, which overflows later."""
+    op = cases.operators()[name]
+    info = torch.finfo(dtype)
+    special = torch.tensor(
+        [float("inf"), -float("inf"), float("nan"), 0.0, -0.0, info.max, -info.max, info.tiny, info.tiny / 4, 1.0, -2.5],
+        dtype=dtype,
+    )
+    for args in cases.arguments(op, Case((1, 4, 11, 5), dtype)):
+        for x in args:
+            if isinstance(x, Tensor) and x.numel():
+                x.copy_(special[torch.randint(len(special), x.shape)])
+        with cases.backend(backend):
+            results = outputs(op(*args))
+        eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
+        for got, e, x in zip(results, eager, exact, strict=True):
+            same = (got == e) | (got.isnan() & e.isnan())
+            if not op.exact:
+                narrowed = x.to(dtype)
+                same |= (got == narrowed) | (got.isnan() & narrowed.isnan())
+            assert same.all(), f"got {got[~same]}, eager {e[~same]}, float64 {x[~same]}"
