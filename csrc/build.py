@@ -96,7 +96,7 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
         *_compile([cxx, "-fPIC", record, "-c"], [CSRC / "library.cpp"], work, jobs=1),
     ]
     # The static CUDA runtime (nvcc's default) works beside whichever libcudart torch brings.
-    _run([nvcc, "-shared", "-o", str(output), *map(str, objects), *link])
+    _run([nvcc, "-shared", *generate, "-o", str(output), *map(str, objects), *link])
 
 
 def build_emulated(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:

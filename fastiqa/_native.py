@@ -76,5 +76,5 @@ def _load_once(library: str) -> str | None:
     try:
         torch.ops.load_library(str(file))
     except OSError as error:
-        return f"{file.name} does not load: {error}"
+        return f"{file.name} does not load: {error.__cause__ or error}"
     return None

@@ -11,8 +11,8 @@ def locate(sizes, packs, PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PAC
     program = tl.program_id(0).to(tl.int64)
     row = (program // across) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     element = (program % across) * (BLOCK_PACKS * PACK) + tl.arange(0, BLOCK_PACKS * PACK)
-    rows = sizes[0].to(tl.int64) * sizes[1] * sizes[2]
-    inside = (row < rows)[:, None] & (element < packs.to(tl.int64) * PACK)[None, :]
+    one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
+    inside = (row < one * sizes[0] * sizes[1] * sizes[2])[:, None] & (element < one * packs * PACK)[None, :]
     i0 = row % sizes[0]
     i1 = row // sizes[0] % sizes[1]
     i2 = row // sizes[0] // sizes[1]

@@ -33,6 +33,10 @@
 #define __shared__ static
 #define __restrict__ __restrict
 
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
 namespace fastiqa::emulate {
 
 struct Index3 {

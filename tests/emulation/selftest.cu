@@ -27,7 +27,7 @@ __global__ void block_sum_kernel(const float* x, float* sums, int64_t elements) 
 #endif
   if (threadIdx.x == 0) sums[blockIdx.x + (FASTIQA_FAULT == 2 ? gridDim.x : 0)] = of_warp[0] + of_warp[1];
 #if FASTIQA_FAULT == 3
-  if (threadIdx.x == 0) sums[0] += reinterpret_cast<const Pack<float, 4>*>(x + 1)->element[0];
+  if (threadIdx.x == 0) sums[0] += Pack<float, 4>::load(x + 1).element[0];
 #elif FASTIQA_FAULT == 4
   if (threadIdx.x == 0) sums[0] += static_cast<float>(INT32_MAX - 4 + static_cast<int>(elements));
 #endif

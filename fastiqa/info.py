@@ -1,0 +1,72 @@
+"""What is installed, what is built, and which backend runs each operator here: `fastiqa info`, `python -m fastiqa.info`."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+
+import torch
+
+import fastiqa
+from fastiqa import _dispatch, _native, ops
+
+
+def report() -> str:
+    """The whole report as text; initialises CUDA where there is a GPU, to name it."""
+    lines = [
+        f"fastiqa  {fastiqa.__version__}",
+        f"python   {platform.python_version()} on {platform.machine()}, {platform.system()}",
+        f"torch    {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        f"triton   {_version('triton')}",
+        f"GPU      {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}",
+        "",
+        "Compiled libraries",
+        *(f"  {library:<5} {_library(library)}" for library in _native.LIBRARIES),
+        "",
+        "Environment",
+        f"  FASTIQA_BACKEND={_dispatch._only or ''}  only this backend (cpu, cuda, triton, torch)",
+        f"  FASTIQA_STRICT={int(_dispatch._strict)}   1: a fallback to torch is an error",
+    ]
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        lines += ["", f"Operators on {device} tensors (float32, 1x8x8x8)"]
+        lines += [f"  {name:<28} {_runs(op, device)}" for name, op in ops.OPERATORS.items()]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return str(importlib.import_module(package).__version__)
+    except ImportError as error:
+        return f"not importable: {error}"
+
+
+def _library(library: str) -> str:
+    try:
+        record = _native.build_record(library)
+    except _native.Unavailable as error:
+        return str(error)
+    archs = f", compute capabilities {' '.join(record['archs'])}" if "archs" in record else ""
+    running = "" if record["torch"] == torch.__version__ else f" (running {torch.__version__}; the ABI is stable)"
+    return f"built with torch {record['torch']}{running}, {record['compiler']}{archs}"
+
+
+def _runs(op: ops.Op, device: str) -> str:
+    args = [
+        torch.zeros(value.shape, device=device) if isinstance(value, ops.Map) else value
+        for value in next(iter(op.samples(1, 8, 8, 8)))
+    ]
+    decisions = _dispatch.decisions(op, args)
+    chosen = next(name for name, verdict in decisions if verdict == "runs")
+    others = "; ".join(f"{name}: {verdict}" for name, verdict in decisions if verdict not in ("runs", "could run"))
+    return f"{chosen:<7} ({others})" if others else chosen
+
+
+def main() -> int:
+    print(report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

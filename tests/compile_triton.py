@@ -1,0 +1,84 @@
+"""Compiles every Triton kernel, through its own launcher, for GPUs that are not here; prints one JSON line a kernel.
+
+A program of its own, because Triton is either interpreting or compiling in a process. Nothing is launched: the driver
+is replaced by one that only names a target.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cases
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+ARCHS = (80, 90, 100)
+SHAPE = (2, 64, 56, 56)
+
+
+class Target:
+    """A Triton driver without a device."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_device(self) -> int:
+        return self.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+
+compiled: list[tuple[str, Any]] = []
+run = JITFunction.run
+
+
+def compile_only(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
+    kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+    compiled.append((self.__name__, kernel))
+    return kernel
+
+
+def main(folder: Path) -> None:
+    JITFunction.run = compile_only
+    for arch in ARCHS:
+        triton.runtime.driver.set_active(Target(arch))
+        for op in cases.operators().values():
+            if not any(backend.name == "triton" for backend in op.backends):
+                continue
+            kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.kernel_name)
+            for dtype in cases.DTYPES:
+                for layout in ("nchw", "nhwc"):
+                    for args in cases.arguments(op, cases.Case(SHAPE, dtype, (layout,))):
+                        kernel(*args, *(output.empty() for output in op.layout(*args)))
+                        while compiled:
+                            describe(*compiled.pop(), arch, op.name, str(dtype), layout, folder)
+
+
+def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, folder: Path) -> None:
+    ptx = kernel.asm["ptx"]
+    cubin = folder / f"{op}-{arch}-{dtype}-{layout}-{name}.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    facts = {
+        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin),
+        "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
+        "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),
+    }  # fmt: skip
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,147 @@
+"""What the compilers made of the kernels, without running them: access widths, registers, spills, atomics, symbols."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import emulation
+import pytest
+
+from fastiqa import _native
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"  # comes with Triton's wheel
+HERE = Path(__file__).parent
+
+needs_cuda_library = pytest.mark.skipif(
+    not _native.path("cuda").exists(), reason="the CUDA library was not built (no nvcc)"
+)
+needs_cpu_library = pytest.mark.skipif(
+    not _native.path("cpu").exists(), reason="the CPU library was not built (no C++ compiler)"
+)
+
+
+def dump(*args: str) -> str:
+    return subprocess.run([str(CUOBJDUMP), *args], capture_output=True, text=True, check=True).stdout
+
+
+def resources(file: Path) -> dict[str, dict[str, int]]:
+    """For each kernel in a cubin or library: registers, stack and local memory in bytes."""
+    text = dump("--dump-resource-usage", str(file))
+    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", text)
+    return {name: {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
+
+
+# ---- Triton ----
+
+
+@pytest.fixture(scope="module")
+def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("triton")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "compile_triton.py"), str(folder)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -> None:
+    assert {k["arch"] for k in triton_kernels} == {80, 90, 100}
+    assert len(triton_kernels) >= 2 * 3 * 4 * 2
+    for kernel in triton_kernels:
+        for access in (*kernel["loads"], *kernel["stores"]):
+            assert access.endswith((".v4.b32", ".v2.b64")), f"{access} in {kernel}"
+        assert kernel["loads"]
+        assert kernel["stores"]
+
+
+@pytest.mark.slow
+def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict[str, Any]]) -> None:
+    for kernel in triton_kernels:
+        assert kernel["atomics"] == []
+        if kernel["dtype"] != "torch.float64":
+            assert kernel["float64"] == 0, kernel
+        for usage in resources(Path(kernel["cubin"])).values():
+            assert usage["STACK"] == usage["LOCAL"] == 0, kernel
+            assert usage["REG"] <= 128, kernel
+
+
+# ---- CUDA ----
+
+
+@needs_cuda_library
+def test_cuda_library_holds_the_promised_architectures() -> None:
+    library = str(_native.path("cuda"))
+    archs = set(emulation.build().cuda_archs())
+    assert set(re.findall(r"sm_(\d+)", dump("--list-elf", library))) == archs
+    assert set(re.findall(r"sm_(\d+)", dump("--list-ptx", library))) == {max(archs, key=int)}
+
+
+@needs_cuda_library
+def test_cuda_kernels_do_not_spill() -> None:
+    usage = resources(_native.path("cuda"))
+    assert usage
+    for name, kernel in usage.items():
+        assert kernel["STACK"] == kernel["LOCAL"] == 0, name
+        assert kernel["REG"] <= 64, name  # 256 threads of 64 registers: four blocks an SM
+
+
+@needs_cuda_library
+def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
+    text = dump("--dump-sass", "-arch", "sm_90", str(_native.path("cuda")))
+    functions = dict(re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", text, re.S))
+    assert functions
+    packed = 0
+    for name, code in functions.items():
+        assert not re.search(r"\b(ATOM|ATOMG|RED)\b", code), name
+        # elementwise_kernel<inputs, pack, ...>: a pack of more than one element is 16 bytes wide.
+        if match := re.search(r"elementwise_kernelILi\d+ELi(\d+)", name):
+            accesses = re.findall(r"\b(?:LDG|STG)\.[\w.]+", code)
+            assert accesses
+            assert all(access.endswith(".128") for access in accesses) == (int(match[1]) > 1), (name, accesses)
+            packed += int(match[1]) > 1
+    assert packed
+
+
+# ---- C++ ----
+
+
+@needs_cpu_library
+@pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
+@pytest.mark.parametrize("library", ["cpu", "cuda"])
+def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
+    if not _native.path(library).exists():
+        pytest.skip("the CUDA library was not built (no nvcc)")
+    command = ["nm", "-DC", "--undefined-only", str(_native.path(library))]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "aoti_torch_" in symbols
+    assert not re.findall(r"\b(?:at|c10|torch)::\S+|\bPy[A-Z_]\w+", symbols)
+
+
+@needs_cpu_library
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils is not installed")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the clones are for x86-64")
+def test_cpu_kernels_have_a_clone_for_each_instruction_set() -> None:
+    """AVX-512 code uses zmm, AVX2 code ymm, and the baseline neither: no instruction set leaks into generic code."""
+    command = ["objdump", "-d", "--no-show-raw-insn", str(_native.path("cpu"))]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    functions = re.findall(r"^[0-9a-f]+ <([^>\n]+)>:\n(.*?)\n\n", text, re.S | re.M)
+    clones: dict[str, list[str]] = {"v4": [], "v3": [], "generic": []}
+    for name, code in functions:
+        kind = "v4" if "arch_x86_64_v4" in name else "v3" if "arch_x86_64_v3" in name else "generic"
+        clones[kind].append(code)
+    assert len(clones["v4"]) == len(clones["v3"]) > 0
+    assert all("zmm" in code or "ymm" in code for code in clones["v4"])
+    assert any("zmm" in code for code in clones["v4"])
+    assert all("ymm" in code for code in clones["v3"])
+    assert not any(re.search(r"%[yz]mm", code) for code in clones["generic"])

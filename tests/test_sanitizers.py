@@ -1,0 +1,68 @@
+"""The CUDA sources under the address, undefined-behaviour and thread sanitizers (lane 3), on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cases
+import emulation
+import pytest
+import torch
+from cases import Case
+from torch import Tensor
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulation.build().find_cxx() is None, reason="no C++ compiler")]
+
+# Vector and scalar paths, tails, misaligned storage, both formats, strided and expanded operands.
+CALLS = [
+    Case((2, 8, 8, 8)),
+    Case((1, 3, 7, 33), torch.float32, ("nchw",), 1),
+    Case((1, 16, 5, 5), torch.bfloat16, ("nhwc",)),
+    Case((2, 5, 4, 6), torch.float16, ("every_other_column", "transposed")),
+    Case((2, 8, 3, 5), torch.float64, ("expanded_everywhere", "nhwc", "some_channels")),
+    Case((1, 1, 1, 1), torch.bfloat16, ("nchw",), 3),
+    Case((3, 64, 9, 8), torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("sanitizer", emulation.SANITIZERS)
+def test_kernels_are_clean(sanitizer: str, tmp_path: Path) -> None:
+    driver = emulation.program(sanitizer, emulation.sources())
+    calls, expected = [], []
+    for op in cases.operators().values():
+        for case in CALLS:
+            for args in cases.arguments(op, case):
+                outs = [promised.empty() for promised in op.layout(*args)]
+                results = op.reference(*args)
+                expected.append((outs, [results] if isinstance(results, Tensor) else results))
+                calls.append((op.kernel_name, (*args, *outs)))
+    done = emulation.run_recorded(driver, calls, tmp_path)
+    assert done.returncode == 0, done.stderr[:4000]
+    assert done.stderr == ""
+    for outs, results in expected:
+        for out, result in zip(outs, results, strict=True):
+            torch.testing.assert_close(out, result)
+
+
+@pytest.mark.parametrize(
+    ("sanitizer", "fault", "message"),
+    [
+        ("thread", 0, ""),
+        ("thread", 1, "data race"),
+        ("address", 2, "heap-buffer-overflow"),
+        ("undefined", 3, "misaligned address"),
+        ("undefined", 4, "signed integer overflow"),
+    ],
+)
+def test_a_fault_is_found(sanitizer: str, fault: int, message: str, tmp_path: Path) -> None:
+    """The lane itself: a reduction with barriers, shared memory and shuffles passes, and each planted fault fails."""
+    files = [emulation.HERE / "entry.cpp", emulation.HERE / "selftest.cu"]
+    driver = emulation.program(sanitizer, files, f"-DFASTIQA_FAULT={fault}")
+    x, sums = torch.randn(200), torch.zeros(4)
+    done = emulation.run_recorded(driver, [("block_sum", (x, sums))], tmp_path)
+    if fault:
+        assert done.returncode != 0
+        assert message in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        torch.testing.assert_close(sums, torch.stack([part.sum() for part in x.split(64)]))
