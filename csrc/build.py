@@ -30,7 +30,13 @@ STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 
 # -fno-trapping-math and -fno-math-errno change no value; without them GCC does not turn selects into vector code.
 CXX_FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-trapping-math", "-fno-math-errno", "-Wall")
-NVCC_FLAGS = ("-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden", "-Xptxas=-warn-spills")
+NVCC_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+    "-Xptxas=-warn-spills",
+)
 EMULATE_FLAGS = ("-std=c++20", "-fPIC", "-DFASTIQA_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread")
 
 NVCC_JOB_GIB = 2  # memory one nvcc job may take

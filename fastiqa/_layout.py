@@ -41,31 +41,33 @@ def _is_channels_last(x: Tensor) -> bool:
 def memory_format(*tensors: Tensor) -> torch.memory_format:
     """The format of an element-wise result, as PyTorch chooses it: that of the first tensor that is not expanded."""
     for x in tensors:
-        strides, shape = x.stride(), x.shape
-        if all(strides[d] != 0 or shape[d] == 1 for d in range(4)):
+        strides = x.stride()
+        if 0 not in strides or all(stride != 0 or size == 1 for stride, size in zip(strides, x.shape, strict=True)):
+            if strides[3] == 1 and strides[1] != 1:  # the usual case, settled at once
+                return torch.contiguous_format
             return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
     return torch.contiguous_format
 
 
-def check_maps(**tensors: Tensor) -> None:
-    """Feature maps: four-dimensional, floating, on one device."""
-    first_name, first = next(iter(tensors.items()))
-    for name, x in tensors.items():
+def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
+    """Feature maps: four-dimensional, floating, of one dtype and on one device."""
+    first = tensors[0]
+    for name, x in zip(names, tensors, strict=True):
         if x.dtype not in FLOATING:
             raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
         if x.dim() != 4:
             raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
         if x.device != first.device:
-            raise ValueError(f"{name}: on {x.device}, want {first.device}, where {first_name} is")
+            raise ValueError(f"{name}: on {x.device}, want {first.device}, where {names[0]} is")
 
 
-def check_same_shape(**tensors: Tensor) -> None:
+def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
     """As check_maps, with equal shapes."""
-    check_maps(**tensors)
-    first_name, first = next(iter(tensors.items()))
-    for name, x in tensors.items():
-        if x.shape != first.shape:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}, want that of {first_name}, {tuple(first.shape)}")
+    check_maps(names, *tensors)
+    shape = tensors[0].shape
+    for name, x in zip(names, tensors, strict=True):
+        if x.shape != shape:
+            raise ValueError(f"{name}: shape {tuple(x.shape)}, want that of {names[0]}, {tuple(shape)}")
 
 
 def like(position: int) -> Callable[..., tuple[Output, ...]]:
@@ -73,7 +75,7 @@ def like(position: int) -> Callable[..., tuple[Output, ...]]:
 
     def layout(*args: Tensor) -> tuple[Output, ...]:
         x = args[position]
-        check_maps(x=x)
+        check_maps(("x",), x)
         return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
 
     return layout

@@ -75,6 +75,7 @@ class Op:
         arguments = self._overload._schema.arguments
         self.arguments = tuple(argument.name for argument in arguments)
         self.tensors = tuple(k for k, argument in enumerate(arguments) if "Tensor" in str(argument.type))
+        self._optional = frozenset(k for k in self.tensors if "Optional" in str(arguments[k].type))
         self.batched = frozenset(batched if batched is not None else (self.arguments[k] for k in self.tensors))
 
     # ---- calling ----
@@ -83,8 +84,11 @@ class Op:
         """Runs the operator; with `out` into tensors that exist, which must not overlap the inputs (no gradient)."""
         values = self.bind(args, kwargs)
         if out is None:
+            # A registered gradient is invisible to torch.func, an autograd.Function costs 7 us more a call.
+            if torch._C._are_functorch_transforms_active() and self._requires_grad(values):
+                return self._function.apply(*values)
             return self._overload(*values)
-        if torch.is_grad_enabled() and any(values[k].requires_grad for k in self.tensors if values[k] is not None):
+        if torch.is_grad_enabled() and self._requires_grad(values):
             raise ValueError(f"out: {self.name} with out= has no gradient, but an input requires one")
         outs = (out,) if isinstance(out, Tensor) else tuple(out)
         values = self.promote(values)
@@ -97,7 +101,7 @@ class Op:
         if kwargs or len(args) != len(self.arguments):
             args = self._bind_named(args, kwargs)
         for k in self.tensors:
-            if not isinstance(args[k], Tensor) and args[k] is not None:
+            if not isinstance(args[k], Tensor) and not (args[k] is None and k in self._optional):
                 raise TypeError(f"{self.arguments[k]}: got {type(args[k]).__name__}, want a tensor")
         return tuple(args)
 
@@ -126,6 +130,9 @@ class Op:
     def _cast(self, args: Sequence[Any], dtype: torch.dtype) -> tuple[Any, ...]:
         cast = (k in self.tensors and args[k] is not None for k in range(len(args)))
         return tuple(value.to(dtype) if tensor else value for value, tensor in zip(args, cast, strict=True))
+
+    def _requires_grad(self, args: Sequence[Any]) -> bool:
+        return any(args[k].requires_grad for k in self.tensors if args[k] is not None)
 
     # ---- running ----
 
@@ -184,22 +191,39 @@ class Op:
         torch.library.register_fake(qualified, self._fake, lib=_library)
         torch.library.register_autograd(qualified, self._backward, setup_context=self._setup_context, lib=_library)
         torch.library.register_vmap(qualified, self._vmap, lib=_library)
+        self._function = self._autograd_function()
         if autocast == "lower":
             for device in ("CPU", "CUDA"):
                 _library.impl(self.name, functools.partial(self._autocast, device), f"Autocast{device}")
+
+    def _autograd_function(self) -> Any:
+        """The registered gradient once more, for torch.func."""
+
+        class Function(torch.autograd.Function):
+            forward = staticmethod(self._below_autograd)
+            setup_context = staticmethod(self._setup_context)
+            backward = staticmethod(self._backward)
+            vmap = staticmethod(self._vmap)
+
+        Function.__name__ = self.name
+        return Function
+
+    def _below_autograd(self, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._overload(*args)
 
     def _fake(self, *args: Any) -> Any:
         results = tuple(output.empty() for output in self.layout(*self.promote(args)))
         return results[0] if len(results) == 1 else results
 
     def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.needs = tuple(ctx.needs_input_grad[k] for k in self.tensors)
         ctx.save_for_backward(*(inputs[self.arguments.index(name)] for name in self.saves))
         ctx.constants = {name: inputs[k] for k, name in enumerate(self.arguments) if k not in self.tensors}
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tensors = dict(zip(self.saves, ctx.saved_tensors, strict=True))
-        saved = SimpleNamespace(needs=ctx.needs, **tensors, **ctx.constants)
+        needs = tuple(ctx.needs_input_grad[k] for k in self.tensors)
+        saved = SimpleNamespace(needs=needs, **tensors, **ctx.constants)
         gradients = self.adjoint(saved, *grads)
         by_position = dict(zip(self.tensors, gradients if isinstance(gradients, tuple) else (gradients,), strict=True))
         return tuple(by_position.get(k) for k in range(len(self.arguments)))
@@ -216,7 +240,9 @@ class Op:
             results = tuple(y.unflatten(0, (size, y.shape[0] // size)) for y in self._tuple(self._overload(*folded)))
         else:
             calls = [
-                self._tuple(self._overload(*(x.select(in_dims[k], i) if k in mapped else x for k, x in enumerate(args))))
+                self._tuple(
+                    self._overload(*(x.select(in_dims[k], i) if k in mapped else x for k, x in enumerate(args)))
+                )
                 for i in range(size)
             ]
             results = tuple(torch.stack(column) for column in zip(*calls, strict=True))
@@ -224,7 +250,8 @@ class Op:
 
     def _autocast(self, device: str, *args: Any) -> Any:
         dtype = torch.get_autocast_dtype(device.lower())
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(f"Autocast{device}")):
+        key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device}"))
+        with torch._C._ExcludeDispatchKeyGuard(key):
             return self._overload(*self._cast(args, dtype))
 
     def __repr__(self) -> str:

@@ -114,6 +114,11 @@ def arguments(op: Op, case: Case) -> Iterator[tuple[Any, ...]]:
         )
 
 
+def outputs(result: Any) -> tuple[Tensor, ...]:
+    """What an operator returned, as a tuple."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
 def tensor(shape: tuple[int, ...], dtype: torch.dtype, layout: str, offset: int = 0) -> Tensor:
     """Standard normal values in that layout, their storage `offset` elements into an allocation."""
     values = LAYOUTS[layout](torch.randn(shape, dtype=torch.float64).to(dtype))

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["FASTIQA_STRICT"] = "1"
 
-import interpreter  # noqa: I001  (before triton is imported)
+import interpreter
 import pytest
 import torch
 

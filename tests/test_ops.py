@@ -11,7 +11,7 @@ from typing import Any
 import cases
 import pytest
 import torch
-from cases import Case
+from cases import Case, outputs
 from torch import Tensor
 
 GRID = cases.grid()
@@ -20,10 +20,6 @@ pytestmark = [
     pytest.mark.parametrize("backend", cases.BACKENDS),
     pytest.mark.parametrize("name", cases.names()),
 ]
-
-
-def outputs(result: Any) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -119,7 +115,9 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
             for promised in op.layout(*args):
                 elements = torch.Size(promised.shape).numel()
                 guarded = torch.full((offset + elements + 16,), 7.0, dtype=dtype)
-                outs.append((guarded, guarded[offset : offset + elements].view(tuple(promised.shape)).fill_(float("nan"))))
+                outs.append(
+                    (guarded, guarded[offset : offset + elements].view(tuple(promised.shape)).fill_(float("nan")))
+                )
             with cases.backend(backend):
                 op(*args, out=[out for _, out in outs])
             for (guarded, out), eager in zip(outs, outputs(op.reference(*args)), strict=True):
@@ -148,7 +146,19 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
     op = cases.operators()[name]
     info = torch.finfo(dtype)
     special = torch.tensor(
-        [float("inf"), -float("inf"), float("nan"), 0.0, -0.0, info.max, -info.max, info.tiny, info.tiny / 4, 1.0, -2.5],
+        [
+            float("inf"),
+            -float("inf"),
+            float("nan"),
+            0.0,
+            -0.0,
+            info.max,
+            -info.max,
+            info.tiny,
+            info.tiny / 4,
+            1.0,
+            -2.5,
+        ],
         dtype=dtype,
     )
     for args in cases.arguments(op, Case((1, 4, 11, 5), dtype)):

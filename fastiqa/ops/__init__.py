@@ -14,4 +14,4 @@ for _module in pkgutil.iter_modules(__path__):
 # The operator takes the place of the module of the same name: fastiqa.ops.cross_difference is callable.
 globals().update(OPERATORS)
 
-__all__ = ["OPERATORS", "Map", "Op", *OPERATORS]  # noqa: PLE0604
+__all__ = ["OPERATORS", "Map", "Op", *OPERATORS]

@@ -70,7 +70,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def layout(ref: Tensor, a: Tensor, b: Tensor) -> tuple[Output]:
-    check_same_shape(ref=ref, a=a, b=b)
+    check_same_shape(("ref", "a", "b"), ref, a, b)
     n, c, h, w = ref.shape
     return (Output((n, 2 * c, h, w), ref.dtype, ref.device, memory_format(ref, a, b)),)
 
@@ -105,7 +105,7 @@ def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> 
 
 
 def backward_layout(grad: Tensor) -> tuple[Output, Output, Output]:
-    check_maps(grad=grad)
+    check_maps(("grad",), grad)
     n, c, h, w = grad.shape
     if c % 2 != 0:
         raise ValueError(f"grad: shape {tuple(grad.shape)}, want an even number of channels")

@@ -79,9 +79,7 @@ def program(sanitizer: str, files: Sequence[Path], *flags: str) -> Path:
     work = ROOT / "build" / "emulated" / name
     work.mkdir(parents=True, exist_ok=True)
     output = work / "driver"
-    build().build_emulated(
-        output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False
-    )
+    build().build_emulated(output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False)
     return output
 
 
@@ -119,7 +117,9 @@ def as_cuda_backend(names: Sequence[str]) -> Iterator[None]:
         _dispatch._kernels.update(kernels)
 
 
-def run_recorded(driver: Path, calls: Sequence[tuple[str, tuple[Any, ...]]], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_recorded(
+    driver: Path, calls: Sequence[tuple[str, tuple[Any, ...]]], folder: Path
+) -> subprocess.CompletedProcess[str]:
     """Runs calls in the driver; on success the storages of the tensors are replaced by what it computed."""
     recorded, results = folder / "calls", folder / "results"
     with recorded.open("wb") as file:
@@ -145,5 +145,3 @@ def run_recorded(driver: Path, calls: Sequence[tuple[str, tuple[Any, ...]]], fol
 def _storage(x: Tensor) -> Tensor:
     """The bytes of a tensor's whole storage."""
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())
-
-

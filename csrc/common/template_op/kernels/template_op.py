@@ -1,17 +1,16 @@
 """template_op: y = x |x|, and its adjoint 2 |x| g.
 
-    forward    (N,C,H,W) -> (N,C,H,W)          reads 1, writes 1 map
-    backward   (N,C,H,W) x2 -> (N,C,H,W)       reads 2, writes 1 map
+forward    (N,C,H,W) -> (N,C,H,W)          reads 1, writes 1 map
+backward   (N,C,H,W) x2 -> (N,C,H,W)       reads 2, writes 1 map
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastiqa.kernels.launch import launch
 from fastiqa.kernels.tiles import address, locate, widened
+from torch import Tensor
 
 # ---- kernels ----
 

@@ -66,7 +66,7 @@ def backward_adjoint(saved: Any, to_x: Tensor) -> tuple[Tensor | None, Tensor | 
 
 
 def backward_layout(x: Tensor, grad: Tensor) -> tuple[Output]:
-    check_same_shape(x=x, grad=grad)
+    check_same_shape(("x", "grad"), x, grad)
     return (Output(x.shape, x.dtype, x.device, memory_format(x, grad)),)
 
 

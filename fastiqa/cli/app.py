@@ -1,0 +1,96 @@
+"""The commands of ``fastiqa`` and their exit status.
+
+Whatever the user can get wrong ends in one line on stderr, ``error: ...``, and status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from fastiqa import __version__
+
+app = typer.Typer(
+    name="fastiqa",
+    help="Image-quality metrics and networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Exit status of the command line ``fastiqa ARGUMENTS...``."""
+    try:
+        status = app(arguments, prog_name="fastiqa", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Abort:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe left; Python would complain about it once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # usage: a missing argument, an unknown option or command. Their base class is click's or, since typer carries
+        # its own copy of click, typer's
+        if not hasattr(error, "format_message"):
+            raise
+        if message := " ".join(error.format_message().split()):  # empty after the help that no arguments print
+            print("error:", message, file=sys.stderr)
+        return 2
+    return status if isinstance(status, int) else 0
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fastiqa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Image-quality metrics and networks."""
+
+
+@app.command()
+def compare(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The reference image.", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help="The first candidate.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The second candidate.", show_default=False)],
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say which of A and B is closer to REF.
+
+    PSNR over RGB code values in dB; SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey; and,
+    with --weights, PRFNet's probability that B is closer. PNG, JPEG, WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
+    """
+    from fastiqa.cli.compare import CompareError, compare_files
+    from fastiqa.cli.report import as_json_text, print_table
+
+    try:
+        comparison = compare_files(ref, a, b, weights)
+    except CompareError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if as_json:
+        print(as_json_text(comparison))
+    else:
+        print_table(comparison)
+
+
+@app.command()
+def info() -> None:
+    """Say what is installed and built, which backends run here, and why the others do not."""
+    from fastiqa.info import main as info_main
+
+    raise typer.Exit(info_main())

@@ -1,0 +1,193 @@
+"""compare_files: which of two images is closer to a reference, by PSNR, SSIM, MS-SSIM and PRFNet.
+
+Conventions are those of the published values: PSNR over RGB code values; SSIM and MS-SSIM on the rounded grey of
+MATLAB's rgb2gray, 11×11 Gaussian window, valid windows, no downsampling first; MS-SSIM joins its scales by their
+weighted sum. All three are computed in float64, PRFNet in float32. Each image is scaled by the maximum of its own bit
+depth; grey is rounded to that depth, or to 16 bits where the three differ. Of two candidates a metric prefers the one
+with the greater value; equal values are a tie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastiqa.data import Image, ImageError, read_image
+from fastiqa.data.images import one_line
+from fastiqa.metrics import luma, ms_ssim, psnr, ssim
+from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL, WINDOW
+
+Probability = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class CompareError(ValueError):
+    """A comparison that cannot be made. The message is one line: argument (REF, A, B or --weights), file and reason."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric of A and of B against the reference, or None where the images are too small for it."""
+
+    a: float | None
+    b: float | None
+
+    @property
+    def prefers(self) -> str | None:
+        """ "a", "b", "tie" or, without values, None."""
+        if self.a is None or self.b is None:
+            return None
+        return "tie" if self.a == self.b else "a" if self.a > self.b else "b"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """PRFNet's probability that B is closer to the reference, and the file of its weights."""
+
+    probability_b_closer: float
+    weights: str
+
+    @property
+    def prefers(self) -> str:
+        """ "a", "b" or, at exactly one half, "tie"."""
+        probability = self.probability_b_closer
+        return "tie" if probability == 0.5 else "b" if probability > 0.5 else "a"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``fastiqa compare`` reports.
+
+    Attributes:
+        paths: the files, by "ref", "a" and "b".
+        width, height: pixels of all three images.
+        metrics: scores by "psnr" (dB), "ssim" and "ms_ssim".
+        prfnet: PRFNet's verdict, or None where no weights were given.
+        notes: sentences on what was not computed and why.
+    """
+
+    paths: dict[str, str]
+    width: int
+    height: int
+    metrics: dict[str, Scores]
+    prfnet: Verdict | None
+    notes: tuple[str, ...]
+
+
+def compare_files(
+    ref: str | os.PathLike[str],
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+) -> Comparison:
+    """Compare two image files with a reference file.
+
+    Args:
+        ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
+        weights: a PRFNet written by ``fastiqa.save_model``; without it PRFNet is not run.
+
+    Returns:
+        A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer.
+
+    Raises:
+        CompareError: naming the argument, the file and the reason.
+    """
+    paths = {"ref": os.fspath(ref), "a": os.fspath(a), "b": os.fspath(b)}
+    images = {name: _read(name.upper(), path) for name, path in paths.items()}
+    height, width = images["ref"].pixels.shape[:2]
+    for name in ("a", "b"):
+        if images[name].pixels.shape != images["ref"].pixels.shape:
+            other_height, other_width = images[name].pixels.shape[:2]
+            reason = f"is {other_width}x{other_height} pixels, REF is {width}x{height}"
+            raise CompareError(f"{name.upper()}: {one_line(paths[name])}: {reason}")
+    if min(height, width) < WINDOW:
+        reason = f"is {width}x{height} pixels, SSIM needs at least {WINDOW}x{WINDOW}"
+        raise CompareError(f"REF: {one_line(paths['ref'])}: {reason}")
+    probability = None if weights is None else _probability_of(weights)
+
+    notes = []
+    colour = {name: image.tensor(torch.float64) for name, image in images.items()}
+    depths = [image.bit_depth for image in images.values()]
+    # two roundings would tell an image from itself: its SSIM at 8 and at 16 bits was 0.99998
+    grey_depth = depths[0] if len(set(depths)) == 1 else 16
+    grey = {name: luma(image, bit_depth=grey_depth) for name, image in colour.items()}
+    metrics = {"psnr": _scores(psnr, colour), "ssim": _scores(ssim, grey), "ms_ssim": Scores(None, None)}
+    if min(height, width) > LARGEST_SIDE_TOO_SMALL:
+        metrics["ms_ssim"] = _scores(lambda x, y: ms_ssim(x, y, method="wtd_sum"), grey)
+    else:
+        notes.append(f"MS-SSIM is n/a: it needs both sides greater than {LARGEST_SIDE_TOO_SMALL} pixels")
+    if len(set(depths)) > 1:
+        scaled = "each was scaled by its own maximum, grey rounded to 16 bits"
+        notes.append("bit depths differ: REF {}, A {}, B {}; {}".format(*depths, scaled))
+    verdict = None
+    if probability is None or weights is None:
+        notes.append("PRFNet was not run: no weights were given (--weights FILE)")
+    else:
+        verdict = Verdict(_asked(probability, images, weights), os.fspath(weights))
+    return Comparison(paths, width, height, metrics, verdict, tuple(notes))
+
+
+def _read(argument: str, path: str) -> Image:
+    try:
+        with _native_stderr_silenced():
+            return read_image(path)
+    except ImageError as error:
+        raise CompareError(f"{argument}: {error}") from None
+
+
+@contextlib.contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """libtiff writes lines of its own to file descriptor 2 where a file is damaged; the error already says so."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # the process was started without a stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _probability_of(weights: str | os.PathLike[str]) -> Probability:
+    """PRFNet.probability with the weights of a file."""
+    from fastiqa.models import load_model
+
+    name = one_line(os.fspath(weights))
+    try:
+        model = load_model(weights).float()
+    except (OSError, ValueError) as error:
+        reason = one_line(str(error))
+        # the loader's own messages name the file already
+        raise CompareError(f"--weights: {reason if name in reason else f'{name}: {reason}'}") from None
+    probability: Probability | None = getattr(model, "probability", None)
+    if probability is None:
+        raise CompareError(f"--weights: {name}: holds a {type(model).__name__}, wanted a PRFNet")
+    return probability
+
+
+def _asked(probability: Probability, images: dict[str, Image], weights: str | os.PathLike[str]) -> float:
+    name = one_line(os.fspath(weights))
+    try:
+        with torch.inference_mode():
+            value = float(probability(*(images[key].tensor() for key in ("ref", "a", "b"))))
+    except ValueError as error:
+        raise CompareError(f"--weights: {name}: {one_line(str(error))}") from None
+    if not math.isfinite(value):
+        raise CompareError(f"--weights: {name}: PRFNet's probability is {value}")
+    return value
+
+
+def _scores(metric: Callable[[Tensor, Tensor], Tensor], images: dict[str, Tensor]) -> Scores:
+    return Scores(*(float(metric(images["ref"], images[name])) for name in ("a", "b")))

@@ -1,0 +1,204 @@
+"""read_image: an RGB image file as the code values it stores.
+
+    PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
+    AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
+
+More than 8 bits are decoded by imagecodecs (extra ``fastiqa[cli]``), 8 by Pillow; precision is never lost in silence.
+What is not an opaque, single RGB image is refused, with the reason. The EXIF orientation is applied; ICC profiles and
+gamma are not. No pickle, no network.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastiqa.data import stored_depth
+from fastiqa.data.stored_depth import TRUNCATED, Refused
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
+GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
+ORIENTATION = 0x0112
+TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
+
+Code = TypeVar("Code", np.uint8, np.uint16)
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an RGB image. The message is one line: the file and the reason.
+
+    Attributes:
+        path: the file, as it was given.
+        reason: why, without the file's name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.path = os.fspath(path)
+        self.reason = one_line(reason)
+        super().__init__(f"{one_line(self.path)}: {self.reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An RGB image: code values (H, W, 3), uint8 for a bit depth of 8 and uint16 above, and where it came from."""
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    bit_depth: int
+    path: Path
+
+    def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The image as (1, 3, H, W) in [0, 1]: code values divided by 2**bit_depth - 1, rounded once to ``dtype``."""
+        codes: Tensor = torch.from_numpy(self.pixels.astype(np.float64)).permute(2, 0, 1)[None]
+        return codes.div(2**self.bit_depth - 1).to(dtype).contiguous()
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
+    """Read one RGB image file.
+
+    Args:
+        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file; the content decides, not the suffix.
+
+    Returns:
+        An :class:`Image` with the code values that the file stores, turned upright.
+
+    Raises:
+        ImageError: missing, a directory, not an image, truncated or damaged, empty, larger than
+            ``PIL.Image.MAX_IMAGE_PIXELS``; grey, CMYK, with an alpha channel, with several frames or pages, with
+            floating-point samples; or deeper than 8 bits where imagecodecs is not installed.
+
+    Example:
+        >>> import numpy as np, PIL.Image, tempfile
+        >>> from fastiqa.data import read_image
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     PIL.Image.fromarray(np.full((4, 6, 3), 255, np.uint8)).save(file.name)
+        ...     image = read_image(file.name)
+        >>> image.bit_depth, image.tensor().shape
+        (8, torch.Size([1, 3, 4, 6]))
+    """
+    try:
+        data = _content(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            return _decoded(data, Path(path))
+    except Refused as error:
+        raise ImageError(path, str(error)) from None
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        limit = f"more than {PIL.Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ImageError(path, f"the image has {limit}") from None
+    except PIL.UnidentifiedImageError:
+        formats = ", ".join(FORMATS)
+        raise ImageError(path, f"not an image in a format that is read ({formats}), or truncated early") from None
+    except OSError as error:
+        reason = error.strerror or (TRUNCATED if "truncated" in str(error) else f"the image is damaged: {error}")
+        raise ImageError(path, reason) from None
+    except Exception as error:  # decoders meet damaged files with SyntaxError, struct.error, zlib.error, codec errors…
+        raise ImageError(path, f"the image is damaged: {error or type(error).__name__}") from None
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and other unprintable characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    file = Path(path)
+    if "\0" in str(file):
+        raise Refused("not a file name")
+    if not file.exists():
+        raise Refused("no such file")
+    if file.is_dir():
+        raise Refused("is a directory")
+    if not file.is_file():
+        raise Refused("not a regular file")
+    data = file.read_bytes()
+    if not data:
+        raise Refused("the file is empty")
+    return data
+
+
+def _decoded(data: bytes, path: Path) -> Image:
+    """A file's content as an upright image."""
+    depth = 8
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # Pillow cannot name a floating-point TIFF: tags first
+        depth = stored_depth.tiff_depth(data)
+    PIL.Image.init()
+    formats = [name for name in FORMATS if name in PIL.Image.OPEN]
+    with PIL.Image.open(BytesIO(data), formats=formats) as image:
+        if image.format == "PNG":
+            depth = stored_depth.png_depth(data)
+        elif image.format == "AVIF":
+            depth = stored_depth.avif_depth(data)
+        elif image.format == "JPEG2000":
+            depth = stored_depth.jpeg2000_depth(data)
+        _refuse_other_than_rgb(image)
+        if depth > 8:
+            orientation = image.getexif().get(ORIENTATION, 1)
+            size = (image.height, image.width)
+            if image.format == "TIFF" and orientation in TURNED:  # Pillow gives the upright size of a TIFF
+                size = size[::-1]
+            deep = _deep(data, str(image.format), size, depth)
+            return Image(_upright(deep, orientation), depth, path)
+        image.load()
+        orientation = image.getexif().get(ORIENTATION, 1)  # after load, which turns TIFF itself
+        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
+        return Image(_upright(pixels, orientation), 8, path)
+
+
+def _refuse_other_than_rgb(image: PIL.Image.Image) -> None:
+    mode = image.mode
+    if mode in ALPHA or "transparency" in image.info:
+        raise Refused(f"an image with an alpha channel or transparency (Pillow mode {mode}); wanted opaque RGB")
+    if mode in GREY:
+        raise Refused(f"a grey image (Pillow mode {mode}); wanted RGB")
+    if mode not in ("RGB", "P"):
+        raise Refused(f"an image in {mode}; wanted RGB")
+    if mode == "P" and (image.palette is None or image.palette.mode != "RGB"):
+        raise Refused("a palette with transparency; wanted opaque RGB")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # an MPO file is a JPEG with previews behind it
+        raise Refused(f"an image of {frames} frames or pages; wanted one")
+
+
+def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[np.uint16]:
+    """Code values of more than 8 bits, as imagecodecs decodes them."""
+    try:
+        imagecodecs = importlib.import_module("imagecodecs")
+    except ImportError:
+        raise Refused(f"{depth} bits per sample need imagecodecs: pip install fastiqa[cli]") from None
+    decode = {
+        "PNG": imagecodecs.png_decode,
+        "TIFF": functools.partial(imagecodecs.tiff_decode, index=0),
+        "AVIF": imagecodecs.avif_decode,
+        "JPEG2000": imagecodecs.jpeg2k_decode,
+    }[name]
+    pixels: NDArray[np.uint16] = decode(data)
+    if pixels.shape == (3, *size):  # TIFF with one plane per channel
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.shape != (*size, 3) or pixels.dtype != np.uint16 or int(pixels.max()) >= 2**depth:
+        raise Refused(f"decoding {depth}-bit {name} gave {pixels.dtype} values of shape {pixels.shape}")
+    return pixels
+
+
+def _upright(pixels: NDArray[Code], orientation: object) -> NDArray[Code]:
+    """The pixels as a viewer shows them: EXIF orientations 1 to 8, any other value as 1."""
+    if orientation in TURNED:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

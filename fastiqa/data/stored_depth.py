@@ -1,0 +1,150 @@
+"""Bits per sample as a file stores them, read from its header.
+
+Pillow 13 decodes 16-bit RGB PNG, TIFF and JPEG 2000 and 10- and 12-bit AVIF to 8 bits without a word, and fills the
+missing rows of a PNG whose compressed data end early with zeros: both are looked for here, before anything is decoded.
+
+Sources: PNG third edition, 11.2; TIFF 6.0; ISO/IEC 14496-12 (boxes); AV1-ISOBMFF 2.3 (av1C);
+ISO/IEC 15444-1 A.5.1 (SIZ).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+
+class Refused(ValueError):
+    """A file that is not read, with the reason and without the file's name."""
+
+
+TRUNCATED = "the file is truncated"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type: samples per pixel
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def png_depth(data: bytes) -> int:
+    """Bits per sample of a PNG whose chunks are all there, undamaged, and hold every row."""
+    position, compressed, header = len(PNG_SIGNATURE), [], b""
+    kind = b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise Refused(TRUNCATED)
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise Refused(TRUNCATED)
+        body = data[position + 8 : end]
+        if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, end)[0]:
+            raise Refused(f"the file is damaged: checksum of PNG chunk {kind.decode('latin-1')!r}")
+        if kind == b"IHDR":
+            header = body
+        elif kind == b"IDAT":
+            compressed.append(body)
+        position = end + 4
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    wanted = 0
+    for left, top, step_x, step_y in passes:
+        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
+        if columns > 0 and rows > 0:
+            wanted += rows * (1 + -(-columns * PNG_SAMPLES[colour] * depth // 8))
+    if _inflated_size(compressed, wanted) < wanted:
+        raise Refused(TRUNCATED)
+    return int(depth)
+
+
+def _inflated_size(chunks: list[bytes], enough: int) -> int:
+    """Bytes that a zlib stream yields, counted up to ``enough`` without keeping more than 1 MiB of them."""
+    inflate, size = zlib.decompressobj(), 0
+    for chunk in chunks:
+        rest = chunk
+        while rest and size < enough:
+            size += len(inflate.decompress(rest, 1 << 20))
+            rest = inflate.unconsumed_tail
+    return size if size >= enough else size + len(inflate.flush())
+
+
+def tiff_depth(data: bytes) -> int:
+    """Bits per sample of an unsigned-integer RGB TIFF whose strips or tiles all lie inside the file."""
+    file = io.BytesIO(data)
+    header = file.read(8)
+    if 43 in header[2:4]:  # BigTIFF
+        header += file.read(8)
+    tags = ImageFileDirectory_v2(header)
+    if tags.next >= len(data):
+        raise Refused(TRUNCATED)
+    file.seek(tags.next)
+    tags.load(file)
+    sample_format = set(tags.get(339, (1,)))
+    if 3 in sample_format:
+        raise Refused("a TIFF of floating-point samples; wanted unsigned integers")
+    if sample_format != {1}:
+        raise Refused("a TIFF of samples that are not unsigned integers")
+    if tags.get(262) == 3:
+        raise Refused("a palette TIFF; wanted RGB samples")
+    depths = set(tags.get(258, (1,)))
+    for offsets, counts in ((273, 279), (324, 325)):
+        spans = zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
+        if any(offset + count > len(data) for offset, count in spans):
+            raise Refused(TRUNCATED)
+    depth = max(depths)
+    if tags.get(262) == 2 and depths not in ({8}, {16}):
+        raise Refused(f"an RGB TIFF of {depth} bits per sample; 8 and 16 are read")
+    return int(depth)
+
+
+def avif_depth(data: bytes) -> int:
+    """Bits per sample of the deepest image item of an AVIF file."""
+    depths = [
+        8 if not config[2] & 0x40 else 12 if config[2] & 0x20 else 10
+        for meta in boxes(data, b"meta")
+        for properties in boxes(meta[4:], b"iprp")
+        for container in boxes(properties, b"ipco")
+        for config in boxes(container, b"av1C")
+    ]
+    if not depths:
+        raise Refused("an AVIF file without an AV1 configuration: its bit depth is unknown")
+    return max(depths)
+
+
+def jpeg2000_depth(data: bytes) -> int:
+    """Bits per sample of the deepest component of a JPEG 2000 file or codestream."""
+    codestream = data
+    if not data.startswith(b"\xff\x4f"):
+        codestream = next(boxes(data, b"jp2c"), b"")
+        colours = [colour for header in boxes(data, b"jp2h") for colour in boxes(header, b"colr")]
+    else:
+        colours = []
+    if codestream[:4] != b"\xff\x4f\xff\x51":
+        raise Refused("a JPEG 2000 file without a SIZ marker: its bit depth is unknown")
+    components = struct.unpack_from(">H", codestream, 40)[0]
+    sizes = codestream[42 : 42 + 3 * components : 3]
+    if any(size & 0x80 for size in sizes):
+        raise Refused("a JPEG 2000 file of signed samples")
+    depth = max(size & 0x7F for size in sizes) + 1
+    if depth > 8 and any(colour[0] == 1 and struct.unpack_from(">I", colour, 3)[0] != 16 for colour in colours):
+        raise Refused(f"a JPEG 2000 file of {depth} bits per sample that is not sRGB")
+    return depth
+
+
+def boxes(data: bytes, wanted: bytes) -> Iterator[bytes]:
+    """Contents of the boxes of one type in a sequence of ISO base-media boxes."""
+    position = 0
+    while position + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        start = position + 8
+        if size == 1:
+            size = struct.unpack_from(">Q", data, start)[0]
+            start += 8
+        elif size == 0:
+            size = len(data) - position
+        if size < start - position or position + size > len(data):
+            raise Refused(TRUNCATED)
+        if kind == wanted:
+            yield data[start : position + size]
+        position += size

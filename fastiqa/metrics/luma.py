@@ -1,0 +1,49 @@
+"""luma: the grey image that MATLAB's rgb2gray makes, on which published SSIM and MS-SSIM values are computed.
+
+    grey = round(0.298936 R + 0.587043 G + 0.114021 B)      R, G, B, grey: integer code values, halves rounded up
+
+The weights are the first row of the inverse of the NTSC matrix that MATLAB inverts. Its documentation prints them with
+four digits, 0.2989, 0.5870 and 0.1140; those change SSIM of TID2013's pair I04 from 0.997753 to 0.997747, and of I06
+from 0.998908 to 0.998953: away from the published 0.9978 and 0.9989.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
+
+
+def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
+    """Grey code values of an RGB image, rounded to integers of its bit depth and scaled back to [0, 1].
+
+    Args:
+        image: (N, 3, H, W), float32 or float64, code values divided by 2**bit_depth - 1.
+        bit_depth: bits of a code value, 1 to 16.
+
+    Returns:
+        (N, 1, H, W), dtype of ``image``: integers divided by 2**bit_depth - 1. The rounding has no gradient.
+
+    Raises:
+        TypeError: another dtype (float16 and bfloat16 cannot tell all code values apart).
+        ValueError: another shape or bit depth.
+
+    Equivalent to MATLAB's ``rgb2gray`` of the code values.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.metrics import luma
+        >>> luma(torch.tensor([255.0, 0.0, 0.0]).view(1, 3, 1, 1) / 255) * 255
+        tensor([[[[76.]]]])
+    """
+    if image.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"image: got {image.dtype}, wanted float32 or float64")
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image: got shape {tuple(image.shape)}, wanted (N, 3, H, W)")
+    if not 1 <= bit_depth <= 16:
+        raise ValueError(f"bit_depth: got {bit_depth}, wanted 1 to 16")
+    white = 2**bit_depth - 1
+    red, green, blue = (image.detach().double() * white).round().split(1, 1)
+    grey: Tensor = WEIGHTS[0] * red + WEIGHTS[1] * green + WEIGHTS[2] * blue
+    return grey.add(0.5).floor().div(white).to(image.dtype)

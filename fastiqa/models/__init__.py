@@ -1,0 +1,7 @@
+"""Networks, their registry and their checkpoint files."""
+
+from fastiqa.models.checkpoints import LoadReport, load_backbone, load_model, save_model
+from fastiqa.models.prfnet import PRFNet
+from fastiqa.models.registry import create_model, list_models
+
+__all__ = ["LoadReport", "PRFNet", "create_model", "list_models", "load_backbone", "load_model", "save_model"]

@@ -1,0 +1,108 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fastiqa.models import checkpoints
+from fastiqa.models.prfnet import PRFNet
+
+HUB_PREFIX = "hub:"
+HUB_FILE = "model.safetensors"
+
+
+class _Entry(NamedTuple):
+    model: type[nn.Module]
+    options: dict[str, Any]
+
+
+_MODELS = {
+    "prfnet": _Entry(PRFNet, {"first_stage_stride": 2}),
+    "prfnet_fast": _Entry(PRFNet, {"first_stage_stride": 4}),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Sorted names that match the shell-style `pattern`."""
+    return sorted(name for name in _MODELS if fnmatchcase(name, pattern))
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """The class behind `name`. Raises ValueError that lists the names."""
+    if name not in _MODELS:
+        raise ValueError(f"name: got {name!r}, want one of {', '.join(list_models())}")
+    return _MODELS[name].model
+
+
+def create_model(
+    name: str,
+    pretrained: bool | str | os.PathLike[str] = False,
+    *,
+    pretrained_backbone: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a model, in training mode as every new module.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: False for random weights, which never touches the network; a file that matches the model in every
+            key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository (needs
+            huggingface_hub). The options in a file of `save_model` are taken over.
+        pretrained_backbone: a Res2Net-50 file, see `load_backbone`, whose report tells what it left open.
+        options: of the model's constructor.
+
+    Raises: ValueError for an unknown name or option value, for a file that does not match, and for a file that was
+        saved with another option than the name or `options` ask for; TypeError for an unknown option;
+        FileNotFoundError; ImportError without huggingface_hub.
+
+    Example:
+        >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
+    """
+    build = model_class(name)
+    options = {**_MODELS[name].options, **options}
+    if pretrained is True:
+        raise ValueError(f"pretrained: no weights of {name} are published: give a file or 'hub:org/name'")
+    if pretrained is False:
+        model = build(**options)
+    else:
+        path = _resolve(pretrained)
+        weights, metadata = checkpoints.read_file(path)
+        model = _build_as_saved(path, metadata, build, options) if metadata.get("fastiqa.model") else build(**options)
+        checkpoints.load_matching(model, path, weights)
+    if pretrained_backbone is not None:
+        checkpoints.load_backbone(model, pretrained_backbone)
+    return model
+
+
+def _build_as_saved(
+    path: str | os.PathLike[str], metadata: dict[str, str], build: type[nn.Module], asked: dict[str, Any]
+) -> nn.Module:
+    saved_name = metadata["fastiqa.model"]
+    if saved_name not in _MODELS or _MODELS[saved_name].model is not build:
+        raise ValueError(f"{path}: holds a {saved_name!r}, want a {build.__name__}")
+    saved = checkpoints.read_options(path, metadata)
+    model = build(**{**saved, **asked})
+    # Compared after the constructor has spelled both alike: tuple or list, None or the widths it stands for.
+    _, built = checkpoints.identity(model)
+    for key, value in saved.items():
+        if built[key] != value:
+            raise ValueError(f"{path}: saved with {key}={value!r}, asked for {built[key]!r}")
+    return model
+
+
+def _resolve(pretrained: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    if not isinstance(pretrained, str) or not pretrained.startswith(HUB_PREFIX):
+        return pretrained
+    repository = pretrained.removeprefix(HUB_PREFIX)
+    if len(parts := repository.split("/")) != 2 or not all(parts):
+        raise ValueError(f"pretrained: got {pretrained!r}, want 'hub:org/name'")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ImportError(f"pretrained={pretrained!r} needs huggingface_hub: pip install 'fastiqa[hub]'") from error
+    downloaded: str = hf_hub_download(repository, HUB_FILE)
+    return downloaded

@@ -1,0 +1,125 @@
+"""Checks of arguments: every message is one line and names the argument, what came and what was wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Rounding of resampled or decoded images may leave [0, 1] by this much before it counts as another value range.
+RANGE_TOLERANCE = 1e-3
+
+_AUTOCAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def integer(name: str, value: int, minimum: int = 1, odd: bool = False) -> int:
+    """Return `value` if it is an (odd) integer of at least `minimum`, else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum or (odd and value % 2 == 0):
+        raise ValueError(f"{name}: got {value!r}, want an {'odd ' if odd else ''}integer of at least {minimum}")
+    return value
+
+
+def integers(name: str, values: Sequence[int], length: int) -> tuple[int, ...]:
+    """Return `values` as a tuple if it holds `length` positive integers, else raise ValueError."""
+    if isinstance(values, (str, int)) or not isinstance(values, Sequence) or len(values) != length:
+        raise ValueError(f"{name}: got {values!r}, want {length} positive integers")
+    return tuple(integer(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return `value` if it is True or False, else raise ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: got {value!r}, want True or False")
+    return value
+
+
+def one_of(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ValueError unless `value` is among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, want one of {', '.join(map(repr, choices))}")
+
+
+def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None:
+    """Check RGB images (N, 3, H, W) in [0, 1] that a network with `parameter` is about to read.
+
+    All images must have the shape, dtype and device of the first, H and W of at least `minimum_size` pixels, and the
+    dtype (under autocast: any that autocast converts) and device of `parameter`. Values are looked at only for CPU
+    tensors in eager mode: elsewhere the look would synchronise the device or break the graph.
+
+    Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape, device or value.
+    """
+    first_name, first = next(iter(images.items()))
+    for name, image in images.items():
+        _check_tensor(name, image)
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise ValueError(f"{name}: shape {tuple(image.shape)}, want (N, 3, H, W)")
+        _check_like(name, image, first_name, first)
+        if image.shape[2] < minimum_size or image.shape[3] < minimum_size:
+            raise ValueError(f"{name}: shape {tuple(image.shape)}, want H and W of at least {minimum_size}")
+        _check_model(name, image, parameter)
+        if _values_readable(image):
+            _check_range(name, image)
+
+
+def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Sequence[Tensor]) -> None:
+    """Check feature pyramids: one map (N, channels[i], H_i, W_i) per stage, equal among the pyramids stage by stage.
+
+    Raises: TypeError for a wrong type or dtype, ValueError for a wrong number of maps, shape or device.
+    """
+    first_name, first = next(iter(pyramids.items()))
+    for name, maps in pyramids.items():
+        if isinstance(maps, Tensor) or not isinstance(maps, Sequence):
+            raise TypeError(f"{name}: got {type(maps).__name__}, want a list of {len(channels)} feature maps")
+        if len(maps) != len(channels):
+            raise ValueError(f"{name}: {len(maps)} maps, want {len(channels)}")
+        for i, (features, width) in enumerate(zip(maps, channels, strict=True)):
+            _check_tensor(f"{name}[{i}]", features)
+            if features.dim() != 4 or features.shape[1] != width:
+                raise ValueError(f"{name}[{i}]: shape {tuple(features.shape)}, want (N, {width}, H, W)")
+            _check_like(f"{name}[{i}]", features, f"{first_name}[{i}]", first[i])
+            _check_model(f"{name}[{i}]", features, parameter)
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: got {type(tensor).__name__}, want a torch.Tensor")
+    if tensor.dtype == torch.uint8:
+        raise TypeError(f"{name}: dtype torch.uint8, want floating point in [0, 1]: convert it and divide by 255")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: dtype {tensor.dtype}, want a floating-point one")
+
+
+def _check_like(name: str, tensor: Tensor, first_name: str, first: Tensor) -> None:
+    if tensor.shape != first.shape:
+        raise ValueError(f"{name}: shape {tuple(tensor.shape)}, want that of {first_name}, {tuple(first.shape)}")
+    if tensor.dtype != first.dtype:
+        raise TypeError(f"{name}: dtype {tensor.dtype}, want that of {first_name}, {first.dtype}")
+    if tensor.device != first.device:
+        raise ValueError(f"{name}: on {tensor.device}, want the device of {first_name}, {first.device}")
+
+
+def _check_model(name: str, tensor: Tensor, parameter: Tensor) -> None:
+    if tensor.device != parameter.device:
+        raise ValueError(f"{name}: on {tensor.device}, want the device of the model, {parameter.device}")
+    if tensor.dtype == parameter.dtype:
+        return
+    converted = tensor.dtype in _AUTOCAST_DTYPES and parameter.dtype in _AUTOCAST_DTYPES
+    if not (converted and torch.is_autocast_enabled(tensor.device.type)):
+        raise TypeError(f"{name}: dtype {tensor.dtype}, want that of the model, {parameter.dtype}")
+
+
+def _values_readable(image: Tensor) -> bool:
+    """Whether values can be looked at for the price of one pass over memory: no synchronisation, no graph break."""
+    if torch.compiler.is_compiling():
+        return False
+    # Tensor subclasses (fake tensors, functional ones) and torch.func's wrappers (vmap, grad) may hold no values.
+    plain = type(image) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(image)
+    return plain and image.device.type == "cpu" and image.numel() > 0
+
+
+def _check_range(name: str, image: Tensor) -> None:
+    low, high = (bound.item() for bound in torch.aminmax(image.detach()))
+    # A NaN anywhere makes both bounds NaN and the comparison false.
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise ValueError(f"{name}: values from {low:.6g} to {high:.6g}, want finite ones in [0, 1]")

@@ -1,0 +1,175 @@
+"""PRFNet in plain PyTorch, as a reader of the paper would write it: oracle of the tests, baseline of the benchmarks.
+
+    F_x^i = stage i of SE-Res2Net-50 on x ∈ {ref, a, b}          shared weights, i = 1 … 4
+    D^i   = cat([conv_i(F_ref^i − F_a^i), conv_i(F_ref^i − F_b^i)], 1)
+    G⁴    = D⁴,   G^{i−1} = up(σ(mean_c(gate_i(G^i)))) · D^{i−1}
+    logit = W₂ dropout(relu(W₁ mean_hw(G¹) + b₁)) + b₂           σ(logit): probability that b is closer to ref
+
+Source: arXiv 2401.06992. What the paper leaves open (width and kernel of the convolutions, upsampling mode, size of the
+MLP) is an option of the constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+from fastiqa.reference.cross_subtraction import CrossSubtraction
+from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
+from fastiqa.reference.se_res2net import SERes2Net
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PRFNet(nn.Module):
+    """Which of two distorted images is closer to the reference?
+
+    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format; ImageNet's mean and standard
+    deviation are applied inside. H and W are free from 8 · `first_stage_stride` pixels up. Results are float32 (N,)
+    whatever the compute dtype.
+
+    Args:
+        layers, width, base_width, scale, se_reduction, first_stage_stride: see `SERes2Net`. `first_stage_stride` 2 is
+            the paper's "minimum downsampled ratio", 4 the stock backbone.
+        cross_channels: output channels of the cross convolutions; one number, four, or None: a quarter of each stage.
+        cross_kernel: odd size of the cross convolutions.
+        cross_norm: batch normalisation and ReLU after the cross convolutions.
+        gate_kernel: odd size of the gates' convolutions, used by fusion "prf".
+        upsample: "bilinear" or "nearest" enlargement of the gates, used by fusion "prf".
+        fusion: "prf", or "fpn" or "bifpn" of the paper's ablation.
+        hidden: width of the MLP.
+        dropout: probability of dropping a hidden unit in training mode.
+
+    Attributes:
+        options: the constructor's arguments, ready for JSON.
+
+    Raises: the constructor ValueError; the methods TypeError (wrong type or dtype) or ValueError (wrong shape, size,
+        device or value), each naming the argument, what came and what was wanted. Values are checked on CPU tensors in
+        eager mode only, since reading them on another device would synchronise it.
+
+    Example:
+        >>> model = PRFNet(layers=(1, 1, 1, 1), width=8).eval()
+        >>> ref, a, b = torch.rand(3, 2, 3, 64, 64)
+        >>> model.probability(ref, a, b).shape
+        torch.Size([2])
+
+    Source: arXiv 2401.06992.
+    """
+
+    model_name: ClassVar[str] = "prfnet"
+    backbone_block: ClassVar[type[SERes2Net]] = SERes2Net
+    cross_block: ClassVar[type[CrossSubtraction]] = CrossSubtraction
+    fusion_block: ClassVar[type[ProgressiveFusion]] = ProgressiveFusion
+
+    mean: Tensor
+    std: Tensor
+    fusion: ProgressiveFusion | FPN | BiFPN
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[int] = (3, 4, 6, 3),
+        width: int = 64,
+        base_width: int = 26,
+        scale: int = 4,
+        se_reduction: int = 16,
+        first_stage_stride: int = 2,
+        cross_channels: int | Sequence[int] | None = None,
+        cross_kernel: int = 3,
+        cross_norm: bool = False,
+        gate_kernel: int = 1,
+        upsample: str = "bilinear",
+        fusion: str = "prf",
+        hidden: int = 128,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        arguments.integer("cross_kernel", cross_kernel, odd=True)
+        arguments.flag("cross_norm", cross_norm)
+        arguments.integer("gate_kernel", gate_kernel, odd=True)
+        arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
+        arguments.one_of("fusion", fusion, ("prf", "fpn", "bifpn"))
+        arguments.integer("hidden", hidden)
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout: got {dropout!r}, want a number in [0, 1)")
+
+        self.backbone = self.backbone_block(layers, width, base_width, scale, se_reduction, first_stage_stride)
+        channels = self.backbone.channels
+        if cross_channels is None:
+            cross_widths = tuple(c // 4 for c in channels)
+        elif isinstance(cross_channels, Sequence):
+            cross_widths = arguments.integers("cross_channels", cross_channels, len(channels))
+        else:
+            cross_widths = (arguments.integer("cross_channels", cross_channels),) * len(channels)
+        self.cross = nn.ModuleList(
+            self.cross_block(c, k, cross_kernel, cross_norm) for c, k in zip(channels, cross_widths, strict=True)
+        )
+        doubled = [2 * k for k in cross_widths]
+        if fusion == "prf":
+            self.fusion = self.fusion_block(doubled, gate_kernel, upsample)
+        else:
+            self.fusion = FPN(doubled) if fusion == "fpn" else BiFPN(doubled)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.fusion.out_channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
+        # Not persistent: the state dict holds trained values only.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.options: dict[str, Any] = {
+            "layers": list(layers),
+            "width": width,
+            "base_width": base_width,
+            "scale": scale,
+            "se_reduction": se_reduction,
+            "first_stage_stride": first_stage_stride,
+            "cross_channels": list(cross_widths),
+            "cross_kernel": cross_kernel,
+            "cross_norm": cross_norm,
+            "gate_kernel": gate_kernel,
+            "upsample": upsample,
+            "fusion": fusion,
+            "hidden": hidden,
+            "dropout": dropout,
+        }
+
+    def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Images (N, 3, H, W) → logits (N,), float32, of "b is closer to ref than a"."""
+        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], ref=ref, a=a, b=b)
+        return self._compare(self._encode(ref), self._encode(a), self._encode(b))
+
+    def probability(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Images (N, 3, H, W) → probability (N,), float32, that b is closer to ref than a."""
+        return torch.sigmoid(self(ref, a, b))
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Image (N, 3, H, W) → four feature maps, finest first, in the compute dtype: what `compare` takes."""
+        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], image=image)
+        return self._encode(image)
+
+    def compare(
+        self, ref_features: Sequence[Tensor], a_features: Sequence[Tensor], b_features: Sequence[Tensor]
+    ) -> Tensor:
+        """Feature maps of `encode` → logits (N,), float32: `forward` for images encoded once and compared often."""
+        arguments.check_pyramids(
+            self.backbone.conv1.weight,
+            self.backbone.channels,
+            ref_features=ref_features,
+            a_features=a_features,
+            b_features=b_features,
+        )
+        return self._compare(ref_features, a_features, b_features)
+
+    def _encode(self, image: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self.backbone((image - self.mean) / self.std)
+        return features
+
+    def _compare(self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        differences = [cross(*maps) for cross, *maps in zip(self.cross, ref, a, b, strict=True)]
+        pooled = self.fusion(differences).mean((2, 3))
+        logits: Tensor = self.mlp(pooled)
+        return logits.squeeze(1).float()

@@ -1,0 +1,155 @@
+"""SE-Res2Net in plain PyTorch: the feature extractor of PRFNet.
+
+    x_1 … x_s = split(relu(bn1(conv1(x))))             conv1: 1×1 to s·w channels, w = ⌊planes · base_width / 64⌋
+    y_i = relu(bn(conv3×3(x_i + y_{i−1}))), y_s = x_s  first block of a stage: no sums, y_s = avgpool3×3(x_s)
+    out = relu(SE(bn3(conv3(cat(y)))) + shortcut)      conv3: 1×1 to 4 · planes channels
+    SE(z) = z · sigmoid(fc2(relu(fc1(mean_hw(z)))))
+
+The stride of a stage sits on the 3×3 convolutions, the pooling and the shortcut of its first block. Parameter names are
+those of the published Res2Net-50 files, with the squeeze-and-excitation ones of timm.
+
+Sources: Gao et al., arXiv 1904.01169 (Res2Net); Hu et al., arXiv 1709.01507 (squeeze and excitation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+
+EXPANSION = 4
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gate from the mean of a map: (N, C, H, W) → (N, C, H, W).
+
+    The hidden width is `channels / reduction` rounded to a multiple of 8, at least 8: exactly C/16 for Res2Net-50.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(8, int(channels / reduction + 4) // 8 * 8)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = torch.relu(self.fc1(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.fc2(squeezed))
+
+
+class SERes2Block(nn.Module):
+    """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
+
+    def __init__(
+        self, inputs: int, planes: int, stride: int, base_width: int, scale: int, se_reduction: int, first: bool
+    ) -> None:
+        super().__init__()
+        width = planes * base_width // 64
+        outputs = planes * EXPANSION
+        self.scale = scale
+        self.conv1 = nn.Conv2d(inputs, width * scale, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width * scale)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in range(scale - 1))
+        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scale - 1))
+        self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.se = SqueezeExcite(outputs, se_reduction)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)) if first else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        *pieces, last = self.relu(self.bn1(self.conv1(x))).chunk(self.scale, 1)
+        outputs: list[Tensor] = []
+        for piece, conv, bn in zip(pieces, self.convs, self.bns, strict=True):
+            if outputs and self.pool is None:
+                piece = piece + outputs[-1]
+            outputs.append(self.relu(bn(conv(piece))))
+        outputs.append(last if self.pool is None else self.pool(last))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(self.se(self.bn3(self.conv3(torch.cat(outputs, 1)))) + shortcut)
+        return result
+
+
+class SERes2Net(nn.Module):
+    """SE-Res2Net without a classifier.
+
+    Args:
+        layers: blocks per stage, four numbers; (3, 4, 6, 3) is the 50-layer network.
+        width: channels of the stem; stage i (0 … 3) puts out 4 · width · 2^i channels.
+        base_width: channels of one piece per 64 planes (26 in "26w").
+        scale: pieces a block splits into (4 in "4s"), at least 2.
+        se_reduction: reduction of the squeeze-and-excitation.
+        first_stage_stride: 4 is the stock network; 2 leaves the max-pooling out and uses the same weights.
+
+    Attributes:
+        channels: widths of the four maps.
+        strides: pixels per element of the four maps, `first_stage_stride` · (1, 2, 4, 8).
+
+    Raises: ValueError naming the argument.
+    """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (3, 4, 6, 3),
+        width: int = 64,
+        base_width: int = 26,
+        scale: int = 4,
+        se_reduction: int = 16,
+        first_stage_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        layers = arguments.integers("layers", layers, 4)
+        arguments.integer("width", width)
+        arguments.integer("base_width", base_width)
+        arguments.integer("scale", scale, minimum=2)
+        arguments.integer("se_reduction", se_reduction)
+        arguments.one_of("first_stage_stride", first_stage_stride, (2, 4))
+        if width * base_width < 64:
+            raise ValueError(f"base_width: got {base_width}, want at least {-(-64 // width)} for width {width}")
+        self.channels = tuple(width * EXPANSION * 2**i for i in range(4))
+        self.strides = tuple(first_stage_stride * 2**i for i in range(4))
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if first_stage_stride == 4 else nn.Identity()
+        inputs = width
+        for i, depth in enumerate(layers):
+            planes, outputs = width * 2**i, self.channels[i]
+            blocks = [
+                SERes2Block(
+                    inputs=outputs if j else inputs,
+                    planes=planes,
+                    stride=2 if i and not j else 1,
+                    base_width=base_width,
+                    scale=scale,
+                    se_reduction=se_reduction,
+                    first=j == 0,
+                )
+                for j in range(depth)
+            ]
+            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+            inputs = outputs
+        for module in self.modules():
+            # Convolutions with a bias are those of the gates, which keep PyTorch's initialisation.
+            if isinstance(module, nn.Conv2d) and module.bias is None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        features: list[Tensor] = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        return features

@@ -1,0 +1,400 @@
+"""Weights in and out: the published key layouts, safetensors of our own, and files that must be refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import socket
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from oracles import randomise, timm_features, timm_res2net
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fastiqa
+from fastiqa import models, reference
+from fastiqa.models import create_model, list_models, load_backbone, load_model, save_model
+from fastiqa.models.backbones import se_res2net50
+from fastiqa.reference import SERes2Net, SqueezeExcite
+
+SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 4, "hidden": 8}
+GATE_KEYS = 16 * 4  # blocks × (two weights and two biases)
+
+
+def tiny(seed: int = 0, **options: Any) -> Any:
+    torch.manual_seed(seed)
+    model = models.PRFNet(**{**SMALL, **options}).eval()
+    randomise(model, seed)
+    return model
+
+
+def tiny_backbone(seed: int = 0) -> SERes2Net:
+    torch.manual_seed(seed)
+    backbone = SERes2Net((1, 1, 1, 1), width=4)
+    randomise(backbone, seed)
+    return backbone
+
+
+def without_gates(backbone: SERes2Net) -> dict[str, Tensor]:
+    return {key: value for key, value in backbone.state_dict().items() if ".se." not in key}
+
+
+def save(weights: Any, path: Path) -> Path:
+    save_file(weights, path) if path.suffix == ".safetensors" else torch.save(weights, path)
+    return path
+
+
+def assert_same_state(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    assert list(model.state_dict()) == list(other.state_dict())
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def res2net50() -> Any:
+    """timm's Res2Net-50 26w 4s with its classifier: the layout of the published file."""
+    torch.manual_seed(0)
+    network = timm_res2net(se=False).eval()
+    randomise(network)
+    return network
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@torch.no_grad()
+def test_published_layout(res2net50: Any, suffix: str, tmp_path: Path) -> None:
+    path = save(res2net50.state_dict(), tmp_path / f"res2net50_26w_4s{suffix}")
+    backbone = se_res2net50().eval()
+    report = load_backbone(backbone, path)
+    assert set(report.unexpected) == {"fc.weight", "fc.bias"}
+    assert len(report.missing) == GATE_KEYS
+    assert all(".se.fc" in key for key in report.missing)
+    assert "near identity" in str(report)
+    assert "unexpected: fc." in str(report)
+
+    # Every gate is exactly sigmoid(4), so the network is exactly timm's with bn3 scaled by that.
+    gate = torch.sigmoid(torch.tensor(4.0, dtype=torch.float64))
+    gates = [module for module in backbone.modules() if isinstance(module, SqueezeExcite)]
+    assert len(gates) == 16
+    for module in gates:
+        x = torch.randn(1, module.fc2.out_channels, 3, 5)
+        torch.testing.assert_close(module(x), x * torch.sigmoid(torch.tensor(4.0)), rtol=0, atol=0)
+    scaled = timm_res2net(se=False).double().eval()
+    scaled.load_state_dict(res2net50.state_dict())
+    for name, parameter in scaled.named_parameters():
+        if ".bn3." in name:
+            parameter.mul_(gate)
+    image = torch.randn(1, 3, 64, 48, dtype=torch.float64)
+    for got, want in zip(backbone.double()(image), timm_features(scaled, image), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+def test_prfnet_takes_the_backbone(res2net50: Any, tmp_path: Path) -> None:
+    path = save(
+        {k: v for k, v in res2net50.state_dict().items() if not k.startswith("fc.")}, tmp_path / "a.safetensors"
+    )
+    model: Any = create_model("prfnet_fast", pretrained_backbone=path, cross_channels=2)
+    want = res2net50.state_dict()
+    got = model.backbone.state_dict()
+    for key, value in want.items():
+        if not key.startswith("fc."):
+            torch.testing.assert_close(got[key], value, rtol=0, atol=0)
+    assert load_backbone(model, path).unexpected == ()
+
+
+def as_timm(key: str) -> str:
+    return key
+
+
+def as_se_module(key: str) -> str:
+    return key.replace(".se.", ".se_module.")
+
+
+def as_linear(key: str) -> str:
+    return key.replace(".se.fc1.", ".se.fc.0.").replace(".se.fc2.", ".se.fc.2.")
+
+
+@pytest.mark.parametrize("spell", [as_timm, as_se_module, as_linear])
+def test_spellings_of_the_gates(spell: Any, tmp_path: Path) -> None:
+    trained = tiny_backbone(1)
+    weights = {spell(key): value for key, value in trained.state_dict().items()}
+    if spell is as_linear:
+        weights = {k: v[:, :, 0, 0].clone() if ".fc." in k and v.dim() == 4 else v for k, v in weights.items()}
+    backbone = tiny_backbone(2)
+    report = load_backbone(backbone, save(weights, tmp_path / "a.pth"))
+    assert report == models.LoadReport(missing=(), unexpected=())
+    assert_same_state(backbone, trained)
+
+
+def test_linear_gates_without_bias(tmp_path: Path) -> None:
+    trained = tiny_backbone(1)
+    weights = {}
+    for key, value in trained.state_dict().items():
+        if ".se." not in key:
+            weights[key] = value
+        elif key.endswith("weight"):
+            weights[as_linear(key)] = value[:, :, 0, 0]
+    backbone = tiny_backbone(2)
+    load_backbone(backbone, save(weights, tmp_path / "a.pth"))
+    for key, value in trained.state_dict().items():
+        want = torch.zeros_like(value) if ".se." in key and key.endswith("bias") else value
+        torch.testing.assert_close(backbone.state_dict()[key], want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrapping", ["state_dict", "model", "module.", "all"])
+def test_wrapped_files(wrapping: str, tmp_path: Path) -> None:
+    trained = tiny_backbone(1)
+    weights: dict[str, Any] = dict(trained.state_dict())
+    if wrapping in ("module.", "all"):
+        weights = {f"module.{key}": value for key, value in weights.items()}
+    for nest in ("state_dict", "model"):
+        if wrapping in (nest, "all"):
+            weights = {nest: weights, "epoch": 40, "best": 0.781}
+    backbone = tiny_backbone(2)
+    load_backbone(backbone, save(weights, tmp_path / "checkpoint.pth.tar"))
+    assert_same_state(backbone, trained)
+
+
+def some_gates_missing(weights: dict[str, Tensor]) -> None:
+    del weights["layer1.0.se.fc1.weight"]
+
+
+def one_key_missing(weights: dict[str, Tensor]) -> None:
+    del weights["layer2.0.convs.1.weight"]
+
+
+def one_shape_differs(weights: dict[str, Tensor]) -> None:
+    weights["layer2.0.conv3.weight"] = torch.zeros(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (some_gates_missing, "missing 1 of 166 keys of the backbone: layer1.0.se.fc1.weight"),
+        (one_key_missing, "missing 1 of 166 keys of the backbone: layer2.0.convs.1.weight"),
+        (one_shape_differs, "shapes differ for 1 of 166 keys: layer2.0.conv3.weight (1, 2, 1, 1), want (32, 12, 1, 1)"),
+        (dict.clear, "top level of type dict without tensors, want a dictionary of them"),
+        (lambda weights: weights.update(epoch=3), "'epoch' is of type int, want tensors under string keys only"),
+    ],
+)
+def test_backbone_errors_leave_the_model_alone(damage: Any, message: str, tmp_path: Path) -> None:
+    weights = dict(tiny_backbone(1).state_dict())
+    damage(weights)
+    path = save(weights, tmp_path / "a.pth")
+    backbone = tiny_backbone(2)
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        load_backbone(backbone, path)
+    assert str(error.value) == f"{path}: {message}"
+    assert_same_state(backbone, tiny_backbone(2))
+
+
+def test_backbone_needs_a_place(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^model: got Linear, want an SERes2Net"):
+        load_backbone(torch.nn.Linear(1, 1), tmp_path / "a.pth")
+
+
+class Payload:
+    ran = False
+
+    def __reduce__(self) -> Any:
+        return setattr, (Payload, "ran", True)
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    path = save({"state_dict": tiny_backbone().state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        load_backbone(tiny_backbone(), path)
+    assert str(error.value) == f"{path}: holds argparse.Namespace objects, want tensors only"
+    torch.save(Payload(), path)
+    with pytest.raises(ValueError, match="tensors only"):
+        load_backbone(tiny_backbone(), path)
+    path.write_bytes(pickle.dumps(Payload(), protocol=2))
+    with pytest.raises(ValueError, match="tensors only"):
+        load_backbone(tiny_backbone(), path)
+    assert not Payload.ran
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".tar", ".bin", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files(suffix: str, share: float, tmp_path: Path) -> None:
+    path = save(dict(tiny_backbone().state_dict()), tmp_path / f"a{suffix}")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    for load in (load_model, lambda path: load_backbone(tiny_backbone(), path)):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            load(path)
+        assert str(error.value).startswith(f"{path}: truncated, or not a ")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [load_model, lambda path: load_backbone(tiny_backbone(), path)])
+def test_paths(load: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth: no such file"):
+        load(tmp_path / "gone.pth")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load(tmp_path)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.onnx: a file of weights ends in one of \.safetensors, \.pth"):
+        load(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("options", [{}, {"first_stage_stride": 4, "cross_channels": (3, 4, 5, 6), "fusion": "bifpn"}])
+@torch.no_grad()
+def test_save_and_load(options: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    images = torch.rand(3, 2, 3, 64, 48)
+    for model in (tiny(1, **options), tiny(2, **options).to(memory_format=torch.channels_last)):
+        save_model(model, str(path))  # the second replaces the first
+        again = load_model(path)
+        assert type(again) is models.PRFNet
+        assert not again.training
+        assert again.options == model.options
+        assert_same_state(again, model)
+        torch.testing.assert_close(again(*images), model(*images), rtol=1e-6, atol=2e-6)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = reference.PRFNet(**SMALL)
+    save_model(model, path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["fastiqa.model"] == "prfnet"
+    assert json.loads(metadata["fastiqa.options"]) == model.options
+    assert metadata["fastiqa.version"] == fastiqa.__version__
+    assert_same_state(load_model(path), model)
+
+
+def test_dtype_survives(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for dtype in (torch.bfloat16, torch.float64):
+        save_model(tiny().to(dtype), path)
+        assert {p.dtype for p in load_model(path).parameters()} == {dtype}
+
+
+def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(tiny(1), path)
+    before = path.read_bytes()
+
+    def fail(tensors: Any, temporary: Path, metadata: Any) -> None:
+        temporary.write_bytes(b"half a fi")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("fastiqa.models.checkpoints.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(tiny(2), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_save_errors(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^model: got Linear, want a model of fastiqa\.list_models"):
+        save_model(torch.nn.Linear(1, 1), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"^path: .*a\.pth, want a name that ends in \.safetensors"):
+        save_model(tiny(), tmp_path / "a.pth")
+    with pytest.raises(FileNotFoundError, match="the folder does not exist"):
+        save_model(tiny(), tmp_path / "gone" / "a.safetensors")
+
+
+def test_load_model_refuses_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    good = {"fastiqa.model": "prfnet", "fastiqa.options": json.dumps({**SMALL, "layers": [1, 1, 1, 1]})}
+    weights = tiny().state_dict()
+    headless = {key: value for key, value in weights.items() if not key.startswith("mlp.")}
+    cases: list[tuple[dict[str, Tensor], dict[str, str], str]] = [
+        (dict(tiny_backbone().state_dict()), {}, "a backbone only, the PRFNet head is missing"),
+        ({"weight": torch.zeros(1)}, {}, "not written by fastiqa.save_model"),
+        (weights, {**good, "fastiqa.model": "vgg"}, "cannot rebuild 'vgg': name: got 'vgg', want one of prfnet"),
+        (weights, {**good, "fastiqa.options": "{"}, "fastiqa.options in its metadata is not JSON"),
+        (
+            weights,
+            {**good, "fastiqa.options": "[1]"},
+            "fastiqa.options in its metadata is of type list, want a JSON object",
+        ),
+        (
+            weights,
+            {**good, "fastiqa.options": '{"colour": 1}'},
+            "cannot rebuild 'prfnet': .*unexpected keyword .*colour",
+        ),
+        (weights, {**good, "fastiqa.options": '{"width": 0}'}, "cannot rebuild 'prfnet': width: got 0"),
+        (
+            weights,
+            {**good, "fastiqa.options": '{"layers": [1, 1, 1, 1], "width": 8}'},
+            r"shapes differ for \d+ of \d+ keys: backbone",
+        ),
+        (headless, good, r"missing 4 of \d+ keys of the model: mlp\.0\.weight"),
+        ({**weights, "ema": torch.zeros(1)}, good, r"no place in the model for 1 of \d+ keys: ema"),
+    ]
+    for tensors, metadata, message in cases:
+        save_file(tensors, path, metadata)
+        with pytest.raises(ValueError, match=message) as error:
+            load_model(path)
+        assert str(error.value).startswith(f"{path}: ")
+        assert "\n" not in str(error.value)
+
+
+def test_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
+    assert {"prfnet", "prfnet_fast"} <= set(list_models())
+    assert list_models("prfnet_*") == ["prfnet_fast"]
+    assert list_models("nothing*") == []
+    for name, stride in (("prfnet", 2), ("prfnet_fast", 4)):
+        model: Any = create_model(name, **SMALL)
+        assert model.options["first_stage_stride"] == stride
+    with pytest.raises(ValueError, match=r"^name: got 'prf', want one of .*prfnet, prfnet_fast"):
+        create_model("prf")
+    with pytest.raises(TypeError, match="colour"):
+        create_model("prfnet", colour=1)
+    with pytest.raises(ValueError, match="no weights of prfnet are published"):
+        create_model("prfnet", pretrained=True)
+
+
+def test_create_from_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    model = tiny(1, first_stage_stride=4, cross_channels=3)
+    save_model(model, path)
+    assert_same_state(create_model("prfnet_fast", pretrained=path), model)
+    assert_same_state(create_model("prfnet_fast", pretrained=str(path), cross_channels=3, layers=(1, 1, 1, 1)), model)
+    with pytest.raises(ValueError, match=r"a\.safetensors: saved with first_stage_stride=4, asked for 2$"):
+        create_model("prfnet", pretrained=path)
+    with pytest.raises(ValueError, match=r"a\.safetensors: saved with cross_channels=\[3, 3, 3, 3\], asked for \[4, 8"):
+        create_model("prfnet_fast", pretrained=path, cross_channels=None)
+    plain = save(model.state_dict(), tmp_path / "a.pth")
+    options = {**SMALL, "cross_channels": 3}
+    assert_same_state(create_model("prfnet_fast", pretrained=plain, **options), model)
+    with pytest.raises(
+        ValueError,
+        match=r"a\.pth: shapes differ for \d+ of \d+ keys: cross\.0\.conv\.weight \(3, 16, 3, 3\), want \(4,",
+    ):
+        create_model("prfnet_fast", pretrained=plain, **SMALL)
+    with pytest.raises(ValueError, match=r"b\.pth: missing \d+ of \d+ keys of the model: backbone\.conv1"):
+        create_model("prfnet", pretrained=save(tiny_backbone().state_dict(), tmp_path / "b.pth"), **SMALL)
+
+
+def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    model = tiny(1)
+    save_model(model, path)
+    asked = []
+
+    def download(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(path)
+
+    hub = types.SimpleNamespace(hf_hub_download=download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert_same_state(create_model("prfnet", pretrained="hub:org/name"), model)
+    assert asked == [("org/name", "model.safetensors")]
+    with pytest.raises(ValueError, match="pretrained: got 'hub:name', want 'hub:org/name'"):
+        create_model("prfnet", pretrained="hub:name")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"needs huggingface_hub: pip install 'fastiqa\[hub\]'"):
+        create_model("prfnet", pretrained="hub:org/name")

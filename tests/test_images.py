@@ -1,0 +1,287 @@
+"""read_image: lossless formats exactly, at every bit depth; orientation; every kind of file that must be refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+import zlib
+
+import imagecodecs
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import tifffile
+import torch
+
+from fastiqa.data import ImageError, read_image
+
+RANDOM = np.random.default_rng(0)
+CODES16 = RANDOM.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
+CODES8 = (CODES16 >> 8).astype(np.uint8)
+SMOOTH8 = np.add.outer(np.arange(120), np.arange(200))[..., None].repeat(3, 2).clip(0, 255).astype(np.uint8)
+NOISY8 = RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+def pillow(codes, name, **options):
+    stream = io.BytesIO()
+    image = codes if isinstance(codes, PIL.Image.Image) else PIL.Image.fromarray(codes)
+    image.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def tiff(codes, **options):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, codes, **{"photometric": "rgb", **options})
+    return stream.getvalue()
+
+
+def png(width, height, rows, depth=8, colour=2, interlaced=0):
+    """A PNG with correct checksums around any compressed rows."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def palette(codes, colours):
+    return PIL.Image.fromarray(codes).quantize(colours, dither=PIL.Image.Dither.NONE)
+
+
+FEW = np.array([[10, 20, 30], [200, 100, 0], [1, 2, 3], [255, 255, 255]], np.uint8)[RANDOM.integers(0, 4, (30, 41))]
+AVIF = {"level": 100, "pixelformat": "444"}
+
+EXACT = {
+    "png": (pillow(CODES8, "PNG"), CODES8, 8),
+    "png 16": (imagecodecs.png_encode(CODES16), CODES16, 16),
+    "png palette": (pillow(palette(FEW, 4), "PNG"), FEW, 8),
+    "png palette 8 bits": (pillow(palette(FEW, 4), "PNG", bits=8), FEW, 8),
+    "webp": (pillow(CODES8, "WEBP", lossless=True), CODES8, 8),
+    "bmp": (pillow(CODES8, "BMP"), CODES8, 8),
+    "jp2": (pillow(CODES8, "JPEG2000", irreversible=False), CODES8, 8),
+    "jp2 12": (imagecodecs.jpeg2k_encode(CODES16 >> 4, reversible=True, bitspersample=12), CODES16 >> 4, 12),
+    "jp2 16": (imagecodecs.jpeg2k_encode(CODES16, reversible=True), CODES16, 16),
+    "j2k 16": (imagecodecs.jpeg2k_encode(CODES16, reversible=True, codecformat="j2k"), CODES16, 16),
+    "avif": (imagecodecs.avif_encode(CODES8, **AVIF), CODES8, 8),
+    "avif 10": (imagecodecs.avif_encode(CODES16 >> 6, bitspersample=10, **AVIF), CODES16 >> 6, 10),
+    "avif 12": (imagecodecs.avif_encode(CODES16 >> 4, bitspersample=12, **AVIF), CODES16 >> 4, 12),
+    "tiff": (pillow(CODES8, "TIFF"), CODES8, 8),
+    "tiff lzw": (pillow(CODES8, "TIFF", compression="tiff_lzw"), CODES8, 8),
+    "tiff deflate": (tiff(CODES8, compression="zlib", predictor=True), CODES8, 8),
+    "tiff planes": (tiff(CODES8.transpose(2, 0, 1).copy(), planarconfig="separate"), CODES8, 8),
+    "tiff 16": (tiff(CODES16), CODES16, 16),
+    "tiff 16 big-endian": (tiff(CODES16, byteorder=">"), CODES16, 16),
+    "tiff 16 bigtiff": (tiff(CODES16, bigtiff=True), CODES16, 16),
+    "tiff 16 deflate": (tiff(CODES16, compression="zlib", predictor=True), CODES16, 16),
+    "tiff 16 tiles": (tiff(CODES16, tile=(16, 16)), CODES16, 16),
+    "tiff 16 planes": (tiff(CODES16.transpose(2, 0, 1).copy(), planarconfig="separate"), CODES16, 16),
+}
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_lossless_files_are_read_exactly(tmp_path, case):
+    data, codes, depth = EXACT[case]
+    path = tmp_path / "image"  # without a suffix: the content decides
+    path.write_bytes(data)
+    image = read_image(path)
+    assert np.array_equal(image.pixels, codes)
+    assert image.pixels.dtype == (np.uint8 if depth == 8 else np.uint16)
+    assert (image.bit_depth, image.path) == (depth, path)
+
+
+def test_lossy_files_are_near(tmp_path):
+    for name, options in (("JPEG", {"quality": 95}), ("JPEG", {"progressive": True, "quality": 95}), ("WEBP", {})):
+        path = tmp_path / name
+        path.write_bytes(pillow(SMOOTH8, name, **options))
+        image = read_image(str(path))
+        assert image.pixels.shape == SMOOTH8.shape
+        assert np.abs(image.pixels.astype(int) - SMOOTH8).mean() < 2
+
+
+def test_interlaced_png(tmp_path):
+    # Adam7 of 2×1 pixels: the first pixel in pass 1, the second in pass 6
+    path = tmp_path / "image.png"
+    path.write_bytes(png(2, 1, b"\0\1\2\3" + b"\0\4\5\6", interlaced=1))
+    assert read_image(path).pixels.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    path.write_bytes(png(2, 1, b"\0\1\2\3" + b"\0\4\5", interlaced=1))
+    with pytest.raises(ImageError, match=r"the file is truncated$"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["png", "png 16", "avif 10"])
+def test_tensor(tmp_path, case, dtype):
+    data, codes, depth = EXACT[case]
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    tensor = read_image(path).tensor(dtype)
+    assert tensor.shape == (1, 3, 30, 41)
+    assert tensor.dtype == dtype
+    assert tensor.is_contiguous()
+    expected = torch.from_numpy(codes.transpose(2, 0, 1).astype(np.float64) / (2**depth - 1))[None]
+    assert torch.equal(tensor, expected.to(dtype))
+    if dtype == torch.float32:  # code values survive
+        assert torch.equal((tensor * (2**depth - 1)).round()[0].permute(1, 2, 0).int(), torch.from_numpy(codes).int())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "JPEG", "AVIF"])
+def test_exif_orientation(tmp_path, name, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "image"
+    path.write_bytes(pillow(CODES8, name, exif=exif, **({"lossless": True} if name == "WEBP" else {})))
+    with PIL.Image.open(path) as stored:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(stored))
+    assert np.array_equal(read_image(path).pixels, expected)
+    upright = PIL.Image.fromarray(CODES8)
+    upright.getexif()[0x0112] = orientation
+    upright = np.asarray(PIL.ImageOps.exif_transpose(upright))
+    assert expected.shape == upright.shape
+    if name in ("PNG", "WEBP", "TIFF"):
+        assert np.array_equal(expected, upright)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_16_bit_tiff(tmp_path, orientation):
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(CODES16, extratags=[(274, "H", 1, orientation, True)]))
+    upright = PIL.Image.fromarray(CODES8)
+    upright.getexif()[0x0112] = orientation
+    expected = np.asarray(PIL.ImageOps.exif_transpose(upright))
+    assert np.array_equal(read_image(path).pixels >> 8, expected)
+
+
+WHOLE = {
+    "png": pillow(CODES8, "PNG"),
+    "png 16": imagecodecs.png_encode(CODES16),
+    "jpeg": pillow(NOISY8, "JPEG"),
+    "progressive jpeg": pillow(NOISY8, "JPEG", progressive=True),
+    "webp": pillow(NOISY8, "WEBP"),
+    "lossless webp": pillow(NOISY8, "WEBP", lossless=True),
+    "avif": pillow(NOISY8, "AVIF"),
+    "avif 10": EXACT["avif 10"][0],
+    "jp2": pillow(NOISY8, "JPEG2000"),
+    "jp2 16": EXACT["jp2 16"][0],
+    "bmp": pillow(NOISY8, "BMP"),
+    "tiff": EXACT["tiff"][0],
+    "tiff lzw": EXACT["tiff lzw"][0],
+    "tiff 16": EXACT["tiff 16"][0],
+    "tiff 16 deflate": EXACT["tiff 16 deflate"][0],
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_truncated_files_are_refused_wherever_they_end(tmp_path, case, recwarn):
+    data = WHOLE[case]
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    assert read_image(path).pixels.any()
+    padding = 16 if case.startswith("tiff 16") else 2  # what may follow the last sample
+    for end in sorted({*range(1, len(data) - padding, max(1, len(data) // 60)), len(data) - padding}):
+        path.write_bytes(data[:end])
+        with pytest.raises(ImageError, match=r"image: .*(truncated|damaged|not an image in a format)"):
+            read_image(path)
+    assert not recwarn.list
+
+
+def changed(data, position):
+    return data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :]
+
+
+GREY8, GREY16 = np.ascontiguousarray(CODES8[..., 0]), np.ascontiguousarray(CODES16[..., 0])
+RGBA8 = np.concatenate([CODES8, CODES8[..., :1]], 2)
+RGBA16 = np.concatenate([CODES16, CODES16[..., :1]], 2)
+CLEAR = palette(CODES8, 16)
+NAN = np.full((30, 41, 3), np.nan, np.float32)
+
+BAD = {
+    "empty": (b"", "the file is empty"),
+    "text": (b"this is not an image\n" * 50, "not an image in a format that is read"),
+    "gif": (pillow(CODES8, "GIF"), "not an image in a format that is read"),
+    "pickle": (pickle.dumps({"pixels": [1, 2, 3]}), "not an image in a format that is read"),
+    "damaged png": (changed(WHOLE["png"], 300), "the file is damaged: checksum of PNG chunk 'IDAT'"),
+    "png without its last rows": (png(10, 10, bytes(31 * 5)), "the file is truncated"),
+    "16-bit png without its last rows": (png(10, 10, bytes(61 * 5), depth=16), "the file is truncated"),
+    "png of no width": (png(0, 10, b""), "not an image"),
+    "png of no height": (png(10, 0, b""), "not an image"),
+    "decompression bomb": (png(60000, 60000, b""), "the image has more than 89478485 pixels"),
+    "smaller decompression bomb": (png(12000, 9000, b""), "the image has more than 89478485 pixels"),
+    "damaged tiff": (changed(changed(EXACT["tiff deflate"][0], 900), 901), "damaged"),
+    "RGBA png": (pillow(RGBA8, "PNG"), "an image with an alpha channel or transparency (Pillow mode RGBA)"),
+    "RGBA png 16": (imagecodecs.png_encode(RGBA16), "an image with an alpha channel or transparency"),
+    "LA png": (pillow(PIL.Image.fromarray(RGBA8).convert("LA"), "PNG"), "an image with an alpha channel"),
+    "png with a transparent colour": (pillow(CODES8, "PNG", transparency=(1, 2, 3)), "alpha channel or transparency"),
+    "palette png with transparency": (pillow(CLEAR, "PNG", transparency=3), "alpha channel or transparency"),
+    "RGBA webp": (pillow(RGBA8, "WEBP", lossless=True), "alpha channel"),
+    "RGBA avif": (pillow(RGBA8, "AVIF"), "alpha channel"),
+    "RGBA avif 10": (imagecodecs.avif_encode(RGBA16 >> 6, bitspersample=10), "alpha channel"),
+    "RGBA tiff": (pillow(RGBA8, "TIFF"), "alpha channel"),
+    "RGBA tiff 16": (tiff(RGBA16, extrasamples=["unassalpha"]), "alpha channel"),
+    "grey png": (pillow(GREY8, "PNG"), "a grey image (Pillow mode L); wanted RGB"),
+    "grey png 16": (imagecodecs.png_encode(GREY16), "a grey image (Pillow mode I;16); wanted RGB"),
+    "black and white png": (pillow(PIL.Image.fromarray(GREY8).convert("1"), "PNG"), "a grey image (Pillow mode 1)"),
+    "grey jpeg": (pillow(GREY8, "JPEG"), "a grey image"),
+    "grey tiff 16": (tiff(GREY16, photometric="minisblack"), "a grey image"),
+    "grey avif 10": (imagecodecs.avif_encode(GREY16 >> 6, bitspersample=10), "a grey image"),
+    "CMYK jpeg": (pillow(PIL.Image.fromarray(CODES8).convert("CMYK"), "JPEG"), "an image in CMYK; wanted RGB"),
+    "CMYK tiff": (pillow(PIL.Image.fromarray(CODES8).convert("CMYK"), "TIFF"), "an image in CMYK; wanted RGB"),
+    "Lab tiff": (pillow(PIL.Image.fromarray(CODES8).convert("LAB"), "TIFF"), "an image in LAB; wanted RGB"),
+    "palette tiff": (pillow(CLEAR, "TIFF"), "a palette TIFF; wanted RGB samples"),
+    "float tiff": (tiff(CODES8 / np.float32(255)), "a TIFF of floating-point samples; wanted unsigned integers"),
+    "half tiff": (tiff((CODES8 / 255).astype(np.float16)), "a TIFF of floating-point samples"),
+    "NaN tiff": (tiff(NAN), "a TIFF of floating-point samples"),
+    "grey NaN tiff": (tiff(NAN[..., 0].copy(), photometric="minisblack"), "a TIFF of floating-point samples"),
+    "signed tiff": (tiff(CODES16.astype(np.int16)), "a TIFF of samples that are not unsigned integers"),
+    "32-bit tiff": (tiff(CODES16.astype(np.uint32)), "an RGB TIFF of 32 bits per sample; 8 and 16 are read"),
+    "pages": (tiff(np.stack([CODES8, CODES8])), "an image of 2 frames or pages; wanted one"),
+    "16-bit pages": (tiff(np.stack([CODES16, CODES16])), "an image of 2 frames or pages; wanted one"),
+    "animation": (
+        pillow(NOISY8, "WEBP", save_all=True, append_images=[PIL.Image.fromarray(255 - NOISY8)]),
+        "an image of 2 frames or pages; wanted one",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(tmp_path, case, recwarn):
+    data, reason = BAD[case]
+    path = tmp_path / "image.png"
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+    assert "\n" not in message
+    assert (caught.value.path, caught.value.reason) == (str(path), message.removeprefix(f"{path}: "))
+    assert not recwarn.list
+
+
+def test_bad_paths(tmp_path):
+    for path, reason in (
+        (tmp_path / "absent.png", "no such file"),
+        (tmp_path, "is a directory"),
+        ("/dev/null", "not a regular file"),
+        ("a\0b", "not a file name"),
+        ("x" * 5000, "File name too long"),
+        (tmp_path / "two\nlines.png", "no such file"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        assert str(caught.value).endswith(f": {reason}")
+        assert "\n" not in str(caught.value)
+
+
+def test_imagecodecs_is_named_where_it_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    path = tmp_path / "image.png"
+    path.write_bytes(EXACT["png 16"][0])
+    with pytest.raises(ImageError, match=r"16 bits per sample need imagecodecs: pip install fastiqa\[cli\]$"):
+        read_image(path)
+    path.write_bytes(EXACT["png"][0])
+    assert read_image(path).bit_depth == 8

@@ -1,0 +1,180 @@
+"""Operators inside PyTorch's machinery: opcheck, compile, export, vmap, autocast, functional transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cases
+import pytest
+import torch
+from cases import Case, outputs
+from torch import Tensor
+
+import fastiqa
+
+NAMES = cases.names()
+LAYOUTS = ("nchw", "nhwc", "some_channels", "transposed", "expanded_batch")
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def example(name: str, case: Case, grad: bool = False) -> tuple[Any, tuple[Any, ...]]:
+    op = cases.operators()[name]
+    args = next(cases.arguments(op, case))
+    return op, tuple(x.requires_grad_(grad) if isinstance(x, Tensor) else x for x in args)
+
+
+def total(result: Any) -> Tensor:
+    return sum(y.sum() for y in outputs(result))
+
+
+def assert_equal(got: Any, want: Any) -> None:
+    for g, w in zip(outputs(got), outputs(want), strict=True):
+        assert torch.equal(g, w)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck(name: str, layout: str, grad: bool) -> None:
+    op, args = example(name, Case((2, 3, 4, 5), torch.float32, (layout,)))
+    args = tuple(x.detach().requires_grad_(grad) if isinstance(x, Tensor) else x for x in args)
+    torch.library.opcheck(getattr(torch.ops.fastiqa, op.name).default, args)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
+    torch.compiler.reset()
+    op = cases.operators()[name]
+
+    def step(*args: Any) -> Tensor:
+        return total(op(*(2 * x if isinstance(x, Tensor) else x for x in args)))
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
+        for layout in ("nchw", "nhwc"):
+            _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
+            leaves = [x for x in args if isinstance(x, Tensor)]
+            got, want = compiled(*args), step(*args)
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+            gradients = zip(torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves), strict=True)
+            for g, w in gradients:
+                torch.testing.assert_close(g, w, rtol=1e-12, atol=1e-12)
+
+
+def test_export(name: str) -> None:
+    op, args = example(name, Case((2, 3, 4, 5)))
+
+    class Module(torch.nn.Module):
+        def forward(self, *args: Any) -> Any:
+            return op(*args)
+
+    program = torch.export.export(Module(), args)
+    assert f"fastiqa.{op.name}" in str(program.graph)
+    assert_equal(program.module()(*args), op(*args))
+
+
+def test_vmap(name: str) -> None:
+    """A mapped dimension anywhere, and arguments that are not mapped."""
+    op = cases.operators()[name]
+    arguments = [next(cases.arguments(op, Case((2, 4, 3, 5), torch.float64))) for _ in range(3)]
+    tensors = [k for k, x in enumerate(arguments[0]) if isinstance(x, Tensor)]
+    for unmapped in (None, *tensors[1:]):
+        in_dims = tuple((k % 3 if k != unmapped else None) if k in tensors else None for k in range(len(arguments[0])))
+        stacked = [
+            torch.stack([args[k] for args in arguments], dim) if dim is not None else arguments[0][k]
+            for k, dim in enumerate(in_dims)
+        ]
+        got = torch.vmap(op, in_dims)(*stacked)
+        calls = [
+            op(*(args[k] if dim is not None else arguments[0][k] for k, dim in enumerate(in_dims)))
+            for args in arguments
+        ]
+        assert_equal(got, tuple(torch.stack(column) for column in zip(*map(outputs, calls), strict=True)))
+
+
+def test_vmap_of_a_gradient(name: str) -> None:
+    op = cases.operators()[name]
+    arguments = [next(cases.arguments(op, Case((2, 4, 3, 5), torch.float64))) for _ in range(3)]
+    tensors = tuple(k for k, x in enumerate(arguments[0]) if isinstance(x, Tensor))
+
+    def gradient(*args: Any) -> Any:
+        return torch.func.grad(lambda *a: total(op(*a)) ** 2, argnums=tensors)(*args)
+
+    in_dims = tuple(0 if k in tensors else None for k in range(len(arguments[0])))
+    stacked = [torch.stack([a[k] for a in arguments]) if k in tensors else x for k, x in enumerate(arguments[0])]
+    got = torch.vmap(gradient, in_dims)(*stacked)
+    want = [gradient(*args) for args in arguments]
+    for k, g in enumerate(got):
+        torch.testing.assert_close(g, torch.stack([w[k] for w in want]), rtol=1e-12, atol=1e-12)
+
+
+def test_autocast_keeps_the_dtype_of_eager(name: str) -> None:
+    op, args = example(name, Case((2, 3, 4, 5)))
+    with torch.autocast("cpu", torch.bfloat16):
+        got, eager = op(*args), op.reference(*args)
+    assert [y.dtype for y in outputs(got)] == [y.dtype for y in outputs(eager)]
+    if op.exact:
+        assert_equal(got, eager)
+
+
+def test_inputs_survive_and_are_usable_twice(name: str) -> None:
+    """Backward twice, two consumers, the inputs unchanged: nothing is written in place."""
+    op, args = example(name, Case((2, 3, 4, 5), torch.float64), grad=True)
+    leaves = [x for x in args if isinstance(x, Tensor)]
+    before = [x.detach().clone() for x in leaves]
+    loss = total(op(*args)) + total(op(*args)) ** 2
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    again = torch.autograd.grad(loss, leaves)
+    assert_equal(first, again)
+    assert_equal(tuple(x.detach() for x in leaves), tuple(before))
+
+
+def test_inference_mode_and_no_grad(name: str) -> None:
+    op, args = example(name, Case((2, 3, 4, 5)))
+    want = op.reference(*args)
+    with torch.inference_mode():
+        result = op(*args)
+        assert torch.allclose(total(result), total(want), rtol=1e-5)
+    with torch.no_grad():
+        result = op(*(x.requires_grad_() if isinstance(x, Tensor) else x for x in args))
+    assert not any(y.requires_grad for y in outputs(result))
+
+
+def test_threads_agree(name: str) -> None:
+    """The same bits on one thread and on two, on a size that is split between them."""
+    op, args = example(name, Case((2, 16, 64, 65)))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = op(*args)
+        torch.set_num_threads(2)
+        assert_equal(op(*args), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "every_other_column"])
+def test_on_a_gpu(name: str, backend: str, layout: str) -> None:
+    """Equal to the CPU, on a side stream after a long kernel, and in a captured graph whose input changes."""
+    op, args = example(name, Case((3, 17, 33, 40), torch.float32, (layout,)))
+    on_gpu = [x.cuda() if isinstance(x, Tensor) else x for x in args]
+    want = tuple(y.cuda() for y in outputs(op(*args)))
+    with fastiqa.use(backend):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            busy = torch.randn(4096, 4096, device="cuda")
+            on_gpu[0] = on_gpu[0] + (busy @ busy).sum() * 0
+            got = op(*on_gpu)
+        stream.synchronize()
+        torch.testing.assert_close(outputs(got), want)
+
+        graph = torch.cuda.CUDAGraph()
+        op(*on_gpu)
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            captured = op(*on_gpu)
+        on_gpu[0].mul_(3)
+        graph.replay()
+        assert_equal(captured, op(*on_gpu))
