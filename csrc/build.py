@@ -35,7 +35,6 @@ NVCC_FLAGS = (
     "-O3",
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden",
-    "-Xptxas=-warn-spills",
 )
 EMULATE_FLAGS = ("-std=c++20", "-fPIC", "-DFASTIQA_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread")
 

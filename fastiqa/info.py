@@ -1,4 +1,4 @@
-"""What is installed, what is built, and which backend runs each operator here: `fastiqa info`, `python -m fastiqa.info`."""
+"""What is installed, what is built and which backend runs each operator: `fastiqa info`, `python -m fastiqa.info`."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ def operators() -> dict[str, Op]:
     """Every operator of the library, and the template, built and registered as one of them."""
     work = emulation.ROOT / "build" / "template"
     library = work / "libfastiqa_cpu_template.so"
-    work.mkdir(parents=True, exist_ok=True)
-    emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
+    with emulation.building(work):
+        emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
     _native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
     torch.ops.load_library(str(library))
 

@@ -13,8 +13,10 @@ os.environ["FASTIQA_STRICT"] = "1"
 import interpreter
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 
 interpreter.mend_bfloat16()
+_device_constructors()  # cached on first use, so before torch.empty is replaced below
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

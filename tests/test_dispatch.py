@@ -56,10 +56,7 @@ def test_an_explicit_choice_that_cannot_run_gives_every_reason(args: tuple[torch
 
 
 def test_an_unknown_backend_is_named() -> None:
-    with (
-        pytest.raises(ValueError, match=r"backend: got 'tpu', want one of cpu, cuda, triton, torch"),
-        fastiqa.use("tpu"),
-    ):
+    with pytest.raises(ValueError, match="backend: got 'tpu', want one of cpu, cuda, triton"), fastiqa.use("tpu"):
         pass
     done = run("import fastiqa.ops", FASTIQA_BACKEND="tpu")
     assert done.returncode != 0
@@ -91,7 +88,8 @@ def test_a_fallback_is_logged_once_a_reason(
 
 
 def test_a_missing_library_is_told_once_and_the_answer_is_right() -> None:
-    code = f"from fastiqa import _native; _native.path = lambda name: __import__('pathlib').Path('/none/lib.so'); {CALL}; {CALL}"
+    missing = "import pathlib; from fastiqa import _native; _native.path = lambda name: pathlib.Path('/none/lib.so')"
+    code = f"{missing}; {CALL}; {CALL}"
     done = run(code)
     assert done.stdout.split() == ["0.0", "0.0"]
     assert done.stderr.count("cross_difference runs through torch") == 1
@@ -121,14 +119,14 @@ def test_a_kernel_missing_from_the_library_is_a_reason() -> None:
         _native.kernel("cpu", "sharpen")
 
 
-@pytest.mark.parametrize(
-    ("capability", "runs"), [((8, 0), True), ((8, 9), True), ((7, 5), False), ((9, 0), True), ((10, 3), True), ((12, 1), True), ((13, 0), True), ((11, 0), False)]
-)  # fmt: skip
-def test_a_gpu_without_code_is_refused(capability: tuple[int, int], runs: bool) -> None:
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (10, 3), (12, 1), (13, 0), (7, 5), (11, 0)])
+def test_a_gpu_without_code_is_refused(capability: tuple[int, int]) -> None:
     """Real code for 8.0, 9.0, 10.0 and 12.0 serves their later minors, PTX of 12.0 everything after it."""
     reason = _native._arch_reason([80, 90, 100, 120], capability)
-    assert (reason is None) == runs
-    assert runs or "FASTIQA_CUDA_ARCHS" in str(reason)
+    if capability in ((7, 5), (11, 0)):
+        assert "FASTIQA_CUDA_ARCHS" in str(reason)
+    else:
+        assert reason is None
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_out(args: tuple[torch.Tensor, ...]) -> None:
         cross_difference(*args, out=out[..., :3])
     with pytest.raises(ValueError, match=r"out: .* torch.float64 .* want .* torch.float32"):
         cross_difference(*args, out=out.double())
-    with pytest.raises(ValueError, match="out: .* has no gradient"):
+    with pytest.raises(ValueError, match=r"out: .* has no gradient"):
         cross_difference(args[0].requires_grad_(), *args[1:], out=out)
 
 

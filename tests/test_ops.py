@@ -142,25 +142,12 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
-    """Infinities, NaN, zeros, the largest and the smallest numbers: eager's result, or float64's, which overflows later."""
+    """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later."""
     op = cases.operators()[name]
     info = torch.finfo(dtype)
-    special = torch.tensor(
-        [
-            float("inf"),
-            -float("inf"),
-            float("nan"),
-            0.0,
-            -0.0,
-            info.max,
-            -info.max,
-            info.tiny,
-            info.tiny / 4,
-            1.0,
-            -2.5,
-        ],
-        dtype=dtype,
-    )
+    infinity = float("inf")
+    values = [infinity, -infinity, float("nan"), 0.0, -0.0, info.max, -info.max, info.tiny, info.tiny / 4, 1.0, -2.5]
+    special = torch.tensor(values, dtype=dtype)
     for args in cases.arguments(op, Case((1, 4, 11, 5), dtype)):
         for x in args:
             if isinstance(x, Tensor) and x.numel():

@@ -6,9 +6,9 @@ Adjoint, with g = [ga, gb] the gradient of y:
 
     grad_ref = ga + gb,   grad_a = −ga,   grad_b = −gb
 
-and the adjoint of that map is cross_difference again, so two kernels serve derivatives of every order. Nothing is saved.
+and the adjoint of that map is cross_difference again: two kernels serve derivatives of every order. Nothing is saved.
 
-Bytes: 5|ref| forward and 5|ref| backward; eager PyTorch moves 10 and 7 (three kernels each: two subtractions and a copy).
+Bytes: 5|ref| forward and 5|ref| backward; eager PyTorch moves 10 and 7, in three kernels each.
 Memory format of the result: that of the first argument that is not expanded, as PyTorch would give it.
 
     cpu     csrc/cpu/cross_difference.cpp     one element-wise pass over five maps, any strides

@@ -1,4 +1,4 @@
-"""The CUDA sources on this CPU (csrc/common/emulate.h): as a library in this process, and as a program per sanitizer."""
+"""The CUDA sources on this CPU (csrc/common/emulate.h): a library in this process, and a program for each sanitizer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,8 @@ SANITIZERS = {
     "undefined": ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-g", "-O1"),
     "thread": ("-fsanitize=thread", "-g", "-O1"),
 }
+
+Call = tuple[str, tuple[Any, ...]]  # an operator's name and its arguments, outputs last
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # Dtype in csrc/common/dtype.h
 
@@ -57,6 +60,12 @@ def build() -> Any:
     return module
 
 
+def building(work: Path) -> FileLock:
+    """Makes the folder and keeps the other test processes out of it."""
+    work.mkdir(parents=True, exist_ok=True)
+    return FileLock(work / "lock")
+
+
 def sources() -> list[Path]:
     return [*sorted((CSRC / "cuda").glob("*.cu")), *sorted((TEMPLATE / "cuda").glob("*.cu")), HERE / "entry.cpp"]
 
@@ -64,9 +73,9 @@ def sources() -> list[Path]:
 @functools.cache
 def library() -> ctypes.CDLL:
     work = ROOT / "build" / "emulated" / "plain"
-    work.mkdir(parents=True, exist_ok=True)
     output = work / "libfastiqa_emulated.so"
-    build().build_emulated(output, work, [*sources(), HERE / "selftest.cu"], ("-O2",), shared=True)
+    with building(work):
+        build().build_emulated(output, work, [*sources(), HERE / "selftest.cu"], ("-O2",), shared=True)
     loaded = ctypes.CDLL(str(output))
     loaded.fastiqa_emulate.restype = ctypes.c_char_p
     loaded.fastiqa_emulate.argtypes = (ctypes.c_char_p, ctypes.POINTER(Value), ctypes.c_int64)
@@ -77,9 +86,9 @@ def program(sanitizer: str, files: Sequence[Path], *flags: str) -> Path:
     """The driver of entry.cpp with these sources, under a sanitizer."""
     name = "_".join([sanitizer, *(flag.strip("-").replace("=", "") for flag in flags)])
     work = ROOT / "build" / "emulated" / name
-    work.mkdir(parents=True, exist_ok=True)
     output = work / "driver"
-    build().build_emulated(output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False)
+    with building(work):
+        build().build_emulated(output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False)
     return output
 
 
@@ -117,9 +126,7 @@ def as_cuda_backend(names: Sequence[str]) -> Iterator[None]:
         _dispatch._kernels.update(kernels)
 
 
-def run_recorded(
-    driver: Path, calls: Sequence[tuple[str, tuple[Any, ...]]], folder: Path
-) -> subprocess.CompletedProcess[str]:
+def run_recorded(driver: Path, calls: Sequence[Call], folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs calls in the driver; on success the storages of the tensors are replaced by what it computed."""
     recorded, results = folder / "calls", folder / "results"
     with recorded.open("wb") as file:

@@ -1,0 +1,206 @@
+"""The package as installed: import cost, the kernels folder in every kind of installation, wheels, lint and types."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = Path(sysconfig.get_paths()["purelib"])
+
+# Imports the Triton kernels and a foreign `kernels` package, runs an operator, and says from where.
+PROBE = """
+import sys, torch, fastiqa, fastiqa.kernels.cross_difference, fastiqa.kernels.launch
+from fastiqa.ops import cross_difference
+import kernels
+assert kernels.WHOSE == "somebody else's", kernels
+x = torch.arange(24.0).reshape(1, 2, 3, 4)
+assert torch.equal(cross_difference(2 * x, x, x), torch.cat([x, x], 1))
+print(fastiqa.__file__)
+print(fastiqa.kernels.cross_difference.__file__)
+print(fastiqa.explain("cross_difference", x, x, x))
+"""
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("FASTIQA_", "PYTHON", "TRITON"))} | extra
+
+
+def python(code: str, cwd: Path, executable: str = sys.executable, **environment: str) -> str:
+    command = [executable, "-c", code]
+    done = subprocess.run(command, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder with somebody else's `kernels` package."""
+    (tmp_path / "foreign" / "kernels").mkdir(parents=True)
+    (tmp_path / "foreign" / "kernels" / "__init__.py").write_text('WHOSE = "somebody else\'s"\n')
+    return tmp_path / "foreign"
+
+
+@functools.cache
+def environment(folder: Path) -> str:
+    """A virtual environment that sees this one's packages, but not this one's fastiqa."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    # Only plain packages are seen through a path file; an editable installation's hook in it is not run.
+    (site / "borrowed.pth").write_text(f"{SITE}\n")
+    return str(folder / "bin" / "python")
+
+
+def wheel(folder: Path, source: Path, **extra: str) -> Path:
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(folder), "."]
+    done = subprocess.run(command, cwd=source, env=clean_environment(**extra), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of the sources: what git tracks and what it would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in files:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+# ---- import ----
+
+
+def test_import_is_cheap_and_touches_nothing(tmp_path: Path) -> None:
+    """Under 0.3 s beyond torch, everything public included; no CUDA, no Triton, no compiled library, no output."""
+    timed = "import time, torch; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+    everything = "fastiqa, fastiqa.ops, fastiqa.nn, fastiqa.models, fastiqa.metrics, fastiqa.reference, fastiqa.data"
+    seconds = statistics.median(float(python(timed.format(everything), tmp_path)) for _ in range(5))
+    assert seconds < 0.3
+    untouched = """
+import sys, torch
+before = set(sys.modules)
+import fastiqa, fastiqa.ops, fastiqa.nn, fastiqa.models, fastiqa.metrics, fastiqa.cli
+assert not torch.cuda.is_initialized()
+heavy = {"triton", "torchvision", "timm", "transformers", "scipy", "matplotlib", "typer", "rich", "PIL"}
+assert not heavy & (set(sys.modules) - before), heavy & (set(sys.modules) - before)
+assert "libfastiqa" not in open("/proc/self/maps").read()
+"""
+    assert python(untouched, tmp_path) == ""
+
+
+def test_public_names_resolve(tmp_path: Path) -> None:
+    names = "import fastiqa; print([name for name in fastiqa.__all__ if getattr(fastiqa, name) is None])"
+    assert python(names, tmp_path).strip() == "[]"
+
+
+# ---- installations ----
+
+
+def test_raw_checkout(tmp_path: Path, foreign: Path) -> None:
+    source = checkout(tmp_path / "source")
+    executable = environment(tmp_path / "env")
+    for cwd, path in ((source, f"{foreign}"), (tmp_path, f"{foreign}:{source}")):
+        out = python("import sys; sys.path.append('.')\n" + PROBE if cwd == source else PROBE, cwd, executable,
+                     PYTHONPATH=path)  # fmt: skip
+        assert str(source / "kernels" / "cross_difference.py") in out
+
+
+@pytest.mark.slow
+def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
+    """This environment's own installation, from its root and from elsewhere."""
+    for cwd in (ROOT, tmp_path):
+        out = python(PROBE, cwd, PYTHONPATH=str(foreign))
+        assert str(ROOT / "kernels" / "cross_difference.py") in out
+
+
+@pytest.mark.slow
+def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
+    built = wheel(tmp_path / "wheels", checkout(tmp_path / "source"), FASTIQA_CUDA="0")
+    assert re.fullmatch(r"fastiqa-[\d.]+-py3-none-linux_\w+\.whl", built.name)
+    names = zipfile.ZipFile(built).namelist()
+    assert "fastiqa/libfastiqa_cpu.so" in names
+    assert "fastiqa/py.typed" in names
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"fastiqa"}
+    executable = environment(tmp_path / "env")
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    zipfile.ZipFile(built).extractall(site)
+    out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
+    assert str(site / "fastiqa" / "kernels" / "cross_difference.py") in out
+    assert "  cpu     runs" in out
+
+
+@pytest.mark.slow
+def test_without_a_compiler(tmp_path: Path, foreign: Path) -> None:
+    """FASTIQA_NATIVE=0 gives a pure Python wheel; torch runs it, Triton's interpreter too, and the user is told why."""
+    source = checkout(tmp_path / "source")
+    built = wheel(tmp_path / "wheels", source, FASTIQA_NATIVE="0")
+    assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
+    executable = environment(tmp_path / "env")
+    zipfile.ZipFile(built).extractall(next((tmp_path / "env").glob("lib/python*/site-packages")))
+    out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
+    assert "  cpu     libfastiqa_cpu.so was not built" in out
+    assert "  torch   runs" in out
+    interpreted = {"TRITON_INTERPRET": "1", "FASTIQA_BACKEND": "triton", "PYTHONPATH": str(foreign)}
+    out = python(PROBE, tmp_path, executable, **interpreted)
+    assert "  triton  runs" in out
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FASTIQA_CUDA": "yes"}, "FASTIQA_CUDA: got 'yes', want auto, 0 or 1"),
+        ({"FASTIQA_CUDA": "1", "PATH": "", "CUDA_HOME": "", "CUDA_PATH": ""}, "no C++ compiler found"),
+    ],
+)
+def test_build_errors_say_what_to_do(variables: dict[str, str], message: str) -> None:
+    command = [sys.executable, "setup.py", "--name"]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment() | variables, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_a_build_without_torch_says_how_to_build(tmp_path: Path) -> None:
+    """An isolated build environment has setuptools and no torch."""
+    hidden = "import importlib.util, runpy, sys; find = importlib.util.find_spec; "
+    hidden += "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a); "
+    hidden += "sys.argv = ['setup.py', '--name']; runpy.run_path('setup.py')"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "--no-build-isolation" in done.stderr
+    assert "FASTIQA_NATIVE=0" in done.stderr
+
+
+# ---- the code itself ----
+
+
+@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)])
+def test_lint_and_types(command: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_stay_short_and_finished() -> None:
+    """The soft limits of CONTRIBUTING.md, and no marks of unfinished work."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.cpp", "*.cu", "*.h"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+    for name in files:
+        text = (ROOT / name).read_text()
+        limit = 400 if name.startswith("tests/") else 260
+        assert len(text.splitlines()) <= limit, f"{name} has more than {limit} lines"
+        assert not marks.search(text), name
+        assert not re.search(r"^(utils|helpers)\b", Path(name).name), name
