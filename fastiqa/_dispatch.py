@@ -49,7 +49,7 @@ class Backend:
             return f"needs {self.device} tensors, got {first.device.type}"
         if first.dtype not in self.dtypes:
             return f"does not take {first.dtype}"
-        kernel = _kernel(self, op.kernel_name)
+        kernel = _kernel(self, op.name)
         if isinstance(kernel, str):
             return kernel
         if self.name == "cuda" and (refusal := _native.device_reason("cuda", first.device)):
@@ -150,7 +150,7 @@ def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
         if (backend.device == device) if _only is None else (backend.name == _only):
             reason = backend.reason(op, args)
             if reason is None:
-                return _kernels[backend.name, op.kernel_name]  # type: ignore[return-value]
+                return _kernels[backend.name, op.name]  # type: ignore[return-value]
             fallbacks.append((backend.name, reason))
     if _only is not None:
         raise RuntimeError(f"{op.name}: backend {_only!r} was asked for and cannot run.\n{table(op, args)}")
@@ -209,7 +209,7 @@ def explain(op: Op | str, *args: Any, **kwargs: Any) -> str:
         if op not in ops.OPERATORS:
             raise ValueError(f"op: no operator {op!r}, want one of {', '.join(ops.OPERATORS)}")
         op = ops.OPERATORS[op]
-    values = op.promote(op.bind(args, kwargs))
+    values = op.signature.promote(op.signature.bind(args, kwargs))
     op.layout(*values)
     x: Tensor = values[0]
     return f"{op.name} for {x.dtype} tensors on {x.device}\n{table(op, values)}"

@@ -26,6 +26,15 @@ class Output(NamedTuple):
     def empty(self) -> Tensor:
         return torch.empty(self.shape, dtype=self.dtype, device=self.device, memory_format=self.memory_format)
 
+    def strides(self) -> tuple[int, ...]:
+        return torch.empty(self.shape, device="meta", memory_format=self.memory_format).stride()
+
+    def check(self, out: Tensor) -> None:
+        """ValueError unless a tensor given as `out` has this shape, dtype and device."""
+        got, want = (tuple(out.shape), out.dtype, out.device), (tuple(self.shape), self.dtype, self.device)
+        if got != want:
+            raise ValueError(f"out: got {got[0]} {got[1]} on {got[2]}, want {want[0]} {want[1]} on {want[2]}")
+
 
 def _is_channels_last(x: Tensor) -> bool:
     # PyTorch's own reading of strides: where one channel or one pixel makes both formats true, strides decide.

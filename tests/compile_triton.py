@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
         for op in cases.operators().values():
             if not any(backend.name == "triton" for backend in op.backends):
                 continue
-            kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.kernel_name)
+            kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.name)
             for dtype in cases.DTYPES:
                 for layout in ("nchw", "nhwc"):
                     for args in cases.arguments(op, cases.Case(SHAPE, dtype, (layout,))):

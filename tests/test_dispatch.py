@@ -206,4 +206,4 @@ def test_every_kernel_file_belongs_to_an_operator() -> None:
     for op in OPERATORS.values():
         for backend in op.backends:
             if backend.name == "triton":
-                assert callable(backend.load(op.kernel_name))
+                assert callable(backend.load(op.name))

@@ -35,7 +35,7 @@ def test_kernels_are_clean(sanitizer: str, tmp_path: Path) -> None:
                 outs = [promised.empty() for promised in op.layout(*args)]
                 results = op.reference(*args)
                 expected.append((outs, [results] if isinstance(results, Tensor) else results))
-                calls.append((op.kernel_name, (*args, *outs)))
+                calls.append((op.name, (*args, *outs)))
     done = emulation.run_recorded(driver, calls, tmp_path)
     assert done.returncode == 0, done.stderr[:4000]
     assert done.stderr == ""

@@ -140,6 +140,15 @@ def test_inference_mode_and_no_grad(name: str) -> None:
     assert not any(y.requires_grad for y in outputs(result))
 
 
+@pytest.mark.parametrize("size", [(1, 32, 512, 512), (1, 13, 727, 911)])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "some_channels"])
+def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> None:
+    """Outputs beyond the caches, which the CPU kernels write another way; aligned rows and rows that are not."""
+    op, args = example(name, Case(size, torch.float32, (layout,), 1))
+    for got, want in zip(outputs(op(*args)), outputs(op.reference(*args)), strict=True):
+        torch.testing.assert_close(got, want, rtol=0 if op.exact else None, atol=0 if op.exact else None)
+
+
 def test_threads_agree(name: str) -> None:
     """The same bits on one thread and on two, on a size that is split between them."""
     op, args = example(name, Case((2, 16, 64, 65)))

@@ -7,6 +7,8 @@
 // batch of one fills every thread.
 #pragma once
 
+#include <utility>
+
 #include "tensor.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -19,6 +21,11 @@ namespace fastiqa {
 
 constexpr int64_t kGrain = 32768;  // elements a task at the least: ATen's own grain
 
+/// Elements for which one output is written before the next: the inputs stay in the first-level cache and stores go to
+/// one place at a time. cross_difference of 16x256x112x112 bfloat16: 6.5 instead of 7.9 ms, channels-last 6.6 instead
+/// of 8.6; float32 13.2 instead of 13.5, and 12.8 instead of 13.3.
+constexpr int64_t kBlock = 512;
+
 /// `rows` runs of `length` elements: one rectangle of the nest.
 template <class T, int kOperands>
 struct Tile {
@@ -29,18 +36,28 @@ struct Tile {
   int64_t length;
 };
 
+/// Elements [begin, end) of one run whose elements are neighbours, for one output.
+template <int kInputs, int kOutput, class T, int kOperands, class F>
+FASTIQA_HD void run(T* const (&p)[kOperands], int64_t begin, int64_t end, F f) {
+#pragma GCC ivdep
+  for (int64_t i = begin; i < end; ++i) {
+    accumulator_t<T> x[kInputs], y[kOperands - kInputs];
+    for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
+    f(x, y);
+    p[kInputs + kOutput][i] = narrow<T>(y[kOutput]);
+  }
+}
+
 template <int kInputs, class T, int kOperands, class F>
 FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, F f) {
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kOperands];
     for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + row * tile.row_stride[o];
-    const int64_t length = tile.length;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < length; ++i) {
-      accumulator_t<T> x[kInputs], y[kOperands - kInputs];
-      for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
-      f(x, y);
-      for (int o = kInputs; o < kOperands; ++o) p[o][i] = narrow<T>(y[o - kInputs]);
+    for (int64_t begin = 0; begin < tile.length; begin += kBlock) {
+      const int64_t end = std::min(tile.length, begin + kBlock);
+      [&]<int... kOutput>(std::integer_sequence<int, kOutput...>) __attribute__((always_inline)) {
+        (run<kInputs, kOutput>(p, begin, end, f), ...);
+      }(std::make_integer_sequence<int, kOperands - kInputs>());
     }
   }
 }

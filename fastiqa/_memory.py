@@ -1,0 +1,38 @@
+"""Huge pages for large new tensors on the CPU.
+
+A new output of many megabytes costs mostly page faults: the system hands out and clears 4 KiB at a time. Asked for
+2 MiB pages, it does so a 512th as often. cross_difference of 16x256x112x112 float32 into a new output of 411 MB: 109 ms
+without, 29 ms with (torch.compile 114 ms, eager 240 ms; into an existing output 22 ms).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import sys
+from collections.abc import Callable
+
+from torch import Tensor
+
+# glibc gives a block of more than 32 MiB a mapping of its own, new at every allocation, so nothing else shares its
+# pages; smaller blocks are mostly reused, pages and all.
+LARGE = 32 << 20
+
+
+def prefer_huge_pages(x: Tensor) -> Tensor:
+    """Asks the system to back a CPU tensor that nobody has written yet with huge pages; does nothing for small ones."""
+    if x.nbytes >= LARGE and x.device.type == "cpu" and (advise := _madvise()) is not None:
+        first = -(-x.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (x.data_ptr() + x.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        advise(first, last - first, mmap.MADV_HUGEPAGE)  # a hint: a kernel without huge pages refuses, which is fine
+    return x
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return advise

@@ -1,0 +1,73 @@
+"""An operator's arguments: names, kinds and defaults read from its schema; binding, promotion and casts of a call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Signature:
+    """The parameters of one operator.
+
+    Attributes:
+        names: every parameter, in order.
+        tensors: positions of those that are tensors.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        self._operator = schema.name.rpartition("::")[2]
+        self._arguments = schema.arguments
+        self.names = tuple(argument.name for argument in schema.arguments)
+        kinds = [str(argument.type) for argument in schema.arguments]
+        self.tensors = tuple(k for k, kind in enumerate(kinds) if "Tensor" in kind)
+        self._optional = frozenset(k for k in self.tensors if "Optional" in kinds[k])
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Arguments in the schema's order, defaults filled in; TypeError names the one that is missing or no tensor."""
+        if kwargs or len(args) != len(self.names):
+            args = self._by_name(args, kwargs)
+        for k in self.tensors:
+            if not isinstance(args[k], Tensor) and not (args[k] is None and k in self._optional):
+                raise TypeError(f"{self.names[k]}: got {type(args[k]).__name__}, want a tensor")
+        return args
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if len(args) > len(self.names):
+            raise TypeError(f"{self._operator} takes {len(self.names)} arguments, got {len(args)}")
+        named = dict(zip(self.names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in self.names or name in named:
+                problem = "given twice" if name in named else f"{self._operator} has no such argument"
+                raise TypeError(f"{name}: {problem}")
+            named[name] = value
+        for argument in self._arguments:
+            if argument.name not in named:
+                if not argument.has_default_value():
+                    raise TypeError(f"{argument.name}: missing in the call of {self._operator}")
+                named[argument.name] = argument.default_value
+        return tuple(named[name] for name in self.names)
+
+    def promote(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Tensor arguments in their common dtype, as PyTorch promotes them."""
+        first = args[self.tensors[0]].dtype
+        if all(args[k] is None or args[k].dtype == first for k in self.tensors):
+            return args
+        dtypes = {args[k].dtype for k in self.tensors if args[k] is not None}
+        if not all(dtype.is_floating_point for dtype in dtypes):
+            return args  # refused by the layout rule, which knows the name
+        return self.cast(args, functools.reduce(torch.promote_types, dtypes))
+
+    def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+        """Tensor arguments in that dtype."""
+        return tuple(x.to(dtype) if k in self.tensors and x is not None else x for k, x in enumerate(args))
+
+    def requires_grad(self, args: tuple[Any, ...]) -> bool:
+        """Whether a gradient will be wanted of a call with these arguments."""
+        return torch.is_grad_enabled() and any(args[k] is not None and args[k].requires_grad for k in self.tensors)
+
+    def is_plain(self, args: tuple[Any, ...]) -> bool:
+        """Whether every tensor is an ordinary one: no subclass that would want to see the call."""
+        return all(type(args[k]) in (Tensor, torch.nn.Parameter, type(None)) for k in self.tensors)
