@@ -2,10 +2,10 @@
 
     python bench/run.py [OP ...] [--sizes NxCxHxW ...] [--memory fresh|reused] [--csv FILE]
 
-Every provider gets the same tensors; rounds are interleaved, so a change of the machine's speed meets all of them; the
-median and the 20th and 80th percentiles of the rounds are reported. Bytes are the least that an ideal kernel moves
-(the operator record's model), the same number for every provider, so GB/s is useful bandwidth; beside it stands the
-copy bandwidth of the same run at the same number of bytes.
+Every provider gets the same tensors; rounds are interleaved in changing order, so a change of the machine's speed meets
+all of them; the median and the 20th and 80th percentiles of the rounds are reported. Bytes are the least that an ideal
+kernel moves (the operator record's model), the same number for every provider, so GB/s is useful bandwidth; beside it
+stands the copy bandwidth of the same run at the same number of bytes.
 
 Memory is "fresh" (glibc's default: blocks of more than 32 MiB go back to the system, so every large new output costs
 page faults) or "reused" (it keeps them, as other allocators do). Providers: eager, compile, and each backend that takes
@@ -22,6 +22,7 @@ import ctypes
 import datetime
 import itertools
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -105,7 +106,10 @@ def measure(op: ops.Op, args: Sequence[Any], mode: str) -> Iterator[dict[str, An
 
     times: dict[str, list[float]] = {name: [] for name in runs}
     repeats: dict[str, int] = {}
-    for _, (name, (run, backend)) in itertools.product(range(ROUNDS + 1), runs.items()):
+    shuffled = random.Random(0)
+    rounds = (shuffled.sample(list(runs), len(runs)) for _ in range(ROUNDS + 1))
+    for name in itertools.chain.from_iterable(rounds):
+        run, backend = runs[name]
         with fastiqa.use(backend) if backend else contextlib.nullcontext():
             start = time.perf_counter()
             for _ in range(repeats.get(name, 1)):
