@@ -25,7 +25,7 @@ def wanted() -> list[str]:
     """The libraries this machine is to build."""
     if os.environ.get("FASTIQA_NATIVE") == "0":
         return []
-    cuda = os.environ.get("FASTIQA_CUDA", "auto")
+    cuda = os.environ.get("FASTIQA_CUDA") or "auto"
     if cuda not in ("auto", "0", "1"):
         raise SystemExit(f"FASTIQA_CUDA: got {cuda!r}, want auto, 0 or 1")
     if native.find_cxx() is None:
@@ -69,6 +69,7 @@ setup(
     # Top-level kernels/ is installed as fastiqa.kernels: `kernels` is somebody else's package.
     package_dir={"fastiqa": "fastiqa", "fastiqa.kernels": "kernels"},
     package_data={"fastiqa": ["py.typed"]},
+    include_package_data=False,  # MANIFEST.in is for the source distribution
     ext_modules=[Extension(f"fastiqa.libfastiqa_{library}", sources=[]) for library in wanted()],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
 )

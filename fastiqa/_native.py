@@ -73,6 +73,8 @@ def _load_once(library: str) -> str | None:
     if not file.exists():
         compiler = "nvcc and a C++ compiler" if library == "cuda" else "a C++ compiler"
         return f"{file.name} was not built; reinstall where {compiler} can be found"
+    if library == "cuda" and torch.version.cuda is None:
+        return f"built, but torch {torch.__version__} has no CUDA"
     try:
         torch.ops.load_library(str(file))
     except OSError as error:

@@ -1,0 +1,41 @@
+# make demo   from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
+# make test   everything that CI runs: examples in docstrings, four lanes of kernel tests, oracles, packaging, lint, types
+# make clean  removes the environment and everything built
+#
+# PYTHON=python3.12 and VENV=/elsewhere choose another interpreter and place.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Oracles for tests only. Without their own dependencies: timm and kornia would ask for far more than is used here.
+ORACLES := timm kornia kornia-rs torchvision
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.built
+	$(RUN) -m fastiqa.info
+	$(RUN) examples/compare_codecs.py demo
+
+test: $(VENV)/.built $(VENV)/.oracles
+	$(RUN) -m pytest --doctest-modules fastiqa
+	$(RUN) -m pytest --numprocesses 2 tests
+
+clean:
+	rm -rf $(VENV) build demo fastiqa/*.so *.egg-info
+
+# torch comes first: the kernels are compiled against the one installed.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools wheel
+	$(PIP) torch numpy
+	touch $@
+
+$(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py csrc/build.py $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+	$(PIP) --no-build-isolation --editable '.[triton,cli,bench,test]'
+	touch $@
+
+$(VENV)/.oracles: $(VENV)/.built
+	$(PIP) --no-deps $(ORACLES)
+	touch $@
