@@ -193,6 +193,14 @@ def test_lint_and_types(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_readme_is_true(tmp_path: Path) -> None:
+    """Its first example runs, and its tables are what bench/data says."""
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert example is not None
+    assert python(example[1], tmp_path).splitlines()[0] == "torch.Size([1, 6, 448, 448])"
+    assert subprocess.run([sys.executable, str(ROOT / "bench" / "report.py"), "--check"]).returncode == 0
+
+
 def test_files_stay_short_and_finished() -> None:
     """The soft limits of CONTRIBUTING.md, and no marks of unfinished work."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.cpp", "*.cu", "*.h"]
