@@ -34,7 +34,7 @@ def table(op: str, file: Path) -> str:
         f"`{op}` on {about['device']}, {about['threads']} threads, torch {about['torch']}, {about['date']}; medians in "
         "milliseconds; × is the speed-up over the better of eager and compile, losses included.",
         "",
-        "| direction | dtype | layout | shape | eager | compile | fastiqa | × | eager, new | compile, new | fastiqa, new | × |",
+        "| direction | dtype | layout | shape | reused: eager | compile | fastiqa | × | new: eager | compile | fastiqa | × |",
         "| --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for case, measured in times.items():

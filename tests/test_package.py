@@ -142,10 +142,11 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_compiler(tmp_path: Path, foreign: Path) -> None:
-    """FASTIQA_NATIVE=0 gives a pure Python wheel; torch runs it, Triton's interpreter too, and the user is told why."""
+@pytest.mark.parametrize("variables", [{"FASTIQA_NATIVE": "0"}, {"PATH": "", "CXX": "", "CUDA_HOME": ""}], ids=str)
+def test_without_a_compiler(tmp_path: Path, foreign: Path, variables: dict[str, str]) -> None:
+    """Asked for, or for want of a compiler, a pure Python wheel: torch runs it, Triton's interpreter too."""
     source = checkout(tmp_path / "source")
-    built = wheel(tmp_path / "wheels", source, FASTIQA_NATIVE="0")
+    built = wheel(tmp_path / "wheels", source, **variables)
     assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
     executable = environment(tmp_path / "env")
     zipfile.ZipFile(built).extractall(next((tmp_path / "env").glob("lib/python*/site-packages")))

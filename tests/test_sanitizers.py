@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulation.build().find_cxx() 
 CALLS = [
     Case((2, 8, 8, 8)),
     Case((1, 3, 7, 33), torch.float32, ("nchw",), 1),
+    Case((1, 16, 4, 4), torch.float32, ("nchw",), 1),
     Case((1, 16, 5, 5), torch.bfloat16, ("nhwc",)),
     Case((2, 5, 4, 6), torch.float16, ("every_other_column", "transposed")),
     Case((2, 8, 3, 5), torch.float64, ("expanded_everywhere", "nhwc", "some_channels")),
