@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
 
+HEAD = ("eager", "compile", "fastiqa", "×")
+
 Case = tuple[str, str, str, str]
 
 
@@ -34,7 +36,7 @@ def table(op: str, file: Path) -> str:
         f"`{op}` on {about['device']}, {about['threads']} threads, torch {about['torch']}, {about['date']}; medians in "
         "milliseconds; × is the speed-up over the better of eager and compile, losses included.",
         "",
-        "| direction | dtype | layout | shape | reused: eager | compile | fastiqa | × | new: eager | compile | fastiqa | × |",
+        f"| direction | dtype | layout | shape | {' | '.join([*HEAD, *(f'{name}, new' for name in HEAD)])} |",
         "| --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for case, measured in times.items():
