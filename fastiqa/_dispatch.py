@@ -52,7 +52,7 @@ class Backend:
         kernel = _kernel(self, op.name)
         if isinstance(kernel, str):
             return kernel
-        if self.name == "cuda" and (refusal := _native.device_reason("cuda", first.device)):
+        if self.name == "cuda" and (refusal := _native.device_reason(first.device)):
             return refusal
         return self.why_not(*args) if self.why_not else None
 

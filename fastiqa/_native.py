@@ -44,9 +44,10 @@ def kernel(library: str, name: str) -> Callable[..., None]:
     return overloads.default  # type: ignore[no-any-return]
 
 
-def device_reason(library: str, device: torch.device) -> str | None:
-    """Why a loaded library cannot run on that device: a GPU for which it holds no code."""
-    if library != "cuda" or device.type != "cuda":
+@functools.cache
+def device_reason(device: torch.device) -> str | None:
+    """Why the CUDA library, loaded, cannot run on that device: a GPU for which it holds no code."""
+    if device.type != "cuda":
         return None
     archs = [int(arch) for arch in build_record("cuda")["archs"]]
     return _arch_reason(archs, torch.cuda.get_device_capability(device))

@@ -58,7 +58,7 @@ def _runs(op: ops.Op, device: str) -> str:
         for value in next(iter(op.samples(1, 8, 8, 8)))
     ]
     decisions = _dispatch.decisions(op, args)
-    chosen = next(name for name, verdict in decisions if verdict == "runs")
+    chosen = next((name for name, verdict in decisions if verdict == "runs"), "nothing")
     others = "; ".join(f"{name}: {verdict}" for name, verdict in decisions if verdict not in ("runs", "could run"))
     return f"{chosen:<7} ({others})" if others else chosen
 

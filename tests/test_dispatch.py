@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -112,6 +113,19 @@ def test_explain_shows_the_decision(args: tuple[torch.Tensor, ...]) -> None:
         assert fastiqa.explain(cross_difference, *args).splitlines()[-1] == "  torch   runs"
     with pytest.raises(ValueError, match="op: no operator 'sharpen'"):
         fastiqa.explain("sharpen", *args)
+
+
+@pytest.mark.parametrize("code", ["import fastiqa.info; fastiqa.info.main()", "import fastiqa.cli; fastiqa.cli.main()"])
+def test_info_says_what_is_built_and_what_runs(code: str) -> None:
+    command = f"import sys; sys.argv = ['fastiqa', 'info']; {code}"
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    assert f"torch    {torch.__version__}" in done.stdout
+    assert re.search(r"\n  cpu   built with torch .*, ", done.stdout)
+    assert re.search(r"\n  cross_difference +cpu     \(cuda: needs cuda tensors, got cpu; ", done.stdout)
+    refused = run(command, FASTIQA_BACKEND="cuda")
+    assert refused.returncode == 0, refused.stderr
+    assert re.search(r"\n  cross_difference +nothing ", refused.stdout)
 
 
 def test_a_kernel_missing_from_the_library_is_a_reason() -> None:
