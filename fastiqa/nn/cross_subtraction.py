@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fastiqa import reference
 from fastiqa.ops.cross_difference import cross_difference
@@ -12,23 +12,24 @@ from fastiqa.ops.cross_difference import cross_difference
 class CrossSubtraction(reference.CrossSubtraction):
     """Equivalent to `fastiqa.reference.CrossSubtraction`: same constructor, parameters, keys and results.
 
-    Without norm, the shared convolution runs once, with two groups, on cat([ref − a, ref − b], 1). Group s reads the
-    channels of difference s and writes channels sK … (s + 1)K of the result: each response lands in its half of the
-    concatenation, so no copy follows the convolution in either memory format. The weight, repeated for the two groups,
-    is small beside the maps.
+    Without norm, the shared convolution runs once, on both differences stacked along the batch. The stack needs no
+    copy in either memory format: with the batch folded into the channels (NCHW), or the channels into the rows
+    (channels-last), the operator's concatenation is it. One convolution of grouped channels would save the last, small
+    concatenation too, but took up to 2.1 times the time (2048 channels of 14x14, channels-last: 86 ms; the two
+    convolutions of the reference 40 ms).
 
     With norm, training mode needs the batch statistics of each difference: the block-wise path of the reference runs.
     """
 
     def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """(N, C, H, W) three times → (N, 2K, H, W): the half of `a`, then the half of `b`."""
-        weight, bias = self.conv.weight, self.conv.bias
-        if self.bn is not None or bias is None:
+        if self.bn is not None:
             return super().forward(ref, a, b)
-        return functional.conv2d(
-            cross_difference(ref, a, b),
-            weight.repeat(2, 1, 1, 1),
-            bias.repeat(2),
-            padding=weight.shape[-1] // 2,
-            groups=2,
-        )
+        n, c, h, w = ref.shape
+        if ref.is_contiguous():
+            flat = cross_difference(*(x.reshape(1, n * c, h, w) for x in (ref, a, b)))
+            stacked = flat.reshape(2 * n, c, h, w)
+        else:
+            flat = cross_difference(*(x.permute(0, 2, 3, 1).reshape(1, n, h * w, c) for x in (ref, a, b)))
+            stacked = flat.reshape(2 * n, h, w, c).permute(0, 3, 1, 2)
+        return torch.cat(self.conv(stacked).chunk(2), 1)
