@@ -1,0 +1,80 @@
+"""Rules of the sources that no run would show: device guards, wide indices, no atomics, no shortcuts, no marks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def sources(*patterns: str) -> dict[str, str]:
+    """Path below the root -> text, of what git tracks and what it would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {name: (ROOT / name).read_text() for name in names if (ROOT / name).is_file()}
+
+
+def where(pattern: str, files: dict[str, str]) -> list[str]:
+    """file:line of every match."""
+    return [
+        f"{name}:{number}"
+        for name, text in files.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+
+
+@pytest.fixture(scope="module")
+def native() -> dict[str, str]:
+    return sources("csrc/*.cpp", "csrc/*.cu", "csrc/*.h")
+
+
+def test_every_cuda_launch_goes_through_the_guard(native: dict[str, str]) -> None:
+    """`launch` sets the tensor's device and PyTorch's current stream, and checks for errors."""
+    launches = where(r"<<<", native)
+    assert len(launches) == 1
+    assert launches[0].startswith("csrc/common/launch.h")
+
+
+def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) -> None:
+    assert where(r"static_cast<Index>\(blockIdx\.x\) \* static_cast<Index>\(blockDim\.x\)", native)
+    assert not where(r"(?<!\()blockIdx\.\w+ \*", native)
+    assert not where(r"\bint \w+ = .*\b(numel|elements)\(", native)
+
+
+def test_every_triton_launch_has_a_device_guard() -> None:
+    for name, text in sources("kernels/*.py", "csrc/common/template_op/kernels/*.py").items():
+        launches, guards = len(re.findall(r"\w\[grid\]\(", text)), len(re.findall(r"with on_device_of\(", text))
+        assert launches == guards, name
+
+
+def test_no_atomics_and_no_shortcuts(native: dict[str, str]) -> None:
+    triton = sources("kernels/*.py")
+    assert not where(r"\batomic(Add|Max|Min|CAS|Exch)|\batomic_", native | triton)
+    assert not where(
+        r"\b__(expf|logf|fdividef|powf)\b|use_fast_math|ffast-math|march=native",
+        native | sources("fastiqa/*.py", "kernels/*.py"),
+    )
+    assert not where(r"triton\.autotune", triton)
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    package = sources("fastiqa/*.py", "kernels/*.py")
+    assert not where(r"\bimport pickle|pickle\.loads?\b|(?<!\.)\b(eval|exec)\(|weights_only=False", package)
+    loads = where(r"torch\.load\(", package)
+    assert loads
+    assert not set(loads) - set(where(r"torch\.load\(.*weights_only=True", package))
+
+
+def test_files_stay_short_and_finished() -> None:
+    """The soft limits of CONTRIBUTING.md, and no marks of unfinished work."""
+    files = sources("*.py", "*.cpp", "*.cu", "*.h")
+    for name, text in files.items():
+        limit = 400 if name.startswith("tests/") else 260
+        assert len(text.splitlines()) <= limit, f"{name} has more than {limit} lines"
+        assert not re.search(r"^(utils|helpers)\b", Path(name).name), name
+    assert not where(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b", files)
