@@ -95,8 +95,11 @@ def measure(op: ops.Op, args: Sequence[Any], mode: str) -> Iterator[dict[str, An
             got = tensors(run())
         want = want or got
         for g, w in zip(got, want, strict=True):
-            exact = op.exact and backend is not None
-            torch.testing.assert_close(g, w, rtol=0 if exact else None, atol=0 if exact else None)
+            if op.exact and backend is not None:
+                torch.testing.assert_close(g, w, rtol=0, atol=0)
+            else:  # eager rounds what lies between its kernels: a unit in the last place of the largest value
+                unit = torch.finfo(w.dtype).eps * w.abs().max().item()
+                torch.testing.assert_close(g, w, rtol=1.6e-2 if w.dtype.itemsize == 2 else 1.3e-6, atol=max(1e-5, unit))
         runs[name] = (run, backend)
 
     moved = op.bytes(*args) * (2 if mode == "fwd_bwd" else 1)

@@ -110,6 +110,13 @@ def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
             assert accesses
             assert all(access.endswith(".128") for access in accesses) == (int(match[1]) > 1), (name, accesses)
             packed += int(match[1]) > 1
+        # blocks_kernel<Maps<fine in, coarse in, fine out, coarse out>, Walk>: 16 bytes, and 8 of a coarse map's rows.
+        if match := re.search(r"blocks_kernelINS_4MapsILi\d+ELi(\d+)ELi\d+ELi(\d+)EEELNS_4WalkE([01])E", name):
+            accesses = re.findall(r"\b(?:LDG|STG)\.[\w.]+", code)
+            coarse = int(match[1]) + int(match[2]) if match[3] == "0" else 0
+            assert sum(access.endswith(".64") for access in accesses) == coarse, (name, accesses)
+            assert sum(access.endswith(".128") for access in accesses) == len(accesses) - coarse > 0, (name, accesses)
+            packed += 1
     assert packed
 
 

@@ -7,45 +7,14 @@
 #pragma once
 
 #include "launch.h"
+#include "pack.h"
 
 namespace fastiqa {
-
-/// Neighbouring elements of one operand: 16 bytes, or a single element.
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
-  T element[kCount];
-
-  __device__ static Pack load(const T* from) {
-    if constexpr (kCount == 1)
-      return {*from};
-    else
-      return std::bit_cast<Pack>(*reinterpret_cast<const uint4*>(from));
-  }
-
-  // In assembly, because nvcc 13.0 splits the plain store of 16 assembled bytes into four to eight narrow ones, and
-  // __stwb becomes a store with an ordering that nobody needs.
-  __device__ void store(T* to) const {
-    if constexpr (kCount == 1) {
-      *to = element[0];
-    } else {
-      const auto word = std::bit_cast<uint4>(*this);
-#if defined(__CUDA_ARCH__)
-      asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z),
-                   "r"(word.w)
-                   : "memory");
-#else
-      *reinterpret_cast<uint4*>(to) = word;
-#endif
-    }
-  }
-};
 
 template <class T, int kOperands>
 struct Operands {
   T* data[kOperands];
 };
-
-constexpr int kThreads = 256;
 
 template <int kInputs, int kPack, class Index, class T, int kOperands, class F>
 __global__ void __launch_bounds__(kThreads)

@@ -33,6 +33,10 @@
 #define __shared__ static
 #define __restrict__ __restrict
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };

@@ -1,0 +1,76 @@
+"""high_pass: what a 2×2 average cannot carry.
+
+    y = x − up(pool(x))                            x, y: (N, C, H, W)
+
+pool averages 2×2 blocks, up repeats an average over its block. At odd borders a block has one row or column, or both,
+and its average is that of the pixels which exist; so the last pixel of a map of odd height and width becomes zero.
+
+Adjoint: the map is a symmetric projection, hence its own adjoint, at odd sizes too: one kernel serves forward, backward
+and derivatives of every order. Nothing is saved.
+
+Bytes: 2|x| forward and 2|x| backward; eager PyTorch moves 5.5 and 8.5, in three and four kernels.
+Memory format of the result: that of x.
+
+    cpu     csrc/cpu/high_pass.cpp     a pass over 2×2 blocks, any strides
+    cuda    csrc/cuda/high_pass.cu     the same source, two rows of 16 bytes a thread where addresses allow
+    triton  kernels/high_pass.py       tiles of blocks, any strides
+
+Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds averages
+of bfloat16 and float16 as well. Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from fastiqa._dispatch import cpu, cuda, triton
+from fastiqa._layout import like
+from fastiqa._op import Map, Op
+
+
+def reference(x: Tensor) -> Tensor:
+    """What remains of feature maps when the average of each 2×2 block is taken away.
+
+    Equivalent to ``x - interpolate(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), x.shape[-2:])``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
+
+    Returns:
+        As `x`.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: not four dimensions.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import high_pass
+        >>> high_pass(torch.tensor([[[[1.0, 2.0, 5.0], [3.0, 6.0, 7.0]]]])).tolist()
+        [[[[-2.0, -1.0, -1.0], [0.0, 3.0, 1.0]]]]
+    """
+    pooled = avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    return x - interpolate(pooled, x.shape[-2:])
+
+
+def adjoint(saved: Any, grad: Tensor) -> Tensor:
+    return high_pass(grad)  # type: ignore[no-any-return]
+
+
+def samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map]]:
+    yield (Map((n, c, h, w)),)
+
+
+high_pass = Op(
+    "high_pass(Tensor x) -> Tensor",
+    reference,
+    adjoint,
+    layout=like(0),
+    backends=(cuda(), triton(), cpu()),
+    samples=samples,
+    bytes=lambda x: 2 * x.nbytes,
+)
