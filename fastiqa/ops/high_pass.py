@@ -15,8 +15,8 @@ Memory format of the result: that of x.
     cuda    csrc/cuda/high_pass.cu     the same source, two rows of 16 bytes a thread where addresses allow
     triton  kernels/high_pass.py       tiles of blocks, any strides
 
-Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds averages
-of bfloat16 and float16 as well. Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds the
+averages of bfloat16 and float16 as well. Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
 """
 
 from __future__ import annotations
