@@ -16,7 +16,9 @@ Memory format of the result: that of x.
     triton  kernels/high_pass.py       tiles of blocks, any strides
 
 Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds the
-averages of bfloat16 and float16 as well. Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+averages of bfloat16 and float16 as well.
+
+Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
 """
 
 from __future__ import annotations
