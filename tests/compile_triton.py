@@ -6,7 +6,6 @@ is replaced by one that only names a target.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from triton.runtime.jit import JITFunction
 
 ARCHS = (80, 90, 100)
 # 40 channels: a channels-last row of them is a multiple of 16 bytes but not of 16 elements.
-SHAPES = ((2, 64, 56, 56), (2, 40, 7, 8))
+CASES = (((2, 64, 56, 56), "nchw"), ((2, 64, 56, 56), "nhwc"), ((2, 40, 7, 8), "nhwc"))
 
 
 class Target:
@@ -61,20 +60,21 @@ def main(folder: Path) -> None:
             if not any(backend.name == "triton" for backend in op.backends):
                 continue
             kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.name)
+            narrow = getattr(sys.modules[kernel.__module__], "NARROW", {})
             for dtype in cases.DTYPES:
-                for shape, layout in itertools.product(SHAPES, ("nchw", "nhwc")):
+                for shape, layout in CASES:
                     for args in cases.arguments(op, cases.Case(shape, dtype, (layout,))):
                         kernel(*args, *(output.empty() for output in op.layout(*args)))
                         while compiled:
-                            describe(*compiled.pop(), arch, op.name, str(dtype), f"{layout}{shape[1]}", folder)
+                            describe(*compiled.pop(), arch, op.name, str(dtype), layout, narrow.get(layout), folder)
 
 
-def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, folder: Path) -> None:
+def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, narrow: Any, folder: Path) -> None:
     ptx = kernel.asm["ptx"]
-    cubin = folder / f"{op}-{arch}-{dtype}-{layout}-{name}.cubin"
+    cubin = folder / f"{len(list(folder.glob('*.cubin')))}-{name}-{arch}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     facts = {
-        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin),
+        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), "narrow": narrow,
         "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
         "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),
     }  # fmt: skip
