@@ -44,7 +44,8 @@ class Op:
         samples: `(n, c, h, w) -> argument tuples`, with `Map` in place of tensors, that exercise the operator at that
             size.
         bytes: least traffic in bytes, each input read once and each output written once, for those arguments.
-        saves: names of the tensor arguments that the adjoint needs.
+        saves: names of the tensor arguments, or of the results that the schema names, which the adjoint needs. A
+            result that the next layer saves as well costs no memory.
         backends: in order of preference; PyTorch's composite reference comes after them.
         autocast: "promote" computes in the widest dtype given, as PyTorch's element-wise functions; "lower" in the
             autocast dtype, as its convolutions.
@@ -120,6 +121,8 @@ class Op:
         return out
 
     def _run(self, *args: Any) -> Any:
+        if len(args) < len(self.signature.names):  # the dispatcher leaves out what equals its default
+            args = self.signature.bind(args, {})
         args = self.signature.promote(args)
         outputs = self.layout(*args)
         empty = any(0 in output.shape for output in outputs)
@@ -182,7 +185,8 @@ class Op:
 
     def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         names, tensors = self.signature.names, self.signature.tensors
-        ctx.save_for_backward(*(inputs[names.index(name)] for name in self.saves))
+        values = dict(zip((*names, *self.signature.results), (*inputs, *_tuple(output)), strict=True))
+        ctx.save_for_backward(*(values[name] for name in self.saves))
         ctx.constants = {name: inputs[k] for k, name in enumerate(names) if k not in tensors}
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -15,12 +15,14 @@ class Signature:
     Attributes:
         names: every parameter, in order.
         tensors: positions of those that are tensors.
+        results: names of what is returned, "" where the schema gives none.
     """
 
     def __init__(self, schema: Any) -> None:
         self._operator = schema.name.rpartition("::")[2]
         self._arguments = schema.arguments
         self.names = tuple(argument.name for argument in schema.arguments)
+        self.results = tuple(result.name for result in schema.returns)
         kinds = [str(argument.type) for argument in schema.arguments]
         self.tensors = tuple(k for k, kind in enumerate(kinds) if "Tensor" in kind)
         self._optional = frozenset(k for k in self.tensors if "Optional" in kinds[k])

@@ -126,7 +126,9 @@ def coarse(pointer, tile, strides, packs, COLUMNS: tl.constexpr, PACK: tl.conste
 # ---- launcher ----
 
 
-def launch_blocks(kernel: Any, fine_maps: Sequence[Tensor], coarse_maps: Sequence[Tensor] = ()) -> None:
+def launch_blocks(
+    kernel: Any, fine_maps: Sequence[Tensor], coarse_maps: Sequence[Tensor] = (), **constants: float
+) -> None:
     """Runs `kernel(*fine, *coarse, sizes, strides, size, packs, ...)`, inputs before outputs in both sequences.
 
     sizes: blocks along the run, and three outer sizes; strides: of each operand, from block to block in those three, to
@@ -172,4 +174,5 @@ def launch_blocks(kernel: Any, fine_maps: Sequence[Tensor], coarse_maps: Sequenc
         kernel[grid](
             *operands, sizes, strides, (h, w), packs,
             COLUMNS=columns, PACK=pack, RUNS=block_runs, COUNT=block_count, num_warps=WARPS, enable_fp_fusion=False,
+            **constants,
         )  # fmt: skip

@@ -23,93 +23,86 @@ constexpr int kBlocksAThread = kWalk == Walk::single    ? 1
                                : kWalk == Walk::columns ? 8 / static_cast<int>(sizeof(T))
                                                         : 16 / static_cast<int>(sizeof(T));
 
+/// What a thread holds of a fine map: along columns the rows of its blocks, else their pixels. It stays in the map's own
+/// type until a block is computed: widened on arrival, float16 took 68 registers in octave_split's backward, so 56.
+template <Walk kWalk, class T>
+struct FinePacks {
+  static constexpr bool kColumns = kWalk == Walk::columns;
+  static constexpr int kPacks = kColumns ? 2 : 4;
+  static constexpr int kWidth = kColumns ? 2 * kBlocksAThread<kWalk, T> : kBlocksAThread<kWalk, T>;
+
+  Pack<T, kWidth> pack[kPacks];
+
+  __device__ T& pixel(int block, int k) {
+    return kColumns ? pack[k / 2].element[2 * block + k % 2] : pack[k % kPacks].element[block];
+  }
+
+  /// f(pack, pointer) for each that exists.
+  template <class Each>
+  __device__ void visit(T* at, int64_t row, int64_t column, bool second_row, bool second_column, Each f) {
+#pragma unroll
+    for (int k = 0; k < kPacks; ++k) {
+      const int r = kColumns ? k : k / 2, c = kColumns ? 0 : k % 2;
+      if ((r == 0 || second_row) && (c == 0 || second_column)) f(pack[k], at + r * row + c * column);
+    }
+  }
+};
+
+constexpr int kBlocksAnSm = 4;  // holds nvcc to 64 registers; left alone it takes up to 78, spilling in neither case
+
 template <class M, Walk kWalk, class Index, class T, class F>
-__global__ void __launch_bounds__(kThreads)
-    blocks_kernel(const BlockOperands<T, M::operands> operands, const BlockNest<M::operands> nest,
-                  const Index threads, const F f) {
+__global__ void __launch_bounds__(kThreads, kBlocksAnSm)
+    blocks_kernel(const BlockOperands<T, M::operands> operands, const BlockNest<M::operands> nest, const Index threads,
+                  const F f) {
   using A = accumulator_t<T>;
   constexpr int kCount = kBlocksAThread<kWalk, T>;
   const Index t = global_thread<Index>();
   if (t >= threads) return;
   const Index runs = static_cast<Index>(nest.size[0] / kCount);
-  const Index i1 = t / runs, i2 = i1 / static_cast<Index>(nest.size[1]), i3 = i2 / static_cast<Index>(nest.size[2]);
-  const int64_t index[kMaxRank] = {static_cast<int64_t>(t % runs) * kCount,
-                                   static_cast<int64_t>(i1 % static_cast<Index>(nest.size[1])),
-                                   static_cast<int64_t>(i2 % static_cast<Index>(nest.size[2])),
-                                   static_cast<int64_t>(i3)};
-  const bool second_row = 2 * (nest.by_channel ? index[2] : index[1]) + 1 < nest.height;
-  const bool second_column = kWalk == Walk::columns || 2 * (nest.by_channel ? index[1] : index[0]) + 1 < nest.width;
-
+  const Index run = t / runs, plane = run / static_cast<Index>(nest.size[1]);
+  const int64_t i0 = static_cast<int64_t>(t % runs) * kCount;
+  const int64_t i1 = run % static_cast<Index>(nest.size[1]);
+  const int64_t i2 = plane % static_cast<Index>(nest.size[2]), i3 = plane / static_cast<Index>(nest.size[2]);
+  const bool second_row = 2 * (nest.by_channel ? i2 : i1) + 1 < nest.height;
+  const bool second_column = kWalk == Walk::columns || 2 * (nest.by_channel ? i1 : i0) + 1 < nest.width;
   const auto at = [&](int o) {
     const auto& stride = nest.stride[o];
-    return operands.data[o] + index[0] * stride[0] + index[1] * stride[1] + index[2] * stride[2] + index[3] * stride[3];
+    return operands.data[o] + i0 * stride[0] + i1 * stride[1] + i2 * stride[2] + i3 * stride[3];
   };
-  Block<A, M::fine_in, M::coarse_in> in[kCount] = {};
-  Block<A, M::fine_out, M::coarse_out> out[kCount];
 
+  FinePacks<kWalk, T> in[M::fine_in > 0 ? M::fine_in : 1] = {}, out[M::fine_out > 0 ? M::fine_out : 1];
+  Pack<T, kCount> coarse_in[M::coarse_in > 0 ? M::coarse_in : 1], coarse_out[M::coarse_out > 0 ? M::coarse_out : 1];
 #pragma unroll
-  for (int k = 0; k < M::fine_in; ++k) {
-    const T* from = at(k);
+  for (int k = 0; k < M::fine_in; ++k)
+    in[k].visit(at(k), nest.row[k], nest.column[k], second_row, second_column,
+                [](auto& pack, const T* from) { pack = pack.load(from); });
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (r == 1 && !second_row) break;
-      if constexpr (kWalk == Walk::columns) {
-        const auto pack = Pack<T, 2 * kCount>::load(from + r * nest.row[k]);
-#pragma unroll
-        for (int j = 0; j < 2 * kCount; ++j) in[j / 2].fine[k][2 * r + j % 2] = widen(pack.element[j]);
-      } else {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          if (c == 1 && !second_column) break;
-          const auto pack = Pack<T, kCount>::load(from + r * nest.row[k] + c * nest.column[k]);
-#pragma unroll
-          for (int j = 0; j < kCount; ++j) in[j].fine[k][2 * r + c] = widen(pack.element[j]);
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < M::coarse_in; ++k) {
-    const auto pack = Pack<T, kCount>::load(at(M::fine_in + k));
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) in[j].coarse[k] = widen(pack.element[j]);
-  }
+  for (int k = 0; k < M::coarse_in; ++k) coarse_in[k] = Pack<T, kCount>::load(at(M::fine_in + k));
 
   const A share = (second_row ? A(0.5) : A(1)) * (second_column ? A(0.5) : A(1));
 #pragma unroll
-  for (int j = 0; j < kCount; ++j) f(in[j], out[j], share);
+  for (int j = 0; j < kCount; ++j) {
+    Block<A, M::fine_in, M::coarse_in> x;
+    Block<A, M::fine_out, M::coarse_out> y;
+#pragma unroll
+    for (int k = 0; k < 4 * M::fine_in; ++k) x.fine[k / 4][k % 4] = widen(in[k / 4].pixel(j, k % 4));
+#pragma unroll
+    for (int k = 0; k < M::coarse_in; ++k) x.coarse[k] = widen(coarse_in[k].element[j]);
+    f(x, y, share);
+#pragma unroll
+    for (int k = 0; k < 4 * M::fine_out; ++k) out[k / 4].pixel(j, k % 4) = narrow<T>(y.fine[k / 4][k % 4]);
+#pragma unroll
+    for (int k = 0; k < M::coarse_out; ++k) coarse_out[k].element[j] = narrow<T>(y.coarse[k]);
+  }
 
 #pragma unroll
   for (int k = 0; k < M::fine_out; ++k) {
     const int o = M::inputs + k;
-    T* to = at(o);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (r == 1 && !second_row) break;
-      if constexpr (kWalk == Walk::columns) {
-        Pack<T, 2 * kCount> pack;
-#pragma unroll
-        for (int j = 0; j < 2 * kCount; ++j) pack.element[j] = narrow<T>(out[j / 2].fine[k][2 * r + j % 2]);
-        pack.store(to + r * nest.row[o]);
-      } else {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          if (c == 1 && !second_column) break;
-          Pack<T, kCount> pack;
-#pragma unroll
-          for (int j = 0; j < kCount; ++j) pack.element[j] = narrow<T>(out[j].fine[k][2 * r + c]);
-          pack.store(to + r * nest.row[o] + c * nest.column[o]);
-        }
-      }
-    }
+    out[k].visit(at(o), nest.row[o], nest.column[o], second_row, second_column,
+                 [](const auto& pack, T* to) { pack.store(to); });
   }
 #pragma unroll
-  for (int k = 0; k < M::coarse_out; ++k) {
-    Pack<T, kCount> pack;
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) pack.element[j] = narrow<T>(out[j].coarse[k]);
-    pack.store(at(M::inputs + M::fine_out + k));
-  }
+  for (int k = 0; k < M::coarse_out; ++k) coarse_out[k].store(at(M::inputs + M::fine_out + k));
 }
 
 /// Whether every operand can be moved in packs of that walk: lengths, strides and addresses are multiples.
