@@ -85,12 +85,30 @@ FASTIQA_HD void one_block(const BlockTile<T, kOperands>& tile, T* const (&p)[kOp
   for (int k = 0; k < M::coarse_out; ++k) *at(M::inputs + M::fine_out + k) = narrow<T>(out.coarse[k]);
 }
 
+/// Blocks [0, length) in chunks of a constant number, so that no remainder is left to scalar code: the last chunk overlaps
+/// the one before it and writes the same values again. octave_split of 16x256x56x56 bfloat16, rows of 28 blocks, on one
+/// thread: 2.2 instead of 27 ms. Not along channels, whose usual numbers leave no remainder: octave_merge of 4x64x112x112
+/// bfloat16 took 0.45 instead of 0.25 ms in chunks.
+template <class M, Run kRun, int kRows, int kColumns, int kChunk, class T, int kOperands, class F>
+FASTIQA_HD void chunks(const BlockTile<T, kOperands>& tile, T* const (&p)[kOperands], F f) {
+  for (int64_t begin = 0; begin < tile.length; begin += kChunk) {
+    const int64_t first = std::min(begin, tile.length - kChunk);
+#pragma GCC ivdep
+    for (int i = 0; i < kChunk; ++i) one_block<M, kRun, kRows, kColumns>(tile, p, first + i, f);
+  }
+}
+
 template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
 FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, int64_t m, F f) {
   T* p[kOperands];
   for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
+  if (kRun == Run::columns && tile.length >= 16)
+    chunks<M, kRun, kRows, kColumns, 16>(tile, p, f);
+  else if (kRun == Run::columns && tile.length >= 4)
+    chunks<M, kRun, kRows, kColumns, 4>(tile, p, f);
+  else
 #pragma GCC ivdep
-  for (int64_t i = 0; i < tile.length; ++i) one_block<M, kRun, kRows, kColumns>(tile, p, i, f);
+    for (int64_t i = 0; i < tile.length; ++i) one_block<M, kRun, kRows, kColumns>(tile, p, i, f);
   if (tile.odd_length) one_block<M, kRun, kRows, 1>(tile, p, tile.length, f);
 }
 
