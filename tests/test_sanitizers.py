@@ -25,6 +25,9 @@ CALLS = [
     Case((3, 64, 9, 8), torch.bfloat16),
 ]
 
+# Said once by the address sanitizer wherever there are fibers, even where it is told of each switch as here.
+FIBERS = "WARNING: ASan doesn't fully support makecontext/swapcontext functions"
+
 
 @pytest.mark.parametrize("sanitizer", emulation.SANITIZERS)
 def test_kernels_are_clean(sanitizer: str, tmp_path: Path) -> None:
@@ -40,7 +43,7 @@ def test_kernels_are_clean(sanitizer: str, tmp_path: Path) -> None:
                 calls.append((op.name, (*args, *outs)))
     done = emulation.run_recorded(driver, calls, tmp_path)
     assert done.returncode == 0, done.stderr[:4000]
-    assert done.stderr == ""
+    assert [line for line in done.stderr.splitlines() if FIBERS not in line] == []
     for outs, results in expected:
         for out, result in zip(outs, results, strict=True):
             torch.testing.assert_close(out, result.to(out.dtype))
@@ -54,6 +57,7 @@ def test_kernels_are_clean(sanitizer: str, tmp_path: Path) -> None:
         ("address", 2, "heap-buffer-overflow"),
         ("undefined", 3, "misaligned address"),
         ("undefined", 4, "signed integer overflow"),
+        ("undefined", 5, "a barrier is not reached by every thread"),
     ],
 )
 def test_a_fault_is_found(sanitizer: str, fault: int, message: str, tmp_path: Path) -> None:

@@ -1,29 +1,28 @@
 // The CUDA sources on a CPU, for tests: g++ -DFASTIQA_EMULATE compiles a .cu file against this header instead of the
 // CUDA runtime and PyTorch.
 //
-// One OS thread runs one CUDA thread; the blocks of a grid run one after another on the same threads. A block's
-// barriers are std::barrier, a warp's shuffles go through an array of lanes, __shared__ is static. So the address,
-// undefined-behaviour and thread sanitizers see the kernel's own accesses and its own races. A kernel must not return
-// before its block's last barrier: here that hangs, on a GPU it is undefined.
+// emulate_threads.h runs the threads of a block; the blocks of a grid run one after another. A warp's shuffles go through
+// an array of lanes, __shared__ is static. So the address, undefined-behaviour and thread sanitizers see the kernel's own
+// accesses and its own races. A kernel must not return before its block's last barrier: on a GPU that is undefined.
 //
 // Operators are called by name through one C function, fastiqa_emulate, with an array of Value.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <barrier>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <vector>
 
 #include "dtype.h"
+#include "emulate_threads.h"
 
 // ---- the language ----
 
@@ -43,19 +42,15 @@ struct alignas(16) uint4 {
 
 namespace fastiqa::emulate {
 
-struct Index3 {
-  unsigned x = 0, y = 0, z = 0;
-};
-
 constexpr int kWarp = 32;
 
 struct Block {
   explicit Block(int threads) : barrier(threads), lanes(threads) {
     for (int first = 0; first < threads; first += kWarp)
-      warps.push_back(std::make_unique<std::barrier<>>(std::min(kWarp, threads - first)));
+      warps.push_back(std::make_unique<Barrier>(std::min(kWarp, threads - first)));
   }
-  std::barrier<> barrier;
-  std::vector<std::unique_ptr<std::barrier<>>> warps;
+  Barrier barrier;
+  std::vector<std::unique_ptr<Barrier>> warps;
   std::vector<uint64_t> lanes;
 };
 
@@ -63,12 +58,10 @@ inline Block* block = nullptr;
 
 }  // namespace fastiqa::emulate
 
-inline thread_local fastiqa::emulate::Index3 threadIdx, blockIdx, blockDim, gridDim;
-
-inline void __syncthreads() { fastiqa::emulate::block->barrier.arrive_and_wait(); }
+inline void __syncthreads() { fastiqa::emulate::block->barrier.wait(); }
 
 inline void __syncwarp(unsigned = 0xffffffffu) {
-  fastiqa::emulate::block->warps[threadIdx.x / fastiqa::emulate::kWarp]->arrive_and_wait();
+  fastiqa::emulate::block->warps[threadIdx.x / fastiqa::emulate::kWarp]->wait();
 }
 
 template <class T>
@@ -116,7 +109,7 @@ template <class... Parts>
 
 /// An argument as the caller hands it over; tests/emulation.py mirrors this layout.
 struct Value {
-  enum Kind : int32_t { tensor, integer, real };
+  enum Kind : int32_t { tensor, integer, real, text, none };
   int32_t kind;
   int32_t dtype;
   int64_t rank;
@@ -125,6 +118,7 @@ struct Value {
   void* data;
   int64_t whole;
   double number;
+  char characters[32];
 };
 
 template <class T>
@@ -132,6 +126,10 @@ T unbox(const Value& value) {
   if constexpr (std::is_same_v<T, Tensor>)
     return Tensor{value.data, static_cast<Dtype>(value.dtype), {value.sizes, value.sizes + value.rank},
                   {value.strides, value.strides + value.rank}};
+  else if constexpr (std::is_same_v<T, std::optional<Tensor>>)
+    return value.kind == Value::none ? T() : unbox<Tensor>(value);
+  else if constexpr (std::is_same_v<T, std::string>)
+    return value.characters;
   else if constexpr (std::is_floating_point_v<T>)
     return static_cast<T>(value.number);
   else
@@ -172,20 +170,28 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
   if (blocks == 0) return;
   emulate::Block block(threads);
   emulate::block = &block;
-  std::barrier<> finished(threads);
-  std::vector<std::thread> workers;
-  for (int t = 0; t < threads; ++t)
-    workers.emplace_back([&, t] {
-      threadIdx = {static_cast<unsigned>(t)};
-      blockDim = {static_cast<unsigned>(threads), 1, 1};
-      gridDim = {static_cast<unsigned>(blocks), 1, 1};
-      for (int64_t b = 0; b < blocks; ++b) {
-        blockIdx = {static_cast<unsigned>(b)};
-        kernel(arguments...);
-        finished.arrive_and_wait();
-      }
-    });
-  for (auto& worker : workers) worker.join();
+  emulate::Barrier finished(threads);
+  emulate::run(threads, [&](int t) {
+    threadIdx = {static_cast<unsigned>(t)};
+    blockDim = {static_cast<unsigned>(threads), 1, 1};
+    gridDim = {static_cast<unsigned>(blocks), 1, 1};
+    for (int64_t b = 0; b < blocks; ++b) {
+      blockIdx = {static_cast<unsigned>(b)};
+      kernel(arguments...);
+      finished.wait();
+    }
+  });
 }
+
+/// Memory for as long as this object lives, its size exact to the byte for the address sanitizer.
+template <class T>
+class Scratch {
+ public:
+  Scratch(const Tensor&, int64_t count) : data_(new T[count]) {}
+  T* data() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<T[]> data_;
+};
 
 }  // namespace fastiqa

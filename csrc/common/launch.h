@@ -25,6 +25,19 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
+/// Memory on the tensor's device for as long as this object lives; from PyTorch's allocator, which hands it on only to
+/// what runs later on the same stream.
+template <class T>
+class Scratch {
+ public:
+  Scratch(const Tensor& on, int64_t count)
+      : tensor_(torch::stable::new_empty(on, {count * int64_t{sizeof(T)}}, torch::headeronly::ScalarType::Byte)) {}
+  T* data() const { return static_cast<T*>(tensor_.data_ptr()); }
+
+ private:
+  Tensor tensor_;
+};
+
 }  // namespace fastiqa
 
 #endif

@@ -45,6 +45,7 @@ class Value(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("whole", ctypes.c_int64),
         ("number", ctypes.c_double),
+        ("characters", ctypes.c_char * 32),
     )
 
 
@@ -100,6 +101,10 @@ def box(value: Any) -> Value:
         return boxed
     if isinstance(value, float):
         return Value(kind=2, number=value)
+    if isinstance(value, str):
+        return Value(kind=3, characters=value.encode())
+    if value is None:
+        return Value(kind=4)
     return Value(kind=1, whole=int(value))
 
 

@@ -5,6 +5,7 @@
 //   2  a write one past the end            address sanitizer
 //   3  a 16-byte access off its alignment  undefined-behaviour sanitizer
 //   4  a signed overflow                   undefined-behaviour sanitizer
+//   5  a return before the last barrier    the emulation
 #include "elementwise.h"
 
 #if !defined(FASTIQA_FAULT)
@@ -30,6 +31,8 @@ __global__ void block_sum_kernel(const float* x, float* sums, int64_t elements) 
   if (threadIdx.x == 0) sums[0] += Pack<float, 4>::load(x + 1).element[0];
 #elif FASTIQA_FAULT == 4
   if (threadIdx.x == 0) sums[0] += static_cast<float>(INT32_MAX - 4 + static_cast<int>(elements));
+#elif FASTIQA_FAULT == 5
+  if (threadIdx.x >= 32) return;
 #endif
   __syncthreads();
 }
