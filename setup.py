@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc"))
 import build as native  # noqa: E402
 
+# Top-level kernels/ is installed as fastiqa.kernels, since `kernels` is somebody else's package; bench/ likewise.
+FOLDERS = {"fastiqa.kernels": "kernels", "fastiqa.bench": "bench"}
+
 
 def wanted() -> list[str]:
     """The libraries this machine is to build."""
@@ -65,9 +68,8 @@ class Wheel(bdist_wheel):
 
 
 setup(
-    packages=[*find_packages(include=["fastiqa", "fastiqa.*"], exclude=["fastiqa.kernels"]), "fastiqa.kernels"],
-    # Top-level kernels/ is installed as fastiqa.kernels: `kernels` is somebody else's package.
-    package_dir={"fastiqa": "fastiqa", "fastiqa.kernels": "kernels"},
+    packages=[*find_packages(include=["fastiqa", "fastiqa.*"], exclude=list(FOLDERS)), *FOLDERS],
+    package_dir={"fastiqa": "fastiqa", **FOLDERS},
     package_data={"fastiqa": ["py.typed"]},
     include_package_data=False,  # MANIFEST.in is for the source distribution
     ext_modules=[Extension(f"fastiqa.libfastiqa_{library}", sources=[]) for library in wanted()],

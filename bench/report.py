@@ -1,64 +1,179 @@
-"""Writes the tables of README.md from the measurements in bench/data; no figure in them is typed by hand.
+"""Markdown tables and figures from the measurements in bench/data; nothing in them is typed by hand.
 
-    python bench/report.py            rewrite the tables
-    python bench/report.py --check    exit 1 if a table is not what the measurements say
+    python -m fastiqa.bench.report               rewrite README.md's tables and, beside each CSV file, its full table
+    python -m fastiqa.bench.report --check       exit 1 if a table is not what the measurements say
+    python -m fastiqa.bench.report --figures     the figures in bench/figures too (needs matplotlib)
+    python -m fastiqa.bench.report --base COMMIT [FILE]   the file's last commit beside COMMIT; exit 1 where slower
 
-A table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`: operator and CSV file. Where a case was measured
-more than once, the last run counts.
+In README.md a table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`: an operator, or `all` for the
+summary of every one, and a CSV file of bench/data. Where a case was measured more than once, the last run counts.
 """
 
 from __future__ import annotations
 
-import csv
+import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from .rows import ROOT, Row, case_of, latest, read
+from .summary import FASTIQA, median_us, ours, speedup, spread
+
+DATA = ROOT / "bench" / "data"
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
+SLOWER = 0.05  # a regression is slower by more than this and by more than three times the spread of its rounds
 
-HEAD = ("eager", "compile", "fastiqa", "×")
-
-Case = tuple[str, str, str, str]
-
-
-def table(op: str, file: Path) -> str:
-    """Markdown: a row a case, fastiqa beside eager and compile, with reused and with fresh memory."""
-    times: dict[Case, dict[tuple[str, str], float]] = {}
-    about: dict[str, str] = {}
-    with file.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            if row["op"] == op:
-                case = (row["mode"], row["dtype"], row["layout"], row["shape"])
-                times.setdefault(case, {})[row["memory"], row["provider"]] = float(row["t_p50_us"])
-                about = row
-    lines = [
-        f"`{op}` on {about['device']}, {about['threads']} threads, torch {about['torch']}, {about['date']}; medians in "
-        "milliseconds; × is the speed-up over the better of eager and compile, losses included.",
-        "",
-        f"| direction | dtype | layout | shape | {' | '.join([*HEAD, *(f'{name}, new' for name in HEAD)])} |",
-        "| --- | --- | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
-    ]
-    for case, measured in times.items():
-        cells = [*case]
-        for memory in ("reused", "fresh"):
-            eager, compiled = measured[memory, "eager"], measured[memory, "compile"]
-            ours = min(
-                t for (m, provider), t in measured.items() if m == memory and provider not in ("eager", "compile")
-            )
-            cells += [*(f"{t / 1000:.3g}" for t in (eager, compiled, ours)), f"{min(eager, compiled) / ours:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Command: `python bench/run.py {op} --memory reused`, and `--memory fresh`."]
-    return "\n".join(lines) + "\n"
+Case = dict[str, Row]
 
 
-def main() -> int:
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = BLOCK.sub(lambda m: m[1] + table(m[2], ROOT / "bench" / "data" / m[3]) + m[4], before)
-    if "--check" in sys.argv[1:]:
-        return int(after != before)
-    readme.write_text(after)
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]], text_columns: int) -> str:
+    names = list(header)
+    rule = [*["---"] * text_columns, *["--:"] * (len(names) - text_columns)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, rule, *rows)) + "\n"
+
+
+def first(case: Case) -> Row:
+    return next(iter(case.values()))
+
+
+def milliseconds(row: Row | None) -> str:
+    """Three digits, or why there is no time."""
+    if row is None:
+        return "–"
+    median = median_us(row)
+    return str(row["status"]) if median is None else f"{median / 1000:.3g}"
+
+
+def digits(text: str, form: str) -> str:
+    return format(float(text), form) if text else "–"
+
+
+def caption(cases: Iterable[Case]) -> str:
+    rows = [first(case) for case in cases]
+    dates, commits = (list(dict.fromkeys(row[column] for row in rows)) for column in ("date", "commit"))
+    threads = f", {rows[0]['threads']} threads" if rows[0]["threads"] else ""
+    return f"{rows[0]['device']}{threads}, torch {rows[-1]['torch']}, {', '.join(dates)}, commit {', '.join(commits)}"
+
+
+def table(op: str, cases: Iterable[Case]) -> str:
+    """A row a case: times, speed-up over the better rival, useful bandwidth beside a copy's, memory, error."""
+    chosen = [case for case in cases if first(case)["op"] == op]
+    if not chosen:
+        raise ValueError(f"no measurement of {op}")
+    several = len({first(case)["arguments"] for case in chosen}) > 1
+    header = [*(["arguments"] if several else []), "direction", "dtype", "layout", "shape", "memory"]
+    lines = []
+    for case in chosen:
+        row, mine, ratio = first(case), ours(case) or {}, speedup(case)
+        cells = [*([row["arguments"]] if several else [])]
+        cells += [row[column] for column in ("mode", "dtype", "layout", "shape", "memory")]
+        cells += [milliseconds(case.get("eager")), milliseconds(case.get("compile")), milliseconds(mine or None)]
+        cells += ["–" if ratio is None else f"{ratio:.2f}"]
+        cells += [digits(mine.get(column, ""), ".1f") for column in ("gbps", "copy_gbps")]
+        for column in ("peak_mem_mb", "saved_mb"):
+            cells.append(" / ".join(digits(r.get(column, ""), ".3g") for r in (case.get("eager", {}), mine)))
+        cells.append(digits(mine.get("err_ratio_to_eager", ""), ".2f"))
+        lines.append(cells)
+    numbers = ["eager", "compile", "fastiqa", "×", "GB/s", "copy GB/s", "peak MB", "saved MB", "error"]
+    return (
+        f"`{op}` on {caption(chosen)}; medians in milliseconds. × is the speed-up over the better of eager and "
+        "compile, losses included; GB/s is the least traffic over fastiqa's time, beside a copy of as many bytes; MB "
+        "are eager's / fastiqa's; error is fastiqa's against float64 over eager's.\n\n"
+        + markdown([*header, *numbers], lines, len(header))
+        + f"\nCommand: `fastiqa bench {op}`.\n"
+    )
+
+
+def summary(cases: Iterable[Case]) -> str:
+    """A row an operator and direction: geometric mean, worst and best speed-up."""
+    every = list(cases)
+    lines = []
+    for op, mode in dict.fromkeys((first(case)["op"], first(case)["mode"]) for case in every):
+        mine = [case for case in every if (first(case)["op"], first(case)["mode"]) == (op, mode)]
+        found = spread(ratio for case in mine if (ratio := speedup(case)) is not None)
+        if found:
+            lines.append([f"`{op}`", mode, str(found.cases), *(f"{x:.2f}" for x in found[1:])])
+    header = ("operator", "direction", "cases", "×, geometric mean", "worst", "best")
+    return (
+        f"{caption(every)}; × is fastiqa's speed-up over the better of eager and compile in each case.\n\n"
+        + markdown(header, lines, 2)
+        + "\nCommand: `fastiqa bench`.\n"
+    )
+
+
+def page(file: Path) -> str:
+    """The full table of a file: the summary and every operator's table."""
+    cases = list(latest(read(file)).values())
+    parts = [f"# {file.stem}\n\nFrom `{file.name}`; made by `python -m fastiqa.bench.report`.\n", summary(cases)]
+    parts += [f"## {op}\n\n{table(op, cases)}" for op in dict.fromkeys(first(case)["op"] for case in cases)]
+    return "\n".join(parts)
+
+
+def block(op: str, file: Path) -> str:
+    cases = list(latest(read(file)).values())
+    return summary(cases) if op == "all" else table(op, cases)
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """Every generated text, by its file."""
+    readme, data = root / "README.md", root / "bench" / "data"
+    wanted = {readme: BLOCK.sub(lambda m: m[1] + block(m[2], data / m[3]) + m[4], readme.read_text())}
+    return wanted | {file.with_suffix(".md"): page(file) for file in sorted(data.glob("*.csv"))}
+
+
+def regressions(file: Path, base: str) -> tuple[str, bool]:
+    """Markdown of fastiqa's medians at two commits, and whether a case became slower than noise explains."""
+    now: dict[tuple[str, ...], Row] = {}
+    before: dict[tuple[str, ...], Row] = {}
+    rows = [row for row in read(file) if row["provider"] in FASTIQA and row["status"] == "ok"]
+    last = rows[-1]["commit"] if rows else ""
+    for row in rows:
+        key = (*case_of(row), row["provider"])
+        if row["commit"] == base:
+            before[key] = row
+        elif row["commit"] == last:
+            now[key] = row
+    lines, slower = [], False
+    for key in (key for key in now if key in before):
+        old, new = (float(rows[key]["t_p50_us"]) for rows in (before, now))
+        noise = max(float(r[key]["t_p80_us"]) - float(r[key]["t_p20_us"]) for r in (before, now))
+        worse = new > old * (1 + SLOWER) and new - old > 3 * noise
+        slower |= worse
+        lines.append([" ".join(filter(None, key)), f"{old:.1f}", f"{new:.1f}", f"{new / old:.2f}{' slower' * worse}"])
+    if not lines:
+        raise ValueError(f"{file}: no case was measured at both {base} and {last}")
+    return markdown(("case", f"{base}, us", f"{last}, us", "ratio"), lines, 1), slower
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="*", type=Path, help="CSV files; all of bench/data by default")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--figures", action="store_true")
+    parser.add_argument("--base", metavar="COMMIT")
+    options = parser.parse_args(arguments)
+    files = options.file or sorted(DATA.glob("*.csv"))
+    try:
+        if options.base:
+            results = [regressions(file, options.base) for file in files]
+            print("\n".join(text for text, _ in results))
+            return int(any(slower for _, slower in results))
+        texts = {file: page(file) for file in options.file} if options.file and not options.check else pages()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
+        for file in stale:
+            print(f"{file}: not what bench/data says; run python -m fastiqa.bench.report", file=sys.stderr)
+        return int(bool(stale))
+    for file, text in texts.items():
+        (file.with_suffix(".md") if file.suffix == ".csv" else file).write_text(text)
+    if options.figures:
+        from .plots import draw
+
+        return draw(files)
     return 0
 
 

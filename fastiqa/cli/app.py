@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,6 +87,56 @@ def compare(
         print(as_json_text(comparison))
     else:
         print_table(comparison)
+
+
+_Many = list[str] | None
+
+
+@app.command()
+def bench(
+    ops: Annotated[_Many, typer.Argument(metavar="[OPS]...", help="Operators; all by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, float32: under two minutes.")] = False,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile too; default: unless --quick.")
+    ] = None,
+    size: Annotated[_Many, typer.Option("--size", metavar="NxCxHxW", help="May be repeated.")] = None,
+    dtype: Annotated[_Many, typer.Option("--dtype", help="float32, bfloat16, float16, float64; repeatable.")] = None,
+    layout: Annotated[_Many, typer.Option("--layout", help="nchw, nhwc; repeatable.")] = None,
+    mode: Annotated[_Many, typer.Option("--mode", help="fwd, bwd, fwd_bwd; repeatable.")] = None,
+    memory: Annotated[_Many, typer.Option("--memory", help="reused, fresh (CPU); repeatable.")] = None,
+    all_samples: Annotated[bool, typer.Option("--all-samples", help="Every variant of an operator.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: PyTorch's.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Append the rows to this file.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out cases that the file has for this commit.")
+    ] = False,
+) -> None:
+    """Time every operator against eager PyTorch and torch.compile, after an equality check.
+
+    Rows are appended to bench/data/DEVICE.csv of a checkout, else to ./fastiqa-bench-DEVICE.csv, case by case: Ctrl-C
+    loses nothing that is measured, and --resume goes on from there.
+    """
+    from fastiqa.cli.bench import bench as run_bench
+
+    chosen = {"sizes": size, "dtypes": dtype, "layouts": layout, "modes": mode, "memory": memory, "names": ops}
+    status = run_bench(
+        {name: values for name, values in chosen.items() if values},
+        quick=quick,
+        compiled=compiled,
+        rounds=rounds,
+        device=device,
+        threads=threads,
+        all_samples=all_samples,
+        csv=csv,
+        resume=resume,
+    )
+    raise typer.Exit(status)
 
 
 @app.command()

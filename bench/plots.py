@@ -1,0 +1,94 @@
+"""Figures of bench/figures from CSV files: speed-ups by operator, and useful bandwidth against size."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .report import Case, caption, first
+from .rows import ROOT, in_checkout, latest, read
+from .summary import median_us, ours, speedup, spread
+
+COLOURS = {"eager": "#888888", "compile": "#3b75af", "fastiqa": "#d1495b"}
+
+
+def draw(files: Iterable[Path], folder: Path | None = None) -> int:
+    """Exit status; PNG files named as each CSV file, in bench/figures of a checkout or beside the CSV file."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("error: figures need matplotlib: pip install 'fastiqa[bench]'", file=sys.stderr)
+        return 2
+    matplotlib.use("Agg")
+    for file in files:
+        cases = list(latest(read(file)).values())
+        where = folder or (ROOT / "bench" / "figures" if in_checkout() else file.parent)
+        where.mkdir(parents=True, exist_ok=True)
+        for name, figure in (("speedup", _speedups(cases)), ("bandwidth", _bandwidths(cases))):
+            # No date or version in the file: the same measurements give the same bytes.
+            figure.savefig(where / f"{file.stem}-{name}.png", dpi=110, metadata={"Software": None})
+            print(where / f"{file.stem}-{name}.png")
+    return 0
+
+
+def _speedups(cases: Sequence[Case]) -> Any:
+    """Bars: geometric mean over the better of eager and compile; whiskers: worst and best case."""
+    from matplotlib.figure import Figure
+
+    ops = list(dict.fromkeys(first(case)["op"] for case in cases))
+    modes = list(dict.fromkeys(first(case)["mode"] for case in cases))
+    figure = Figure(figsize=(9, 1.6 + 0.28 * len(ops) * len(modes)), layout="constrained")
+    axes = figure.add_subplot()
+    for k, mode in enumerate(modes):
+        for row, op in enumerate(ops):
+            mine = [case for case in cases if (first(case)["op"], first(case)["mode"]) == (op, mode)]
+            found = spread(ratio for case in mine if (ratio := speedup(case)) is not None)
+            if found:
+                whiskers = [[found.mean - found.worst], [found.best - found.mean]]
+                y = row + (k - (len(modes) - 1) / 2) * 0.8 / len(modes)
+                axes.barh(y, found.mean, 0.75 / len(modes), xerr=whiskers, color=f"C{k}", ecolor="#444444", capsize=2,
+                          label=mode if row == 0 else None)  # fmt: skip
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.set_yticks(range(len(ops)), ops)
+    axes.invert_yaxis()
+    axes.set_xlabel("speed-up over the better of eager and torch.compile: mean, worst and best case")
+    axes.legend(title="direction")
+    axes.set_title(caption(cases), fontsize=8)
+    return figure
+
+
+def _bandwidths(cases: Sequence[Case]) -> Any:
+    """A panel an operator: forward in float32 NCHW, useful GB/s against the bytes moved, beside the copy's."""
+    from matplotlib.figure import Figure
+
+    def plain(case: Case) -> bool:
+        row = first(case)
+        return (row["mode"], row["dtype"], row["layout"], row["memory"]) == ("fwd", "float32", "nchw", "reused")
+
+    chosen = [case for case in cases if plain(case)]
+    ops = list(dict.fromkeys(first(case)["op"] for case in chosen)) or [""]
+    columns = min(4, len(ops))
+    lines = math.ceil(len(ops) / columns)
+    figure = Figure(figsize=(3.4 * columns, 0.7 + 2.6 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    for axes, op in zip(panels.flat, [*ops, *[""] * (lines * columns - len(ops))], strict=True):
+        mine = sorted((case for case in chosen if first(case)["op"] == op), key=lambda c: int(first(c)["bytes_model"]))
+        for name, colour in COLOURS.items():
+            rows = [ours(case) if name == "fastiqa" else case.get(name) for case in mine]
+            points = [(int(r["bytes_model"]) / 1e6, float(r["gbps"])) for r in rows if r is not None and median_us(r)]
+            axes.plot(*zip(*points, strict=True) if points else ([], []), "o-", color=colour, label=name, markersize=4)
+        copies = [(int(r["bytes_model"]) / 1e6, float(r["copy_gbps"])) for c in mine if median_us(r := first(c))]
+        axes.plot(*zip(*copies, strict=True) if copies else ([], []), "k--", label="copy of as many bytes", linewidth=1)
+        axes.set_xscale("log")
+        axes.set_title(op, fontsize=9)
+        axes.set_axis_on() if op else axes.set_axis_off()
+    panels.flat[0].legend(fontsize=7)
+    figure.supxlabel("bytes that an ideal kernel moves, MB", fontsize=9)
+    figure.supylabel("useful GB/s", fontsize=9)
+    figure.suptitle(f"forward, float32, NCHW; {caption(cases)}", fontsize=8)
+    return figure

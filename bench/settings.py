@@ -1,0 +1,143 @@
+"""What is measured: an operator's arguments at one size, dtype and layout, and the calls of each mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastiqa import ops
+
+MODES = ("fwd", "bwd", "fwd_bwd")
+DTYPES = {str(d)[6:]: d for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+
+CACHE_SIZE = (1, 64, 56, 56)  # 0.8 MB in float32
+MEMORY_SIZE = (8, 256, 112, 112)  # 103 MB in float32, beyond any last-level cache together with the results
+TINY_SIZE = (1, 8, 16, 16)  # the time of a call is its overhead
+
+Size = tuple[int, int, int, int]
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Arguments of one operator: the `sample`-th of its record's at a size, with a dtype, a layout and a device."""
+
+    op: ops.Op
+    sample: int
+    size: Size
+    dtype: str
+    layout: str
+    device: str
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return list(self.op.samples(*self.size))[self.sample]
+
+    @property
+    def label(self) -> str:
+        """The arguments that are not simply maps of the first one's shape, as `name=value`."""
+        first = next(value.shape for value in self.values if isinstance(value, ops.Map))
+        named = zip(self.op.signature.names, self.values, strict=False)
+        return " ".join(
+            f"{name}={'x'.join(map(str, value.shape)) if isinstance(value, ops.Map) else value}"
+            for name, value in named
+            if not (isinstance(value, ops.Map) and value.shape == first)
+        )
+
+    @property
+    def shape(self) -> str:
+        return "x".join(map(str, self.size))
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Normal values, the same at every call; four-dimensional maps in the layout, others dense."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        return tuple(self._tensor(v.shape, generator) if isinstance(v, ops.Map) else v for v in self.values)
+
+    def _tensor(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        x = torch.randn(shape, generator=generator, device=self.device).to(DTYPES[self.dtype])
+        return x.contiguous(memory_format=LAYOUTS[self.layout]) if len(shape) == 4 else x
+
+    def tiny(self) -> Setting:
+        return replace(self, size=TINY_SIZE)
+
+
+def settings(
+    names: Sequence[str], sizes: Sequence[Size], dtypes: Sequence[str], layouts: Sequence[str], device: str, every: bool
+) -> Iterator[Setting]:
+    """Every combination, the operator's first sample, or `every` one, at each size."""
+    for name in names:
+        op = ops.OPERATORS[name]
+        for size in sizes:
+            for sample in range(len(list(op.samples(*size))) if every else 1):
+                for dtype in dtypes:
+                    for layout in layouts:
+                        yield Setting(op, sample, size, dtype, layout, device)
+
+
+def tensors(result: Any) -> tuple[Tensor, ...]:
+    """What an operator returned, as a tuple."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def output_gradients(op: ops.Op, args: Sequence[Any]) -> list[Tensor]:
+    """Normal gradients, laid out as the operator's results are."""
+    generator = torch.Generator(args[0].device).manual_seed(1)
+    return [
+        torch.randn(tuple(output.shape), generator=generator, device=output.device)
+        .to(output.dtype)
+        .contiguous(memory_format=output.memory_format)
+        for output in op.layout(*args)
+    ]
+
+
+def leaves_of(args: Sequence[Any]) -> list[Any]:
+    return [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in args]
+
+
+def gradients(outputs: Any, leaves: Sequence[Any], grads: Sequence[Tensor], keep: bool) -> tuple[Tensor, ...]:
+    wanted = [x for x in leaves if isinstance(x, Tensor)]
+    return torch.autograd.grad(tensors(outputs), wanted, grads, retain_graph=keep)
+
+
+def call(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -> Callable[[], Any]:
+    """What is timed. "bwd" builds its graph here, once, and keeps it."""
+    if mode == "fwd":
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return f(*args)
+
+        return forward
+    leaves = leaves_of(args)
+    if mode == "bwd":
+        outputs = f(*leaves)
+        return lambda: gradients(outputs, leaves, grads, keep=True)
+    return lambda: gradients(f(*leaves), leaves, grads, keep=False)
+
+
+def results(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -> tuple[Tensor, ...]:
+    """What is checked: the results, and for other modes than "fwd" the gradients after them."""
+    if mode == "fwd":
+        with torch.no_grad():
+            return tensors(f(*args))
+    leaves = leaves_of(args)
+    outputs = tensors(f(*leaves))
+    return (*(y.detach() for y in outputs), *gradients(outputs, leaves, grads, keep=mode == "bwd"))
+
+
+def least_bytes(op: ops.Op, args: Sequence[Any], mode: str) -> int:
+    """Forward: the record's model. Backward: gradients of results and what the record saves are read, gradients of
+    arguments are written, each once."""
+    forward = op.bytes(*args)
+    if mode == "fwd":
+        return forward
+    outputs = [torch.Size(output.shape).numel() * output.dtype.itemsize for output in op.layout(*args)]
+    sizes = {name: x.nbytes for name, x in zip(op.signature.names, args, strict=False) if isinstance(x, Tensor)}
+    known = sizes | dict(zip(op.signature.results, outputs, strict=False))
+    backward = sum(outputs) + sum(known.get(name, 0) for name in op.saves) + sum(sizes.values())
+    return backward if mode == "bwd" else forward + backward

@@ -1,0 +1,147 @@
+"""Time: providers in interleaved rounds, so that a change of the machine's speed meets all of them.
+
+CPU: a round is as many calls back to back as take `round_seconds`. CUDA: each call lies between two events, after a
+buffer of three times the L2 cache has been overwritten; what the device spends on that hides the time to launch. Clocks
+are brought up by a fixed time of work, not a number of calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._C._autograd import DeviceType
+
+from fastiqa._dispatch import use
+
+FEWEST_ROUNDS = 3
+COPY_PEAK_BYTES = 256 << 20  # read and written together: eight times a large last-level cache's 32 MiB
+WARM_UP_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is timed: a call, and the backend that fastiqa is to use during it."""
+
+    call: Callable[[], Any]
+    backend: str | None = None
+
+    def __call__(self) -> Any:
+        with self.chosen():
+            return self.call()
+
+    def chosen(self) -> contextlib.AbstractContextManager[None]:
+        return use(self.backend) if self.backend else contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure: at most so many rounds, so long a round and provider, so long a case.
+
+    Where `total_seconds` are given, the cases that are left share what is left of them: half for timing, half for the
+    checks before it. A case still gets its fewest rounds.
+    """
+
+    rounds: int = 15
+    round_seconds: float = 0.03
+    case_seconds: float = 8.0
+    total_seconds: float | None = None
+
+
+class Timer:
+    """Times calls on one device; `seconds` of a few of them is one sample."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        if device == "cuda":
+            l2 = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+            self.flush = torch.empty(3 * max(l2, 16 << 20), dtype=torch.int8, device="cuda")
+            end = time.perf_counter() + WARM_UP_SECONDS
+            while time.perf_counter() < end:
+                self.flush.zero_()
+                torch.cuda.synchronize()
+
+    def seconds(self, run: Run, repeats: int) -> float:
+        with run.chosen():
+            if self.device == "cuda":
+                return self._on_cuda(run.call, repeats)
+            call = run.call
+            start = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            return (time.perf_counter() - start) / repeats
+
+    def _on_cuda(self, call: Callable[[], Any], repeats: int) -> float:
+        pairs = []
+        for _ in range(repeats):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self.flush.zero_()
+            start.record()
+            call()
+            end.record()
+            pairs.append((start, end))
+        torch.cuda.synchronize()
+        return float(statistics.median(start.elapsed_time(end) for start, end in pairs)) / 1e3
+
+    def host_seconds(self, run: Run, repeats: int = 50) -> float:
+        """Back to back, device work not waited for: what a call costs the host."""
+        samples = []
+        with run.chosen():
+            for _ in range(5):
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    run.call()
+                samples.append((time.perf_counter() - start) / repeats)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return statistics.median(samples)
+
+
+def interleaved(runs: dict[str, Run], timer: Timer, plan: Plan) -> dict[str, list[float]]:
+    """Seconds a call in each round, by provider; fewer rounds where the slowest would take longer than planned."""
+    repeats: dict[str, int] = {}
+    round_seconds = 0.0
+    for name, run in runs.items():
+        once = min(timer.seconds(run, 1) for _ in range(2))
+        repeats[name] = max(1, int(plan.round_seconds / max(once, 1e-7)))
+        round_seconds += once * repeats[name]
+    rounds = min(plan.rounds, max(FEWEST_ROUNDS, int(plan.case_seconds / round_seconds)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    shuffled = random.Random(0)
+    for name in itertools.chain.from_iterable(shuffled.sample(list(runs), len(runs)) for _ in range(rounds)):
+        times[name].append(timer.seconds(runs[name], repeats[name]))
+    return times
+
+
+def copy_run(total_bytes: int, dtype: torch.dtype, device: str) -> Run:
+    """A copy that reads and writes that many bytes together, into memory that exists."""
+    elements = max(1, total_bytes // 2 // dtype.itemsize)
+    # Not zeros: untouched pages of zeros are one page to a CPU, and a GPU's power and clocks follow the values.
+    source = torch.randn(4096, device=device).to(dtype).repeat(-(-elements // 4096))[:elements]
+    target = torch.zeros_like(source).copy_(source)  # its pages are there before it is timed
+    return Run(lambda: target.copy_(source))
+
+
+def launches(run: Run) -> int:
+    """Kernels, copies and fills that a call puts on the CUDA device."""
+    run()
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type == DeviceType.CUDA for event in profile.events() or ())
+
+
+def spec_gbps() -> float | None:
+    """The data sheet's bandwidth of the current CUDA device, where PyTorch knows clock and bus width."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    clock, width = (getattr(properties, name, 0) for name in ("memory_clock_rate", "memory_bus_width"))
+    return 2 * clock * 1e3 * width / 8 / 1e9 if clock and width else None
