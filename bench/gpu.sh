@@ -51,7 +51,7 @@ step tests 150 env PYTHONPATH="$PWD" "$PYTHON" -m pytest -m gpu tests
 
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
-        step "$tool" 40 env PYTHONPATH="$PWD" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        step "$tool" 60 env PYTHONPATH="$PWD" compute-sanitizer --tool "$tool" --error-exitcode 1 \
             "$PYTHON" -m pytest bench --benchmark-disable
     done
 else
@@ -60,7 +60,7 @@ else
 fi
 
 # Interrupted at its limit, the benchmark keeps its rows; --resume goes on from there.
-step bench 180 env PYTHONPATH="$PWD" "$PYTHON" -m fastiqa bench --device cuda --rounds 9 --resume "$@"
+step bench 140 env PYTHONPATH="$PWD" "$PYTHON" -m fastiqa bench --device cuda --rounds 9 --resume "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then
     echo "bench/gpu.sh: failed: ${failed[*]}"

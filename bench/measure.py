@@ -75,7 +75,8 @@ class Bench:
             # A graph kept for another backward pass forbids torch.compile to write into what it saved.
             kept = torch._functorch.config.patch(donated_buffer=False) if mode == "bwd" else contextlib.nullcontext()
             with kept:
-                torch.compiler.reset()
+                if self.compiled:
+                    torch.compiler.reset()
                 entries = [
                     self._entry(provider, setting, mode, args, grads, truth)
                     for provider in providers(setting.op, args, self.compiled)
@@ -155,9 +156,9 @@ class Bench:
                     "t_p20_us": round(low * 1e6, 1),
                     "t_p50_us": round(median * 1e6, 1),
                     "t_p80_us": round(high * 1e6, 1),
-                    "gbps": round(moved / median / 1e9, 2),
-                    "copy_gbps": round(copied, 2),
-                    "copy_peak_gbps": round(peak, 2),
+                    "gbps": _short(moved / median / 1e9),
+                    "copy_gbps": _short(copied),
+                    "copy_peak_gbps": _short(peak),
                     "pct_copy_peak": round(100 * moved / median / 1e9 / copied, 1),
                 }
                 if self.spec:
@@ -183,6 +184,10 @@ class Bench:
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
 
 
 def _first_line(error: BaseException) -> str:

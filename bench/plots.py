@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .report import Case, caption, first
-from .rows import ROOT, in_checkout, latest, read
+from .rows import ROOT, latest, read
 from .summary import median_us, ours, speedup, spread
 
 COLOURS = {"eager": "#888888", "compile": "#3b75af", "fastiqa": "#d1495b"}
 
 
 def draw(files: Iterable[Path], folder: Path | None = None) -> int:
-    """Exit status; PNG files named as each CSV file, in bench/figures of a checkout or beside the CSV file."""
+    """Exit status; PNG files named as each CSV file, in bench/figures for those of bench/data, else beside it."""
     try:
         import matplotlib
     except ImportError:
@@ -25,7 +25,8 @@ def draw(files: Iterable[Path], folder: Path | None = None) -> int:
     matplotlib.use("Agg")
     for file in files:
         cases = list(latest(read(file)).values())
-        where = folder or (ROOT / "bench" / "figures" if in_checkout() else file.parent)
+        beside = file.resolve().parent
+        where = folder or (beside.parent / "figures" if beside == ROOT / "bench" / "data" else beside)
         where.mkdir(parents=True, exist_ok=True)
         for name, figure in (("speedup", _speedups(cases)), ("bandwidth", _bandwidths(cases))):
             # No date or version in the file: the same measurements give the same bytes.

@@ -108,6 +108,9 @@ def bench(
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
     ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; at least three rounds.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
     ] = None,
@@ -130,6 +133,7 @@ def bench(
         quick=quick,
         compiled=compiled,
         rounds=rounds,
+        seconds=seconds,
         device=device,
         threads=threads,
         all_samples=all_samples,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import fastiqa.bench.command as command
+import fastiqa.bench.run as runner
 
 
 def bench(
@@ -17,6 +19,7 @@ def bench(
     quick: bool,
     compiled: bool | None,
     rounds: int | None,
+    seconds: float | None,
     device: str | None,
     threads: int | None,
     all_samples: bool,
@@ -27,11 +30,8 @@ def bench(
 
     Args:
         chosen: names, sizes ("NxCxHxW"), dtypes, layouts, modes and memory where the command line names them.
-        quick, compiled, rounds, device, threads, all_samples, csv, resume: as the options of those names.
+        quick, compiled, rounds, seconds, device, threads, all_samples, csv, resume: as the options of those names.
     """
-    # Imported by name: in a checkout the modules lie in the top-level folder bench, where type checkers do not look.
-    runner = importlib.import_module("fastiqa.bench.run")
-    command = importlib.import_module("fastiqa.bench.command")
     options = runner.quick(runner.Options()) if quick else runner.Options()
     try:
         chosen = chosen | (
@@ -41,6 +41,8 @@ def bench(
         print(f"error: {error}", file=sys.stderr)
         return 2
     plan = options.plan if rounds is None else dataclasses.replace(options.plan, rounds=rounds)
+    if seconds is not None:
+        plan = dataclasses.replace(plan, case_seconds=seconds, round_seconds=min(plan.round_seconds, seconds / 50))
     options = dataclasses.replace(
         options,
         **chosen,
