@@ -132,6 +132,9 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     names = zipfile.ZipFile(built).namelist()
     assert "fastiqa/libfastiqa_cpu.so" in names
     assert "fastiqa/py.typed" in names
+    assert "fastiqa/bench/run.py" in names
+    assert not [name for name in names if name.startswith("fastiqa/bench/") and not re.search(r"/\w+\.py$", name)]
+    assert not [name for name in names if "regression" in name]
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"fastiqa"}
     executable = environment(tmp_path / "env")
     site = next((tmp_path / "env").glob("lib/python*/site-packages"))
@@ -139,6 +142,10 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
     assert str(site / "fastiqa" / "kernels" / "cross_difference.py") in out
     assert "  cpu     runs" in out
+    command = [executable, "-m", "fastiqa", "bench", "high_pass", "--quick", "--mode", "fwd", "--seconds", "0.02"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(next(tmp_path.glob("fastiqa-bench-*.csv")).read_text().splitlines()) == 1 + 4 * 2
 
 
 @pytest.mark.slow
@@ -199,4 +206,5 @@ def test_readme_is_true(tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert example is not None
     assert python(example[1], tmp_path).splitlines()[0] == "torch.Size([1, 6, 448, 448])"
-    assert subprocess.run([sys.executable, str(ROOT / "bench" / "report.py"), "--check"]).returncode == 0
+    check = [sys.executable, "-m", "fastiqa.bench.report", "--check"]
+    assert subprocess.run(check, env=clean_environment(PYTHONPATH=str(ROOT))).returncode == 0
