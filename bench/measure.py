@@ -149,7 +149,7 @@ class Bench:
             row = {**self.about, **case, **about, "bytes_model": moved}
             if run is not None:
                 seconds = times[row["provider"]]
-                low, *_, high = statistics.quantiles(seconds, n=5)
+                low, *_, high = statistics.quantiles(seconds, n=5, method="inclusive")
                 median = statistics.median(seconds)
                 row |= {
                     "samples": len(seconds),

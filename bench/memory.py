@@ -34,7 +34,7 @@ def choose(memory: str) -> bool:
         libc.mallopt(M_MMAP_MAX, 65536)
         libc.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
         libc.mallopt(M_TRIM_THRESHOLD, 64 * MIB)
-    libc.malloc_trim(0)
+        libc.malloc_trim(0)
     return True
 
 

@@ -50,17 +50,25 @@ def _speedups(cases: Sequence[Case]) -> Any:
             if found:
                 whiskers = [[found.mean - found.worst], [found.best - found.mean]]
                 y = row + (k - (len(modes) - 1) / 2) * 0.8 / len(modes)
-                axes.barh(y, found.mean, 0.75 / len(modes), xerr=whiskers, color=f"C{k}", ecolor="#444444", capsize=2,
-                          label=mode if row == 0 else None)  # fmt: skip
+                axes.barh(y, found.mean - 1, 0.75 / len(modes), left=1, xerr=whiskers, color=f"C{k}", capsize=2,
+                          ecolor="#444444", label=mode if row == 0 else None)  # fmt: skip
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}×")
+    _powers_of_two(axes, "{x:g}×")
     axes.set_yticks(range(len(ops)), ops)
     axes.invert_yaxis()
     axes.set_xlabel("speed-up over the better of eager and torch.compile: mean, worst and best case")
-    axes.legend(title="direction")
+    figure.legend(title="direction", loc="outside right upper")
     axes.set_title(caption(cases), fontsize=8)
     return figure
+
+
+def _powers_of_two(axes: Any, form: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter(form))
 
 
 def _bandwidths(cases: Sequence[Case]) -> Any:
@@ -75,7 +83,7 @@ def _bandwidths(cases: Sequence[Case]) -> Any:
     ops = list(dict.fromkeys(first(case)["op"] for case in chosen)) or [""]
     columns = min(4, len(ops))
     lines = math.ceil(len(ops) / columns)
-    figure = Figure(figsize=(3.4 * columns, 0.7 + 2.6 * lines), layout="constrained")
+    figure = Figure(figsize=(max(9, 1 + 3.2 * columns), 0.7 + 2.6 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, op in zip(panels.flat, [*ops, *[""] * (lines * columns - len(ops))], strict=True):
         mine = sorted((case for case in chosen if first(case)["op"] == op), key=lambda c: int(first(c)["bytes_model"]))
@@ -86,9 +94,11 @@ def _bandwidths(cases: Sequence[Case]) -> Any:
         copies = [(int(r["bytes_model"]) / 1e6, float(r["copy_gbps"])) for c in mine if median_us(r := first(c))]
         axes.plot(*zip(*copies, strict=True) if copies else ([], []), "k--", label="copy of as many bytes", linewidth=1)
         axes.set_xscale("log")
+        _powers_of_two(axes, "{x:g}")
         axes.set_title(op, fontsize=9)
         axes.set_axis_on() if op else axes.set_axis_off()
-    panels.flat[0].legend(fontsize=7)
+        axes.set_ylim(bottom=0)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.supxlabel("bytes that an ideal kernel moves, MB", fontsize=9)
     figure.supylabel("useful GB/s", fontsize=9)
     figure.suptitle(f"forward, float32, NCHW; {caption(cases)}", fontsize=8)

@@ -119,7 +119,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     """Every generated text, by its file."""
     readme, data = root / "README.md", root / "bench" / "data"
     wanted = {readme: BLOCK.sub(lambda m: m[1] + block(m[2], data / m[3]) + m[4], readme.read_text())}
-    return wanted | {file.with_suffix(".md"): page(file) for file in sorted(data.glob("*.csv"))}
+    return wanted | {file.with_suffix(".md"): page(file) for file in sorted(data.glob("*.csv")) if read(file)}
 
 
 def regressions(file: Path, base: str) -> tuple[str, bool]:

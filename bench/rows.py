@@ -93,18 +93,27 @@ def append(file: Path, rows: Sequence[Row]) -> None:
     """Adds the rows of one case in a single write, so that an interruption leaves whole cases.
 
     Raises:
-        ValueError: the file's columns are others.
+        ValueError: the file's columns are others, or it cannot be written.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists() or file.stat().st_size == 0:
+    make_ready(file)
+    if file.stat().st_size == 0:
         writer.writeheader()
-    else:
-        check_columns(file)
     writer.writerows(rows)
     with file.open("a", newline="") as stream:
         stream.write(text.getvalue())
+
+
+def make_ready(file: Path) -> None:
+    """The file exists and can be appended to, or ValueError: better before the first measurement than after it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be written ({error.strerror}); another file is given with --csv") from None
+    if file.stat().st_size > 0:
+        check_columns(file)
 
 
 def check_columns(file: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from fastiqa import ops
+from fastiqa._memory import LARGE
 
 from .measure import Bench
 from .memory import MEMORY
-from .rows import Row, append, check_columns, default_csv, environment, measured_already, read
+from .rows import Row, append, default_csv, environment, make_ready, measured_already, read
 from .settings import CACHE_SIZE, DTYPES, LAYOUTS, MEMORY_SIZE, MODES, Setting, Size, settings
 from .timing import Plan
 
@@ -33,7 +34,7 @@ class Options:
     dtypes: Sequence[str] = ("float32", "bfloat16")
     layouts: Sequence[str] = tuple(LAYOUTS)
     modes: Sequence[str] = MODES
-    memory: Sequence[str] = MEMORY
+    memory: Sequence[str] | None = None  # reused, and fresh where blocks are large enough for a difference
     all_samples: bool = False
     compiled: bool = True
     plan: Plan = field(default_factory=Plan)
@@ -48,7 +49,7 @@ class Options:
             ("--dtype", self.dtypes, DTYPES),
             ("--layout", self.layouts, LAYOUTS),
             ("--mode", self.modes, MODES),
-            ("--memory", self.memory, MEMORY),
+            ("--memory", self.memory or MEMORY, MEMORY),
             ("--device", [self.device], ("cpu", "cuda")),
         ):
             if wrong := [value for value in given if value not in known]:
@@ -84,23 +85,25 @@ class Session:
         self.options = options
         self.about = environment(options.device)
         self.csv = options.csv or default_csv(self.about)
-        if self.csv.exists() and self.csv.stat().st_size > 0:
-            check_columns(self.csv)
-        # PyTorch's allocator on CUDA always reuses.
-        memory = options.memory if options.device == "cpu" else ("reused",)
-        self._wanted = list(itertools.product(options.modes, memory))
+        make_ready(self.csv)
         self._settings = list(
             settings(options.names, options.sizes, options.dtypes, options.layouts, options.device, options.all_samples)
         )
         self._measured = measured_already(read(self.csv), self.about) if options.resume else set()
-        self.cases = len(self._settings) * len(self._wanted)
-        self.done = sum(len(self._wanted) - len(self._missing(setting)) for setting in self._settings)
+        self.cases = sum(len(self._wanted(setting)) for setting in self._settings)
+        self.done = self.cases - sum(len(self._missing(setting)) for setting in self._settings)
+
+    def _wanted(self, setting: Setting) -> list[tuple[str, str]]:
+        memory = self.options.memory or (MEMORY if setting.moved() >= LARGE else ("reused",))
+        if self.options.device == "cuda":
+            memory = ("reused",)  # as PyTorch's allocator there always does
+        return list(itertools.product(self.options.modes, memory))
 
     def _missing(self, setting: Setting) -> list[tuple[str, str]]:
         tail = (setting.dtype, setting.layout, setting.shape)
         return [
             (mode, memory)
-            for mode, memory in self._wanted
+            for mode, memory in self._wanted(setting)
             if (setting.op.name, setting.label, mode, memory, *tail) not in self._measured
         ]
 

@@ -62,6 +62,14 @@ class Setting:
         x = torch.randn(shape, generator=generator, device=self.device).to(DTYPES[self.dtype])
         return x.contiguous(memory_format=LAYOUTS[self.layout]) if len(shape) == 4 else x
 
+    def moved(self) -> int:
+        """Bytes that forward and backward move, without making the arguments."""
+        args = [
+            torch.empty(v.shape, dtype=DTYPES[self.dtype], device="meta") if isinstance(v, ops.Map) else v
+            for v in self.values
+        ]
+        return least_bytes(self.op, args, "fwd_bwd")
+
     def tiny(self) -> Setting:
         return replace(self, size=TINY_SIZE)
 

@@ -18,8 +18,7 @@ import torch
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import _dispatch, ops
-from fastiqa.bench import memory, plots, report, rows, settings, summary, timing
-from fastiqa.bench.run import forward_names
+from fastiqa.bench import memory, plots, report, rows, run, settings, summary, timing
 from fastiqa.cli import main
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
@@ -30,13 +29,13 @@ ONE = (*TINY, "--dtype", "float32", "--layout", "nchw", "--memory", "reused")
 def bench(tmp_path, capfd):
     """The command in this process, rows into one file: exit status, stdout, stderr."""
 
-    def run(*arguments: str) -> tuple[Any, str, str]:
+    def command(*arguments: str) -> tuple[Any, str, str]:
         capfd.readouterr()
         with pytest.raises(SystemExit) as exit_:
             main(["bench", "--csv", str(tmp_path / "rows.csv"), *arguments])
         return (exit_.value.code, *capfd.readouterr())
 
-    return run
+    return command
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -48,7 +47,7 @@ def read(folder: Path) -> list[dict[str, str]]:
 
 
 def test_every_case_has_a_row_a_provider(bench, tmp_path):
-    status, out, _ = bench("high_pass", *TINY)
+    status, out, _ = bench("high_pass", *TINY, "--memory", "reused", "--memory", "fresh")
     assert status == 0
     found = read(tmp_path)
     assert tuple(found[0]) == rows.COLUMNS
@@ -78,6 +77,13 @@ def test_rows_are_appended_and_resumed(bench, tmp_path):
     assert bench("high_pass", *ONE, "--resume", "--layout", "nhwc")[0] == 0
     assert len(read(tmp_path)) == 18
     assert len(rows.latest(read(tmp_path))) == 6
+
+
+def test_fresh_memory_is_measured_where_blocks_are_large(tmp_path):
+    """Without --memory: below 32 MiB both kinds are the same."""
+    sizes = [settings.CACHE_SIZE, settings.MEMORY_SIZE]
+    options = run.Options(names=["high_pass"], sizes=sizes, dtypes=["float32"], csv=tmp_path / "rows.csv")
+    assert run.Session(options).cases == 2 * 3 * (1 + 2)
 
 
 def test_variants(bench, tmp_path):
@@ -126,6 +132,7 @@ def test_an_exact_operator_may_not_differ_by_a_bit(bench, tmp_path, monkeypatch)
         (("--size", "8x8"), "--size: got '8x8', want NxCxHxW"),
         (("--dtype", "int8"), "--dtype: got 'int8', want one of float64, float32, bfloat16, float16"),
         (("--memory", "old"), "--memory: got 'old', want one of reused, fresh"),
+        (("--csv", "/dev/null/rows.csv"), "/dev/null/rows.csv: cannot be written ("),
     ],
 )
 def test_bad_options_are_one_line(bench, arguments, message):
@@ -292,7 +299,7 @@ def test_regression_suite_runs_once():
     environment = clean_environment(PYTHONPATH=str(ROOT), FASTIQA_STRICT="1")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(forward_names()) * 2 * 3} passed" in done.stdout
+    assert f"{len(run.forward_names()) * 2 * 3} passed" in done.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
