@@ -21,10 +21,10 @@ from torch._C._autograd import DeviceType
 
 from fastiqa._dispatch import use
 
-FEWEST_ROUNDS = 5
 MOST_REPEATS_ON_CUDA = 50  # overwriting the cache before each takes longer than a small kernel
 COPY_PEAK_BYTES = 256 << 20  # read and written together: eight times a large last-level cache's 32 MiB
 WARM_UP_SECONDS = 0.2
+HOST_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: at most so many rounds, so long a round and provider, so long a case.
+    """How long to measure: at most so many rounds, so long a round and provider, so long a case, but `fewest` rounds.
 
     Where `total_seconds` are given, the cases that are left share what is left of them: half for timing, half for the
-    checks before it. A case still gets its fewest rounds.
+    checks before it.
     """
 
     rounds: int = 15
+    fewest: int = 5
     round_seconds: float = 0.03
     case_seconds: float = 8.0
     total_seconds: float | None = None
@@ -91,18 +92,20 @@ class Timer:
         torch.cuda.synchronize()
         return float(statistics.median(start.elapsed_time(end) for start, end in pairs)) / 1e3
 
-    def host_seconds(self, run: Run, repeats: int = 50) -> float:
+    def host_seconds(self, run: Run) -> float:
         """Back to back, device work not waited for: what a call costs the host."""
         samples = []
+        repeats = 1
         with run.chosen():
-            for _ in range(5):
+            for _ in range(6):
                 start = time.perf_counter()
                 for _ in range(repeats):
                     run.call()
                 samples.append((time.perf_counter() - start) / repeats)
+                repeats = min(50, max(1, int(HOST_SECONDS / samples[-1])))
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return statistics.median(samples)
+        return statistics.median(samples[1:])
 
 
 def interleaved(runs: dict[str, Run], timer: Timer, plan: Plan) -> dict[str, list[float]]:
@@ -115,7 +118,7 @@ def interleaved(runs: dict[str, Run], timer: Timer, plan: Plan) -> dict[str, lis
         if timer.device == "cuda":
             repeats[name] = min(repeats[name], MOST_REPEATS_ON_CUDA)
         round_seconds += once * repeats[name]
-    rounds = min(plan.rounds, max(FEWEST_ROUNDS, int(plan.case_seconds / round_seconds)))
+    rounds = min(plan.rounds, max(plan.fewest, int(plan.case_seconds / round_seconds)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     shuffled = random.Random(0)
     # The first round is dropped: only once everyone has run after everyone is memory where it stays.

@@ -109,7 +109,7 @@ def bench(
         int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; at least three rounds.")
+        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; a few rounds at least.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
