@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .rows import CASE, Row
+from .rows import CASE, Row, machine
 from .run import Options, Session
 from .summary import FASTIQA, bad, median_us, ours, speedup, spread
 
@@ -56,8 +56,7 @@ def run(options: Options) -> int:
 
 def _introduce(console: Console, session: Session) -> None:
     about, options = session.about, session.options
-    threads = f", {about['threads']} threads" if about["threads"] else ""
-    console.print(f"{about['device']}{threads}, torch {about['torch']}, commit {about['commit']}")
+    console.print(f"{machine(about)}, torch {about['torch']}, commit {about['commit']}")
     rivals = "eager and torch.compile" if options.compiled else "eager (--compile adds torch.compile)"
     console.print(
         f"{session.cases} cases: {len(options.names)} operators, {', '.join(options.dtypes)}, "
@@ -113,7 +112,7 @@ def _conclude(console: Console, session: Session, measured: list[dict[str, Row]]
         f"{row['provider']}: {row['note']}"
         for providers in measured
         for row in providers.values()
-        if row["note"] and (row["status"] == "absent" or row["provider"] == FASTIQA[-1])
+        if row["note"] and (row["status"] == "absent" or (row["status"] == "ok" and row["provider"] == FASTIQA[-1]))
     )
     for note in notes:
         console.print(f"note: {note}", markup=False)

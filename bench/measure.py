@@ -70,7 +70,7 @@ class Bench:
             modes.setdefault(mode, []).append(memory)
         args = setting.arguments()
         grads = output_gradients(setting.op, args)
-        truth = Truth(setting.op, args, grads, gradients=any(mode != "fwd" for mode in modes))
+        truth = Truth(setting, args, grads, gradients=any(mode != "fwd" for mode in modes))
         for mode, memories in modes.items():
             # A graph kept for another backward pass forbids torch.compile to write into what it saved.
             kept = torch._functorch.config.patch(donated_buffer=False) if mode == "bwd" else contextlib.nullcontext()

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .rows import ROOT, Row, case_of, latest, read
+from .rows import ROOT, Row, case_of, latest, machine, read
 from .summary import FASTIQA, median_us, ours, speedup, spread
 
 DATA = ROOT / "bench" / "data"
@@ -52,8 +52,7 @@ def digits(text: str, form: str) -> str:
 def caption(cases: Iterable[Case]) -> str:
     rows = [first(case) for case in cases]
     dates, commits = (list(dict.fromkeys(row[column] for row in rows)) for column in ("date", "commit"))
-    threads = f", {rows[0]['threads']} threads" if rows[0]["threads"] else ""
-    return f"{rows[0]['device']}{threads}, torch {rows[-1]['torch']}, {', '.join(dates)}, commit {', '.join(commits)}"
+    return f"{machine(rows[0])}, torch {rows[-1]['torch']}, {', '.join(dates)}, commit {', '.join(commits)}"
 
 
 def table(op: str, cases: Iterable[Case]) -> str:

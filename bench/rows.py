@@ -82,10 +82,15 @@ def in_checkout() -> bool:
     return (ROOT / "bench" / "data").is_dir() and (ROOT / "fastiqa" / "ops").is_dir()
 
 
+def machine(row: Row) -> str:
+    """Device and, of a CPU, threads."""
+    threads = str(row["threads"])
+    return f"{row['device']}, {threads} thread{'s' * (threads != '1')}" if threads else str(row["device"])
+
+
 def default_csv(about: Row) -> Path:
     """bench/data of a checkout, or the current folder."""
-    name = str(about["device"]) + (f" {about['threads']} threads" if about["threads"] else "")
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", machine(about).lower()).strip("-")
     return ROOT / "bench" / "data" / f"{slug}.csv" if in_checkout() else Path(f"fastiqa-bench-{slug}.csv")
 
 

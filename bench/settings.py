@@ -53,9 +53,9 @@ class Setting:
     def shape(self) -> str:
         return "x".join(map(str, self.size))
 
-    def arguments(self) -> tuple[Any, ...]:
-        """Normal values, the same at every call; four-dimensional maps in the layout, others dense."""
-        generator = torch.Generator(self.device).manual_seed(0)
+    def arguments(self, draw: int = 0) -> tuple[Any, ...]:
+        """Normal values, the same at every call with one `draw`; four-dimensional maps in the layout, others dense."""
+        generator = torch.Generator(self.device).manual_seed(2 * draw)
         return tuple(self._tensor(v.shape, generator) if isinstance(v, ops.Map) else v for v in self.values)
 
     def _tensor(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -92,9 +92,9 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def output_gradients(op: ops.Op, args: Sequence[Any]) -> list[Tensor]:
+def output_gradients(op: ops.Op, args: Sequence[Any], draw: int = 0) -> list[Tensor]:
     """Normal gradients, laid out as the operator's results are."""
-    generator = torch.Generator(args[0].device).manual_seed(1)
+    generator = torch.Generator(args[0].device).manual_seed(2 * draw + 1)
     return [
         torch.randn(tuple(output.shape), generator=generator, device=output.device)
         .to(output.dtype)

@@ -18,7 +18,7 @@ import torch
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import _dispatch, ops
-from fastiqa.bench import memory, plots, report, rows, run, settings, summary, timing
+from fastiqa.bench import equality, memory, plots, report, rows, run, settings, summary, timing
 from fastiqa.cli import main
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
@@ -123,6 +123,18 @@ def test_an_exact_operator_may_not_differ_by_a_bit(bench, tmp_path, monkeypatch)
     monkeypatch.setitem(_dispatch._kernels, ("cpu", "cross_difference"), almost)
     assert bench("cross_difference", *ONE, "--mode", "fwd")[0] == 1
     assert "want equality" in read(tmp_path)[-1]["note"]
+
+
+def test_a_lucky_draw_of_eager_does_not_condemn():
+    """Over the limit of eager's error for these arguments, but within that over further draws: right."""
+    setting = settings.Setting(ops.OPERATORS["high_pass"], 0, (1, 1, 8, 8), "float32", "nchw", "cpu")
+    args = setting.arguments()
+    truth = equality.Truth(setting, args, settings.output_gradients(setting.op, args), gradients=False)
+    truth.errors[0] = truth.units[0] = 0.0
+    eager = setting.op.reference(*args)
+    assert truth.judge([eager], bitwise=True).wrong is None
+    assert "allowed" in (truth.judge([eager + 1e-5], bitwise=True).wrong or "")
+    assert truth.judge([eager * float("nan")], bitwise=True).wrong
 
 
 @pytest.mark.parametrize(
