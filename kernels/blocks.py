@@ -15,10 +15,9 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of
 from fastiqa.kernels.tiles import widened
+from torch import Tensor
 
 # ---- device functions ----
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastiqa.kernels.launch import launch
 from fastiqa.kernels.tiles import address, locate, widened
+from torch import Tensor
 
 # ---- kernels ----
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastiqa.kernels.blocks import launch_blocks, load_fine, locate, shares, store_fine
+from torch import Tensor
 
 # ---- kernels ----
 

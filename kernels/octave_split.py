@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastiqa.kernels.blocks import coarse, launch_blocks, load_fine, locate, shares, store_fine
 from fastiqa.kernels.tiles import widened
+from torch import Tensor
 
 # Bytes of the narrowest access by memory format, where not 16, and why; the code generation test holds us to it.
 NARROW = {"nchw": (8, "a row of the half-size map is half as wide as the two rows of 16 bytes that it meets")}

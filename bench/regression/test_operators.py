@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-
-from fastiqa import ops
 from fastiqa.bench.run import forward_names
 from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, tensors
+
+from fastiqa import ops
 
 pytest.importorskip("pytest_benchmark")
 
