@@ -86,6 +86,15 @@ def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
             raise ValueError(f"{name}: shape {tuple(x.shape)}, want that of {names[0]}, {tuple(shape)}")
 
 
+def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> None:
+    """Tensors with one number for each channel of each sample of the maps `x`: (N, C, 1, 1)."""
+    check_maps(("x", *names), x, *values)
+    n, c, *_ = x.shape
+    for name, value in zip(names, values, strict=True):
+        if value.shape != (n, c, 1, 1):
+            raise ValueError(f"{name}: shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
+
+
 def like(position: int) -> Callable[..., tuple[Output, ...]]:
     """Layout rule: one output with the shape, dtype and memory format of the argument at `position`."""
 

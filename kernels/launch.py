@@ -7,7 +7,7 @@ first call on a new shape does not stall.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -43,10 +43,11 @@ class Nest(NamedTuple):
         return self.sizes[0] * self.sizes[1] * self.sizes[2]
 
 
-def fold(operands: Sequence[Tensor]) -> Nest:
-    """Folds four-dimensional operands of equal sizes; the last one, an output, decides the order of the walk."""
-    shape = operands[0].shape
-    strides = [x.stride() for x in operands]
+def joined(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Dimensions from the innermost, joined where every operand allows: sizes, and each one's strides of all operands.
+
+    The last operand, an output, decides the order of the walk. There are always four dimensions; the rest have size 1.
+    """
     order = sorted((d for d in reversed(range(4)) if shape[d] != 1), key=lambda d: strides[-1][d])
     sizes: list[int] = []
     steps: list[list[int]] = []
@@ -58,14 +59,29 @@ def fold(operands: Sequence[Tensor]) -> Nest:
             sizes.append(shape[d])
             steps.append(step)
     sizes += [1] * (4 - len(sizes))
-    steps += [[0] * len(operands)] * (4 - len(steps))
-    inner = tuple(steps[0]) if sizes[0] > 1 else (1,) * len(operands)
+    steps += [[0] * len(strides)] * (4 - len(steps))
+    if sizes[0] == 1:
+        steps[0] = [1] * len(strides)
+    return sizes, steps
 
-    # Lengths and strides are handed over in packs, so that the compiler knows what they are multiples of and keeps
-    # 16-byte accesses under the mask; a plain length gives them up unless it happens to be a multiple of 16.
-    pack = 16 // operands[0].element_size() if all(i == 1 for i in inner) else 1
-    while pack > 1 and any(n % pack for n in (sizes[0], *(s for step in steps[1:] for s in step))):
+
+def pack_size(element_size: int, inner: Iterable[int], *multiples: int) -> int:
+    """Elements of a pack: 16 bytes, or fewer where a length or stride is no multiple, or 1 for inner strides but 1.
+
+    Lengths and strides are handed over in packs, so that the compiler knows what they are multiples of and keeps
+    16-byte accesses under the mask; a plain length gives them up unless it happens to be a multiple of 16.
+    """
+    pack = 16 // element_size if all(i == 1 for i in inner) else 1
+    while pack > 1 and any(n % pack for n in multiples):
         pack //= 2
+    return pack
+
+
+def fold(operands: Sequence[Tensor]) -> Nest:
+    """Folds four-dimensional operands of equal sizes; the last one, an output, decides the order of the walk."""
+    sizes, steps = joined(operands[0].shape, [x.stride() for x in operands])
+    inner = tuple(steps[0])
+    pack = pack_size(operands[0].element_size(), inner, sizes[0], *(s for step in steps[1:] for s in step))
     outer = tuple(zip(*([s // pack for s in step] for step in steps[1:]), strict=True))
     return Nest((sizes[1], sizes[2], sizes[3]), outer, inner, sizes[0] // pack, pack)
 

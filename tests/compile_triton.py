@@ -66,7 +66,9 @@ def main(folder: Path) -> None:
                     for args in cases.arguments(op, cases.Case(shape, dtype, (layout,))):
                         kernel(*args, *(output.empty() for output in op.layout(*args)))
                         while compiled:
-                            describe(*compiled.pop(), arch, op.name, str(dtype), layout, narrow.get(layout), folder)
+                            name, made = compiled.pop()
+                            reason = narrow.get(name) or narrow.get(layout)
+                            describe(name, made, arch, op.name, str(dtype), layout, reason, folder)
 
 
 def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, narrow: Any, folder: Path) -> None:

@@ -1,0 +1,78 @@
+"""attentional_blend: m x + (1 - m) y with m = sigmoid(local + global), global one number a channel, and its adjoint.
+
+    forward    x, y, local (N,C,H,W), global (N,C,1,1) -> (N,C,H,W)                        reads 3, writes 1 map
+    backward   grad, x, y, local, global -> grad_x, grad_y, grad_local, grad_global        reads 4, writes 3 maps
+
+    grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
+
+The mask is computed again in the backward pass; the sum is taken in the pass that writes the gradients (channels.py).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from fastiqa.kernels.channels import channel_values, launch_channelwise, launch_sum, map_address
+from fastiqa.kernels.sigmoid import sigmoid
+from fastiqa.kernels.tiles import address, locate, widened
+from torch import Tensor
+
+# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+NARROW = {
+    "attentional_blend_kernel": (3, 1, "global, one value a plane"),
+    "sum_by_planes": (4, 3, "global and its gradient, one value a plane"),
+    "sum_by_pixels": (4, 3, "global, and partial sums of a block's pixels"),
+    "finish_sum": (0, 0, "a few bytes a channel"),
+}
+
+# ---- kernels ----
+
+
+@triton.jit
+def attentional_blend_kernel(
+    x_ptr, y_ptr, local_ptr, out_ptr, global_ptr, sizes, strides, inner, global_strides, global_inner, packs,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr, A_ROW: tl.constexpr,
+):  # fmt: skip
+    i0, i1, i2, element, inside = locate(sizes, packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
+    shared = channel_values(global_ptr, i0, i1, i2, element, inside, sizes, global_strides, global_inner, PACK, A_ROW)
+    x = widened(tl.load(address(x_ptr, i0, i1, i2, element, strides[0], inner[0], PACK), inside))
+    y = widened(tl.load(address(y_ptr, i0, i1, i2, element, strides[1], inner[1], PACK), inside))
+    local = widened(tl.load(address(local_ptr, i0, i1, i2, element, strides[2], inner[2], PACK), inside))
+    m = sigmoid(local + widened(shared))
+    out = (m * x + (1 - m) * y).to(out_ptr.dtype.element_ty)
+    tl.store(address(out_ptr, i0, i1, i2, element, strides[3], inner[3], PACK), out, inside)
+
+
+@triton.jit
+def backward_terms(maps, shared, n, c, i, j, inside, strides, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+    grad_ptr, x_ptr, y_ptr, local_ptr, to_x_ptr, to_y_ptr, to_local_ptr = maps
+    grad = widened(tl.load(map_address(grad_ptr, n, c, i, j, strides[0], PACK, BY_PIXELS), inside, 0))
+    x = widened(tl.load(map_address(x_ptr, n, c, i, j, strides[1], PACK, BY_PIXELS), inside, 0))
+    y = widened(tl.load(map_address(y_ptr, n, c, i, j, strides[2], PACK, BY_PIXELS), inside, 0))
+    local = widened(tl.load(map_address(local_ptr, n, c, i, j, strides[3], PACK, BY_PIXELS), inside, 0))
+    m = sigmoid(local + shared)
+    to_local = grad * (x - y) * (1 - m) * m
+    to = to_x_ptr.dtype.element_ty
+    tl.store(map_address(to_x_ptr, n, c, i, j, strides[4], PACK, BY_PIXELS), (grad * m).to(to), inside)
+    tl.store(map_address(to_y_ptr, n, c, i, j, strides[5], PACK, BY_PIXELS), (grad * (1 - m)).to(to), inside)
+    tl.store(map_address(to_local_ptr, n, c, i, j, strides[6], PACK, BY_PIXELS), to_local.to(to), inside)
+    return to_local
+
+
+@triton.jit
+def backward_finish(shared, total):
+    return total
+
+
+# ---- launchers ----
+
+
+def attentional_blend(x: Tensor, y: Tensor, local: Tensor, shared: Tensor, out: Tensor) -> None:
+    launch_channelwise(attentional_blend_kernel, (x, y, local, out), shared)
+
+
+def attentional_blend_backward(
+    grad: Tensor, x: Tensor, y: Tensor, local: Tensor, shared: Tensor,
+    grad_x: Tensor, grad_y: Tensor, grad_local: Tensor, grad_shared: Tensor,
+) -> None:  # fmt: skip
+    launch_sum(backward_terms, backward_finish, (grad, x, y, local, grad_x, grad_y, grad_local), shared, grad_shared)
