@@ -29,7 +29,17 @@ CUDA_ARCHS = ("80", "90", "100", "120")
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 
 # -fno-trapping-math and -fno-math-errno change no value; without them GCC does not turn selects into vector code.
-CXX_FLAGS = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-trapping-math", "-fno-math-errno", "-Wall")
+# -fopenmp-simd: a sum may be reordered where its loop says so (`#pragma omp simd reduction`), and nowhere else.
+CXX_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+    "-fopenmp-simd",
+    "-Wall",
+)
 NVCC_FLAGS = (
     "-std=c++20",
     "-O3",

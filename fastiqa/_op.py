@@ -121,9 +121,7 @@ class Op:
         return out
 
     def _run(self, *args: Any) -> Any:
-        if len(args) < len(self.signature.names):  # the dispatcher leaves out what equals its default
-            args = self.signature.bind(args, {})
-        args = self.signature.promote(args)
+        args = self.signature.promote(self.signature.complete(args))
         outputs = self.layout(*args)
         empty = any(0 in output.shape for output in outputs)
         kernel = None if empty else _dispatch.choose(self, args)
@@ -185,6 +183,7 @@ class Op:
 
     def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         names, tensors = self.signature.names, self.signature.tensors
+        inputs = self.signature.complete(inputs)
         values = dict(zip((*names, *self.signature.results), (*inputs, *_tuple(output)), strict=True))
         ctx.save_for_backward(*(values[name] for name in self.saves))
         ctx.constants = {name: inputs[k] for k, name in enumerate(names) if k not in tensors}

@@ -36,6 +36,11 @@ class Signature:
                 raise TypeError(f"{self.names[k]}: got {type(args[k]).__name__}, want a tensor")
         return args
 
+    def complete(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments as the dispatcher hands them over, which leaves out trailing ones that have their default value."""
+        missing = self._arguments[len(args) :]
+        return (*args, *(argument.default_value for argument in missing)) if missing else args
+
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         if len(args) > len(self.names):
             raise TypeError(f"{self._operator} takes {len(self.names)} arguments, got {len(args)}")

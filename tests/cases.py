@@ -1,6 +1,7 @@
 """Arguments for any operator: its samples at many sizes, in every memory layout, dtype and storage offset.
 
-Coverage is pairwise, not the full product: every dtype meets every layout, and sizes and offsets rotate beneath them.
+Coverage is pairwise, not the full product: every dtype meets every layout, and sizes, offsets and samples rotate beneath
+them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import emulation
@@ -88,6 +89,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     layouts: tuple[str, ...] = ("nchw",)
     offset: int = 0
+    turn: int | None = None  # one of the operator's samples, by turns; None: all of them
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape))
@@ -101,13 +103,16 @@ def grid() -> list[Case]:
     cases += [Case(s, torch.float32, (name,), o) for s in SHAPES for name, o in (("nchw", 0), ("nhwc", 1))]
     cases += [Case((2, 8, 8, 8), d, pair) for d in DTYPES[1:3] for pair in itertools.permutations(("nchw", "nhwc"), 2)]
     cases += [Case((2, 5, 4, 6), torch.float32, ("nhwc", "transposed", "some_channels"))]
-    return list(dict.fromkeys(cases))
+    # 3 + len(LAYOUTS) shares no factor with a usual number of samples, so every layout and dtype meets each of them.
+    unique = list(dict.fromkeys(cases))
+    return [replace(case, turn=k + 3 * (k // len(LAYOUTS))) for k, case in enumerate(unique)]
 
 
 def arguments(op: Op, case: Case) -> Iterator[tuple[Any, ...]]:
-    """The operator's samples at the case's size, as tensors."""
+    """The operator's samples at the case's size, or the one whose turn it is, as tensors."""
     layouts = itertools.cycle(case.layouts)
-    for sample in op.samples(*case.shape):
+    samples = list(op.samples(*case.shape))
+    for sample in samples if case.turn is None else [samples[case.turn % len(samples)]]:
         yield tuple(
             tensor(value.shape, case.dtype, next(layouts), case.offset) if isinstance(value, Map) else value
             for value in sample

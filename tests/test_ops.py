@@ -6,6 +6,9 @@ Driven by the operator records: a new operator is tested by being in the folder.
 
 from __future__ import annotations
 
+import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import cases
@@ -26,8 +29,42 @@ def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.double() if isinstance(x, Tensor) else x for x in args)
 
 
-def assert_within_budget(got: Tensor, eager: Tensor, exact: Tensor, bitwise: bool) -> None:
-    """Bit for bit, or at most twice eager PyTorch's own error against float64."""
+DRAWS = 16
+
+
+def worst(results: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]:
+    """The largest error of each result against float64."""
+    pairs = zip(results, exact, strict=True)
+    return [float((r.double() - x).abs().max()) if r.numel() else 0.0 for r, x in pairs]
+
+
+def eager_error(run: Callable[[bool], tuple[Tensor, ...]], k: int) -> float:
+    """Eager's own error for result k, the worst of several draws of the arguments: one draw of the few numbers of a small
+    case may be lucky, even exact, and then says little of eager. Not as a share of the result: sums cancel."""
+    errors = []
+    for seed in range(DRAWS):
+        torch.manual_seed(seed)
+        eager = run(False)
+        torch.manual_seed(seed)
+        exact = run(True)
+        errors.append(worst(eager, exact)[k])
+    return max(errors)
+
+
+def redrawn(values: tuple[Any, ...], double: bool) -> tuple[Any, ...]:
+    """Other values of the same shapes and dtypes, or the same in float64."""
+    fresh = tuple(torch.randn(x.shape).to(x.dtype) if isinstance(x, Tensor) else x for x in values)
+    return wide(fresh) if double else fresh
+
+
+def usual_error(op: Any, args: tuple[Any, ...]) -> Callable[[int], float]:
+    return functools.partial(eager_error, lambda double: outputs(op.reference(*redrawn(args, double))))
+
+
+def assert_within_budget(
+    got: Tensor, eager: Tensor, exact: Tensor, bitwise: bool, usual: Callable[[], float] | None = None
+) -> None:
+    """Bit for bit, or at most twice eager PyTorch's own error against float64: here, or in the usual case."""
     assert got.dtype == eager.dtype
     assert got.shape == eager.shape
     if bitwise:
@@ -36,9 +73,10 @@ def assert_within_budget(got: Tensor, eager: Tensor, exact: Tensor, bitwise: boo
     if got.dtype == torch.float64:
         torch.testing.assert_close(got, exact, rtol=1e-13, atol=1e-13)
         return
-    error = (got.double() - exact).abs().max() if got.numel() else torch.tensor(0.0)
-    allowed = 2 * (eager.double() - exact).abs().max() if got.numel() else torch.tensor(0.0)
-    assert error <= allowed, f"error {error} against float64, eager's own is {allowed / 2}"
+    (error, own) = worst((got, eager), (exact, exact))
+    if error > 2 * own and usual is not None:
+        own = max(own, usual())
+    assert error <= 2 * own, f"error {error} against float64, eager's own is {own}"
 
 
 @pytest.mark.parametrize("case", GRID, ids=str)
@@ -48,8 +86,8 @@ def test_values_and_layout(name: str, backend: str, case: Case) -> None:
         with cases.backend(backend):
             results = outputs(op(*args))
         eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
-        for got, e, x, promised in zip(results, eager, exact, op.layout(*args), strict=True):
-            assert_within_budget(got, e, x, op.exact)
+        for k, (got, e, x, promised) in enumerate(zip(results, eager, exact, op.layout(*args), strict=True)):
+            assert_within_budget(got, e, x, op.exact, functools.partial(usual_error(op, args), k))
             assert got.is_contiguous(memory_format=promised.memory_format)
             assert not any(got.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for a in args
                            if isinstance(a, Tensor) and got.numel())  # fmt: skip
@@ -60,10 +98,11 @@ def test_values_and_layout(name: str, backend: str, case: Case) -> None:
 def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> None:
     """Against autograd through the reference, for dense, channels-last and expanded output gradients."""
     op = cases.operators()[name]
-    for shape in ((2, 6, 5, 7), (1, 16, 8, 8), (1, 1, 1, 1), (0, 4, 3, 3)):
-        for args in cases.arguments(op, Case(shape, dtype, (layout,))):
-            for grad_layout in ("nchw", "nhwc", "expanded_everywhere"):
-                _check_gradients(op, backend, args, grad_layout)
+    shapes = ((2, 6, 5, 7), (1, 16, 8, 8), (1, 1, 1, 1), (0, 4, 3, 3))
+    grad_layouts = ("nchw", "nhwc", "expanded_everywhere")
+    for turn, (shape, grad_layout) in enumerate(itertools.product(shapes, grad_layouts)):
+        for args in cases.arguments(op, Case(shape, dtype, (layout,), turn=turn + cases.DTYPES.index(dtype))):
+            _check_gradients(op, backend, args, grad_layout)
 
 
 def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: str) -> None:
@@ -78,17 +117,22 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
         got = gradients(op, args, grads)
     eager = gradients(op.reference, args, grads)
     exact = gradients(op.reference, wide(args), [g.double() for g in grads])
-    for g, e, x in zip(got, eager, exact, strict=True):
-        assert_within_budget(g, e, x, op.exact)
+
+    def usual(double: bool) -> tuple[Tensor, ...]:
+        return gradients(op.reference, redrawn(args, double), list(redrawn(tuple(grads), double)))
+
+    for k, (g, e, x) in enumerate(zip(got, eager, exact, strict=True)):
+        assert_within_budget(g, e, x, op.exact, functools.partial(eager_error, usual, k))
 
 
 def test_gradcheck(name: str, backend: str) -> None:
+    """Of both orders: every derivative; through Triton's interpreter, which is slow, along random directions."""
     op = cases.operators()[name]
     for args in cases.arguments(op, Case((2, 2, 3, 2), torch.float64)):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
         with cases.backend(backend):
-            assert torch.autograd.gradcheck(op, leaves)
-            assert torch.autograd.gradgradcheck(op, leaves)
+            assert torch.autograd.gradcheck(op, leaves, fast_mode=backend == "triton")
+            assert torch.autograd.gradgradcheck(op, leaves, fast_mode=backend == "triton")
 
 
 def test_partial_gradients(name: str, backend: str) -> None:
@@ -110,7 +154,7 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
     op = cases.operators()[name]
     for length in range(1, 41):
         offset = length % 8
-        for args in cases.arguments(op, Case((1, 1 + length % 3, 1, length), dtype, ("nchw",), offset)):
+        for args in cases.arguments(op, Case((1, 1 + length % 3, 1, length), dtype, ("nchw",), offset, length + length // 8)):
             outs = []
             for promised in op.layout(*args):
                 elements = torch.Size(promised.shape).numel()
@@ -121,8 +165,8 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
             with cases.backend(backend):
                 op(*args, out=[out for _, out in outs])
             eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
-            for (guarded, out), e, x in zip(outs, eager, exact, strict=True):
-                assert_within_budget(out, e, x, op.exact)
+            for k, ((guarded, out), e, x) in enumerate(zip(outs, eager, exact, strict=True)):
+                assert_within_budget(out, e, x, op.exact, functools.partial(usual_error(op, args), k))
                 assert (guarded[:offset] == 7).all()
                 assert (guarded[offset + out.numel() :] == 7).all()
 
@@ -143,11 +187,16 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
-    """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later."""
+    """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later.
+
+    Where results are rounded sums, finite ones are close to either, and the large numbers are such that no product or
+    sum of them overflows: whether it does halfway depends on the order of a sum, which nobody promises.
+    """
     op = cases.operators()[name]
     info = torch.finfo(dtype)
     infinity = float("inf")
-    values = [infinity, -infinity, float("nan"), 0.0, -0.0, info.max, -info.max, info.tiny, info.tiny / 4, 1.0, -2.5]
+    large = info.max if op.exact else info.max**0.5 / 64
+    values = [infinity, -infinity, float("nan"), 0.0, -0.0, large, -large, info.tiny, info.tiny / 4, 1.0, -2.5]
     special = torch.tensor(values, dtype=dtype)
     for args in cases.arguments(op, Case((1, 4, 11, 5), dtype)):
         for x in args:
@@ -161,4 +210,8 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
             if not op.exact:
                 narrowed = x.to(dtype)
                 same |= (got == narrowed) | (got.isnan() & narrowed.isnan())
+                for near in (e.double(), x):
+                    finite = got.isfinite() & near.to(dtype).isfinite()
+                    largest = near[finite].abs().max() if finite.any() else 0
+                    same |= finite & ((got.double() - near).abs() <= 16 * info.eps * largest)
             assert same.all(), f"got {got[~same]}, eager {e[~same]}, float64 {x[~same]}"
