@@ -178,7 +178,8 @@ class Op:
         return type(self.name, base, eager), type(self.name, base, transformed)
 
     def _fake(self, *args: Any) -> Any:
-        results = tuple(output.empty() for output in self.layout(*self.signature.promote(args)))
+        args = self.signature.promote(self.signature.complete(args))
+        results = tuple(output.empty() for output in self.layout(*args))
         return results[0] if len(results) == 1 else results
 
     def _setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

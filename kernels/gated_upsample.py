@@ -44,7 +44,9 @@ def shared_planes_kernel(
     total = tl.zeros_like(gate)
     first = tl.program_id(1) * group
     for start in range(first, tl.minimum(first + group, channels), PART):
-        part = tl.zeros_like(gate)  # sums of a few channels first: one by one, many would lose more than PyTorch's own sum
+        part = tl.zeros_like(
+            gate
+        )  # sums of a few channels first: one by one, many would lose more than PyTorch's own sum
         for k in range(start, tl.minimum(tl.minimum(start + PART, first + group), channels)):
             c = tl.full((), 0, tl.int64) + k
             g = widened(tl.load(at(x_ptr, x_strides, n, c, y, x, False, PACK), inside, other=0.0))
