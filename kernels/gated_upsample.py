@@ -103,7 +103,8 @@ def own_kernel(
 def gather_kernel(
     g_ptr, f_ptr, sum_ptr, l_ptr, y_ptr, g_strides, f_strides, l_strides, y_strides,
     low, high, scales, windows, batch, channels, packs,
-    SUM: tl.constexpr, NEAREST: tl.constexpr, DOUBLE: tl.constexpr, PIXELS: tl.constexpr, MAP_PACK: tl.constexpr, DOUBLES: tl.constexpr,
+    SUM: tl.constexpr, NEAREST: tl.constexpr, DOUBLE: tl.constexpr, PIXELS: tl.constexpr, DOUBLES: tl.constexpr,
+    MAP_PACK: tl.constexpr,
     PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
 ):  # fmt: skip
     if PIXELS:

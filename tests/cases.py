@@ -1,6 +1,6 @@
 """Arguments for any operator: its samples at many sizes, in every memory layout, dtype and storage offset.
 
-Coverage is pairwise, not the full product: every dtype meets every layout, and sizes, offsets and samples rotate beneath
+Coverage is pairwise, not the full product: every dtype meets every layout; sizes, offsets and samples rotate beneath
 them.
 """
 

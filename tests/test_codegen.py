@@ -70,8 +70,8 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
         loads, stores = ([width(access) for access in kernel[kind]] for kind in ("loads", "stores"))
         assert loads
         assert stores
-        # A kernel file gives its reasons for less than 16 bytes, NARROW: for a memory format how many bytes, for a kernel
-        # how many maps it reads and writes, which are moved 16 bytes at a time, and what is not.
+        # A kernel file gives its reasons for less than 16 bytes, NARROW: for a memory format how many bytes, for a
+        # kernel how many maps it reads and writes, which are moved 16 bytes at a time, and what is not.
         if kernel["narrow"] is None:
             assert {*loads, *stores} == {16}, kernel
         elif len(kernel["narrow"]) == 2:

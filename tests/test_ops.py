@@ -39,9 +39,9 @@ def worst(results: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]
 
 
 def eager_error(run: Callable[[bool], tuple[Tensor, ...]], k: int) -> tuple[float, float]:
-    """Eager's own error for result k, the worst of several draws of the arguments: one draw of the few numbers of a small
-    case may be lucky, even exact, and then says little of eager. As a number, because sums cancel, and as a share of the
-    largest number in the result."""
+    """Eager's own error for result k, the worst of several draws of the arguments: one draw of the few numbers of a
+    small case may be lucky, even exact, and then says little of eager. As a number, because sums cancel, and as a share
+    of the largest number in the result."""
     errors, shares = [], []
     for seed in range(DRAWS):
         torch.manual_seed(seed)

@@ -3,87 +3,45 @@
 //   forward    f (N,C,H,W), l (N,1|C,h,w) -> f * up(s), s = sigmoid(l)          reads f and l, writes one map
 //   backward   g, f (N,C,H,W), l -> g * up(s), s (1 - s) upT(sum_c g * f)       reads g, f and l, writes one map and dl
 //
-// Gates are made a row at a time, in the first-level cache, from two rows of sigmoids. A gate of one channel is made once
-// and used for every channel; its backward first writes the sums over channels, one map of N x H x W, and then gathers
-// them. A gate of C channels gathers within the one pass.
+// Gates are made a row at a time, from two rows of sigmoids. A gate of one channel becomes a map of N x H x W that every
+// channel is multiplied by; its backward first writes the sums over channels, another such map, and then gathers them. A
+// gate of C channels stays in the first-level cache and gathers within the one pass.
 #include <memory>
 #include <string>
 
-#include "gates_cpu.h"
+#include "gated_runs_cpu.h"
 
 namespace fastiqa {
 namespace {
 
 constexpr int64_t kLanes = 64;     // channels of a gate row in channels-last maps: 64 x 112 float32 are 28 KiB
-constexpr int64_t kGates = 4096;   // gates made at once for all channels: 16 KiB of float32
+constexpr int64_t kSums = 4096;     // sums over channels made at once: 16 KiB of float32
 constexpr int64_t kGroup = 16;     // channels summed before they join the rest of the sum
-constexpr int64_t kChannels = 32;  // channels that share them in one task, so that a batch of one fills the threads
-
-/// `outer` runs of `inner` elements; strides: [0] along a run, [1] between runs. The sums are indexed as the gates.
-template <class T>
-struct Runs {
-  const T *in, *features;
-  T* out;
-  const accumulator_t<T>* gate;
-  accumulator_t<T>* sum;
-  int64_t inner, outer;
-  int64_t in_stride[2], features_stride[2], out_stride[2], gate_stride[2];
-};
 
 // ---- kernels ----
 
-template <bool kSum, class T>
-FASTIQA_HD void multiply(const Runs<T>& runs) {
-  using A = accumulator_t<T>;
-  const bool unit = runs.in_stride[0] == 1 && runs.out_stride[0] == 1 && (!kSum || runs.features_stride[0] == 1);
-  for (int64_t o = 0; o < runs.outer; ++o) {
-    const T* in = runs.in + o * runs.in_stride[1];
-    const T* features = kSum ? runs.features + o * runs.features_stride[1] : nullptr;
-    T* out = runs.out + o * runs.out_stride[1];
-    const A* gate = runs.gate + o * runs.gate_stride[1];
-    A* sum = kSum ? runs.sum + o * runs.gate_stride[1] : nullptr;
-    if (unit && runs.gate_stride[0] == 1) {
-#pragma GCC ivdep
-      for (int64_t i = 0; i < runs.inner; ++i) {
-        const A x = widen(in[i]);
-        out[i] = narrow<T>(x * gate[i]);
-        if constexpr (kSum) sum[i] += x * widen(features[i]);
-      }
-    } else if (unit && runs.gate_stride[0] == 0) {
-      const A factor = *gate;
-      A total = 0;
-#pragma omp simd reduction(+ : total)
-      for (int64_t i = 0; i < runs.inner; ++i) {
-        const A x = widen(in[i]);
-        out[i] = narrow<T>(x * factor);
-        if constexpr (kSum) total += x * widen(features[i]);
-      }
-      if constexpr (kSum) *sum += total;
-    } else {
-      for (int64_t i = 0; i < runs.inner; ++i) {
-        const A x = widen(in[i * runs.in_stride[0]]);
-        out[i * runs.out_stride[0]] = narrow<T>(x * gate[i * runs.gate_stride[0]]);
-        if constexpr (kSum) sum[i * runs.gate_stride[0]] += x * widen(features[i * runs.features_stride[0]]);
-      }
-    }
-  }
-}
-
-/// Whether the rows of a map follow one another without a gap.
-FASTIQA_HD bool dense_rows(const View& view) { return view.strides[2] == view.strides[3] * view.sizes[3]; }
-
-/// One gate for all channels: the block's gates, then its channels times them; with kSum also the sums over channels.
-template <bool kSum, class T>
-FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, int64_t begin, int64_t end,
-                                accumulator_t<T>* memory, accumulator_t<T>* sums) {
-  using A = accumulator_t<T>;
-  const int64_t width = call.columns.out;
-  const View &in = call.in, &features = call.features, &out = call.out;
-  A* gates = memory + Gates<T>::memory(call, 1);
+/// The map of gates that all channels share.
+template <class T>
+FASTIQA_CLONES void gate_map(const GateCall<T>& call, const Blocks& blocks, int64_t begin, int64_t end,
+                             accumulator_t<T>* memory, accumulator_t<T>* map) {
   for (int64_t task = begin; task < end; ++task) {
     const Block block(blocks, task);
     Gates<T> gate(call, block.n, 0, 1, memory);
-    for (int64_t y = block.begin; y < block.end; ++y) gate.row(y, gates + (y - block.begin) * width);
+    for (int64_t y = block.begin; y < block.end; ++y)
+      gate.row(y, map + (block.n * call.rows.out + y) * call.columns.out);
+  }
+}
+
+/// A block of channels and rows times the gates that all channels share; with kSum also the sums over channels.
+template <bool kSum, class T>
+FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, int64_t begin, int64_t end,
+                                const accumulator_t<T>* map, accumulator_t<T>* part, accumulator_t<T>* sums) {
+  using A = accumulator_t<T>;
+  const int64_t width = call.columns.out;
+  const View &in = call.in, &features = call.features, &out = call.out;
+  for (int64_t task = begin; task < end; ++task) {
+    const Block block(blocks, task);
+    const A* gates = map + (block.n * call.rows.out + block.begin) * width;
     A* sum = kSum ? sums + (block.n * call.rows.out + block.begin) * width : nullptr;
     if (kSum) std::fill_n(sum, (block.end - block.begin) * width, A(0));
     const bool whole = !call.pixels && dense_rows(in) && dense_rows(out) && (!kSum || dense_rows(features));
@@ -91,7 +49,6 @@ FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, i
     const int outer = call.pixels ? 3 : 1, inner = call.pixels ? 1 : 3;
     // Sums in groups of channels first: added one by one, 64 channels lose twice what PyTorch's own sum loses.
     const int64_t group = kSum && !call.pixels ? kGroup : block.lanes;
-    A* part = gates + blocks.height * width;
     for (int64_t y = block.begin; y < block.end; y += height) {
       const int64_t skipped = (y - block.begin) * width, length = height * width;
       for (int64_t c = 0; c < block.lanes; c += group) {
@@ -214,11 +171,16 @@ template <bool kSum, class T>
 void shared_gates(const GateCall<T>& call, accumulator_t<T>* sums) {
   using A = accumulator_t<T>;
   const auto [n, c, h, w] = call.in.sizes;
-  // Few channels of many rows: with sums all channels are one task's, so its rows must be fewer.
-  const int64_t rows = call.pixels ? height(std::min(kGates, kGrain / c), w, 1, h) : height(kSum ? kGates / 4 : kGates, w, 1, h);
-  const Blocks blocks{n, c, call.pixels || kSum ? c : kChannels, h, rows};
-  each<A>(blocks, n * c * h * w, Gates<T>::memory(call, 1) + 2 * rows * w,
-          [&](int64_t begin, int64_t end, A* memory) { shared_gate<kSum>(call, blocks, begin, end, memory, sums); });
+  const auto map = std::make_unique_for_overwrite<A[]>(n * h * w);
+  const Blocks whole{n, 1, 1, h, height(kGrain, w, 1, h)};
+  each<A>(whole, n * h * w, Gates<T>::memory(call, 1),
+          [&](int64_t begin, int64_t end, A* memory) { gate_map(call, whole, begin, end, memory, map.get()); });
+  // With sums all channels are one task's, so that its rows must be fewer.
+  const int64_t rows = height(call.pixels ? kGrain / c : kSum ? kSums : kGrain, w, 1, h);
+  const int64_t channels = call.pixels || kSum ? c : std::clamp(kGrain / (rows * w), int64_t{1}, c);
+  const Blocks blocks{n, c, channels, h, rows};
+  each<A>(blocks, n * c * h * w, rows * w,
+          [&](int64_t begin, int64_t end, A* part) { shared_gate<kSum>(call, blocks, begin, end, map.get(), part, sums); });
 }
 
 template <bool kShared, class T>
