@@ -21,11 +21,12 @@ from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import locate, widened
 from torch import Tensor
 
+# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {
-    "shared_planes_kernel": "logits lie half a pack or less beneath a pack of elements: loads of single logits",
-    "shared_pixels_kernel": "one logit and one sum a pixel: single loads and stores beside the packs of channels",
-    "own_kernel": "NCHW: logits lie half a pack or less beneath a pack of elements: loads of single logits",
-    "gather_kernel": "every logit has a window of its own, that starts anywhere: loads of single elements",
+    "shared_planes_kernel": (1, 1, "logits, which lie half a pack or less beneath a pack of elements"),
+    "shared_pixels_kernel": (1, 1, "logits and sums, one a pixel, beside packs of channels"),
+    "own_kernel": (1, 1, "in NCHW logits, which lie half a pack or less beneath a pack of elements"),
+    "gather_kernel": (0, 0, "elements in a logit's own window, which starts anywhere"),
 }
 
 # ---- kernels ----

@@ -12,7 +12,9 @@
 namespace fastiqa {
 
 constexpr int kWarp = 32;
-constexpr int kBlocksAnSM = 4;      // of the kernels with sums: 64 registers a thread, where nvcc would take 80
+/// Blocks an SM of the kernels with sums: 64 registers a thread, where nvcc would take 80; seven maps would spill.
+template <int kMaps>
+constexpr int kBlocksAnSM = kMaps < 7 ? 4 : 3;
 constexpr int kPixelsAThread = 32;  // terms of a thread's sum by pixels; the second kernel reads a float for so many
 
 /// The maps' packs at one place, with f applied to them. Returns nothing, or adds f's terms to sums[kPack].
@@ -99,7 +101,7 @@ __device__ void finish_channel(const ChannelMaps<T, kMaps>& maps, int64_t n, int
 
 /// A group of kGroup threads, a warp or the block, takes a plane.
 template <int kInputs, int kPack, int kGroup, class T, int kMaps, class F>
-__global__ void __launch_bounds__(kThreads, kBlocksAnSM) plane_sum_kernel(const ChannelMaps<T, kMaps> maps, const F f) {
+__global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps>) plane_sum_kernel(const ChannelMaps<T, kMaps> maps, const F f) {
   using A = accumulator_t<T>;
   const auto& walk = maps.walk;
   const int64_t plane = static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + threadIdx.x / kGroup;
@@ -134,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM) plane_sum_kernel(const 
 /// `across` neighbouring threads take neighbouring packs of channels, the block's other threads other pixels.
 /// partial: (n, blocks, c).
 template <int kInputs, int kPack, class T, int kMaps, class F>
-__global__ void __launch_bounds__(kThreads, kBlocksAnSM)
+__global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps>)
     pixel_sum_kernel(const ChannelMaps<T, kMaps> maps, const int across, const unsigned slices, const unsigned blocks,
                      const int64_t block, accumulator_t<T>* partial, const F f) {
   using A = accumulator_t<T>;
