@@ -209,7 +209,7 @@ def gather(call: Call, grad: Tensor, features: Tensor, sums: Tensor | None, out:
     pack = pack_of(inner, out, call.logits, *((grad, features) if pixels else ()))
     map_pack = pack if pixels else 1
     packs, rows = out.shape[inner] // pack, out.numel() // out.shape[inner]
-    blocks = tile(rows, packs, pack)
+    blocks = tile(rows, packs, pack, TILE // 2)  # of 1024 elements, 8 a thread, it took 154 registers
     doubles = all(high == 2 * low for low, high in zip(call.low, call.high, strict=True))
     windows = (
         (5, 5)

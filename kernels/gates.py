@@ -28,11 +28,11 @@ def taps(at, size, wanted, scale, NEAREST: tl.constexpr, DOUBLE: tl.constexpr):
     """PyTorch's source indices and weights along one axis, as in csrc/common/interpolate.h."""
     position, step = scaled(at, size, wanted, scale, DOUBLE)
     if NEAREST:
-        i = tl.minimum((position * step).to(tl.float32).to(tl.int64), size - 1)
+        i = tl.minimum((position * step).to(tl.float32).to(tl.int32), size - 1)
         after, w1 = i, position * 0
     else:
         source = tl.maximum((position + 0.5) * step - 0.5, 0.0)
-        i = tl.minimum(source.to(tl.int64), size - 1)
+        i = tl.minimum(source.to(tl.int32), size - 1)
         w1 = tl.minimum(source - i.to(source.dtype), 1.0)
         after = tl.where((i + 1 < size) & (size != wanted), i + 1, i)
     return i, after, 1 - w1, w1
@@ -41,6 +41,7 @@ def taps(at, size, wanted, scale, NEAREST: tl.constexpr, DOUBLE: tl.constexpr):
 @triton.jit
 def at(pointer, strides, n, c, y, x, PIXELS: tl.constexpr, PACK: tl.constexpr):
     """Pointers into a map whose strides are in packs, except that of the innermost dimension."""
+    y, x = y.to(tl.int64), x.to(tl.int64)
     if PIXELS:
         outer, inner = n * strides[0] + y * strides[2] + x * strides[3], c * strides[1]
     else:

@@ -94,7 +94,10 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
         if kernel["dtype"] != "torch.float64":
             assert kernel["float64"] == 0, kernel
         for usage in resources(Path(kernel["cubin"])).values():
-            assert usage["STACK"] == usage["LOCAL"] == 0, kernel
+            # 16 bytes: a few values that outlive the call of a 64-bit division, once a thread.
+            allowed = 16 if usage["STACK"] and "CALL" in dump("--dump-sass", kernel["cubin"]) else 0
+            assert usage["STACK"] <= allowed, kernel
+            assert usage["LOCAL"] == 0, kernel
             assert usage["REG"] <= (255 if kernel["dtype"] == "torch.float64" else 128), kernel
 
 
