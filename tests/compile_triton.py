@@ -17,11 +17,15 @@ os.environ.pop("TRITON_INTERPRET", None)
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-ARCHS = (80, 90, 100)
+# Every dtype for one architecture, the two that networks use for the others; every sample for these two and that one,
+# elsewhere one by turns.
+NETWORKS = (torch.float32, torch.bfloat16)
+DTYPES = {80: NETWORKS, 90: cases.DTYPES, 100: NETWORKS}
 # 40 channels: a channels-last row of them is a multiple of 16 bytes but not of 16 elements.
 CASES = (((2, 64, 56, 56), "nchw"), ((2, 64, 56, 56), "nhwc"), ((2, 40, 7, 8), "nhwc"))
 
@@ -54,16 +58,17 @@ def compile_only(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwarg
 
 def main(folder: Path) -> None:
     JITFunction.run = compile_only
-    for arch in ARCHS:
+    for arch in DTYPES:
         triton.runtime.driver.set_active(Target(arch))
         for op in cases.operators().values():
             if not any(backend.name == "triton" for backend in op.backends):
                 continue
             kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.name)
             narrow = getattr(sys.modules[kernel.__module__], "NARROW", {})
-            for dtype in cases.DTYPES:
-                for shape, layout in CASES:
-                    for args in cases.arguments(op, cases.Case(shape, dtype, (layout,))):
+            for dtype in DTYPES[arch]:
+                for k, (shape, layout) in enumerate(CASES):
+                    turn = None if arch == 90 and dtype in NETWORKS else k + arch // 10
+                    for args in cases.arguments(op, cases.Case(shape, dtype, (layout,), turn=turn)):
                         kernel(*args, *(output.empty() for output in op.layout(*args)))
                         while compiled:
                             name, made = compiled.pop()

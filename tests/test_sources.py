@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -47,9 +48,18 @@ def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) 
 
 
 def test_every_triton_launch_has_a_device_guard() -> None:
+    """A launch is the call of a subscript: kernel[grid](...)."""
+
+    def launches(node: ast.AST) -> list[int]:
+        return [n.lineno for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Subscript)]
+
+    found = 0
     for name, text in sources("kernels/*.py", "csrc/common/template_op/kernels/*.py").items():
-        launches, guards = len(re.findall(r"\w\[grid\]\(", text)), len(re.findall(r"with on_device_of\(", text))
-        assert launches == guards, name
+        tree = ast.parse(text)
+        guards = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "on_device_of" in ast.dump(n.items[0])]
+        assert sorted(launches(tree)) == sorted(line for guard in guards for line in launches(guard)), name
+        found += len(guards)
+    assert found > 0
 
 
 def test_no_atomics_and_no_shortcuts(native: dict[str, str]) -> None:
