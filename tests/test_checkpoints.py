@@ -23,7 +23,7 @@ import fastiqa
 from fastiqa import models, reference
 from fastiqa.models import create_model, list_models, load_backbone, load_model, save_model
 from fastiqa.models.backbones import se_res2net50
-from fastiqa.reference import SERes2Net, SqueezeExcite
+from fastiqa.reference import SERes2Net, SqueezeExcitation
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 4, "hidden": 8}
 GATE_KEYS = 16 * 4  # blocks × (two weights and two biases)
@@ -80,7 +80,7 @@ def test_published_layout(res2net50: Any, suffix: str, tmp_path: Path) -> None:
 
     # Every gate is exactly sigmoid(4), so the network is exactly timm's with bn3 scaled by that.
     gate = torch.sigmoid(torch.tensor(4.0, dtype=torch.float64))
-    gates = [module for module in backbone.modules() if isinstance(module, SqueezeExcite)]
+    gates = [module for module in backbone.modules() if isinstance(module, SqueezeExcitation)]
     assert len(gates) == 16
     for module in gates:
         x = torch.randn(1, module.fc2.out_channels, 3, 5)

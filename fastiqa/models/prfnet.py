@@ -21,4 +21,6 @@ class PRFNet(reference.PRFNet):
         torch.Size([2])
     """
 
+    backbone_block: ClassVar[type[reference.SERes2Net]] = nn.SERes2Net
     cross_block: ClassVar[type[reference.CrossSubtraction]] = nn.CrossSubtraction
+    fusion_block: ClassVar[type[reference.ProgressiveFusion]] = nn.ProgressiveFusion

@@ -1,5 +1,19 @@
 """Drop-in modules: the parameters and results of `fastiqa.reference`, computed by the fused operators."""
 
+from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.nn.cross_subtraction import CrossSubtraction
+from fastiqa.nn.high_pass import HighPass
+from fastiqa.nn.octave_conv import OctaveConv2d
+from fastiqa.nn.progressive_fusion import ProgressiveFusion
+from fastiqa.nn.se_res2net import SERes2Net
+from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
-__all__ = ["CrossSubtraction"]
+__all__ = [
+    "AttentionalFeatureFusion",
+    "CrossSubtraction",
+    "HighPass",
+    "OctaveConv2d",
+    "ProgressiveFusion",
+    "SERes2Net",
+    "SqueezeExcitation",
+]

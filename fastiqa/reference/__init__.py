@@ -1,8 +1,23 @@
 """The networks in plain PyTorch: oracles of the tests and baselines of the benchmarks."""
 
+from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.reference.cross_subtraction import CrossSubtraction
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
+from fastiqa.reference.high_pass import HighPass
+from fastiqa.reference.octave_conv import OctaveConv2d
 from fastiqa.reference.prfnet import PRFNet
-from fastiqa.reference.se_res2net import SERes2Net, SqueezeExcite
+from fastiqa.reference.se_res2net import SERes2Net
+from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
-__all__ = ["FPN", "BiFPN", "CrossSubtraction", "PRFNet", "ProgressiveFusion", "SERes2Net", "SqueezeExcite"]
+__all__ = [
+    "FPN",
+    "AttentionalFeatureFusion",
+    "BiFPN",
+    "CrossSubtraction",
+    "HighPass",
+    "OctaveConv2d",
+    "PRFNet",
+    "ProgressiveFusion",
+    "SERes2Net",
+    "SqueezeExcitation",
+]

@@ -20,10 +20,11 @@ def integer(name: str, value: int, minimum: int = 1, odd: bool = False) -> int:
     return value
 
 
-def integers(name: str, values: Sequence[int], length: int) -> tuple[int, ...]:
-    """Return `values` as a tuple if it holds `length` positive integers, else raise ValueError."""
-    if isinstance(values, (str, int)) or not isinstance(values, Sequence) or len(values) != length:
-        raise ValueError(f"{name}: got {values!r}, want {length} positive integers")
+def integers(name: str, values: Sequence[int], length: int | None = None) -> tuple[int, ...]:
+    """Return `values` as a tuple if it holds `length` positive integers (None: one or more), else raise ValueError."""
+    sequence = isinstance(values, Sequence) and not isinstance(values, str)
+    if not sequence or len(values) == 0 or (length is not None and len(values) != length):
+        raise ValueError(f"{name}: got {values!r}, want {length or 'one or more'} positive integers")
     return tuple(integer(f"{name}[{i}]", value) for i, value in enumerate(values))
 
 
@@ -62,6 +63,19 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
             _check_range(name, image)
 
 
+def check_map(name: str, features: Tensor, *shape: int | None) -> None:
+    """Check one feature map: floating point, (N, C, H, W) of that shape, in which None stands for any size.
+
+    Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape.
+    """
+    _check_tensor(name, features)
+    if features.dim() != 4 or any(
+        want is not None and got != want for got, want in zip(features.shape, shape, strict=True)
+    ):
+        wanted = ", ".join(letter if size is None else str(size) for letter, size in zip("NCHW", shape, strict=True))
+        raise ValueError(f"{name}: shape {tuple(features.shape)}, want ({wanted})")
+
+
 def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Sequence[Tensor]) -> None:
     """Check feature pyramids: one map (N, channels[i], H_i, W_i) per stage, equal among the pyramids stage by stage.
 
@@ -74,9 +88,7 @@ def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Seque
         if len(maps) != len(channels):
             raise ValueError(f"{name}: {len(maps)} maps, want {len(channels)}")
         for i, (features, width) in enumerate(zip(maps, channels, strict=True)):
-            _check_tensor(f"{name}[{i}]", features)
-            if features.dim() != 4 or features.shape[1] != width:
-                raise ValueError(f"{name}[{i}]: shape {tuple(features.shape)}, want (N, {width}, H, W)")
+            check_map(f"{name}[{i}]", features, None, width, None, None)
             _check_like(f"{name}[{i}]", features, f"{first_name}[{i}]", first[i])
             _check_model(f"{name}[{i}]", features, parameter)
 

@@ -25,7 +25,7 @@ class ProgressiveFusion(nn.Module):
     """PRFNet's fusion: G⁴ = D⁴, G^{i−1} = up(σ(mean_c(conv(G^i)))) · D^{i−1}; the result is G¹.
 
     Args:
-        channels: widths of the maps, finest first.
+        channels: widths of the maps, finest first; any number of stages.
         gate_kernel: odd size of the gates' convolutions (C → C).
         upsample: "bilinear" (align_corners=False) or "nearest", to the size of the finer map.
 
@@ -37,6 +37,7 @@ class ProgressiveFusion(nn.Module):
 
     def __init__(self, channels: Sequence[int], gate_kernel: int = 1, upsample: str = "bilinear") -> None:
         super().__init__()
+        self.channels = arguments.integers("channels", channels)
         arguments.integer("gate_kernel", gate_kernel, odd=True)
         arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
         self.upsample = upsample
@@ -46,11 +47,20 @@ class ProgressiveFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (N, channels[i], H_i, W_i), finest first → (N, channels[0], H_0, W_0)."""
+        self._check(maps)
         fused = maps[-1]
         for i in reversed(range(len(maps) - 1)):
             gate = torch.sigmoid(self.gates[i](fused).mean(1, keepdim=True))
             fused = _resize(gate, maps[i], self.upsample) * maps[i]
         return fused
+
+    def _check(self, maps: Sequence[Tensor]) -> None:
+        if isinstance(maps, Tensor) or not isinstance(maps, Sequence):
+            raise TypeError(f"maps: got {type(maps).__name__}, want a list of {len(self.channels)} feature maps")
+        if len(maps) != len(self.channels):
+            raise ValueError(f"maps: {len(maps)} maps, want {len(self.channels)}")
+        for i, (features, width) in enumerate(zip(maps, self.channels, strict=True)):
+            arguments.check_map(f"maps[{i}]", features, maps[0].shape[0] if i else None, width, None, None)
 
 
 class FPN(nn.Module):

@@ -14,37 +14,30 @@ Sources: Gao et al., arXiv 1904.01169 (Res2Net); Hu et al., arXiv 1709.01507 (sq
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
+from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 EXPANSION = 4
-
-
-class SqueezeExcite(nn.Module):
-    """Channel gate from the mean of a map: (N, C, H, W) → (N, C, H, W).
-
-    The hidden width is `channels / reduction` rounded to a multiple of 8, at least 8: exactly C/16 for Res2Net-50.
-    """
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        hidden = max(8, int(channels / reduction + 4) // 8 * 8)
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        squeezed = torch.relu(self.fc1(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.fc2(squeezed))
 
 
 class SERes2Block(nn.Module):
     """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, base_width: int, scale: int, se_reduction: int, first: bool
+        self,
+        inputs: int,
+        planes: int,
+        stride: int,
+        base_width: int,
+        scale: int,
+        se_reduction: int,
+        first: bool,
+        se_block: type[SqueezeExcitation] = SqueezeExcitation,
     ) -> None:
         super().__init__()
         width = planes * base_width // 64
@@ -56,7 +49,7 @@ class SERes2Block(nn.Module):
         self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scale - 1))
         self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.se = SqueezeExcite(outputs, se_reduction)
+        self.se = se_block(outputs, se_reduction)
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
         self.downsample = (
@@ -72,7 +65,7 @@ class SERes2Block(nn.Module):
             outputs.append(self.relu(bn(conv(piece))))
         outputs.append(last if self.pool is None else self.pool(last))
         shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.relu(self.se(self.bn3(self.conv3(torch.cat(outputs, 1)))) + shortcut)
+        result: Tensor = self.se(self.bn3(self.conv3(torch.cat(outputs, 1))), shortcut)
         return result
 
 
@@ -93,6 +86,8 @@ class SERes2Net(nn.Module):
 
     Raises: ValueError naming the argument.
     """
+
+    se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -135,6 +130,7 @@ class SERes2Net(nn.Module):
                     scale=scale,
                     se_reduction=se_reduction,
                     first=j == 0,
+                    se_block=self.se_block,
                 )
                 for j in range(depth)
             ]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiqa.reference import SERes2Net, SqueezeExcite
+from fastiqa.nn import SERes2Net
+from fastiqa.reference import SqueezeExcitation
 
 # sigmoid(4) = 0.982: the gates of a network that was trained without them start as almost nothing.
 IDENTITY_BIAS = 4.0
@@ -51,7 +52,7 @@ def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def set_gates_near_identity(backbone: nn.Module) -> None:
     """Make every gate the constant sigmoid(4) = 0.982: last weight 0, last bias 4."""
     for module in backbone.modules():
-        if isinstance(module, SqueezeExcite):
+        if isinstance(module, SqueezeExcitation):
             nn.init.zeros_(module.fc2.weight)
             if module.fc2.bias is not None:
                 nn.init.constant_(module.fc2.bias, IDENTITY_BIAS)

@@ -1,0 +1,32 @@
+"""Attentional feature fusion on the fused blend."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastiqa import reference
+from fastiqa.ops.attentional_blend import attentional_blend
+
+
+class AttentionalFeatureFusion(reference.AttentionalFeatureFusion):
+    """Equivalent to `fastiqa.reference.AttentionalFeatureFusion`: same constructor, parameters, keys and results.
+
+    From the two branches on everything is one pass, with one more backward; the weights are never stored.
+
+    Example:
+        >>> import torch
+        >>> fusion = AttentionalFeatureFusion(channels=16).eval()
+        >>> x, y = torch.randn(2, 1, 16, 14, 14)
+        >>> out = fusion(x, y)
+        >>> bool((out >= torch.minimum(x, y) - 1e-6).all() and (out <= torch.maximum(x, y) + 1e-6).all())
+        True
+
+    Source: arXiv 2009.14082, equations 1 to 4.
+    """
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, C, H, W) twice → (N, C, H, W)."""
+        self._check(x, y)
+        total = x + y
+        blend: Tensor = attentional_blend(x, y, self.local_att(total), self.global_att(total))
+        return 2 * blend if self.doubled else blend

@@ -1,0 +1,25 @@
+"""SE-Res2Net with fused bottleneck tails."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from fastiqa import reference
+from fastiqa.nn.squeeze_excitation import SqueezeExcitation
+
+
+class SERes2Net(reference.SERes2Net):
+    """Equivalent to `fastiqa.reference.SERes2Net`: same constructor, parameters, keys and results.
+
+    Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass.
+
+    Example:
+        >>> import torch
+        >>> network = SERes2Net(layers=(1, 1, 1, 1), width=8).eval()
+        >>> [tuple(features.shape) for features in network(torch.rand(1, 3, 64, 64))]
+        [(1, 32, 32, 32), (1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4)]
+
+    Sources: arXiv 1904.01169 (Res2Net), 1709.01507 (squeeze and excitation).
+    """
+
+    se_block: ClassVar[type[reference.SqueezeExcitation]] = SqueezeExcitation

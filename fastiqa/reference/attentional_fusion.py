@@ -1,0 +1,62 @@
+"""Attentional feature fusion: two maps mixed by an attention that looks at each pixel and at the whole map.
+
+    L(z) = BN(conv(relu(BN(conv(z)))))             1×1 convolutions, C → C/r → C
+    G(z) = the same, with weights of its own, on mean_hw(z)
+    m = σ(L(x + y) + G(x + y)),   out = m x + (1 − m) y
+
+L + G is the multi-scale channel attention module, MS-CAM. Source: Dai et al., arXiv 2009.14082, equations 1 to 4;
+parameter names of the authors' code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+
+
+class AttentionalFeatureFusion(nn.Module):
+    """Weighted mean of two feature maps, the weights decided by MS-CAM.
+
+    Args:
+        channels: C, channels of both maps.
+        reduction: r, of the branches' hidden width, ⌊C / r⌋.
+        doubled: put out twice the mean, as the authors' code does and their paper does not; for weights trained so.
+
+    Raises: ValueError or TypeError naming the argument. In training mode a batch of one is refused: batch
+        normalisation has no statistics for the one pixel of the global branch.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4, doubled: bool = False) -> None:
+        super().__init__()
+        self.channels = arguments.integer("channels", channels)
+        if arguments.integer("reduction", reduction) > channels:
+            raise ValueError(f"reduction: got {reduction}, want at most the {channels} channels")
+        self.doubled = arguments.flag("doubled", doubled)
+        self.local_att = nn.Sequential(*_branch(channels, channels // reduction))
+        self.global_att = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_branch(channels, channels // reduction))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, C, H, W) twice → (N, C, H, W)."""
+        self._check(x, y)
+        total = x + y
+        m = torch.sigmoid(self.local_att(total) + self.global_att(total))
+        blend = m * x + (1 - m) * y
+        return 2 * blend if self.doubled else blend
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        arguments.check_map("x", x, None, self.channels, None, None)
+        arguments.check_map("y", y, *x.shape)
+        if self.global_att[-1].training and x.shape[0] == 1:
+            raise ValueError(f"x: shape {tuple(x.shape)}, want a batch of at least 2 in training mode")
+
+
+def _branch(channels: int, hidden: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(channels, hidden, 1),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, channels, 1),
+        nn.BatchNorm2d(channels),
+    )
