@@ -163,15 +163,26 @@ def test_compile(case: Case, backend: str) -> None:
 
 @every_case
 def test_autocast(case: Case) -> None:
+    """Dtypes of the twin; errors in norm, result by result, at most twice the twin's, by the median of nine draws.
+
+    The median, since a sum that rounding carries over the ReLU's kink changes one element of a gradient altogether.
+    """
     plain, fused = pair(case, torch.float32)
-    inputs = inputs_of(case, torch.float32)
-    truth = step(case, plain, inputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        want, got = step(case, plain, inputs), step(case, fused, inputs)
-    for name, exact in truth.items():
-        assert got[name].dtype == want[name].dtype, name
-        allowed = 2 * (want[name] - exact).abs().max() + 2**-7 * exact.abs().max()
-        assert (got[name] - exact).abs().max() <= allowed, name
+    norms: dict[str, list[Tensor]] = {}
+    for _ in range(9):
+        inputs = inputs_of(case, torch.float32)
+        truth = step(case, plain, inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            want, got = step(case, plain, inputs), step(case, fused, inputs)
+        for name, exact in truth.items():
+            if not exact.is_floating_point():
+                continue  # batches counted
+            assert got[name].dtype == want[name].dtype, name
+            parts = (got[name] - exact, want[name] - exact, 4 * torch.finfo(got[name].dtype).eps * exact)
+            norms.setdefault(name, []).append(torch.stack([x.float().norm() for x in parts]))
+    for name, draws in norms.items():
+        error, eager, rounding = torch.stack(draws).median(0).values.tolist()
+        assert error <= 2 * eager + rounding, f"{name}: {error / (eager + 1e-30):.3g} times the twin's"
 
 
 @every_case
