@@ -80,7 +80,8 @@ def _triton_kernel(name: str) -> Callable[..., None]:
         importlib.import_module("triton")
     except ImportError as error:
         raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
-    module = importlib.import_module(f"fastiqa.kernels.{name.removesuffix('_backward')}")
+    file = name.removesuffix("_backward").removesuffix("_weight")  # a gradient of its own for the weight
+    module = importlib.import_module(f"fastiqa.kernels.{file}")
     return getattr(module, name)  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,88 @@
+// The trilinear form of difference_response and its three derivatives, for the device this file is compiled for.
+//
+//   sum over samples n, outputs o, taps t, sides s (a, b), channels c, pixels q of
+//   map[n][o][q - shift(t)] * weight[n][o][s][c][t] * d_s[n][c][q],       d_s = ref - s,  shift(t) = t - size / 2
+//
+//   difference_sums       by map:      reads ref, a, b, weight, bias
+//   difference_products   by weight:   reads ref, a, b, map
+//   difference_spread     by ref, a, b: reads map, weight
+//
+// An output and a tap together are a row: outputs * taps rows, tap innermost.
+#pragma once
+
+#include <optional>
+
+#include "tensor.h"
+
+namespace fastiqa {
+
+/// A weight (outputs, 2C, size, size), or one for each sample.
+struct WeightView {
+  void* data;
+  int64_t outputs, channels, size;  // channels: C
+  int64_t sample, output, side, channel, row, column;  // strides; sample 0 where all share one
+
+  int64_t taps() const { return size * size; }
+  int64_t rows() const { return outputs * taps(); }
+  int64_t samples(int64_t n) const { return sample == 0 ? 1 : n; }
+
+  FASTIQA_HD int64_t at(int64_t n, int64_t r, int64_t s, int64_t c) const {
+    const int64_t t = r % (size * size);
+    return n * sample + r / (size * size) * output + s * side + c * channel +
+           t / size * row + t % size * column;
+  }
+};
+
+inline WeightView weight_view(const Tensor& weight) {
+  const int64_t rank = weight.dim();
+  FASTIQA_CHECK(rank == 4 || rank == 5, "fastiqa: a weight of four or five dimensions");
+  const auto size = [&](int64_t d) { return weight.sizes()[d + rank - 4]; };
+  const auto stride = [&](int64_t d) { return weight.strides()[d + rank - 4]; };
+  const int64_t channels = size(1) / 2, sample = rank == 5 ? weight.strides()[0] : 0;
+  return {weight.data_ptr(), size(0),   channels,  size(3),  sample, stride(0), channels * stride(1),
+          stride(1),         stride(2), stride(3)};
+}
+
+/// Three maps of one size: ref, a, b, or their gradients.
+template <class T>
+struct Triple {
+  T* data[3];
+  int64_t n, c, h, w;
+  int64_t stride[3][4];
+  bool flat;      // the pixels of a channel are neighbours, in all three
+  bool channels;  // the channels of a pixel are
+
+  int64_t pixels() const { return h * w; }
+  FASTIQA_HD T* at(int map, int64_t sample, int64_t channel, int64_t pixel) const {
+    const auto& s = stride[map];
+    return data[map] + sample * s[0] + channel * s[1] + pixel / w * s[2] + pixel % w * s[3];
+  }
+};
+
+template <class T>
+Triple<T> triple(const Tensor& first, const Tensor& second, const Tensor& third) {
+  const std::array views{view(first), view(second), view(third)};
+  const auto& size = views[0].sizes;
+  Triple<T> maps{{}, size[0], size[1], size[2], size[3], {}, true, true};
+  for (int k = 0; k < 3; ++k) {
+    FASTIQA_CHECK(views[k].sizes == size, "fastiqa: maps differ in size");
+    const auto& stride = views[k].strides;
+    maps.data[k] = static_cast<T*>(views[k].data);
+    std::copy(stride.begin(), stride.end(), maps.stride[k]);
+    maps.flat &= (size[3] == 1 || stride[3] == 1) && (size[2] == 1 || stride[2] == size[3]);
+    maps.channels &= size[1] == 1 || stride[1] == 1;
+  }
+  // Where both hold, one dimension is short or single: vectors run along the other.
+  if (maps.flat && maps.channels) (size[1] > size[2] * size[3] ? maps.flat : maps.channels) = false;
+  return maps;
+}
+
+inline int64_t up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+}  // namespace fastiqa
+
+#if defined(__CUDACC__) || defined(FASTIQA_EMULATE)
+#include "difference_cuda.h"
+#else
+#include "difference_cpu.h"
+#endif

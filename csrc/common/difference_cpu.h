@@ -1,0 +1,170 @@
+// difference.h on the CPU: products of small matrices whose differences are made once and stay in the first-level cache.
+//
+// A task has some pixels of a sample and all or some of its channels, so that a batch of one fills every thread, whether
+// maps are large or channels many; what tasks leave behind is added in a fixed order.
+#pragma once
+
+#include "difference_rows.h"
+
+namespace fastiqa {
+
+/// y[n][o][p] = bias[o] + sum over taps, sides, channels of weight * d(p + shift).
+template <class T>
+void difference_sums(const Triple<const T>& maps, const WeightView& weight, const T* bias, int64_t bias_stride,
+                     const View& y) {
+  using A = accumulator_t<T>;
+  const int64_t rows = weight.rows(), taps = weight.taps();
+  const Cut cut(maps, rows);
+  const auto packed = pack_weight<T>(weight, cut, maps.n);
+  const int64_t pitch = cut.pitch(), indices = cut.indices(maps.c);
+  Scratch<A> sums(cut.splits * maps.n * rows * pitch);
+  const auto sums_at = [&](int64_t split, int64_t n, int64_t row) {
+    return sums.get() + ((split * maps.n + n) * rows + row) * pitch;
+  };
+
+  // First what each row of the weight makes of the differences at a pixel itself ...
+  for_parts(cut, maps, [&](const Part& part) {
+    const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
+    A* to = sums_at(part.split, part.n, 0) + part.p;
+    if (cut.flat) {
+      Scratch<A> d(2 * cut.step * cut.pixels);
+      for (int64_t c = part.c; c < part.c_end; c += cut.step) {
+        const int64_t channels = std::min(cut.step, part.c_end - c);
+        channel_rows(maps, part, c, channels, cut.pixels, d.get());
+        rows_times<A>({to, pitch, 1}, c > part.c, rows, cut.pixels, {w + 2 * c * rows, 1, rows},
+                      {d.get(), cut.pixels, 1}, 2 * channels);
+      }
+    } else {
+      Scratch<A> d(cut.step * 2 * cut.width);
+      const auto step = [&](int64_t c, int64_t i) {
+        const int64_t pixels = std::min(cut.step, part.count - i);
+        pixel_rows(maps, part.n, part.p + i, pixels, c, cut.width, d.get());
+        rows_by_rows<A>({to + i, pitch, 1}, c > part.c, rows, pixels, 2 * cut.width, w + 2 * c, indices, d.get(),
+                        2 * cut.width);
+      };
+      if (rows <= 16)  // pixels one after the other, as they lie in memory
+        for (int64_t i = 0; i < part.count; i += cut.step)
+          for (int64_t c = part.c; c < part.c_end; c += cut.width) step(c, i);
+      else  // a block of the weight stays in the second-level cache
+        for (int64_t c = part.c; c < part.c_end; c += cut.width)
+          for (int64_t i = 0; i < part.count; i += cut.step) step(c, i);
+    }
+  });
+
+  // ... then these, moved by their taps, together.
+  const int64_t h = maps.h, wide = maps.w, grain = std::max<int64_t>(1, kGrain / (wide * taps * cut.splits));
+  torch::stable::parallel_for(0, maps.n * weight.outputs * h, grain, [&](int64_t begin, int64_t end) {
+    Scratch<A> line(wide);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / h / weight.outputs, o = i / h % weight.outputs, row = i % h;
+      std::fill_n(line.get(), wide, bias ? A(widen(bias[o * bias_stride])) : A{0});
+      for (int64_t t = 0; t < taps; ++t) {
+        const int64_t from = row + t / weight.size - weight.size / 2, right = t % weight.size - weight.size / 2;
+        if (from < 0 || from >= h) continue;
+        const int64_t first = std::max<int64_t>(0, -right), last = std::min(wide, wide - right);
+        for (int64_t split = 0; split < cut.splits; ++split) {
+          const A* s = sums_at(split, n, o * taps + t) + from * wide + right;
+          for (int64_t x = first; x < last; ++x) line.get()[x] += s[x];
+        }
+      }
+      T* to = static_cast<T*>(y.data) + n * y.strides[0] + o * y.strides[1] + row * y.strides[2];
+      for (int64_t x = 0; x < wide; ++x) to[x * y.strides[3]] = narrow<T>(line.get()[x]);
+    }
+  });
+}
+
+/// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.
+template <class T>
+void difference_products(const Triple<const T>& maps, const View& map, const WeightView& g, bool each) {
+  using A = accumulator_t<T>;
+  const int64_t rows = g.rows();
+  const Cut cut(maps, rows);
+  const int64_t indices = cut.indices(maps.c);
+  Scratch<A> parts(maps.n * cut.chunks * rows * indices);
+
+  for_parts(cut, maps, [&](const Part& part) {
+    Scratch<A> shifted(rows * cut.pixels);
+    shifted_rows<T>(map, g.size, part, cut.pixels, shifted.get());
+    A* to = parts.get() + (part.n * cut.chunks + part.chunk) * rows * indices;
+    if (cut.flat) {
+      Scratch<A> d(2 * cut.step * cut.pixels);
+      for (int64_t c = part.c; c < part.c_end; c += cut.step) {
+        const int64_t channels = std::min(cut.step, part.c_end - c);
+        channel_rows(maps, part, c, channels, cut.pixels, d.get());
+        rows_by_rows<A>({to + 2 * c, indices, 1}, false, rows, 2 * channels, cut.pixels, shifted.get(), cut.pixels,
+                        d.get(), cut.pixels);
+      }
+    } else {
+      Scratch<A> d(cut.step * 2 * cut.width);
+      for (int64_t c = part.c; c < part.c_end; c += cut.width)
+        for (int64_t i = 0; i < part.count; i += cut.step) {
+          const int64_t pixels = std::min(cut.step, part.count - i);
+          pixel_rows(maps, part.n, part.p + i, pixels, c, cut.width, d.get());
+          rows_times<A>({to + 2 * c, indices, 1}, i > 0, rows, 2 * cut.width, {shifted.get() + i, cut.pixels, 1},
+                        {d.get(), 2 * cut.width, 1}, pixels);
+        }
+    }
+  });
+
+  const int64_t samples = each ? maps.n : 1, together = each ? cut.chunks : maps.n * cut.chunks;
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, indices * together));
+  torch::stable::parallel_for(0, samples * rows, grain, [&](int64_t begin, int64_t end) {
+    Scratch<A> line(indices);
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill_n(line.get(), indices, A{0});
+      for (int64_t k = 0; k < together; ++k) {
+        const A* from = parts.get() + ((i / rows * together + k) * rows + i % rows) * indices;
+        for (int64_t x = 0; x < indices; ++x) line.get()[x] += from[x];
+      }
+      for (int64_t side = 0; side < 2; ++side)
+        for (int64_t c = 0; c < maps.c; ++c)
+          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(line.get()[cut.index(side, c)]);
+    }
+  });
+}
+
+/// The gradients of ref, a and b: g_s[n][c][q] = sum over outputs and taps of weight * map(q - shift).
+template <class T>
+void difference_spread(const View& map, const WeightView& weight, const Triple<T>& grads) {
+  using A = accumulator_t<T>;
+  const int64_t rows = weight.rows();
+  const Cut cut(grads, rows);
+  const int64_t indices = cut.indices(grads.c);
+  const auto packed = pack_weight<T>(weight, cut, grads.n);
+
+  for_parts(cut, grads, [&](const Part& part) {
+    const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
+    Scratch<A> shifted(rows * cut.pixels);
+    shifted_rows<T>(map, weight.size, part, cut.pixels, shifted.get());
+    if (cut.flat) {
+      Scratch<A> g(2 * cut.step * cut.pixels);
+      for (int64_t c = part.c; c < part.c_end; c += cut.step) {
+        const int64_t channels = std::min(cut.step, part.c_end - c);
+        rows_times<A>({g.get(), cut.pixels, 1}, false, 2 * channels, cut.pixels, {w + 2 * c * rows, rows, 1},
+                      {shifted.get(), cut.pixels, 1}, rows);
+        for (int64_t i = 0; i < channels; ++i) {
+          const A *ga = g.get() + 2 * i * cut.pixels, *gb = ga + cut.pixels;
+          const auto at = [&](int k, int64_t j) { return grads.at(k, part.n, c + i, part.p + j); };
+          if (grads.flat)
+            gradient_rows(ga, gb, part.count, at(0, 0), at(1, 0), at(2, 0));
+          else
+            for (int64_t j = 0; j < part.count; ++j) gradient_rows(ga + j, gb + j, 1, at(0, j), at(1, j), at(2, j));
+        }
+      }
+    } else {
+      Scratch<A> g(cut.step * 2 * cut.width);
+      for (int64_t i = 0; i < part.count; i += cut.step)
+        for (int64_t c = part.c; c < part.c_end; c += cut.width) {
+          const int64_t pixels = std::min(cut.step, part.count - i), p = part.p + i;
+          rows_times<A>({g.get(), 2 * cut.width, 1}, false, pixels, 2 * cut.width, {shifted.get() + i, 1, cut.pixels},
+                        {w + 2 * c, indices, 1}, rows);
+          for (int64_t j = 0; j < pixels; ++j)
+            gradient_rows(g.get() + 2 * j * cut.width, g.get() + (2 * j + 1) * cut.width,
+                          std::min(cut.width, part.c_end - c), grads.at(0, part.n, c, p + j),
+                          grads.at(1, part.n, c, p + j), grads.at(2, part.n, c, p + j));
+        }
+    }
+  });
+}
+
+}  // namespace fastiqa
