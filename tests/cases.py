@@ -125,8 +125,12 @@ def outputs(result: Any) -> tuple[Tensor, ...]:
 
 
 def tensor(shape: tuple[int, ...], dtype: torch.dtype, layout: str, offset: int = 0) -> Tensor:
-    """Standard normal values in that layout, their storage `offset` elements into an allocation."""
-    values = LAYOUTS[layout](torch.randn(shape, dtype=torch.float64).to(dtype))
+    """Standard normal values in that layout, their storage `offset` elements into an allocation.
+
+    Layouts are those of maps; what has no four dimensions (a bias, weights a sample) is dense.
+    """
+    arrange = LAYOUTS[layout] if len(shape) == 4 else _dense
+    values = arrange(torch.randn(shape, dtype=torch.float64).to(dtype))
     return moved(values, offset)
 
 

@@ -13,8 +13,23 @@
 
 namespace fastiqa {
 
+/// GCC's vectors of 64 bytes, and of 32 and 16; on machines of shorter vectors they are several.
 template <class A>
-using Lanes = A __attribute__((vector_size(64)));
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float full __attribute__((vector_size(64)));
+  typedef float half __attribute__((vector_size(32)));
+  typedef float quarter __attribute__((vector_size(16)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double full __attribute__((vector_size(64)));
+  typedef double half __attribute__((vector_size(32)));
+  typedef double quarter __attribute__((vector_size(16)));
+};
+template <class A>
+using Lanes = typename VectorOf<A>::full;
 
 template <class A>
 constexpr int kLanes = 64 / sizeof(A);
@@ -27,14 +42,16 @@ struct Matrix {
   A* at(int64_t i, int64_t j) const { return data + i * row + j * column; }
 };
 
-/// kRows x kVectors vectors of C in registers.
+/// kRows x kVectors vectors of C in registers. Vectors are copied one by one: an array of them copied at once would lie
+/// in memory, and be written there in every step.
 template <int kRows, int kVectors, class A>
 FASTIQA_HD void tile_times(A* c, int64_t c_row, bool add, const A* a, int64_t a_row, int64_t a_column, const A* b,
                            int64_t b_row, int64_t depth) {
   Lanes<A> sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
     Lanes<A> x[kVectors];
-    std::memcpy(x, b + k * b_row, sizeof x);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) std::memcpy(&x[v], b + k * b_row + v * kLanes<A>, sizeof x[v]);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
       const A factor = a[i * a_row + k * a_column];
@@ -43,13 +60,17 @@ FASTIQA_HD void tile_times(A* c, int64_t c_row, bool add, const A* a, int64_t a_
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-    Lanes<A> before[kVectors] = {};
-    if (add) std::memcpy(before, c + i * c_row, sizeof before);
+  for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) sum[i][v] += before[v];
-    std::memcpy(c + i * c_row, sum[i], sizeof sum[i]);
-  }
+    for (int v = 0; v < kVectors; ++v) {
+      A* to = c + i * c_row + v * kLanes<A>;
+      if (add) {
+        Lanes<A> before;
+        std::memcpy(&before, to, sizeof before);
+        sum[i][v] += before;
+      }
+      std::memcpy(to, &sum[i][v], sizeof sum[i][v]);
+    }
 }
 
 template <int kVectors, class A>
@@ -87,13 +108,16 @@ FASTIQA_CLONES void rows_times(const Matrix<A>& c, bool add, int64_t rows, int64
 /// The sum of a vector's lanes, halves first.
 template <class A>
 FASTIQA_HD A across(const Lanes<A>& x) {
-  A lane[kLanes<A>];
-  std::memcpy(lane, &x, sizeof lane);
-#pragma GCC unroll 8
-  for (int half = kLanes<A> / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
+  typename VectorOf<A>::half half[2];
+  std::memcpy(half, &x, sizeof half);
+  half[0] += half[1];
+  typename VectorOf<A>::quarter quarter[2];
+  std::memcpy(quarter, half, sizeof quarter);
+  quarter[0] += quarter[1];
+  if constexpr (sizeof(A) == 4)
+    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
+  else
+    return quarter[0][0] + quarter[0][1];
 }
 
 template <int kRows, int kColumns, class A>
