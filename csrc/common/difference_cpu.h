@@ -11,13 +11,13 @@ namespace fastiqa {
 /// y[n][o][p] = bias[o] + sum over taps, sides, channels of weight * d(p + shift).
 template <class T>
 void difference_sums(const Triple<const T>& maps, const WeightView& weight, const T* bias, int64_t bias_stride,
-                     const View& y) {
+                     const View& y, const Tensor&) {
   using A = accumulator_t<T>;
   const int64_t rows = weight.rows(), taps = weight.taps();
   const Cut cut(maps, rows);
   const auto packed = pack_weight<T>(weight, cut, maps.n);
   const int64_t pitch = cut.pitch(), indices = cut.indices(maps.c);
-  Scratch<A> sums(cut.splits * maps.n * rows * pitch);
+  Buffer<A> sums(cut.splits * maps.n * rows * pitch);
   const auto sums_at = [&](int64_t split, int64_t n, int64_t row) {
     return sums.get() + ((split * maps.n + n) * rows + row) * pitch;
   };
@@ -27,7 +27,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
     const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
     A* to = sums_at(part.split, part.n, 0) + part.p;
     if (cut.flat) {
-      Scratch<A> d(2 * cut.step * cut.pixels);
+      Buffer<A> d(2 * cut.step * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
         channel_rows(maps, part, c, channels, cut.pixels, d.get());
@@ -35,7 +35,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
                       {d.get(), cut.pixels, 1}, 2 * channels);
       }
     } else {
-      Scratch<A> d(cut.step * 2 * cut.width);
+      Buffer<A> d(cut.step * 2 * cut.width);
       const auto step = [&](int64_t c, int64_t i) {
         const int64_t pixels = std::min(cut.step, part.count - i);
         pixel_rows(maps, part.n, part.p + i, pixels, c, cut.width, d.get());
@@ -54,7 +54,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
   // ... then these, moved by their taps, together.
   const int64_t h = maps.h, wide = maps.w, grain = std::max<int64_t>(1, kGrain / (wide * taps * cut.splits));
   torch::stable::parallel_for(0, maps.n * weight.outputs * h, grain, [&](int64_t begin, int64_t end) {
-    Scratch<A> line(wide);
+    Buffer<A> line(wide);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / h / weight.outputs, o = i / h % weight.outputs, row = i % h;
       std::fill_n(line.get(), wide, bias ? A(widen(bias[o * bias_stride])) : A{0});
@@ -75,19 +75,20 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
 
 /// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.
 template <class T>
-void difference_products(const Triple<const T>& maps, const View& map, const WeightView& g, bool each) {
+void difference_products(const Triple<const T>& maps, const View& map, const WeightView& g, bool each,
+                         const Tensor&) {
   using A = accumulator_t<T>;
   const int64_t rows = g.rows();
   const Cut cut(maps, rows);
   const int64_t indices = cut.indices(maps.c);
-  Scratch<A> parts(maps.n * cut.chunks * rows * indices);
+  Buffer<A> parts(maps.n * cut.chunks * rows * indices);
 
   for_parts(cut, maps, [&](const Part& part) {
-    Scratch<A> shifted(rows * cut.pixels);
+    Buffer<A> shifted(rows * cut.pixels);
     shifted_rows<T>(map, g.size, part, cut.pixels, shifted.get());
     A* to = parts.get() + (part.n * cut.chunks + part.chunk) * rows * indices;
     if (cut.flat) {
-      Scratch<A> d(2 * cut.step * cut.pixels);
+      Buffer<A> d(2 * cut.step * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
         channel_rows(maps, part, c, channels, cut.pixels, d.get());
@@ -95,7 +96,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
                         d.get(), cut.pixels);
       }
     } else {
-      Scratch<A> d(cut.step * 2 * cut.width);
+      Buffer<A> d(cut.step * 2 * cut.width);
       for (int64_t c = part.c; c < part.c_end; c += cut.width)
         for (int64_t i = 0; i < part.count; i += cut.step) {
           const int64_t pixels = std::min(cut.step, part.count - i);
@@ -109,7 +110,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
   const int64_t samples = each ? maps.n : 1, together = each ? cut.chunks : maps.n * cut.chunks;
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, indices * together));
   torch::stable::parallel_for(0, samples * rows, grain, [&](int64_t begin, int64_t end) {
-    Scratch<A> line(indices);
+    Buffer<A> line(indices);
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(line.get(), indices, A{0});
       for (int64_t k = 0; k < together; ++k) {
@@ -123,21 +124,46 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
   });
 }
 
+/// difference_spread's sums of the products that exist, one by one.
+template <class T>
+void spread_exactly(const View& map, const WeightView& weight, const Triple<T>& grads, const Part& part) {
+  using A = accumulator_t<T>;
+  const T *m = static_cast<const T*>(map.data), *w = static_cast<const T*>(weight.data);
+  for (int64_t p = part.p; p < part.p + part.count; ++p)
+    for (int64_t c = part.c; c < part.c_end; ++c) {
+      A g[2] = {};
+      for (int64_t r = 0; r < weight.rows(); ++r) {
+        const int64_t t = r % weight.taps(), y = p / grads.w - t / weight.size + weight.size / 2;
+        const int64_t x = p % grads.w - t % weight.size + weight.size / 2;
+        if (y < 0 || y >= grads.h || x < 0 || x >= grads.w) continue;
+        const auto& s = map.strides;
+        const A value = widen(m[part.n * s[0] + r / weight.taps() * s[1] + y * s[2] + x * s[3]]);
+        for (int side = 0; side < 2; ++side) g[side] += value * widen(w[weight.at(part.n, r, side, c)]);
+      }
+      gradient_rows(&g[0], &g[1], 1, grads.at(0, part.n, c, p), grads.at(1, part.n, c, p), grads.at(2, part.n, c, p));
+    }
+}
+
 /// The gradients of ref, a and b: g_s[n][c][q] = sum over outputs and taps of weight * map(q - shift).
 template <class T>
-void difference_spread(const View& map, const WeightView& weight, const Triple<T>& grads) {
+void difference_spread(const View& map, const WeightView& weight, const Triple<T>& grads, const Tensor&) {
   using A = accumulator_t<T>;
   const int64_t rows = weight.rows();
   const Cut cut(grads, rows);
   const int64_t indices = cut.indices(grads.c);
   const auto packed = pack_weight<T>(weight, cut, grads.n);
 
+  // A weight of infinity must not meet the zeros beyond the border, which are no products.
+  const A* end = packed.get() + weight.samples(grads.n) * rows * indices;
+  const bool finite = std::all_of(static_cast<const A*>(packed.get()), end, [](A x) { return x - x == 0; });
+
   for_parts(cut, grads, [&](const Part& part) {
     const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
-    Scratch<A> shifted(rows * cut.pixels);
+    if (!finite) return spread_exactly(map, weight, grads, part);
+    Buffer<A> shifted(rows * cut.pixels);
     shifted_rows<T>(map, weight.size, part, cut.pixels, shifted.get());
     if (cut.flat) {
-      Scratch<A> g(2 * cut.step * cut.pixels);
+      Buffer<A> g(2 * cut.step * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
         rows_times<A>({g.get(), cut.pixels, 1}, false, 2 * channels, cut.pixels, {w + 2 * c * rows, rows, 1},
@@ -152,7 +178,7 @@ void difference_spread(const View& map, const WeightView& weight, const Triple<T
         }
       }
     } else {
-      Scratch<A> g(cut.step * 2 * cut.width);
+      Buffer<A> g(cut.step * 2 * cut.width);
       for (int64_t i = 0; i < part.count; i += cut.step)
         for (int64_t c = part.c; c < part.c_end; c += cut.width) {
           const int64_t pixels = std::min(cut.step, part.count - i), p = part.p + i;

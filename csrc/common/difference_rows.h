@@ -15,8 +15,8 @@ namespace fastiqa {
 
 /// Memory for n elements, not set, aligned to a vector.
 template <class A>
-struct Scratch {
-  explicit Scratch(int64_t n) : memory(static_cast<A*>(::operator new(static_cast<size_t>(n) * sizeof(A), kAlign))) {}
+struct Buffer {
+  explicit Buffer(int64_t n) : memory(static_cast<A*>(::operator new(static_cast<size_t>(n) * sizeof(A), kAlign))) {}
   A* get() const { return memory.get(); }
 
  private:
@@ -148,10 +148,10 @@ void pixel_rows(const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int
 /// Weights in the order of the rows: [sample][channel, side][row] along the pixels, [sample][row][block, side, channel]
 /// along the channels.
 template <class T>
-Scratch<accumulator_t<T>> pack_weight(const WeightView& weight, const Cut& cut, int64_t n) {
+Buffer<accumulator_t<T>> pack_weight(const WeightView& weight, const Cut& cut, int64_t n) {
   using A = accumulator_t<T>;
   const int64_t rows = weight.rows(), indices = cut.indices(weight.channels), all = weight.samples(n) * rows;
-  Scratch<A> packed(all * indices);
+  Buffer<A> packed(all * indices);
   const int64_t across = cut.flat ? 1 : indices, along = cut.flat ? rows : 1;
   torch::stable::parallel_for(0, all, std::max<int64_t>(1, kGrain / indices), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -13,7 +13,7 @@ void difference_pool(Tensor ref, Tensor a, Tensor b, Tensor gate, int64_t, Tenso
   const auto stride = out.strides();
   const WeightView as_weight{out.data_ptr(), 1,         size[2],   size[3],  stride[0], 0, stride[1],
                              stride[2],      stride[3], stride[4]};
-  visit_dtype(ref, [&]<class T>() { difference_products<T>(triple<const T>(ref, a, b), view(gate), as_weight, true); });
+  visit_dtype(ref, [&]<class T>() { difference_products<T>(triple<const T>(ref, a, b), view(gate), as_weight, true, ref); });
 }
 
 }  // namespace

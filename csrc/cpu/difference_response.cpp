@@ -14,19 +14,19 @@ void difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, std::opt
   visit_dtype(ref, [&]<class T>() {
     const T* bias_data = bias ? static_cast<const T*>(bias->data_ptr()) : nullptr;
     difference_sums<T>(triple<const T>(ref, a, b), weight_view(weight), bias_data, bias ? bias->strides()[0] : 0,
-                       view(out));
+                       view(out), ref);
   });
 }
 
 void difference_response_backward(Tensor grad, Tensor weight, bool, Tensor grad_ref, Tensor grad_a, Tensor grad_b) {
   visit_dtype(grad, [&]<class T>() {
-    difference_spread<T>(view(grad), weight_view(weight), triple<T>(grad_ref, grad_a, grad_b));
+    difference_spread<T>(view(grad), weight_view(weight), triple<T>(grad_ref, grad_a, grad_b), grad);
   });
 }
 
 void difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int64_t, bool each, Tensor out) {
   visit_dtype(ref, [&]<class T>() {
-    difference_products<T>(triple<const T>(ref, a, b), view(grad), weight_view(out), each);
+    difference_products<T>(triple<const T>(ref, a, b), view(grad), weight_view(out), each, ref);
   });
 }
 
