@@ -22,8 +22,8 @@ struct WeightView {
   int64_t outputs, channels, size;  // channels: C
   int64_t sample, output, side, channel, row, column;  // strides; sample 0 where all share one
 
-  int64_t taps() const { return size * size; }
-  int64_t rows() const { return outputs * taps(); }
+  FASTIQA_HD int64_t taps() const { return size * size; }
+  FASTIQA_HD int64_t rows() const { return outputs * taps(); }
   int64_t samples(int64_t n) const { return sample == 0 ? 1 : n; }
 
   FASTIQA_HD int64_t at(int64_t n, int64_t r, int64_t s, int64_t c) const {
@@ -52,7 +52,7 @@ struct Triple {
   bool flat;      // the pixels of a channel are neighbours, in all three
   bool channels;  // the channels of a pixel are
 
-  int64_t pixels() const { return h * w; }
+  FASTIQA_HD int64_t pixels() const { return h * w; }
   FASTIQA_HD T* at(int map, int64_t sample, int64_t channel, int64_t pixel) const {
     const auto& s = stride[map];
     return data[map] + sample * s[0] + channel * s[1] + pixel / w * s[2] + pixel % w * s[3];
