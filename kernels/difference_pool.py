@@ -1,0 +1,17 @@
+"""difference_pool: sums of gated differences over the pixels, for each tap: difference_response's gradient for a weight.
+
+forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
+"""
+
+from __future__ import annotations
+
+from fastiqa.kernels.difference import NARROW as NARROW
+from fastiqa.kernels.difference_launch import products
+from torch import Tensor
+
+# ---- launchers ----
+
+
+def difference_pool(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int, out: Tensor) -> None:
+    sample, *rest = out.stride()
+    products((ref, a, b), gate, (sample, 0, *rest), kernel_size, True, out)

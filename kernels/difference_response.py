@@ -1,0 +1,30 @@
+"""difference_response: convolutions of [ref - a, ref - b] to a few output channels, and their gradients.
+
+forward           (N,C,H,W) x3, (K,2C,k,k), (K) -> (N,K,H,W)        reads 3 maps
+backward          (N,K,H,W), (K,2C,k,k) -> (N,C,H,W) x3             writes 3 maps
+weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
+"""
+
+from __future__ import annotations
+
+from fastiqa.kernels.difference import NARROW as NARROW
+from fastiqa.kernels.difference_launch import products, spread, sums, weight_strides
+from torch import Tensor
+
+# ---- launchers ----
+
+
+def difference_response(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    sums((ref, a, b), weight, bias, out)
+
+
+def difference_response_backward(
+    grad: Tensor, weight: Tensor, channels_last: bool, grad_ref: Tensor, grad_a: Tensor, grad_b: Tensor
+) -> None:
+    spread(grad, weight, (grad_ref, grad_a, grad_b))
+
+
+def difference_response_weight_backward(
+    ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool, out: Tensor
+) -> None:
+    products((ref, a, b), grad, weight_strides(out), kernel_size, each, out)
