@@ -95,6 +95,12 @@ def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> No
             raise ValueError(f"{name}: shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
 
 
+def check_pixels(name: str, x: Tensor) -> None:
+    """For kernels that count the pixels of a map in 32 bits."""
+    if x.shape[2] * x.shape[3] >= 2**31:
+        raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
+
+
 def like(position: int) -> Callable[..., tuple[Output, ...]]:
     """Layout rule: one output with the shape, dtype and memory format of the argument at `position`."""
 

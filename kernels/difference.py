@@ -4,9 +4,9 @@
     products    g[n,o,s,c,t] = sum over pixels of map(q - shift) * d(q)
     spread      gradients of ref, a, b: sums over outputs and taps of weight * map(q - shift)
 
-A tile has OUTER x LANES elements. Lanes run along the pixels (FORM 0: a map's pixels are neighbours), the channels (FORM 1)
-or along the pixels with any strides (FORM 2). Sums are kept for every element of the tile, for three rows of the weight,
-a row being an output and a tap, and added up at the end; what is cut into parts is added by a second kernel, in order.
+A tile has OUTER x LANES elements. Lanes run along the pixels (FORM 0: a map's are neighbours), along the channels (FORM
+1) or along pixels of any strides (FORM 2). Sums are kept for every element of the tile, for three rows of the
+weight, a row being an output and a tap, and added up at the end; parts of sums are added by difference_parts.py.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ NARROW = {
 def address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr):
     """Pointers of one map's tile; strides but the lanes' own are in packs."""
     if FORM == 0:
-        offset = (n * strides[0] + c * strides[1]) * PACK + p
+        offset = (n * strides[0] + c.to(tl.int64) * strides[1]) * PACK + p
     elif FORM == 1:
-        offset = (n * strides[0] + p // w * strides[2] + p % w * strides[3]) * PACK + c
+        offset = (n * strides[0] + (p // w).to(tl.int64) * strides[2] + (p % w).to(tl.int64) * strides[3]) * PACK + c
     else:
-        offset = n * strides[0] + c * strides[1] + p // w * strides[2] + p % w * strides[3]
+        offset = (
+            n * strides[0]
+            + c.to(tl.int64) * strides[1]
+            + (p // w).to(tl.int64) * strides[2]
+            + (p % w).to(tl.int64) * strides[3]
+        )
     return pointer + offset
 
 
@@ -51,8 +56,8 @@ def weights(pointer, n, r, c, strides, taps, size, exists):
     """A row's weights of both sides for some channels."""
     t = r % taps
     at = pointer + n * strides[0] + r // taps * strides[1] + t // size * strides[4] + t % size * strides[5]
-    wa = widened(tl.load(at + c * strides[3], exists, 0.0))
-    wb = widened(tl.load(at + strides[2] + c * strides[3], exists, 0.0))
+    wa = widened(tl.load(at + c.to(tl.int64) * strides[3], exists, 0.0))
+    wb = widened(tl.load(at + strides[2] + c.to(tl.int64) * strides[3], exists, 0.0))
     return wa, wb
 
 
@@ -63,7 +68,7 @@ def shifted(pointer, n, r, p, h, w, strides, taps, size, exists):
     y = p // w - t // size + size // 2
     x = p % w - t % size + size // 2
     inside = exists & (y >= 0) & (y < h) & (x >= 0) & (x < w)
-    at = pointer + n * strides[0] + r // taps * strides[1] + y * strides[2] + x * strides[3]
+    at = pointer + n * strides[0] + r // taps * strides[1] + y.to(tl.int64) * strides[2] + x.to(tl.int64) * strides[3]
     return widened(tl.load(at, inside, 0.0)), inside
 
 
@@ -75,7 +80,9 @@ def bound(limit, r, rows):
 
 @triton.jit
 def axes(first_c, first_p, FORM: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr):
-    """Channels and pixels of a tile: one is a column, the other a row."""
+    """Channels and pixels of a tile: one is a column, the other a row. Both are counted in 32 bits."""
+    first_c = first_c.to(tl.int32)
+    first_p = first_p.to(tl.int32)
     outer = tl.arange(0, OUTER)[:, None]
     lane = tl.arange(0, LANES)[None, :]
     if FORM == 1:
@@ -136,27 +143,6 @@ def sums_kernel(
 
 
 @triton.jit
-def gather_kernel(sums_ptr, bias_ptr, y_ptr, sizes, strides, bias_stride, outputs, taps: tl.constexpr, size: tl.constexpr, parts,
-                  BIAS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    one = tl.full((), 1, tl.int64)
-    h, w = one * sizes[2], one * sizes[3]
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    p, o, n = i % (h * w), i // (h * w) % outputs, i // (h * w) // outputs
-    exists = n < sizes[0]
-    total = tl.zeros((BLOCK,), sums_ptr.dtype.element_ty)
-    if BIAS:
-        total += widened(tl.load(bias_ptr + o * bias_stride, exists, 0.0))
-    for t in range(taps):
-        y, x = p // w + t // size - size // 2, p % w + t % size - size // 2
-        inside = exists & (y >= 0) & (y < h) & (x >= 0) & (x < w)
-        for part in range(parts):
-            row = ((part * one * sizes[0] + n) * outputs + o) * taps + t
-            total += tl.load(sums_ptr + row * (h * w) + y * w + x, inside, 0.0)
-    to = y_ptr + n * strides[0] + o * strides[1] + p // w * strides[2] + p % w * strides[3]
-    tl.store(to, total.to(y_ptr.dtype.element_ty), exists)
-
-
-@triton.jit
 def products_kernel(
     ref_ptr, a_ptr, b_ptr, map_ptr, parts_ptr,
     sizes, strides, map_strides, rows, taps: tl.constexpr, size: tl.constexpr, limits, length, parts,
@@ -209,32 +195,6 @@ def products_kernel(
         tl.store(to + 3 * channels, tl.sum(b1, along, keep_dims=True), c < bound(channels, r + 1, rows))
         tl.store(to + 4 * channels, tl.sum(a2, along, keep_dims=True), c < bound(channels, r + 2, rows))
         tl.store(to + 5 * channels, tl.sum(b2, along, keep_dims=True), c < bound(channels, r + 2, rows))
-
-
-@triton.jit
-def collect_kernel(
-    parts_ptr,
-    g_ptr,
-    strides,
-    channels,
-    rows,
-    taps: tl.constexpr,
-    size: tl.constexpr,
-    together,
-    elements,
-    BLOCK: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    one = tl.full((), 1, tl.int64) * rows * 2 * channels
-    n, j = i // one, i % one
-    total = tl.zeros((BLOCK,), parts_ptr.dtype.element_ty)
-    for k in range(together):
-        total += tl.load(parts_ptr + (n * together + k) * one + j, i < elements, 0.0)
-    c, side, r = j % channels, j // channels % 2, j // channels // 2
-    t = r % taps
-    to = g_ptr + n * strides[0] + r // taps * strides[1] + side * strides[2] + c * strides[3]
-    to += t // size * strides[4] + t % size * strides[5]
-    tl.store(to, total.to(g_ptr.dtype.element_ty), i < elements)
 
 
 @triton.jit

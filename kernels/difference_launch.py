@@ -7,18 +7,14 @@ from typing import NamedTuple
 
 import torch
 import triton
-from fastiqa.kernels.difference import (
-    collect_kernel,
-    gather_kernel,
-    products_kernel,
-    spread_kernel,
-    sums_kernel,
-)
+from fastiqa.kernels.difference import products_kernel, spread_kernel, sums_kernel
+from fastiqa.kernels.difference_parts import collect_kernel, gather_kernel
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of, pack_size
 from torch import Tensor
 
 PROGRAMS = 512  # that fill a GPU: sums are cut into parts until there are as many, whatever the batch
 LANES = 256
+BLOCK = 256  # results of a program that adds up parts
 
 
 class Triple(NamedTuple):
@@ -49,7 +45,8 @@ def triple(maps: Sequence[Tensor]) -> Triple:
     lane = {0: (2, 3), 1: (1,), 2: ()}[form]
     packed = tuple(tuple(s[d] if d in lane else s[d] // pack for d in range(4)) for s in strides)
     limits = (h * w, c // pack) if form == 1 else (h * w // pack, c)
-    lanes = min(LANES, triton.next_power_of_2(length))
+    most = TILE if maps[0].dtype == torch.float64 else LANES  # one channel's weights take fewer registers
+    lanes = min(most, triton.next_power_of_2(length))
     return Triple((n, c, h, w), packed, limits, form, pack, TILE // lanes, lanes)
 
 
@@ -85,15 +82,17 @@ def sums(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, out: Tenso
     grid = (programs * parts * n,)
     with on_device_of(out):
         sums_kernel[grid](
-            *maps, weight, scratch, t.sizes, t.strides, weight_strides(weight), rows, size**2, size, t.limits, terms, parts,
-            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes, num_warps=WARPS, enable_fp_fusion=True,
+            *maps, weight, scratch, t.sizes, t.strides, weight_strides(weight), rows, size**2, size, t.limits, terms,
+            parts,
+            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes,
+            num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
-    grid = (triton.cdiv(out.numel(), TILE),)
+    grid = (triton.cdiv(out.numel(), BLOCK),)
     with on_device_of(out):
         gather_kernel[grid](
             scratch, out if bias is None else bias, out, t.sizes, out.stride(), 0 if bias is None else bias.stride(0),
             outputs, size**2, size, parts,
-            BIAS=bias is not None, BLOCK=TILE, num_warps=WARPS, enable_fp_fusion=True,
+            BIAS=bias is not None, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
 
@@ -109,14 +108,15 @@ def products(maps: Sequence[Tensor], gate: Tensor, strides: Sequence[int], size:
     with on_device_of(out):
         products_kernel[grid](
             *maps, gate, scratch, t.sizes, t.strides, gate.stride(), rows, size**2, size, t.limits, terms, parts,
-            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes, num_warps=WARPS, enable_fp_fusion=True,
+            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes,
+            num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     together = parts if each else parts * n
-    grid = (triton.cdiv(out.numel(), TILE),)
+    grid = (triton.cdiv(out.numel(), BLOCK),)
     with on_device_of(out):
         collect_kernel[grid](
             scratch, out, tuple(strides), c, rows, size**2, size, together, out.numel(),
-            BLOCK=TILE, num_warps=WARPS, enable_fp_fusion=True,
+            BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
 

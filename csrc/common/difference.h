@@ -55,7 +55,10 @@ struct Triple {
   FASTIQA_HD int64_t pixels() const { return h * w; }
   FASTIQA_HD T* at(int map, int64_t sample, int64_t channel, int64_t pixel) const {
     const auto& s = stride[map];
-    return data[map] + sample * s[0] + channel * s[1] + pixel / w * s[2] + pixel % w * s[3];
+    T* const at = data[map] + sample * s[0] + channel * s[1];
+    if (flat) return at + pixel;
+    const uint32_t p = static_cast<uint32_t>(pixel), row = p / static_cast<uint32_t>(w);  // cheaper than 64-bit division
+    return at + row * s[2] + (p - row * static_cast<uint32_t>(w)) * s[3];
   }
 };
 
@@ -63,6 +66,7 @@ template <class T>
 Triple<T> triple(const Tensor& first, const Tensor& second, const Tensor& third) {
   const std::array views{view(first), view(second), view(third)};
   const auto& size = views[0].sizes;
+  FASTIQA_CHECK(size[2] * size[3] <= INT32_MAX, "fastiqa: a map of more than 2^31 - 1 pixels");
   Triple<T> maps{{}, size[0], size[1], size[2], size[3], {}, true, true};
   for (int k = 0; k < 3; ++k) {
     FASTIQA_CHECK(views[k].sizes == size, "fastiqa: maps differ in size");

@@ -16,9 +16,14 @@ namespace fastiqa {
 
 constexpr int64_t kFill = 65536;  // threads that fill a device
 
-template <class F>
-void by_pack(bool packed, F f) {
-  packed ? f.template operator()<true>() : f.template operator()<false>();
+/// f<elements of a pack, rows of the weight at once>. Sums of three rows fit the registers for packs of 8 bytes.
+template <class T, class F>
+void by_pack_and_rows(const Triple<const T>& maps, int rows, F f) {
+  constexpr int kPack = 16 / sizeof(T), kHalf = sizeof(T) < 8 ? kPack / 2 : kPack;
+  if (!packable(maps, kPack))
+    rows == 1 ? f.template operator()<1, 1>() : f.template operator()<1, 3>();
+  else
+    rows == 1 ? f.template operator()<kPack, 1>() : f.template operator()<kHalf, 3>();
 }
 
 /// Weights in the accumulation type, dense: [sample][row][side][channel].
@@ -35,40 +40,39 @@ template <class T>
 void difference_sums(const Triple<const T>& maps, const WeightView& weight, const T* bias, int64_t bias_stride,
                      const View& y, const Tensor& on) {
   using A = accumulator_t<T>;
-  const int64_t rows = weight.rows(), pixels = maps.pixels();
+  const int rows = static_cast<int>(weight.rows()), size = static_cast<int>(weight.size);
+  const int64_t pixels = maps.pixels();
   const auto packed_weight = pack_weight<T>(weight, maps.n, on);
   const bool flat = !maps.channels;
-  by_pack(packable(maps, 16 / sizeof(T)), [&]<bool kPacked>() {
-    constexpr int kPack = kPacked ? 16 / sizeof(T) : 1;
+  const auto run = [&]<int kPack, int kRows>() {
     const int64_t items = flat ? pixels / kPack : 32 * pixels;  // threads that one part takes
     const int64_t most = flat ? ceil_div(maps.c, 32) : ceil_div(maps.c, 32 * kPack);
     const int64_t splits = std::clamp<int64_t>(kFill / std::max<int64_t>(1, items), 1, most);
-    Part part{ceil_div(maps.c, splits), splits, rows, weight.size, weight.sample == 0 ? 0 : rows * 2 * maps.c};
+    Part part{ceil_div(maps.c, splits), splits, rows, size, weight.sample == 0 ? 0 : rows * 2 * maps.c};
     if (!flat) part.length = ceil_div(part.length, kPack) * kPack;
     part.parts = ceil_div(maps.c, part.length);
 
-    const auto run = [&]<int kRows>() {
-      const int64_t groups = ceil_div(rows, kRows), threads = items * groups * part.parts * maps.n;
-      Scratch<A> sums(on, part.parts * maps.n * rows * pixels);
-      launch(flat ? sums_flat_kernel<T, kPack, kRows> : sums_channels_kernel<T, kPack, kRows>,
-             ceil_div(threads, kThreads), kThreads, on, maps, part, packed_weight.data(), threads, sums.data());
-      const int64_t outputs = maps.n * weight.outputs * pixels;
-      launch(gather_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, sums.data(), part, maps.n, maps.h, maps.w, bias,
-             bias_stride, y, outputs);
-    };
-    rows == 1 ? run.template operator()<1>() : run.template operator()<3>();
-  });
+    const int64_t groups = ceil_div(rows, kRows), threads = items * groups * part.parts * maps.n;
+    Scratch<A> sums(on, part.parts * maps.n * rows * pixels);
+    launch(flat ? sums_flat_kernel<T, kPack, kRows> : sums_channels_kernel<T, kPack, kRows>,
+           ceil_div(threads, kThreads), kThreads, on, maps, part, packed_weight.data(), threads, sums.data());
+    const int64_t outputs = maps.n * weight.outputs * pixels;
+    launch(gather_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, sums.data(), part, maps.n, maps.h, maps.w, bias,
+           bias_stride, y, outputs);
+  };
+  by_pack_and_rows<T>(maps, rows, run);
 }
 
 /// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.
 template <class T>
 void difference_products(const Triple<const T>& maps, const View& map, const WeightView& g, bool each, const Tensor& on) {
   using A = accumulator_t<T>;
-  const int64_t rows = g.rows(), pixels = maps.pixels();
+  const int rows = static_cast<int>(g.rows()), size = static_cast<int>(g.size);
+  const int64_t pixels = maps.pixels();
   const bool flat = !maps.channels;
   const auto run = [&]<int kPack, int kRows>() {
     const int64_t length = flat ? 1024 : std::clamp<int64_t>(pixels / 64, 64, 1024);
-    const Part part{length, ceil_div(pixels, length), rows, g.size, 0};
+    const Part part{length, ceil_div(pixels, length), rows, size, 0};
     const int64_t items = flat ? 32 * maps.c : maps.c / kPack;
     const int64_t threads = items * ceil_div(rows, kRows) * part.parts * maps.n;
     Scratch<A> parts(on, maps.n * part.parts * rows * 2 * maps.c);
@@ -78,27 +82,24 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
     launch(collect_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, parts.data(),
            each ? part.parts : part.parts * maps.n, g, outputs);
   };
-  constexpr int kPack = 16 / sizeof(T), kHalf = sizeof(T) == 2 ? kPack / 2 : kPack;
-  if (!packable(maps, kPack))
-    rows == 1 ? run.template operator()<1, 1>() : run.template operator()<1, 3>();
-  else  // along the channels three rows of both sides of 16 bytes of 16-bit numbers are more than the registers
-    rows == 1 ? run.template operator()<kPack, 1>() : run.template operator()<kHalf, 3>();
+  by_pack_and_rows<T>(maps, rows, run);
 }
 
 /// The gradients of ref, a and b: g_s[n][c][q] = sum over outputs and taps of weight * map(q - shift).
 template <class T>
 void difference_spread(const View& map, const WeightView& weight, const Triple<T>& grads, const Tensor& on) {
-  const int64_t rows = weight.rows();
+  const int rows = static_cast<int>(weight.rows()), size = static_cast<int>(weight.size);
   const auto packed_weight = pack_weight<T>(weight, grads.n, on);
   const bool flat = !grads.channels;
-  by_pack(packable(grads, 16 / sizeof(T)), [&]<bool kPacked>() {
-    constexpr int kPack = kPacked ? 16 / sizeof(T) : 1, kOthers = kPack == 8 ? 2 : 4;  // 32 sums a thread
+  const auto run = [&]<int kPack>() {
+    constexpr int kOthers = kPack == 8 ? 1 : 2;  // 16 sums a thread
     const int64_t along = (flat ? grads.pixels() : grads.c) / kPack;
     const int64_t others = ceil_div(flat ? grads.c : grads.pixels(), kOthers), threads = along * others * grads.n;
-    const Part part{0, 1, rows, weight.size, weight.sample == 0 ? 0 : rows * 2 * grads.c};
+    const Part part{0, 1, rows, size, weight.sample == 0 ? 0 : rows * 2 * grads.c};
     launch(flat ? spread_flat_kernel<T, kPack, kOthers> : spread_channels_kernel<T, kPack, kOthers>,
            ceil_div(threads, kThreads), kThreads, on, grads, part, map, packed_weight.data(), threads);
-  });
+  };
+  packable(grads, 16 / sizeof(T)) ? run.template operator()<16 / sizeof(T)>() : run.template operator()<1>();
 }
 
 }  // namespace fastiqa

@@ -13,9 +13,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;  // whole warps
   const Task task(t / 32, maps.c, (part.rows + kRows - 1) / kRows, part.parts);
-  const int64_t r0 = task.group * kRows, end = std::min((task.part + 1) * part.length, maps.pixels());
+  const int r0 = static_cast<int>(task.group) * kRows;
+  const int end = static_cast<int>(std::min((task.part + 1) * part.length, maps.pixels()));
   A sum[kRows][2] = {};
-  for (int64_t p = task.part * part.length + t % 32 * kPack; p < end; p += 32 * kPack) {
+  for (int p = static_cast<int>(task.part * part.length + t % 32 * kPack); p < end; p += 32 * kPack) {
     const Differences<T, kPack> d(maps, task.n, task.item, p);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -23,7 +24,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
 #pragma unroll
       for (int e = 0; e < kPack; ++e) {
         A factor;
-        if (!shifted<T>(map, part.size, task.n, r0 + r, p + e, factor)) continue;
+        if (!shifted<T>(map, part, task.n, r0 + r, p + e, factor)) continue;
         sum[r][0] += factor * d.side[0][e];
         sum[r][1] += factor * d.side[1][e];
       }
@@ -45,15 +46,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;
   const Task task(t, maps.c / kPack, (part.rows + kRows - 1) / kRows, part.parts);
-  const int64_t c = task.item * kPack, r0 = task.group * kRows;
-  const int64_t end = std::min((task.part + 1) * part.length, maps.pixels());
+  const int64_t c = task.item * kPack;
+  const int r0 = static_cast<int>(task.group) * kRows;
+  const int end = static_cast<int>(std::min((task.part + 1) * part.length, maps.pixels()));
   A sum[kRows][2][kPack] = {};
-  for (int64_t p = task.part * part.length; p < end; ++p) {
+  for (int p = static_cast<int>(task.part * part.length); p < end; ++p) {
     const Differences<T, kPack> d(maps, task.n, c, p);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       A factor;
-      if (r0 + r >= part.rows || !shifted<T>(map, part.size, task.n, r0 + r, p, factor)) continue;
+      if (r0 + r >= part.rows || !shifted<T>(map, part, task.n, r0 + r, p, factor)) continue;
 #pragma unroll
       for (int e = 0; e < 2 * kPack; ++e) sum[r][e / kPack][e % kPack] += factor * d.side[e / kPack][e % kPack];
     }
@@ -105,14 +107,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;
   const Task task(t, grads.pixels() / kPack, (grads.c + kChannels - 1) / kChannels, 1);
-  const int64_t p = task.item * kPack, c = task.group * kChannels;
+  const int p = static_cast<int>(task.item) * kPack;
+  const int64_t c = task.group * kChannels;
   const A* w = weight + task.n * part.weight_sample + c;
   A g[kChannels][2][kPack] = {};
-  for (int64_t r = 0; r < part.rows; ++r) {
+  for (int r = 0; r < part.rows; ++r) {
 #pragma unroll
     for (int e = 0; e < kPack; ++e) {
       A value;
-      if (!shifted<T>(map, part.size, task.n, r, p + e, value)) continue;
+      if (!shifted<T>(map, part, task.n, r, p + e, value)) continue;
 #pragma unroll
       for (int k = 0; k < 2 * kChannels; ++k)
         if (c + k / 2 < grads.c) g[k / 2][k % 2][e] += w[(2 * r + k % 2) * grads.c + k / 2] * value;
@@ -131,14 +134,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;
   const Task task(t, grads.c / kPack, (grads.pixels() + kPixels - 1) / kPixels, 1);
-  const int64_t c = task.item * kPack, p = task.group * kPixels;
+  const int p = static_cast<int>(task.group) * kPixels;
+  const int64_t c = task.item * kPack;
   const A* w = weight + task.n * part.weight_sample + c;
   A g[kPixels][2][kPack] = {};
-  for (int64_t r = 0; r < part.rows; ++r) {
+  for (int r = 0; r < part.rows; ++r) {
 #pragma unroll
     for (int k = 0; k < kPixels; ++k) {
       A value;
-      if (p + k >= grads.pixels() || !shifted<T>(map, part.size, task.n, r, p + k, value)) continue;
+      if (p + k >= grads.pixels() || !shifted<T>(map, part, task.n, r, p + k, value)) continue;
 #pragma unroll
       for (int e = 0; e < 2 * kPack; ++e)
         g[k][e / kPack][e % kPack] += w[(2 * r + e / kPack) * grads.c + e % kPack] * value;

@@ -9,7 +9,8 @@ namespace fastiqa {
 
 /// A sum cut into `parts` of `length` terms, for each of `rows` rows of the weight.
 struct Part {
-  int64_t length, parts, rows, size;
+  int64_t length, parts;
+  int rows, size;
   int64_t weight_sample;  // stride from one sample's packed weight to the next
 };
 
@@ -50,17 +51,16 @@ struct Differences {
   }
 };
 
-/// map[n][o][q - shift(t)] for row r = (o, t); zero, and false, outside.
+/// map[n][o][q - shift(t)] for row r = (o, t); false outside.
 template <class T>
-__device__ bool shifted(const View& map, int64_t size, int64_t n, int64_t r, int64_t q, accumulator_t<T>& value) {
-  const int64_t h = map.sizes[2], w = map.sizes[3], taps = size * size, t = r % taps;
-  const int64_t y = q / w - t / size + size / 2, x = q % w - t % size + size / 2;
-  const bool inside = y >= 0 && y < h && x >= 0 && x < w;
-  value = 0;
-  if (inside)
-    value = widen(static_cast<const T*>(map.data)[n * map.strides[0] + r / taps * map.strides[1] + y * map.strides[2] +
-                                                  x * map.strides[3]]);
-  return inside;
+__device__ bool shifted(const View& map, const Part& part, int64_t n, int r, int q, accumulator_t<T>& value) {
+  const int h = static_cast<int>(map.sizes[2]), w = static_cast<int>(map.sizes[3]);
+  const int size = part.size, o = r / (size * size), t = r - o * size * size;
+  const int row = q / w, y = row - t / size + size / 2, x = q - row * w - t % size + size / 2;
+  if (y < 0 || y >= h || x < 0 || x >= w) return false;
+  value = widen(static_cast<const T*>(map.data)[n * map.strides[0] + o * map.strides[1] + y * map.strides[2] +
+                                                x * map.strides[3]]);
+  return true;
 }
 
 template <class A>
@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;
   const Task task(t, maps.pixels() / kPack, (part.rows + kRows - 1) / kRows, part.parts);
-  const int64_t p = task.item * kPack, r0 = task.group * kRows;
+  const int64_t p = task.item * kPack;
+  const int r0 = static_cast<int>(task.group) * kRows;
   const int64_t end = std::min((task.part + 1) * part.length, maps.c);
   const A* w = weight + task.n * part.weight_sample + r0 * 2 * maps.c;
   A sum[kRows][kPack] = {};
@@ -131,7 +132,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;  // whole warps
   const Task task(t / 32, maps.pixels(), (part.rows + kRows - 1) / kRows, part.parts);
-  const int64_t r0 = task.group * kRows, end = std::min((task.part + 1) * part.length, maps.c);
+  const int r0 = static_cast<int>(task.group) * kRows;
+  const int64_t end = std::min((task.part + 1) * part.length, maps.c);
   const A* w = weight + task.n * part.weight_sample + r0 * 2 * maps.c;
   A sum[kRows] = {};
   for (int64_t c = task.part * part.length + t % 32 * kPack; c < end; c += 32 * kPack) {
@@ -159,16 +161,18 @@ __global__ void __launch_bounds__(kThreads)
                   const T* bias, const int64_t bias_stride, const View y, const int64_t outputs) {
   const int64_t i = global_thread<int64_t>();
   if (i >= outputs) return;
-  const int64_t pixels = h * w, p = i % pixels, taps = part.size * part.size, all = part.rows / taps;
-  const int64_t o = i / pixels % all, sample = i / pixels / all;
+  const int64_t pixels = h * w;
+  const int taps = part.size * part.size, all = part.rows / taps, o = static_cast<int>(i / pixels % all);
+  const int p = static_cast<int>(i % pixels), y0 = p / static_cast<int>(w), x0 = p - y0 * static_cast<int>(w);
+  const int64_t sample = i / pixels / all;
   accumulator_t<T> sum = bias != nullptr ? accumulator_t<T>(widen(bias[o * bias_stride])) : accumulator_t<T>(0);
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t row = p / w + tap / part.size - part.size / 2, column = p % w + tap % part.size - part.size / 2;
+  for (int tap = 0; tap < taps; ++tap) {
+    const int row = y0 + tap / part.size - part.size / 2, column = x0 + tap % part.size - part.size / 2;
     if (row < 0 || row >= h || column < 0 || column >= w) continue;
     for (int64_t k = 0; k < part.parts; ++k)
       sum += sums[((k * n + sample) * part.rows + o * taps + tap) * pixels + row * w + column];
   }
-  static_cast<T*>(y.data)[sample * y.strides[0] + o * y.strides[1] + p / w * y.strides[2] + p % w * y.strides[3]] =
+  static_cast<T*>(y.data)[sample * y.strides[0] + o * y.strides[1] + y0 * y.strides[2] + x0 * y.strides[3]] =
       narrow<T>(sum);
 }
 

@@ -12,19 +12,18 @@ Adjoint: y is a derivative of the trilinear form Σ y·weight·d, and so are its
     grad_d = [ga, gb] = Σ_{o,t} weight[o,c,t] · g[n,o,p],   grad_ref = ga + gb,  grad_a = −ga,  grad_b = −gb
                                                         difference_response_backward
     grad_bias = Σ_{n,p} g
-
 Each of the three has the other two as its adjoint: they serve derivatives of every order.
 
-Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that of the weight, all but nothing else;
-eager PyTorch writes the differences, reads them K times or copies them k² times over, and reads and writes their gradient.
+Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that of the weight; eager PyTorch moves
+9|ref| forward, and more where a convolution copies the differences k² times over.
 Memory format of y: that of the first of ref, a, b that is not expanded.
 
     cpu     csrc/cpu/difference_response.cpp     products of small matrices, differences in the first-level cache
     cuda    csrc/cuda/difference_response.cu     a thread has neighbouring pixels or channels, sums in two steps
     triton  kernels/difference_response.py       the same, in tiles
 
-Source: cross subtraction followed by the mean over the channels of a gate's convolution (arXiv 2401.06992, section 2.2),
-which is one convolution with the mean of the kernels.
+Source: cross subtraction followed by the mean over the channels of a gate's convolution (arXiv 2401.06992, section
+2.2), which is one convolution with the mean of the kernels.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, fold, unfold
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import FLOATING, Output, check_maps, check_same_shape, memory_format
+from fastiqa._layout import FLOATING, Output, check_maps, check_pixels, check_same_shape, memory_format
 from fastiqa._op import Map, Op
 
 MOST_OUTPUTS = 16
@@ -61,7 +60,8 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | 
 
     Raises:
         TypeError: a dtype that is not floating, or no tensor.
-        ValueError: shapes or devices that do not fit, more than 16 outputs, a kernel other than 1x1 and 3x3.
+        ValueError: shapes or devices that do not fit, more than 16 outputs, a kernel other than 1x1 and 3x3,
+            2**31 pixels.
 
     Example:
         >>> import torch
@@ -75,13 +75,13 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | 
         return conv2d(differences, weight, bias, padding=weight.shape[-1] // 2)
     columns = taps(differences, weight.shape[-1])
     y = torch.einsum("nkct,nctp->nkp", weight.flatten(3), columns).unflatten(2, ref.shape[2:])
-    return y if bias is None else y + bias[:, None, None]
+    return y if bias is None else y + bias[:, None, None]  # type: ignore[no-any-return]
 
 
 def taps(x: Tensor, kernel_size: int) -> Tensor:
     """(N, C, H, W) -> (N, C, k², H·W): what lies under each tap of a kernel at each pixel, zero outside."""
     columns = unfold(x, kernel_size, padding=kernel_size // 2)
-    return columns.unflatten(1, (x.shape[1], kernel_size**2))
+    return columns.unflatten(1, (x.shape[1], kernel_size**2))  # type: ignore[no-any-return]
 
 
 def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,8 +108,8 @@ def check_weight(weight: Tensor, n: int | None, k: int | None, channels: int | N
     if weight.dtype not in FLOATING:
         raise TypeError(f"weight: dtype {weight.dtype}, want float64, float32, bfloat16 or float16")
     shape = tuple(weight.shape)
-    if weight.dim() not in (4, 5):
-        raise ValueError(f"weight: shape {shape}, want (K, 2C, k, k) or (N, K, 2C, k, k)")
+    if weight.dim() not in (4, 5) or weight.device != like.device:
+        raise ValueError(f"weight: shape {shape} on {weight.device}, want four or five dimensions on {like.device}")
     if shape[-1] != shape[-2] or shape[-1] not in KERNEL_SIZES:
         raise ValueError(f"weight: shape {shape}, want a kernel of 1x1 or 3x3")
     if shape[-4] > MOST_OUTPUTS or shape[-4] < 1:
@@ -119,12 +119,11 @@ def check_weight(weight: Tensor, n: int | None, k: int | None, channels: int | N
     for got, want, what in ((shape[-3], channels, "channels"), (shape[-4], k, "outputs"), (shape[0], n, "samples")):
         if want is not None and got != want and (what != "samples" or len(shape) == 5):
             raise ValueError(f"weight: shape {shape}, want {want} {what}")
-    if weight.device != like.device:
-        raise ValueError(f"weight: on {weight.device}, want {like.device}, where the maps are")
 
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
+    check_pixels("ref", ref)
     n, c, h, w = ref.shape
     check_weight(weight, n, None, 2 * c, ref)
     k = weight.shape[-4]
@@ -178,6 +177,7 @@ def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> 
 
 def backward_layout(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Output, Output, Output]:
     check_maps(("grad",), grad)
+    check_pixels("grad", grad)
     n, k, h, w = grad.shape
     check_weight(weight, n, k, None, grad)
     form = torch.channels_last if channels_last else torch.contiguous_format
@@ -213,7 +213,7 @@ def weight_reference(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_siz
     """
     columns = taps(torch.cat([ref - a, ref - b], 1), kernel_size)
     result = torch.einsum("nkp,nctp->nkct" if each else "nkp,nctp->kct", grad.flatten(2), columns)
-    return result.unflatten(-1, (kernel_size, kernel_size))
+    return result.unflatten(-1, (kernel_size, kernel_size))  # type: ignore[no-any-return]
 
 
 def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
@@ -227,6 +227,7 @@ def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
 
 def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
+    check_pixels("ref", ref)
     check_maps(("ref", "grad"), ref, grad)
     n, c, h, w = ref.shape
     k = grad.shape[1]
