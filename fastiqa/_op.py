@@ -191,7 +191,8 @@ class Op:
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         names, tensors = self.signature.names, self.signature.tensors
-        needs = tuple([ctx.needs_input_grad[k] for k in tensors])
+        wanted = ctx.needs_input_grad  # without what the dispatcher left out because it equals its default
+        needs = tuple([k < len(wanted) and wanted[k] for k in tensors])
         kept = dict(zip(self.saves, ctx.saved_tensors, strict=True))
         gradients = _tuple(self.adjoint(SimpleNamespace(needs=needs, **kept, **ctx.constants), *grads))
         by_position = dict(zip(tensors, gradients, strict=True))

@@ -79,6 +79,15 @@ def bound(limit, r, rows):
 
 
 @triton.jit
+def locate(across, groups, parts, GROUP: tl.constexpr):
+    """This program's place along memory, its first of a group, its part of a sum, its sample."""
+    program = tl.program_id(0)  # 32 bits to take apart, which is cheaper, and 64 to multiply
+    place, group = program % across, program // across % groups * GROUP
+    rest = program // across // groups
+    return place, group, (rest % parts).to(tl.int64), (rest // parts).to(tl.int64)
+
+
+@triton.jit
 def axes(first_c, first_p, FORM: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr):
     """Channels and pixels of a tile: one is a column, the other a row. Both are counted in 32 bits."""
     first_c = first_c.to(tl.int32)
@@ -111,10 +120,9 @@ def sums_kernel(
         channels = channels * PACK
     else:
         pixels = pixels * PACK
-    program = tl.program_id(0).to(tl.int64)
-    across, groups = tl.cdiv(pixels, PIXELS), tl.cdiv(one * rows, ROWS)
-    first_p, r = program % across * PIXELS, program // across % groups * ROWS
-    part, n = program // across // groups % parts, program // across // groups // parts
+    across, groups = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
+    first_p, r, part, n = locate(across, groups, parts, ROWS)
+    first_p *= PIXELS
 
     c, p = axes(part * length, first_p, FORM, OUTER, LANES)
     wide: tl.constexpr = tl.float64 if ref_ptr.dtype.element_ty == tl.float64 else tl.float32
@@ -156,10 +164,9 @@ def products_kernel(
         channels = channels * PACK
     else:
         pixels = pixels * PACK
-    program = tl.program_id(0).to(tl.int64)
-    across, groups = tl.cdiv(channels, CHANNELS), tl.cdiv(one * rows, ROWS)
-    first_c, r = program % across * CHANNELS, program // across % groups * ROWS
-    part, n = program // across // groups % parts, program // across // groups // parts
+    across, groups = tl.cdiv(channels, CHANNELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
+    first_c, r, part, n = locate(across, groups, parts, ROWS)
+    first_c *= CHANNELS
 
     c, p = axes(first_c, part * length, FORM, OUTER, LANES)
     wide: tl.constexpr = tl.float64 if ref_ptr.dtype.element_ty == tl.float64 else tl.float32
@@ -211,10 +218,9 @@ def spread_kernel(
         channels = channels * PACK
     else:
         pixels = pixels * PACK
-    program = tl.program_id(0).to(tl.int64)
-    across, down = tl.cdiv(pixels, PIXELS), tl.cdiv(channels, CHANNELS)
-    n = program // across // down
-    c, p = axes(program // across % down * CHANNELS, program % across * PIXELS, FORM, OUTER, LANES)
+    across, down = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(channels, CHANNELS).to(tl.int32)
+    first_p, first_c, _, n = locate(across, down, 1, CHANNELS)
+    c, p = axes(first_c, first_p * PIXELS, FORM, OUTER, LANES)
     wide: tl.constexpr = tl.float64 if ref_ptr.dtype.element_ty == tl.float64 else tl.float32
     ga = tl.zeros((OUTER, LANES), wide)
     gb = tl.zeros((OUTER, LANES), wide)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 PROGRAMS = 512  # that fill a GPU: sums are cut into parts until there are as many, whatever the batch
 LANES = 256
+MOST_REGISTERS = 128  # said to ptxas 13, which else holds one kernel to 64 and spills
 BLOCK = 256  # results of a program that adds up parts
 
 
@@ -85,7 +86,7 @@ def sums(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, out: Tenso
             *maps, weight, scratch, t.sizes, t.strides, weight_strides(weight), rows, size**2, size, t.limits, terms,
             parts,
             FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes,
-            num_warps=WARPS, enable_fp_fusion=True,
+            num_warps=WARPS, enable_fp_fusion=True, maxnreg=MOST_REGISTERS,
         )  # fmt: skip
     grid = (triton.cdiv(out.numel(), BLOCK),)
     with on_device_of(out):

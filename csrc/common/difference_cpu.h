@@ -110,16 +110,16 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
   const int64_t samples = each ? maps.n : 1, together = each ? cut.chunks : maps.n * cut.chunks;
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, indices * together));
   torch::stable::parallel_for(0, samples * rows, grain, [&](int64_t begin, int64_t end) {
-    Buffer<A> line(indices);
+    Buffer<double> line(indices);  // parts are few, but each is a sum of many
     for (int64_t i = begin; i < end; ++i) {
-      std::fill_n(line.get(), indices, A{0});
+      std::fill_n(line.get(), indices, 0.0);
       for (int64_t k = 0; k < together; ++k) {
         const A* from = parts.get() + ((i / rows * together + k) * rows + i % rows) * indices;
         for (int64_t x = 0; x < indices; ++x) line.get()[x] += from[x];
       }
       for (int64_t side = 0; side < 2; ++side)
         for (int64_t c = 0; c < maps.c; ++c)
-          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(line.get()[cut.index(side, c)]);
+          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(static_cast<A>(line.get()[cut.index(side, c)]));
     }
   });
 }

@@ -150,7 +150,7 @@ difference_response = Op(
         3 * ref.nbytes + weight.nbytes + ref.nbytes // ref.shape[1] * weight.shape[-4]
     ),
     autocast="lower",
-    batched=("ref", "a", "b"),
+    batched=(),  # a weight may be one for each sample
 )
 
 
@@ -160,7 +160,7 @@ def backward_reference(grad: Tensor, weight: Tensor, channels_last: bool) -> tup
     (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> three of (N, C, H, W). Dtypes, strides and errors as there.
     """
     each = weight if weight.dim() == 5 else weight.expand(grad.shape[0], *weight.shape)
-    columns = torch.einsum("nkct,nkp->nctp", each.flatten(3), grad.flatten(2)).flatten(1, 2)
+    columns = each.flatten(2).transpose(1, 2) @ grad.flatten(2)
     k = weight.shape[-1]
     ga, gb = fold(columns, grad.shape[2:], k, padding=k // 2).chunk(2, 1)
     return ga + gb, -ga, -gb
@@ -202,7 +202,7 @@ difference_response_backward = Op(
         grad.nbytes + weight.nbytes + 3 * grad.nbytes // grad.shape[1] * weight.shape[-3] // 2
     ),
     autocast="lower",
-    batched=("grad",),
+    batched=(),
 )
 
 
@@ -256,5 +256,5 @@ difference_response_weight_backward = Op(
     samples=weight_samples,
     bytes=lambda ref, a, b, grad, kernel_size, each: 3 * ref.nbytes + grad.nbytes,
     autocast="lower",
-    batched=("ref", "a", "b", "grad"),
+    batched=(),
 )
