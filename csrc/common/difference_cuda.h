@@ -16,14 +16,14 @@ namespace fastiqa {
 
 constexpr int64_t kFill = 65536;  // threads that fill a device
 
-/// f<elements of a pack, rows of the weight at once>. Sums of three rows fit the registers for packs of 8 bytes.
-template <class T, class F>
+/// f<elements of a pack, rows of the weight at once>. Sums of several rows fit the registers for packs of 8 bytes.
+template <class T, int kRows, class F>
 void by_pack_and_rows(const Triple<const T>& maps, int rows, F f) {
   constexpr int kPack = 16 / sizeof(T), kHalf = sizeof(T) < 8 ? kPack / 2 : kPack;
   if (!packable(maps, kPack))
-    rows == 1 ? f.template operator()<1, 1>() : f.template operator()<1, 3>();
+    rows == 1 ? f.template operator()<1, 1>() : f.template operator()<1, kRows>();
   else
-    rows == 1 ? f.template operator()<kPack, 1>() : f.template operator()<kHalf, 3>();
+    rows == 1 ? f.template operator()<kPack, 1>() : f.template operator()<kHalf, kRows>();
 }
 
 /// Weights in the accumulation type, dense: [sample][row][side][channel].
@@ -60,7 +60,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
     launch(gather_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, sums.data(), part, maps.n, maps.h, maps.w, bias,
            bias_stride, y, outputs);
   };
-  by_pack_and_rows<T>(maps, rows, run);
+  by_pack_and_rows<T, 3>(maps, rows, run);
 }
 
 /// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.
@@ -82,7 +82,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
     launch(collect_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, parts.data(),
            each ? part.parts : part.parts * maps.n, g, outputs);
   };
-  by_pack_and_rows<T>(maps, rows, run);
+  by_pack_and_rows<T, 2>(maps, rows, run);  // two sums a row
 }
 
 /// The gradients of ref, a and b: g_s[n][c][q] = sum over outputs and taps of weight * map(q - shift).

@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
 
 /// y = bias + the taps of all parts.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksOnSm)
     gather_kernel(const accumulator_t<T>* sums, const Part part, const int64_t n, const int64_t h, const int64_t w,
                   const T* bias, const int64_t bias_stride, const View y, const int64_t outputs) {
   const int64_t i = global_thread<int64_t>();
