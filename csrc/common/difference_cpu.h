@@ -73,6 +73,23 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
   });
 }
 
+/// One of difference_products' sums over samples [n, end), of the products that exist, one by one. NaN ends it.
+template <class T>
+double product_exactly(const Triple<const T>& maps, const View& map, int64_t size, int64_t n, int64_t end, int64_t r,
+                       int64_t side, int64_t c) {
+  const int64_t o = r / (size * size), down = r % (size * size) / size - size / 2, right = r % size - size / 2;
+  double sum = 0;
+  for (; n < end; ++n)
+    for (int64_t y = std::max<int64_t>(0, down); y < std::min(maps.h, maps.h + down); ++y)
+      for (int64_t x = std::max<int64_t>(0, right); x < std::min(maps.w, maps.w + right) && sum == sum; ++x) {
+        const int64_t p = y * maps.w + x;
+        const auto& s = map.strides;
+        const T value = static_cast<const T*>(map.data)[n * s[0] + o * s[1] + (y - down) * s[2] + (x - right) * s[3]];
+        sum += widen(value) * (widen(*maps.at(0, n, c, p)) - widen(*maps.at(side + 1, n, c, p)));
+      }
+  return sum;
+}
+
 /// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.
 template <class T>
 void difference_products(const Triple<const T>& maps, const View& map, const WeightView& g, bool each,
@@ -118,8 +135,15 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
         for (int64_t x = 0; x < indices; ++x) line.get()[x] += from[x];
       }
       for (int64_t side = 0; side < 2; ++side)
-        for (int64_t c = 0; c < maps.c; ++c)
-          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(static_cast<A>(line.get()[cut.index(side, c)]));
+        for (int64_t c = 0; c < maps.c; ++c) {
+          double sum = line.get()[cut.index(side, c)];
+          // An infinite difference has met the zeros beyond the border, which are no products.
+          if (sum != sum && g.size > 1) {
+            const int64_t n = i / rows;
+            sum = product_exactly(maps, map, g.size, n, each ? n + 1 : maps.n, i % rows, side, c);
+          }
+          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(static_cast<A>(sum));
+        }
     }
   });
 }
