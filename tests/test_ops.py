@@ -220,3 +220,22 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
                     largest = near[finite].abs().max() if finite.any() else 0
                     same |= finite & ((got.double() - near).abs() <= 16 * info.eps * largest)
             assert same.all(), f"got {got[~same]}, eager {e[~same]}, float64 {x[~same]}"
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_an_infinity_at_a_border_stays_where_it_is(name: str, backend: str, layout: str) -> None:
+    """It meets none of the zeros beyond the border or of a vector's end: results are finite where eager's are."""
+    op = cases.operators()[name]
+    for args in cases.arguments(op, Case((1, 4, 5, 7), torch.float32, (layout,))):
+        for x in args:
+            if not isinstance(x, Tensor):
+                continue
+            before = x.clone()
+            x[(0,) * x.dim()] = float("inf")
+            with cases.backend(backend):
+                results = outputs(op(*args))
+            for got, eager in zip(results, outputs(op.reference(*args)), strict=True):
+                finite = eager.isfinite()
+                torch.testing.assert_close(got[finite], eager[finite], rtol=1e-5, atol=1e-5)
+            x.copy_(before)

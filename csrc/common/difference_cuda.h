@@ -60,7 +60,8 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
     launch(gather_kernel<T>, ceil_div(outputs, kThreads), kThreads, on, sums.data(), part, maps.n, maps.h, maps.w, bias,
            bias_stride, y, outputs);
   };
-  by_pack_and_rows<T, 3>(maps, rows, run);
+  constexpr int kMostRows = sizeof(T) == 8 ? 2 : 3;  // three of float64 spill on sm_100 and sm_120
+  by_pack_and_rows<T, kMostRows>(maps, rows, run);
 }
 
 /// g[n][o][s][c][t] = sum over q of map(q - shift) * d(q), or its sum over the samples.

@@ -19,12 +19,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   for (int p = static_cast<int>(task.part * part.length + t % 32 * kPack); p < end; p += 32 * kPack) {
     const Differences<T, kPack> d(maps, task.n, task.item, p);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (r0 + r >= part.rows) break;
+    for (int e = 0; e < kPack; ++e) {
 #pragma unroll
-      for (int e = 0; e < kPack; ++e) {
+      for (int r = 0; r < kRows; ++r) {
         A factor;
-        if (!shifted<T>(map, part, task.n, r0 + r, p + e, factor)) continue;
+        if (r0 + r >= part.rows || !shifted<T>(map, part, task.n, r0 + r, p + e, factor)) continue;
         sum[r][0] += factor * d.side[0][e];
         sum[r][1] += factor * d.side[1][e];
       }
@@ -51,13 +50,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int end = static_cast<int>(std::min((task.part + 1) * part.length, maps.pixels()));
   A sum[kRows][2][kPack] = {};
   for (int p = static_cast<int>(task.part * part.length); p < end; ++p) {
+    A factor[kRows];
+    bool exists[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      exists[r] = r0 + r < part.rows && shifted<T>(map, part, task.n, r0 + r, p, factor[r]);
     const Differences<T, kPack> d(maps, task.n, c, p);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      A factor;
-      if (r0 + r >= part.rows || !shifted<T>(map, part, task.n, r0 + r, p, factor)) continue;
+      if (!exists[r]) continue;
 #pragma unroll
-      for (int e = 0; e < 2 * kPack; ++e) sum[r][e / kPack][e % kPack] += factor * d.side[e / kPack][e % kPack];
+      for (int e = 0; e < 2 * kPack; ++e) sum[r][e / kPack][e % kPack] += factor[r] * d.side[e / kPack][e % kPack];
     }
   }
 #pragma unroll

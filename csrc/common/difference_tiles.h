@@ -39,10 +39,13 @@ template <class T, int kPack>
 struct Differences {
   accumulator_t<T> side[2][kPack];
 
-  __device__ Differences(const Triple<const T>& maps, int64_t n, int64_t c, int64_t p) {
-    const auto ref = Pack<T, kPack>::load(maps.at(0, n, c, p));
-    const auto a = Pack<T, kPack>::load(maps.at(1, n, c, p));
-    const auto b = Pack<T, kPack>::load(maps.at(2, n, c, p));
+  __device__ Differences(const Triple<const T>& maps, int64_t n, int64_t c, int64_t p)
+      : Differences(maps.at(0, n, c, p), maps.at(1, n, c, p), maps.at(2, n, c, p)) {}
+
+  __device__ Differences(const T* ref_at, const T* a_at, const T* b_at) {
+    const auto ref = Pack<T, kPack>::load(ref_at);
+    const auto a = Pack<T, kPack>::load(a_at);
+    const auto b = Pack<T, kPack>::load(b_at);
 #pragma unroll
     for (int e = 0; e < kPack; ++e) {
       side[0][e] = widen(ref.element[e]) - widen(a.element[e]);
@@ -129,28 +132,36 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
     sums_channels_kernel(const Triple<const T> maps, const Part part, const accumulator_t<T>* weight,
                          const int64_t threads, accumulator_t<T>* sums) {
   using A = accumulator_t<T>;
+  constexpr int kWeights = std::min<int>(kPack, 16 / sizeof(A));  // 16 bytes
   const int64_t t = global_thread<int64_t>();
   if (t >= threads) return;  // whole warps
   const Task task(t / 32, maps.pixels(), (part.rows + kRows - 1) / kRows, part.parts);
   const int r0 = static_cast<int>(task.group) * kRows;
   const int64_t end = std::min((task.part + 1) * part.length, maps.c);
   const A* w = weight + task.n * part.weight_sample + r0 * 2 * maps.c;
+  const T *ref = maps.at(0, task.n, 0, task.item), *a = maps.at(1, task.n, 0, task.item);
+  const T* b = maps.at(2, task.n, 0, task.item);
+  A* const to = sums + ((task.part * maps.n + task.n) * part.rows + r0) * maps.pixels() + task.item;
   A sum[kRows] = {};
   for (int64_t c = task.part * part.length + t % 32 * kPack; c < end; c += 32 * kPack) {
-    const Differences<T, kPack> d(maps, task.n, c, task.item);
+    const Differences<T, kPack> d(ref + c, a + c, b + c);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (r0 + r >= part.rows) break;
 #pragma unroll
-      for (int e = 0; e < 2 * kPack; ++e)
-        sum[r] += w[(2 * r + e / kPack) * maps.c + c + e % kPack] * d.side[e / kPack][e % kPack];
+      for (int s = 0; s < 2; ++s)
+#pragma unroll
+        for (int e = 0; e < kPack; e += kWeights) {
+          const auto factors = Pack<A, kWeights>::load(w + (2 * r + s) * maps.c + c + e);
+#pragma unroll
+          for (int k = 0; k < kWeights; ++k) sum[r] += factors.element[k] * d.side[s][e + k];
+        }
     }
   }
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const A whole = over_warp(sum[r]);
-    if (t % 32 == 0 && r0 + r < part.rows)
-      sums[((task.part * maps.n + task.n) * part.rows + r0 + r) * maps.pixels() + task.item] = whole;
+    if (t % 32 == 0 && r0 + r < part.rows) to[r * maps.pixels()] = whole;
   }
 }
 
@@ -161,16 +172,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
                   const T* bias, const int64_t bias_stride, const View y, const int64_t outputs) {
   const int64_t i = global_thread<int64_t>();
   if (i >= outputs) return;
-  const int64_t pixels = h * w;
+  const int64_t pixels = h * w, step = n * part.rows * pixels;  // from a part to the next
   const int taps = part.size * part.size, all = part.rows / taps, o = static_cast<int>(i / pixels % all);
   const int p = static_cast<int>(i % pixels), y0 = p / static_cast<int>(w), x0 = p - y0 * static_cast<int>(w);
   const int64_t sample = i / pixels / all;
+  const int parts = static_cast<int>(part.parts);
   accumulator_t<T> sum = bias != nullptr ? accumulator_t<T>(widen(bias[o * bias_stride])) : accumulator_t<T>(0);
   for (int tap = 0; tap < taps; ++tap) {
     const int row = y0 + tap / part.size - part.size / 2, column = x0 + tap % part.size - part.size / 2;
     if (row < 0 || row >= h || column < 0 || column >= w) continue;
-    for (int64_t k = 0; k < part.parts; ++k)
-      sum += sums[((k * n + sample) * part.rows + o * taps + tap) * pixels + row * w + column];
+    const accumulator_t<T>* from = sums + (sample * part.rows + o * taps + tap) * pixels + row * w + column;
+#pragma unroll 4
+    for (int k = 0; k < parts; ++k) sum += from[k * step];
   }
   static_cast<T*>(y.data)[sample * y.strides[0] + o * y.strides[1] + y0 * y.strides[2] + x0 * y.strides[3]] =
       narrow<T>(sum);
