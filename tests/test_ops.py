@@ -129,13 +129,13 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
 
 
 def test_gradcheck(name: str, backend: str) -> None:
-    """Of both orders: every derivative; through Triton's interpreter, which is slow, along random directions."""
+    """Of both orders: every derivative; where a call is slow, interpreted or emulated, along random directions."""
     op = cases.operators()[name]
     for args in cases.arguments(op, Case((2, 2, 3, 2), torch.float64)):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
         with cases.backend(backend):
-            assert torch.autograd.gradcheck(op, leaves, fast_mode=backend == "triton")
-            assert torch.autograd.gradgradcheck(op, leaves, fast_mode=backend == "triton")
+            assert torch.autograd.gradcheck(op, leaves, fast_mode=backend in ("triton", "cuda"))
+            assert torch.autograd.gradgradcheck(op, leaves, fast_mode=backend in ("triton", "cuda"))
 
 
 def test_partial_gradients(name: str, backend: str) -> None:

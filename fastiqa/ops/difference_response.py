@@ -12,6 +12,7 @@ Adjoint: y is a derivative of the trilinear form Σ y·weight·d, and so are its
     grad_d = [ga, gb] = Σ_{o,t} weight[o,c,t] · g[n,o,p],   grad_ref = ga + gb,  grad_a = −ga,  grad_b = −gb
                                                         difference_response_backward
     grad_bias = Σ_{n,p} g
+
 Each of the three has the other two as its adjoint: they serve derivatives of every order.
 
 Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that of the weight; eager PyTorch moves
@@ -87,16 +88,16 @@ def taps(x: Tensor, kernel_size: int) -> Tensor:
 def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     ref, weight = saved.ref, saved.weight
     *inputs, needs_weight, needs_bias = saved.needs
-    to_inputs: tuple[Tensor | None, ...] = (None, None, None)
-    if any(inputs):
-        to_inputs = difference_response_backward(grad, weight, is_channels_last(ref, saved.a, saved.b))
-    to_weight = to_bias = None
-    if needs_weight:
-        each = weight.dim() == 5
-        to_weight = difference_response_weight_backward(ref, saved.a, saved.b, grad, weight.shape[-1], each)
-    if needs_bias:
-        to_bias = grad.sum((0, 2, 3))
-    return (*to_inputs, to_weight, to_bias)
+    a, b, k = saved.a, saved.b, weight.shape[-1]
+    return (
+        *(difference_response_backward(grad, weight, is_channels_last(ref, a, b)) if any(inputs) else (None,) * 3),
+        difference_response_weight_backward(ref, a, b, grad, k, weight.dim() == 5) if needs_weight else None,
+        grad.sum((0, 2, 3)) if needs_bias else None,
+    )
+
+
+def wide(x: Tensor) -> Tensor:  # as kernels sum: in 16 bits a gradient of nine taps would be rounded nine times
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def is_channels_last(*maps: Tensor) -> bool:
@@ -160,10 +161,10 @@ def backward_reference(grad: Tensor, weight: Tensor, channels_last: bool) -> tup
     (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> three of (N, C, H, W). Dtypes, strides and errors as there.
     """
     each = weight if weight.dim() == 5 else weight.expand(grad.shape[0], *weight.shape)
-    columns = each.flatten(2).transpose(1, 2) @ grad.flatten(2)
+    columns = wide(each).flatten(2).transpose(1, 2) @ wide(grad).flatten(2)
     k = weight.shape[-1]
     ga, gb = fold(columns, grad.shape[2:], k, padding=k // 2).chunk(2, 1)
-    return ga + gb, -ga, -gb
+    return (ga + gb).to(grad.dtype), -ga.to(grad.dtype), -gb.to(grad.dtype)
 
 
 def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -212,17 +213,18 @@ def weight_reference(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_siz
     (N, C, H, W) three times and (N, K, H, W) -> (N, K, 2C, k, k) or (K, 2C, k, k). Dtypes, strides, errors as there.
     """
     columns = taps(torch.cat([ref - a, ref - b], 1), kernel_size)
-    result = torch.einsum("nkp,nctp->nkct" if each else "nkp,nctp->kct", grad.flatten(2), columns)
-    return result.unflatten(-1, (kernel_size, kernel_size))  # type: ignore[no-any-return]
+    sums = torch.einsum("nkp,nctp->nkct" if each else "nkp,nctp->kct", grad.flatten(2), columns)
+    return sums.unflatten(-1, (kernel_size, kernel_size))  # type: ignore[no-any-return]
 
 
 def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, needs_grad = saved.needs
     ref, a, b = saved.ref, saved.a, saved.b
-    to_inputs: tuple[Tensor | None, ...] = (None, None, None)
-    if any(inputs):
-        to_inputs = difference_response_backward(saved.grad, to_weight, is_channels_last(ref, a, b))
-    return (*to_inputs, difference_response(ref, a, b, to_weight) if needs_grad else None)
+    like_ref = is_channels_last(ref, a, b)
+    return (
+        *(difference_response_backward(saved.grad, to_weight, like_ref) if any(inputs) else (None,) * 3),
+        difference_response(ref, a, b, to_weight) if needs_grad else None,
+    )
 
 
 def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool) -> tuple[Output]:
@@ -230,8 +232,7 @@ def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: 
     check_pixels("ref", ref)
     check_maps(("ref", "grad"), ref, grad)
     n, c, h, w = ref.shape
-    k = grad.shape[1]
-    if grad.shape != (n, k, h, w) or not 1 <= k <= MOST_OUTPUTS:
+    if grad.shape != (n, k := grad.shape[1], h, w) or not 1 <= k <= MOST_OUTPUTS:
         raise ValueError(f"grad: shape {tuple(grad.shape)}, want ({n}, 1 to {MOST_OUTPUTS}, {h}, {w})")
     if kernel_size not in KERNEL_SIZES:
         raise ValueError(f"kernel_size: got {kernel_size}, want 1 or 3")
