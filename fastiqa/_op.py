@@ -112,7 +112,7 @@ class Op:
             raise ValueError(f"out: got {len(outs)} tensors, want {len(outputs)}")
         for given, output in zip(outs, outputs, strict=True):
             output.check(given)
-        kernel = _dispatch.choose(self, values)
+        kernel = self._kernel(values, outputs)
         if kernel is not None:
             kernel(*values, *outs)
         else:
@@ -123,14 +123,17 @@ class Op:
     def _run(self, *args: Any) -> Any:
         args = self.signature.promote(self.signature.complete(args))
         outputs = self.layout(*args)
-        empty = any(0 in output.shape for output in outputs)
-        kernel = None if empty else _dispatch.choose(self, args)
+        kernel = self._kernel(args, outputs)
         if kernel is None:
             results = self._reference(args, outputs)
         else:
             results = tuple([prefer_huge_pages(output.empty()) for output in outputs])
             kernel(*args, *results)
         return results[0] if len(results) == 1 else results
+
+    def _kernel(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> Callable[..., None] | None:
+        """What computes the outputs; None for the reference, to which empty ones are left: kernels divide by sizes."""
+        return None if any(0 in output.shape for output in outputs) else _dispatch.choose(self, args)
 
     def _reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
         """The reference's results, copied where they are views of an argument or not laid out as promised."""

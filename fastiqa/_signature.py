@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastiqa._layout import FLOATING
+
+# What an argument that is no tensor may be, by its kind in the schema, and in words.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "float": ((float, int, numbers.Real, torch.SymFloat, torch.SymInt), "a number"),
+    "int": ((int, numbers.Integral, torch.SymInt), "an integer"),
+    "str": ((str,), "a string"),
+}
 
 
 class Signature:
@@ -26,14 +36,18 @@ class Signature:
         kinds = [str(argument.type) for argument in schema.arguments]
         self.tensors = tuple(k for k, kind in enumerate(kinds) if "Tensor" in kind)
         self._optional = frozenset(k for k in self.tensors if "Optional" in kinds[k])
+        self._plain = tuple((k, *_KINDS[kind]) for k, kind in enumerate(kinds) if kind in _KINDS)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Arguments in the schema's order, defaults filled in; TypeError names the one that is missing or no tensor."""
+        """Arguments in the schema's order, defaults filled in; TypeError names what is missing or of the wrong kind."""
         if kwargs or len(args) != len(self.names):
             args = self._by_name(args, kwargs)
         for k in self.tensors:
             if not isinstance(args[k], Tensor) and not (args[k] is None and k in self._optional):
                 raise TypeError(f"{self.names[k]}: got {type(args[k]).__name__}, want a tensor")
+        for k, types, words in self._plain:
+            if not isinstance(args[k], types):
+                raise TypeError(f"{self.names[k]}: got {type(args[k]).__name__}, want {words}")
         return args
 
     def complete(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -59,13 +73,15 @@ class Signature:
 
     def promote(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Tensor arguments in their common dtype, as PyTorch promotes them."""
-        first = args[self.tensors[0]].dtype
-        if all(args[k] is None or args[k].dtype == first for k in self.tensors):
-            return args
-        dtypes = {args[k].dtype for k in self.tensors if args[k] is not None}
-        if not all(dtype.is_floating_point for dtype in dtypes):
-            return args  # refused by the layout rule, which knows the name
+        dtypes = {args[k].dtype if args[k] is not None else self._absent(k) for k in self.tensors} - {None}
+        if len(dtypes) == 1 or not dtypes.issubset(FLOATING):
+            return args  # what is not floating is refused by the layout rule, which knows the name
         return self.cast(args, functools.reduce(torch.promote_types, dtypes))
+
+    def _absent(self, k: int) -> None:
+        """TypeError unless the tensor may be left out: the dispatcher lets None pass for any."""
+        if k not in self._optional:
+            raise TypeError(f"{self.names[k]}: got NoneType, want a tensor")
 
     def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         """Tensor arguments in that dtype."""

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_same_shape, memory_format
+from fastiqa._layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
 from fastiqa._op import Map, Op
 
 MODES = ("nearest", "bilinear")
@@ -94,8 +94,9 @@ def layout(features: Tensor, logits: Tensor, mode: str) -> tuple[Output]:
     n, c, _, _ = features.shape
     if logits.shape[0] != n or (logits.shape[1] != 1 and logits.shape[1] != c):
         raise ValueError(f"logits: shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for features of that size")
-    if logits.shape[2] == 0 or logits.shape[3] == 0:
-        raise ValueError(f"logits: shape {tuple(logits.shape)}, want at least one pixel")
+    check_not_hollow(("logits",), logits)
+    if 0 in features.shape[2:]:  # no channels are as good as any other number where all share a gate
+        raise ValueError(f"features: shape {tuple(features.shape)}, want at least one pixel")
     return (Output(features.shape, features.dtype, features.device, memory_format(features)),)
 
 

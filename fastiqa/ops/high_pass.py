@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import like
+from fastiqa._layout import Output, check_maps, check_not_hollow, memory_format
 from fastiqa._op import Map, Op
 
 
@@ -47,7 +47,7 @@ def reference(x: Tensor) -> Tensor:
 
     Raises:
         TypeError: a dtype that is not floating, or no tensor.
-        ValueError: not four dimensions.
+        ValueError: not four dimensions, no channel or no pixel.
 
     Example:
         >>> import torch
@@ -63,6 +63,12 @@ def adjoint(saved: Any, grad: Tensor) -> Tensor:
     return high_pass(grad)  # type: ignore[no-any-return]
 
 
+def layout(x: Tensor) -> tuple[Output]:
+    check_maps(("x",), x)
+    check_not_hollow(("x",), x)
+    return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
+
+
 def samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map]]:
     yield (Map((n, c, h, w)),)
 
@@ -71,7 +77,7 @@ high_pass = Op(
     "high_pass(Tensor x) -> Tensor",
     reference,
     adjoint,
-    layout=like(0),
+    layout=layout,
     backends=(cuda(), triton(), cpu()),
     samples=samples,
     bytes=lambda x: 2 * x.nbytes,

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, memory_format
+from fastiqa._layout import Output, check_maps, check_not_hollow, memory_format
 from fastiqa._op import Map, Op
 
 
@@ -71,6 +71,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 def layout(high: Tensor, low: Tensor) -> tuple[Output]:
     check_maps(("high", "low"), high, low)
+    check_not_hollow(("high",), high)
     n, c, h, w = high.shape
     want = (n, c, half(h), half(w))
     if low.shape != want:
@@ -107,6 +108,7 @@ def backward_adjoint(saved: Any, to_low: Tensor) -> Tensor:
 
 def backward_layout(grad: Tensor) -> tuple[Output]:
     check_maps(("grad",), grad)
+    check_not_hollow(("grad",), grad)
     n, c, h, w = grad.shape
     return (Output((n, c, half(h), half(w)), grad.dtype, grad.device, memory_format(grad)),)
 

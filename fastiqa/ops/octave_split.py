@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_same_shape, memory_format
+from fastiqa._layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
 from fastiqa._op import Map, Op
 from fastiqa.ops.octave_merge import half
 
@@ -52,7 +52,7 @@ def reference(x: Tensor, negative_slope: float = 1.0) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: a dtype that is not floating, or no tensor.
-        ValueError: a negative `negative_slope`, or not four dimensions.
+        ValueError: a negative `negative_slope`, not four dimensions, no channel or no pixel.
 
     Example:
         >>> import torch
@@ -71,10 +71,15 @@ def adjoint(saved: Any, grad_act: Tensor, grad_pooled: Tensor) -> Tensor:
     return octave_split_backward(act, grad_act, grad_pooled, saved.negative_slope)  # type: ignore[no-any-return]
 
 
+def _check_slope(negative_slope: float) -> None:
+    if not negative_slope >= 0:  # so that NaN is refused as well
+        raise ValueError(f"negative_slope: got {negative_slope}, want at least 0")
+
+
 def layout(x: Tensor, negative_slope: float = 1.0) -> tuple[Output, Output]:
     check_maps(("x",), x)
-    if negative_slope < 0:
-        raise ValueError(f"negative_slope: got {negative_slope}, want at least 0")
+    check_not_hollow(("x",), x)
+    _check_slope(negative_slope)
     n, c, h, w = x.shape
     form = memory_format(x)
     return Output(x.shape, x.dtype, x.device, form), Output((n, c, half(h), half(w)), x.dtype, x.device, form)
@@ -120,6 +125,8 @@ def backward_adjoint(saved: Any, to_x: Tensor) -> tuple[Tensor | None, Tensor | 
 def backward_layout(act: Tensor, grad_act: Tensor, grad_pooled: Tensor, negative_slope: float) -> tuple[Output]:
     check_same_shape(("act", "grad_act"), act, grad_act)
     check_maps(("act", "grad_pooled"), act, grad_pooled)
+    check_not_hollow(("act",), act)
+    _check_slope(negative_slope)
     n, c, h, w = act.shape
     want = (n, c, half(h), half(w))
     if grad_pooled.shape != want:
