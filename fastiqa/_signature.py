@@ -73,15 +73,13 @@ class Signature:
 
     def promote(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Tensor arguments in their common dtype, as PyTorch promotes them."""
-        dtypes = {args[k].dtype if args[k] is not None else self._absent(k) for k in self.tensors} - {None}
+        for k in self.tensors:
+            if args[k] is None and k not in self._optional:  # the dispatcher lets None pass for any tensor
+                raise TypeError(f"{self.names[k]}: got NoneType, want a tensor")
+        dtypes = {args[k].dtype for k in self.tensors if args[k] is not None}
         if len(dtypes) == 1 or not dtypes.issubset(FLOATING):
             return args  # what is not floating is refused by the layout rule, which knows the name
         return self.cast(args, functools.reduce(torch.promote_types, dtypes))
-
-    def _absent(self, k: int) -> None:
-        """TypeError unless the tensor may be left out: the dispatcher lets None pass for any."""
-        if k not in self._optional:
-            raise TypeError(f"{self.names[k]}: got NoneType, want a tensor")
 
     def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         """Tensor arguments in that dtype."""
