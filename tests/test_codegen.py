@@ -101,6 +101,23 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
             assert usage["REG"] <= (255 if kernel["dtype"] == "torch.float64" else 128), kernel
 
 
+@pytest.mark.slow
+def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
+    """Fifty sizes compile no kernel more than once a size, and no product is fused with a sum behind the source's back.
+
+    Triton compiles anew where a size or stride becomes 1, divisible by 16, or neither: 7 to 87 times here.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, str(HERE / "triton_variants.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found
+    for operator in found:
+        assert operator["contracted"] == []
+        assert 0 < operator["variants"] <= 50 * operator["kernels"], operator
+
+
 # ---- CUDA ----
 
 

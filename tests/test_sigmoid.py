@@ -1,0 +1,36 @@
+"""The sigmoid in every operator that has one, to its last digit, on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cases
+import pytest
+import torch
+from torch import Tensor
+
+from fastiqa.ops import attentional_blend, gated_upsample, scale_residual_relu
+
+# Each gives the gate alone.
+GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gated_upsample": lambda one, logits: gated_upsample(one, logits, "nearest"),
+    "scale_residual_relu": lambda one, logits: scale_residual_relu(one, logits, 0 * one),
+    "attentional_blend": lambda one, logits: attentional_blend(one, 0 * one, 0 * one, logits),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("backend", cases.BACKENDS)
+@pytest.mark.parametrize("name", GATES)
+def test_two_units_at_most(name: str, backend: str, dtype: torch.dtype) -> None:
+    """Logits from -110 to 110, where float32 has subnormal results, and special values; never above one."""
+    values = [0.0, -0.0, 30, -30, 90, -90, float("inf"), -float("inf"), float("nan"), 1e-40]
+    logits = torch.cat([torch.linspace(-110, 110, 2001), torch.tensor(values)]).to(dtype).view(1, -1, 1, 1)
+    with cases.backend(backend):
+        got = GATES[name](torch.ones_like(logits), logits).double()
+    exact, info = logits.double().sigmoid(), torch.finfo(dtype)
+    assert torch.equal(got.isnan(), exact.isnan())
+    error = ((got - exact).abs() / exact.clamp(min=info.tiny)).nan_to_num(0)
+    assert error.max() <= 2 * info.eps
+    assert got.nan_to_num(0).max() <= 1
