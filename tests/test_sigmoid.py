@@ -24,13 +24,13 @@ GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("backend", cases.BACKENDS)
 @pytest.mark.parametrize("name", GATES)
 def test_two_units_at_most(name: str, backend: str, dtype: torch.dtype) -> None:
-    """Logits from -110 to 110, where float32 has subnormal results, and special values; never above one."""
+    """Logits from -110 to 110 and special values. Subnormal results may be zero, as PyTorch's are; none exceeds one."""
     values = [0.0, -0.0, 30, -30, 90, -90, float("inf"), -float("inf"), float("nan"), 1e-40]
     logits = torch.cat([torch.linspace(-110, 110, 2001), torch.tensor(values)]).to(dtype).view(1, -1, 1, 1)
     with cases.backend(backend):
         got = GATES[name](torch.ones_like(logits), logits).double()
     exact, info = logits.double().sigmoid(), torch.finfo(dtype)
     assert torch.equal(got.isnan(), exact.isnan())
-    error = ((got - exact).abs() / exact.clamp(min=info.tiny)).nan_to_num(0)
-    assert error.max() <= 2 * info.eps
+    near = (got - exact).abs() <= 2 * info.eps * exact
+    assert (near | got.isnan() | ((exact < info.tiny) & (got >= 0) & (got <= info.tiny))).all()
     assert got.nan_to_num(0).max() <= 1
