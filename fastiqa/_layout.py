@@ -101,11 +101,10 @@ def check_pixels(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
 
 
-def check_not_hollow(names: Sequence[str], *maps: Tensor) -> None:
-    """Maps for PyTorch's pooling and interpolation, which take an empty batch but neither no channels nor no pixels."""
-    for name, x in zip(names, maps, strict=True):
-        if 0 in x.shape[1:]:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
+def check_not_hollow(name: str, x: Tensor) -> None:
+    """A map for pooling and interpolation, which take an empty batch but neither no channels nor no pixels."""
+    if 0 in x.shape and 0 in x.shape[1:]:
+        raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
 
 
 def like(position: int) -> Callable[..., tuple[Output, ...]]:

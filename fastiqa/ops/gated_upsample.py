@@ -94,8 +94,10 @@ def layout(features: Tensor, logits: Tensor, mode: str) -> tuple[Output]:
     n, c, _, _ = features.shape
     if logits.shape[0] != n or (logits.shape[1] != 1 and logits.shape[1] != c):
         raise ValueError(f"logits: shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for features of that size")
-    check_not_hollow(("logits",), logits)
-    if 0 in features.shape[2:]:  # no channels are as good as any other number where all share a gate
+    check_not_hollow("logits", logits)
+    if (
+        0 in features.shape and 0 in features.shape[2:]
+    ):  # no channels are as good as any other number where all share a gate
         raise ValueError(f"features: shape {tuple(features.shape)}, want at least one pixel")
     return (Output(features.shape, features.dtype, features.device, memory_format(features)),)
 

@@ -65,7 +65,7 @@ def adjoint(saved: Any, grad: Tensor) -> Tensor:
 
 def layout(x: Tensor) -> tuple[Output]:
     check_maps(("x",), x)
-    check_not_hollow(("x",), x)
+    check_not_hollow("x", x)
     return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
 
 

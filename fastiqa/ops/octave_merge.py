@@ -71,7 +71,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 def layout(high: Tensor, low: Tensor) -> tuple[Output]:
     check_maps(("high", "low"), high, low)
-    check_not_hollow(("high",), high)
+    check_not_hollow("high", high)
     n, c, h, w = high.shape
     want = (n, c, half(h), half(w))
     if low.shape != want:
@@ -108,7 +108,7 @@ def backward_adjoint(saved: Any, to_low: Tensor) -> Tensor:
 
 def backward_layout(grad: Tensor) -> tuple[Output]:
     check_maps(("grad",), grad)
-    check_not_hollow(("grad",), grad)
+    check_not_hollow("grad", grad)
     n, c, h, w = grad.shape
     return (Output((n, c, half(h), half(w)), grad.dtype, grad.device, memory_format(grad)),)
 
