@@ -60,14 +60,18 @@ def memory_format(*tensors: Tensor) -> torch.memory_format:
 
 def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
     """Feature maps: four-dimensional, floating, on one device."""
-    device = tensors[0].device
     for name, x in zip(names, tensors, strict=True):
-        if x.dtype not in FLOATING:
-            raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
-        if x.dim() != 4:
+        if x.dtype in FLOATING and x.dim() != 4:
             raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
-        if x.device != device:
-            raise ValueError(f"{name}: on {x.device}, want {device}, where {names[0]} is")
+        check_beside(names[0], tensors[0], name, x)
+
+
+def check_beside(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
+    """A tensor of any shape, floating, on the device of the first argument."""
+    if x.dtype not in FLOATING:
+        raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
+    if x.device != first.device:
+        raise ValueError(f"{name}: on {x.device}, want {first.device}, where {first_name} is")
 
 
 def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
@@ -95,16 +99,17 @@ def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> No
             raise ValueError(f"{name}: shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
 
 
-def check_pixels(name: str, x: Tensor) -> None:
-    """For kernels that count the pixels of a map in 32 bits."""
-    if x.shape[2] * x.shape[3] >= 2**31:
-        raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
-
-
 def check_not_hollow(name: str, x: Tensor) -> None:
     """A map for pooling and interpolation, which take an empty batch but neither no channels nor no pixels."""
     if 0 in x.shape and 0 in x.shape[1:]:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
+
+
+def check_countable(name: str, x: Tensor) -> None:
+    """As check_not_hollow, for kernels that count the pixels of a map in 32 bits."""
+    check_not_hollow(name, x)
+    if x.shape[2] * x.shape[3] >= 2**31:
+        raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
 
 
 def like(position: int) -> Callable[..., tuple[Output, ...]]:

@@ -96,7 +96,7 @@ class Op:
         if (
             torch._C._len_torch_dispatch_stack() == 0
             and self.signature.is_plain(values)
-            and (self.autocast == "promote" or not torch.is_autocast_enabled(values[0].device.type))
+            and (self.autocast == "promote" or not _autocasts(values[0].device.type))
             and not torch._C._is_tracing()
         ):
             return self._eager.apply(*values) if self.signature.requires_grad(values) else self._run(*values)
@@ -132,8 +132,14 @@ class Op:
         return results[0] if len(results) == 1 else results
 
     def _kernel(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> Callable[..., None] | None:
-        """What computes the outputs; None for the reference, to which empty ones are left: kernels divide by sizes."""
-        return None if any(0 in output.shape for output in outputs) else _dispatch.choose(self, args)
+        """What computes the outputs; None for the reference, which gets all that is empty: kernels divide by sizes."""
+        for output in outputs:
+            if 0 in output.shape:
+                return None
+        for k in self.signature.tensors:
+            if args[k] is not None and 0 in args[k].shape:
+                return None
+        return _dispatch.choose(self, args)
 
     def _reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
         """The reference's results, copied where they are views of an argument or not laid out as promised."""
@@ -227,6 +233,10 @@ class Op:
 
     def __repr__(self) -> str:
         return f"<fastiqa operator {self._overload._schema}>"
+
+
+def _autocasts(device: str) -> bool:
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
 
 
 def _tuple(results: Any) -> tuple[Any, ...]:

@@ -74,6 +74,14 @@ def refusal(op: Op, args: tuple[Any, ...]) -> tuple[type[BaseException], str]:
     return found["call"]
 
 
+def refuses(op: Op, args: tuple[Any, ...]) -> bool:
+    try:
+        op.layout(*args)
+    except ValueError:
+        return True
+    return False
+
+
 def with_changed(op: Op, argument: str, change: Callable[[Tensor], Any]) -> Iterator[tuple[Any, ...]]:
     """Every sample with one argument changed."""
     k = op.signature.names.index(argument)
@@ -89,8 +97,8 @@ def with_changed(op: Op, argument: str, change: Callable[[Tensor], Any]) -> Iter
         (lambda x: x.bool(), TypeError, "dtype torch.bool, want float64"),
         (lambda x: x.to(torch.complex64), TypeError, "dtype torch.complex64, want float64"),
         (lambda x: x.to(torch.float8_e4m3fn), TypeError, "dtype torch.float8_e4m3fn, want float64"),
-        (lambda x: x[0], ValueError, r"shape \([\d, ]+\), want "),
-        (lambda x: x[None], ValueError, r"shape \([\d, ]+\), want "),
+        (lambda x: x[0], ValueError, r"shape \([\d, ]*\), want "),
+        (lambda x: x[None], ValueError, r"shape \([\d, ]*\), want "),
         (lambda x: x.flatten(), ValueError, r"shape \(\d+,\), want "),
         (lambda x: x.numpy(), TypeError, "got ndarray, want a tensor"),
         (lambda x: 1.0, TypeError, "got float, want a tensor"),
@@ -101,8 +109,13 @@ def with_changed(op: Op, argument: str, change: Callable[[Tensor], Any]) -> Iter
 def test_wrong_kind(
     name: str, argument: str, change: Callable[[Tensor], Any], error: type[BaseException], message: str
 ) -> None:
+    """Refused by name; or of a rank that the operator takes as well, and then it is the reference's result."""
     op = cases.operators()[name]
     for args in with_changed(op, argument, change):
+        if error is ValueError and not refuses(op, args):
+            for got, want in zip(outputs(op(*args)), outputs(op.reference(*args)), strict=True):
+                torch.testing.assert_close(got, want)
+            continue
         kind, text = refusal(op, args)
         assert kind is error
         assert re.match(f"{argument}: {message}", text), text
@@ -162,12 +175,15 @@ def test_one_size_differs(name: str, argument: str, dim: int) -> None:
 @pytest.mark.parametrize("size", [(0, 4, 6, 5), (2, 0, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0), (0, 0, 6, 5)], ids=str)
 @pytest.mark.parametrize("name", cases.names())
 def test_empty_maps(name: str, size: tuple[int, int, int, int]) -> None:
-    """An empty batch works. No channels and no pixels are as in the reference: its result, or an error with a name."""
+    """An empty batch works. No channels and no pixels give the reference's result, or an error with a name."""
     op = cases.operators()[name]
     for args in cases.arguments(op, Case(size)):
         try:
             want = outputs(op.reference(*args))
+            refused = 0 in size[1:] and refuses(op, args)
         except RuntimeError:
+            refused = True
+        if refused:
             assert 0 in size[1:]
             kind, text = refusal(op, args)
             assert kind is ValueError
@@ -177,8 +193,8 @@ def test_empty_maps(name: str, size: tuple[int, int, int, int]) -> None:
         results = outputs(op(*leaves))
         outs = [torch.empty(y.shape) for y in want]
         op(*args, out=outs)
-        for got, out, y in zip(results, outs, want, strict=True):
-            assert (got.shape, got.dtype, got.stride()) == (y.shape, y.dtype, y.stride())
+        for got, out, y, promised in zip(results, outs, want, op.layout(*args), strict=True):
+            assert (got.shape, got.dtype, got.stride()) == (y.shape, y.dtype, promised.strides())
             assert torch.equal(got, y)
             assert torch.equal(out, y)
         torch.autograd.backward(results, [torch.ones_like(y) for y in results])
@@ -189,8 +205,8 @@ def test_empty_maps(name: str, size: tuple[int, int, int, int]) -> None:
                 assert not x.grad.any()
         mode, values = fake(args)
         with mode:
-            promised = outputs(op(*values))
-        assert [y.shape for y in promised] == [y.shape for y in want]
+            faked = outputs(op(*values))
+        assert [y.shape for y in faked] == [y.shape for y in want]
 
 
 def maps(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:

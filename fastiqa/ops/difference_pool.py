@@ -27,7 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_pixels, check_same_shape
+from fastiqa._layout import Output, check_countable, check_maps, check_same_shape
 from fastiqa._op import Map, Op
 from fastiqa.ops.difference_response import (
     KERNEL_SIZES,
@@ -81,7 +81,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int = 1) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_pixels("ref", ref)
+    check_countable("ref", ref)
     check_maps(("ref", "gate"), ref, gate)
     n, c, h, w = ref.shape
     if gate.shape != (n, 1, h, w):

@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, fold, unfold
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import FLOATING, Output, check_maps, check_pixels, check_same_shape, memory_format
+from fastiqa._layout import Output, check_beside, check_countable, check_maps, check_same_shape, memory_format
 from fastiqa._op import Map, Op
 
 MOST_OUTPUTS = 16
@@ -104,19 +104,18 @@ def is_channels_last(*maps: Tensor) -> bool:
     return memory_format(*maps) == torch.channels_last
 
 
-def check_weight(weight: Tensor, n: int | None, k: int | None, channels: int | None, like: Tensor) -> None:
-    """A weight for these sizes, where they are known, beside `like`."""
-    if weight.dtype not in FLOATING:
-        raise TypeError(f"weight: dtype {weight.dtype}, want float64, float32, bfloat16 or float16")
+def check_weight(weight: Tensor, n: int, k: int | None, channels: int | None, name: str, first: Tensor) -> None:
+    """A weight for these sizes, where they are known, beside the first argument, of that name."""
+    check_beside(name, first, "weight", weight)
     shape = tuple(weight.shape)
-    if weight.dim() not in (4, 5) or weight.device != like.device:
-        raise ValueError(f"weight: shape {shape} on {weight.device}, want four or five dimensions on {like.device}")
+    if weight.dim() not in (4, 5):
+        raise ValueError(f"weight: shape {shape}, want four dimensions, or five with one for each sample")
     if shape[-1] != shape[-2] or shape[-1] not in KERNEL_SIZES:
         raise ValueError(f"weight: shape {shape}, want a kernel of 1x1 or 3x3")
     if shape[-4] > MOST_OUTPUTS or shape[-4] < 1:
         raise ValueError(f"weight: shape {shape}, want 1 to {MOST_OUTPUTS} outputs")
-    if shape[-3] % 2 != 0:
-        raise ValueError(f"weight: shape {shape}, want an even number of channels")
+    if shape[-3] % 2 != 0 or shape[-3] == 0:
+        raise ValueError(f"weight: shape {shape}, want at least one channel of two differences")
     for got, want, what in ((shape[-3], channels, "channels"), (shape[-4], k, "outputs"), (shape[0], n, "samples")):
         if want is not None and got != want and (what != "samples" or len(shape) == 5):
             raise ValueError(f"weight: shape {shape}, want {want} {what}")
@@ -124,12 +123,14 @@ def check_weight(weight: Tensor, n: int | None, k: int | None, channels: int | N
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_pixels("ref", ref)
+    check_countable("ref", ref)
     n, c, h, w = ref.shape
-    check_weight(weight, n, None, 2 * c, ref)
+    check_weight(weight, n, None, 2 * c, "ref", ref)
     k = weight.shape[-4]
-    if bias is not None and (bias.shape != (k,) or bias.device != ref.device):
-        raise ValueError(f"bias: shape {tuple(bias.shape)} on {bias.device}, want ({k},) on {ref.device}")
+    if bias is not None:
+        check_beside("ref", ref, "bias", bias)
+        if bias.shape != (k,):
+            raise ValueError(f"bias: shape {tuple(bias.shape)}, want ({k},)")
     return (Output((n, k, h, w), ref.dtype, ref.device, memory_format(ref, a, b)),)
 
 
@@ -178,9 +179,9 @@ def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> 
 
 def backward_layout(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Output, Output, Output]:
     check_maps(("grad",), grad)
-    check_pixels("grad", grad)
+    check_countable("grad", grad)
     n, k, h, w = grad.shape
-    check_weight(weight, n, k, None, grad)
+    check_weight(weight, n, k, None, "grad", grad)
     form = torch.channels_last if channels_last else torch.contiguous_format
     one = Output((n, weight.shape[-3] // 2, h, w), grad.dtype, grad.device, form)
     return one, one, one
@@ -199,9 +200,7 @@ difference_response_backward = Op(
     layout=backward_layout,
     backends=(cuda(), triton(), cpu()),
     samples=backward_samples,
-    bytes=lambda grad, weight, channels_last: (
-        grad.nbytes + weight.nbytes + 3 * grad.nbytes // grad.shape[1] * weight.shape[-3] // 2
-    ),
+    bytes=lambda g, w, channels_last: g.nbytes + w.nbytes + 3 * g.nbytes // g.shape[1] * w.shape[-3] // 2,
     autocast="lower",
     batched=(),
 )
@@ -229,7 +228,7 @@ def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
 
 def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_pixels("ref", ref)
+    check_countable("ref", ref)
     check_maps(("ref", "grad"), ref, grad)
     n, c, h, w = ref.shape
     if grad.shape != (n, k := grad.shape[1], h, w) or not 1 <= k <= MOST_OUTPUTS:
