@@ -98,7 +98,8 @@ def tensors(result: Any) -> list[Tensor]:
 def step(case: Case, module: nn.Module, inputs: Sequence[Tensor], run: Any = None) -> dict[str, Any]:
     """Results, and every gradient and statistic after a backward pass, by name."""
     leaves = [x.clone(memory_format=torch.preserve_format).requires_grad_() for x in inputs]
-    results = tensors(case.call(module if run is None else run, *leaves))
+    # Not the leaves themselves: a fusion of one map returns it, and Inductor compiles no module that returns a leaf.
+    results = tensors(case.call(module if run is None else run, *(x.view_as(x) for x in leaves)))
     generator = torch.Generator().manual_seed(1)
     module.zero_grad()
     torch.autograd.backward(results, [torch.randn(y.shape, dtype=y.dtype, generator=generator) for y in results])

@@ -201,7 +201,6 @@ difference_response_backward = Op(
     backends=(cuda(), triton(), cpu()),
     samples=backward_samples,
     bytes=lambda g, w, channels_last: g.nbytes + w.nbytes + 3 * g.nbytes // g.shape[1] * w.shape[-3] // 2,
-    autocast="lower",
     batched=(),
 )
 
