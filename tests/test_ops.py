@@ -131,7 +131,7 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
 def test_gradcheck(name: str, backend: str) -> None:
     """Of both orders: every derivative; where that takes a minute, of two samples along random directions."""
     op = cases.operators()[name]
-    # Not everywhere: PyTorch's fast mode fails where a gradient is zero by definition, as octave_split_backward's for act.
+    # Not everywhere: PyTorch's fast mode fails where a gradient is zero by definition, as that for octave_split's act.
     slow = backend in ("triton", "cuda") and name.startswith(("gated_upsample", "difference_", "large_kernel"))
     for args in itertools.islice(cases.arguments(op, Case((2, 2, 3, 2), torch.float64)), 2 if slow else None):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]

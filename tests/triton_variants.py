@@ -41,6 +41,7 @@ def main() -> None:
                 row = {"op": op.name, "kernels": kernels, "variants": len(seen), "contracted": sorted(contracted)}
                 print(json.dumps(row))
                 seen.clear()
+                contracted.clear()
 
 
 if __name__ == "__main__":
