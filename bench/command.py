@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from rich import box
 from rich.console import Console
@@ -37,7 +41,7 @@ def run(options: Options) -> int:
     status = 0
     header = ""
     try:
-        with progress:
+        with progress, _interruptions() as interrupted:
             task = progress.add_task("", total=session.cases, completed=session.done)
             for rows in session.measure():
                 if header != (header := _header(rows[0])):
@@ -46,12 +50,31 @@ def run(options: Options) -> int:
                 for line in _lines(measured[-1]):
                     console.print(line, markup=False)
                 progress.update(task, advance=1, description=rows[0]["op"])
+                if interrupted():
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         status = INTERRUPTED
     if any(bad(row) for providers in measured for row in providers.values()):
         status = status or 1
     _conclude(console, session, measured, status)
     return status
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: its exception is lost where it strikes in a finalizer or a callback from C++."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _introduce(console: Console, session: Session) -> None:
