@@ -27,6 +27,13 @@ NARROW = {
 
 
 @triton.jit
+def extents(limits, FORM: tl.constexpr, PACK: tl.constexpr):
+    """Pixels and channels of a map; `limits` counts the inner ones, channels where FORM is 1, in packs."""
+    one = tl.full((), 1, tl.int64)
+    return one * limits[0] * (1 if FORM == 1 else PACK), one * limits[1] * (PACK if FORM == 1 else 1)
+
+
+@triton.jit
 def address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr):
     """Pointers of one map's tile; strides but the lanes' own are in packs."""
     if FORM == 0:
@@ -115,11 +122,7 @@ def sums_kernel(
     PIXELS: tl.constexpr = OUTER if FORM == 1 else LANES
     CHANNELS: tl.constexpr = LANES if FORM == 1 else OUTER
     one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
-    pixels, channels = one * limits[0], one * limits[1]
-    if FORM == 1:
-        channels = channels * PACK
-    else:
-        pixels = pixels * PACK
+    pixels, channels = extents(limits, FORM, PACK)
     across, groups = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
     first_p, r, part, n = locate(across, groups, parts, ROWS)
     first_p *= PIXELS
@@ -159,11 +162,7 @@ def products_kernel(
     PIXELS: tl.constexpr = OUTER if FORM == 1 else LANES
     CHANNELS: tl.constexpr = LANES if FORM == 1 else OUTER
     one = tl.full((), 1, tl.int64)
-    pixels, channels = one * limits[0], one * limits[1]
-    if FORM == 1:
-        channels = channels * PACK
-    else:
-        pixels = pixels * PACK
+    pixels, channels = extents(limits, FORM, PACK)
     across, groups = tl.cdiv(channels, CHANNELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
     first_c, r, part, n = locate(across, groups, parts, ROWS)
     first_c *= CHANNELS
@@ -212,12 +211,7 @@ def spread_kernel(
 ):  # fmt: skip
     PIXELS: tl.constexpr = OUTER if FORM == 1 else LANES
     CHANNELS: tl.constexpr = LANES if FORM == 1 else OUTER
-    one = tl.full((), 1, tl.int64)
-    pixels, channels = one * limits[0], one * limits[1]
-    if FORM == 1:
-        channels = channels * PACK
-    else:
-        pixels = pixels * PACK
+    pixels, channels = extents(limits, FORM, PACK)
     across, down = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(channels, CHANNELS).to(tl.int32)
     first_p, first_c, _, n = locate(across, down, 1, CHANNELS)
     c, p = axes(first_c, first_p * PIXELS, FORM, OUTER, LANES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE
+from fastiqa.kernels.launch import TILE, block, pack_size
 from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import widened
 from torch import Tensor
@@ -90,12 +90,9 @@ def weight(tap0, tap1, w0, w1, i, NEAREST: tl.constexpr):
 
 
 def pack_of(inner: int, *maps: Tensor) -> int:
-    """The widest pack along dimension `inner` that every length, stride and address allows, up to 16 bytes."""
-    pack = 16 // maps[0].element_size() if all(x.stride(inner) == 1 for x in maps) else 1
-    others = [x.stride(d) for x in maps for d in range(4) if d != inner]
-    while pack > 1 and any(n % pack for n in (maps[0].shape[inner], *others)):
-        pack //= 2
-    return pack
+    """The widest pack along dimension `inner` that every length and stride allows, up to 16 bytes."""
+    others = (x.stride(d) for x in maps for d in range(4) if d != inner)
+    return pack_size(maps[0].element_size(), (x.stride(inner) for x in maps), maps[0].shape[inner], *others)
 
 
 def strides_of(x: Tensor, inner: int, pack: int) -> tuple[int, ...]:
@@ -103,6 +100,5 @@ def strides_of(x: Tensor, inner: int, pack: int) -> tuple[int, ...]:
 
 
 def tile(rows: int, packs: int, pack: int, elements: int = TILE) -> dict[str, int]:
-    block_packs = min(triton.next_power_of_2(packs), elements // pack)
-    block_rows = min(triton.next_power_of_2(rows), elements // (block_packs * pack))
+    block_rows, block_packs = block(rows, packs, pack, elements)
     return {"BLOCK_ROWS": block_rows, "BLOCK_PACKS": block_packs, "PACK": pack}

@@ -86,10 +86,15 @@ def fold(operands: Sequence[Tensor]) -> Nest:
     return Nest((sizes[1], sizes[2], sizes[3]), outer, inner, sizes[0] // pack, pack)
 
 
+def block(rows: int, packs: int, pack: int, elements: int = TILE) -> tuple[int, int]:
+    """Rows and packs of a program's tile of that many elements."""
+    block_packs = min(triton.next_power_of_2(packs), elements // pack)
+    return min(triton.next_power_of_2(rows), elements // (block_packs * pack)), block_packs
+
+
 def tile(nest: Nest) -> tuple[int, int, tuple[int]]:
     """Rows and packs of a program's tile, and the grid."""
-    block_packs = min(triton.next_power_of_2(nest.packs), TILE // nest.pack)
-    block_rows = min(triton.next_power_of_2(nest.rows), TILE // (block_packs * nest.pack))
+    block_rows, block_packs = block(nest.rows, nest.packs, nest.pack)
     return block_rows, block_packs, (triton.cdiv(nest.rows, block_rows) * triton.cdiv(nest.packs, block_packs),)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import emulation
 import pytest
 import torch
 from test_package import ROOT, checkout, clean_environment
@@ -205,7 +205,7 @@ def test_without_compiler_and_library(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (os.environ.get("CXX") or Path("/usr/bin/g++").exists()), reason="torch.compile needs g++")
+@pytest.mark.skipif(emulation.build().find_cxx() is None, reason="torch.compile needs a C++ compiler")
 def test_torch_compile_is_a_competitor(bench, tmp_path):
     assert bench("octave_split", *ONE, "--compile")[0] == 0
     found = read(tmp_path)
@@ -314,7 +314,7 @@ def test_regression_suite_runs_once():
     assert f"{len(run.forward_names()) * 2 * 3} passed" in done.stdout
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the script runs for ten minutes where there is a GPU")
 def test_gpu_script_says_so_where_there_is_no_gpu():
     done = subprocess.run(["bash", ROOT / "bench" / "gpu.sh"], capture_output=True, text=True)
     assert done.returncode == 3

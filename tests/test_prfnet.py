@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from oracles import randomise
@@ -127,7 +128,6 @@ def test_swapping_the_candidates_swaps_the_weights(model: Any) -> None:
 @torch.no_grad()
 def test_head_is_the_papers_equations(model_class: type[reference.PRFNet]) -> None:
     """Differences, gates, pooling and MLP written out in NumPy: 1×1 kernels, nearest upsampling, even sizes."""
-    np = pytest.importorskip("numpy")
     model = model_class(**SMALL, cross_kernel=1, gate_kernel=1, upsample="nearest").eval().double()
     randomise(model, 3)
     maps = [
