@@ -1,0 +1,269 @@
+// Rows of depthwise convolutions on the CPU.
+//
+// Maps are worked on in blocks of as many channels as a vector of 64 bytes holds, one vector a pixel, so that every
+// memory format, 16-bit type and odd width runs the same arithmetic: `gather_row` brings a row of a block's channels into
+// that form (NCHW through 16x16 transposes, some 10 % of the time), `scatter_row` takes it back. A weight is a vector too,
+// one value a channel; sums for weight gradients need no reduction across lanes.
+//
+// Outputs along x that lie a dilation apart share inputs: T of them in registers need T + K - 1 loads and K weights for
+// T x K multiplications, so that two multiply-adds a cycle, and not the loads, are the limit.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "elementwise_cpu.h"
+
+namespace fastiqa {
+
+constexpr int kVectorBytes = 64;
+
+template <class A>
+struct vector_of {
+  typedef A type __attribute__((vector_size(kVectorBytes)));
+};
+template <class A>
+using Vec = typename vector_of<A>::type;
+template <class A>
+constexpr int kLanes = kVectorBytes / sizeof(A);
+
+/// f(0), f(1), ... f(kCount - 1) as constants, so that arrays indexed by them live in registers.
+template <int kCount, class F>
+FASTIQA_HD void unrolled(F f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>()), ...);
+  }(std::make_integer_sequence<int, kCount>());
+}
+
+// ---- from and to memory ----
+
+/// One step of a transpose: swaps the off-diagonal quarters of squares of 2 kStep rows and lanes.
+template <int kStep, class A, int... I>
+FASTIQA_HD void exchange(Vec<A>& a, Vec<A>& b, std::integer_sequence<int, I...>) {
+  constexpr int n = sizeof...(I);
+  const Vec<A> low = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I - kStep : I)...);
+  b = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I : I + kStep)...);
+  a = low;
+}
+
+template <int kStep, class A>
+FASTIQA_HD void transpose(Vec<A> (&v)[kLanes<A>]) {
+  if constexpr (kStep > 0) {
+    unrolled<kLanes<A>>([&](auto i) __attribute__((always_inline)) {
+      if constexpr ((i & kStep) == 0) exchange<kStep, A>(v[i], v[i + kStep], std::make_integer_sequence<int, kLanes<A>>());
+    });
+    transpose<kStep / 2, A>(v);
+  }
+}
+
+/// Up to a vector's number of neighbours, in pieces of constant size: a copy of variable size is a call.
+template <class T>
+FASTIQA_HD void copy_some(T* to, const T* from, int count) {
+  constexpr int n = kLanes<accumulator_t<T>>;
+  if (count == n) {
+    std::memcpy(to, from, n * sizeof(T));
+    return;
+  }
+  const auto piece = [&]<int kPiece>() __attribute__((always_inline)) {
+    if ((count & kPiece) != 0) {
+      std::memcpy(to, from, kPiece * sizeof(T));
+      to += kPiece;
+      from += kPiece;
+    }
+  };
+  piece.template operator()<8>();
+  piece.template operator()<4>();
+  piece.template operator()<2>();
+  piece.template operator()<1>();
+}
+
+template <class T>
+FASTIQA_HD void widen_vector(const T* from, Vec<accumulator_t<T>>& to) {
+  accumulator_t<T> x[kLanes<accumulator_t<T>>];
+  for (int l = 0; l < kLanes<accumulator_t<T>>; ++l) x[l] = widen(from[l]);
+  std::memcpy(&to, x, sizeof to);
+}
+
+template <class T>
+FASTIQA_HD void narrow_vector(const Vec<accumulator_t<T>>& from, T* to) {
+  accumulator_t<T> x[kLanes<accumulator_t<T>>];
+  std::memcpy(x, &from, sizeof from);
+  for (int l = 0; l < kLanes<accumulator_t<T>>; ++l) to[l] = narrow<T>(x[l]);
+}
+
+/// A row of a block of channels in a map.
+template <class T>
+struct Row {
+  T* data;
+  int64_t channel, column;  // strides
+  int channels;             // at most a vector's lanes; lanes without a channel hold zeros
+  int64_t count;            // columns
+};
+
+template <class T>
+FASTIQA_CLONES void gather_row(const Row<T>& row, Vec<accumulator_t<T>>* to) {
+  using A = accumulator_t<T>;
+  constexpr int n = kLanes<A>;
+  if (row.channel == 1 && row.channels == n) {
+    for (int64_t x = 0; x < row.count; ++x) widen_vector(row.data + x * row.column, to[x]);
+  } else if (row.column == 1) {
+    for (int64_t x = 0; x < row.count; x += n) {
+      const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
+      Vec<A> v[n] = {};
+      for (int l = 0; l < row.channels; ++l) {
+        T some[n] = {};
+        copy_some(some, row.data + l * row.channel + x, columns);
+        widen_vector(some, v[l]);
+      }
+      transpose<n / 2, A>(v);
+      for (int k = 0; k < columns; ++k) to[x + k] = v[k];
+    }
+  } else {
+    for (int64_t x = 0; x < row.count; ++x) {
+      A lanes[n] = {};
+      for (int l = 0; l < row.channels; ++l) lanes[l] = widen(row.data[x * row.column + l * row.channel]);
+      std::memcpy(&to[x], lanes, sizeof lanes);
+    }
+  }
+}
+
+template <class T>
+FASTIQA_CLONES void scatter_row(const Vec<accumulator_t<T>>* from, const Row<T>& row) {
+  using A = accumulator_t<T>;
+  constexpr int n = kLanes<A>;
+  if (row.channel == 1 && row.channels == n) {
+    for (int64_t x = 0; x < row.count; ++x) narrow_vector(from[x], row.data + x * row.column);
+  } else if (row.column == 1) {
+    for (int64_t x = 0; x < row.count; x += n) {
+      const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
+      Vec<A> v[n] = {};
+      for (int k = 0; k < columns; ++k) v[k] = from[x + k];
+      transpose<n / 2, A>(v);
+      for (int l = 0; l < row.channels; ++l) {
+        T some[n];
+        narrow_vector(v[l], some);
+        copy_some(row.data + l * row.channel + x, some, columns);
+      }
+    }
+  } else {
+    for (int64_t x = 0; x < row.count; ++x) {
+      A lanes[n];
+      std::memcpy(lanes, &from[x], sizeof lanes);
+      for (int l = 0; l < row.channels; ++l) row.data[x * row.column + l * row.channel] = narrow<T>(lanes[l]);
+    }
+  }
+}
+
+// ---- arithmetic ----
+
+constexpr int kMostTaps = 7;
+
+/// The rows of a kernel that meet rows of the map: for each the first input of column 0, and its K weights or sums.
+template <class A>
+struct Taps {
+  int rows;
+  const Vec<A>* input[kMostTaps];
+  Vec<A>* weight[kMostTaps];
+};
+
+/// A row of a convolution: kernels of K columns, D apart.
+template <class A, int K, int D, int T>
+FASTIQA_CLONES void convolve_row(const Taps<A>& taps, const Vec<A>& bias, int64_t width, Vec<A>* out) {
+  for (int64_t residue = 0; residue < std::min<int64_t>(D, width); ++residue)
+    for (int64_t x = residue; x < width; x += D * T) {
+      Vec<A> sum[T];
+      unrolled<T>([&](auto j) __attribute__((always_inline)) { sum[j] = bias; });
+      for (int row = 0; row < taps.rows; ++row) {
+        const Vec<A>* in = taps.input[row] + x;
+        Vec<A> weight[K];
+        unrolled<K>([&](auto k) __attribute__((always_inline)) { weight[k] = taps.weight[row][k]; });
+        unrolled<T + K - 1>([&](auto m) __attribute__((always_inline)) {
+          const Vec<A> value = in[D * m];
+          unrolled<T>([&](auto j) __attribute__((always_inline)) {
+            if constexpr (m >= j && m - j < K) sum[j] += weight[m - j] * value;
+          });
+        });
+      }
+      unrolled<T>([&](auto j) __attribute__((always_inline)) {
+        if (x + D * j < width) out[x + D * j] = sum[j];
+      });
+    }
+}
+
+/// Adds to a kernel's gradient what a row of the output's gradient, zero beyond `width`, contributes.
+template <class A, int K, int D, int T>
+FASTIQA_CLONES void correlate_row(const Taps<A>& taps, const Vec<A>* grad, int64_t width) {
+  for (int row = 0; row < taps.rows; ++row) {
+    Vec<A> sum[K];
+    unrolled<K>([&](auto k) __attribute__((always_inline)) { sum[k] = taps.weight[row][k]; });
+    for (int64_t residue = 0; residue < std::min<int64_t>(D, width); ++residue)
+      for (int64_t x = residue; x < width; x += D * T) {
+        const Vec<A>* in = taps.input[row] + x;
+        Vec<A> g[T];
+        unrolled<T>([&](auto j) __attribute__((always_inline)) { g[j] = grad[x + D * j]; });
+        unrolled<T + K - 1>([&](auto m) __attribute__((always_inline)) {
+          const Vec<A> value = in[D * m];
+          unrolled<T>([&](auto j) __attribute__((always_inline)) {
+            if constexpr (m >= j && m - j < K) sum[m - j] += g[j] * value;
+          });
+        });
+      }
+    unrolled<K>([&](auto k) __attribute__((always_inline)) { taps.weight[row][k] = sum[k]; });
+  }
+}
+
+template <class A>
+FASTIQA_CLONES void add_row(const Vec<A>* row, int64_t width, Vec<A>& sum) {
+  Vec<A> total = sum;
+  for (int64_t x = 0; x < width; ++x) total += row[x];
+  sum = total;
+}
+
+// ---- tiles of outputs ----
+
+/// The number of outputs in registers that wastes least of a row: of those compiled, 3, 5, 7 and 10.
+inline int tile_for(int64_t width, int dilation) {
+  const int64_t outputs = (width + dilation - 1) / dilation;
+  int best = 0;
+  double least = 0;
+  for (const int tile : {10, 7, 5, 3}) {
+    const double cost = static_cast<double>((outputs + tile - 1) / tile) * (tile + 0.7);
+    if (best == 0 || cost < least) best = tile, least = cost;
+  }
+  return best;
+}
+
+template <class F>
+void visit_tile(int tile, F f) {
+  switch (tile) {
+    case 3: return f.template operator()<3>();
+    case 5: return f.template operator()<5>();
+    case 7: return f.template operator()<7>();
+    default: return f.template operator()<10>();
+  }
+}
+
+/// The rows of a map that are needed at a time, each between `pad` zeros and as many as its reader reads.
+template <class A>
+class Ring {
+ public:
+  Ring(int64_t pad, int64_t pitch, int64_t depth)
+      : pad_(pad), pitch_(pitch), depth_(depth),
+        data_(static_cast<Vec<A>*>(::operator new(pitch * depth * kVectorBytes, kAlign))) {
+    std::memset(static_cast<void*>(data_.get()), 0, pitch * depth * kVectorBytes);
+  }
+
+  Vec<A>* row(int64_t y) const { return data_.get() + y % depth_ * pitch_ + pad_; }
+
+ private:
+  static constexpr std::align_val_t kAlign{kVectorBytes};
+  struct Free {
+    void operator()(void* p) const { ::operator delete(p, kAlign); }
+  };
+
+  int64_t pad_, pitch_, depth_;
+  std::unique_ptr<Vec<A>[], Free> data_;
+};
+
+}  // namespace fastiqa
