@@ -99,6 +99,7 @@ struct Row {
   int64_t channel, column;  // strides
   int channels;             // at most a vector's lanes; lanes without a channel hold zeros
   int64_t count;            // columns
+  int64_t next = 0;         // to the row that will be moved after this one, which is fetched into the cache meanwhile
 };
 
 template <class T>
@@ -106,13 +107,17 @@ FASTIQA_CLONES void gather_row(const Row<T>& row, Vec<accumulator_t<T>>* to) {
   using A = accumulator_t<T>;
   constexpr int n = kLanes<A>;
   if (row.channel == 1 && row.channels == n) {
-    for (int64_t x = 0; x < row.count; ++x) widen_vector(row.data + x * row.column, to[x]);
+    for (int64_t x = 0; x < row.count; ++x) {
+      __builtin_prefetch(row.data + x * row.column + row.next);
+      widen_vector(row.data + x * row.column, to[x]);
+    }
   } else if (row.column == 1) {
     for (int64_t x = 0; x < row.count; x += n) {
       const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
       Vec<A> v[n] = {};
       for (int l = 0; l < row.channels; ++l) {
         T some[n] = {};
+        __builtin_prefetch(row.data + l * row.channel + x + row.next);
         copy_some(some, row.data + l * row.channel + x, columns);
         widen_vector(some, v[l]);
       }
@@ -133,7 +138,10 @@ FASTIQA_CLONES void scatter_row(const Vec<accumulator_t<T>>* from, const Row<T>&
   using A = accumulator_t<T>;
   constexpr int n = kLanes<A>;
   if (row.channel == 1 && row.channels == n) {
-    for (int64_t x = 0; x < row.count; ++x) narrow_vector(from[x], row.data + x * row.column);
+    for (int64_t x = 0; x < row.count; ++x) {
+      __builtin_prefetch(row.data + x * row.column + row.next, 1);
+      narrow_vector(from[x], row.data + x * row.column);
+    }
   } else if (row.column == 1) {
     for (int64_t x = 0; x < row.count; x += n) {
       const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
@@ -143,6 +151,7 @@ FASTIQA_CLONES void scatter_row(const Vec<accumulator_t<T>>* from, const Row<T>&
       for (int l = 0; l < row.channels; ++l) {
         T some[n];
         narrow_vector(v[l], some);
+        __builtin_prefetch(row.data + l * row.channel + x + row.next, 1);
         copy_some(row.data + l * row.channel + x, some, columns);
       }
     }

@@ -93,7 +93,7 @@ template <class T>
 Row<T> row_of(const View& v, const Task& task, int64_t y) {
   const auto& stride = v.strides;
   auto* data = static_cast<T*>(v.data) + task.n * stride[0] + task.first * stride[1] + y * stride[2];
-  return {data, stride[1], stride[3], task.channels, v.sizes[3]};
+  return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0};
 }
 
 /// The task's channels of a weight (C, 1, K, K).
