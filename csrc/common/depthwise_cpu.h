@@ -99,7 +99,8 @@ struct Row {
   int64_t channel, column;  // strides
   int channels;             // at most a vector's lanes; lanes without a channel hold zeros
   int64_t count;            // columns
-  int64_t next = 0;         // to the row that will be moved after this one, which is fetched into the cache meanwhile
+  int64_t next;             // to the row that will be moved after this one, which is fetched into the cache meanwhile
+  const T* end;             // of the tensor: what is not needed may be read up to here
 };
 
 template <class T>
@@ -114,15 +115,24 @@ FASTIQA_CLONES void gather_row(const Row<T>& row, Vec<accumulator_t<T>>* to) {
   } else if (row.column == 1) {
     for (int64_t x = 0; x < row.count; x += n) {
       const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
-      Vec<A> v[n] = {};
-      for (int l = 0; l < row.channels; ++l) {
-        T some[n] = {};
-        __builtin_prefetch(row.data + l * row.channel + x + row.next);
-        copy_some(some, row.data + l * row.channel + x, columns);
-        widen_vector(some, v[l]);
+      const T* from = row.data + x;
+      Vec<A> v[n];
+      if (row.channels == n && row.end - from >= (n - 1) * row.channel + n) {
+        unrolled<n>([&](auto l) __attribute__((always_inline)) {
+          __builtin_prefetch(from + l * row.channel + row.next);
+          widen_vector(from + l * row.channel, v[l]);
+        });
+      } else {
+        for (int l = 0; l < n; ++l) {
+          T some[n] = {};
+          if (l < row.channels) copy_some(some, from + l * row.channel, columns);
+          widen_vector(some, v[l]);
+        }
       }
       transpose<n / 2, A>(v);
-      for (int k = 0; k < columns; ++k) to[x + k] = v[k];
+      unrolled<n>([&](auto k) __attribute__((always_inline)) {
+        if (k < columns) to[x + k] = v[k];
+      });
     }
   } else {
     for (int64_t x = 0; x < row.count; ++x) {
@@ -145,15 +155,17 @@ FASTIQA_CLONES void scatter_row(const Vec<accumulator_t<T>>* from, const Row<T>&
   } else if (row.column == 1) {
     for (int64_t x = 0; x < row.count; x += n) {
       const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
-      Vec<A> v[n] = {};
-      for (int k = 0; k < columns; ++k) v[k] = from[x + k];
+      Vec<A> v[n];  // of a row with room for n vectors more: those after its end are of no account
+      unrolled<n>([&](auto k) __attribute__((always_inline)) { v[k] = from[x + k]; });
       transpose<n / 2, A>(v);
-      for (int l = 0; l < row.channels; ++l) {
+      unrolled<n>([&](auto l) __attribute__((always_inline)) {
+        if (l >= row.channels) return;
+        T* to = row.data + l * row.channel + x;
+        __builtin_prefetch(to + row.next, 1);
         T some[n];
         narrow_vector(v[l], some);
-        __builtin_prefetch(row.data + l * row.channel + x + row.next, 1);
-        copy_some(row.data + l * row.channel + x, some, columns);
-      }
+        copy_some(to, some, columns);
+      });
     }
   } else {
     for (int64_t x = 0; x < row.count; ++x) {
@@ -176,49 +188,47 @@ struct Taps {
   Vec<A>* weight[kMostTaps];
 };
 
-/// A row of a convolution: kernels of K columns, D apart.
+/// A row of a convolution: kernels of K columns, D apart. A tile of outputs in registers is D * T neighbours.
 template <class A, int K, int D, int T>
 FASTIQA_CLONES void convolve_row(const Taps<A>& taps, const Vec<A>& bias, int64_t width, Vec<A>* out) {
-  for (int64_t residue = 0; residue < std::min<int64_t>(D, width); ++residue)
-    for (int64_t x = residue; x < width; x += D * T) {
-      Vec<A> sum[T];
-      unrolled<T>([&](auto j) __attribute__((always_inline)) { sum[j] = bias; });
-      for (int row = 0; row < taps.rows; ++row) {
-        const Vec<A>* in = taps.input[row] + x;
-        Vec<A> weight[K];
-        unrolled<K>([&](auto k) __attribute__((always_inline)) { weight[k] = taps.weight[row][k]; });
-        unrolled<T + K - 1>([&](auto m) __attribute__((always_inline)) {
-          const Vec<A> value = in[D * m];
-          unrolled<T>([&](auto j) __attribute__((always_inline)) {
-            if constexpr (m >= j && m - j < K) sum[j] += weight[m - j] * value;
-          });
+  for (int64_t x = 0; x < width; x += D * T) {
+    Vec<A> sum[D * T];
+    unrolled<D * T>([&](auto j) __attribute__((always_inline)) { sum[j] = bias; });
+    for (int row = 0; row < taps.rows; ++row) {
+      const Vec<A>* in = taps.input[row] + x;
+      Vec<A> weight[K];
+      unrolled<K>([&](auto k) __attribute__((always_inline)) { weight[k] = taps.weight[row][k]; });
+      unrolled<D*(T + K - 1)>([&](auto m) __attribute__((always_inline)) {
+        const Vec<A> value = in[m];
+        unrolled<K>([&](auto k) __attribute__((always_inline)) {
+          if constexpr (m >= D * k && m - D * k < D * T) sum[m - D * k] += weight[k] * value;
         });
-      }
-      unrolled<T>([&](auto j) __attribute__((always_inline)) {
-        if (x + D * j < width) out[x + D * j] = sum[j];
       });
     }
+    unrolled<D * T>([&](auto j) __attribute__((always_inline)) {
+      if (x + j < width) out[x + j] = sum[j];
+    });
+  }
 }
 
 /// Adds to a kernel's gradient what a row of the output's gradient, zero beyond `width`, contributes.
 template <class A, int K, int D, int T>
 FASTIQA_CLONES void correlate_row(const Taps<A>& taps, const Vec<A>* grad, int64_t width) {
   for (int row = 0; row < taps.rows; ++row) {
-    Vec<A> sum[K];
+    Vec<A> sum[K], other[K] = {};  // two of each, because an addition waits for the one before
     unrolled<K>([&](auto k) __attribute__((always_inline)) { sum[k] = taps.weight[row][k]; });
-    for (int64_t residue = 0; residue < std::min<int64_t>(D, width); ++residue)
-      for (int64_t x = residue; x < width; x += D * T) {
-        const Vec<A>* in = taps.input[row] + x;
-        Vec<A> g[T];
-        unrolled<T>([&](auto j) __attribute__((always_inline)) { g[j] = grad[x + D * j]; });
-        unrolled<T + K - 1>([&](auto m) __attribute__((always_inline)) {
-          const Vec<A> value = in[D * m];
-          unrolled<T>([&](auto j) __attribute__((always_inline)) {
-            if constexpr (m >= j && m - j < K) sum[m - j] += g[j] * value;
-          });
+    for (int64_t x = 0; x < width; x += D * T) {
+      const Vec<A>* in = taps.input[row] + x;
+      Vec<A> g[D * T];
+      unrolled<D * T>([&](auto j) __attribute__((always_inline)) { g[j] = grad[x + j]; });
+      unrolled<D*(T + K - 1)>([&](auto m) __attribute__((always_inline)) {
+        const Vec<A> value = in[m];
+        unrolled<K>([&](auto k) __attribute__((always_inline)) {
+          if constexpr (m >= D * k && m - D * k < D * T) (m % 2 == 0 ? sum : other)[k] += g[m - D * k] * value;
         });
-      }
-    unrolled<K>([&](auto k) __attribute__((always_inline)) { taps.weight[row][k] = sum[k]; });
+      });
+    }
+    unrolled<K>([&](auto k) __attribute__((always_inline)) { taps.weight[row][k] = sum[k] + other[k]; });
   }
 }
 
@@ -231,26 +241,22 @@ FASTIQA_CLONES void add_row(const Vec<A>* row, int64_t width, Vec<A>& sum) {
 
 // ---- tiles of outputs ----
 
-/// The number of outputs in registers that wastes least of a row: of those compiled, 3, 5, 7 and 10.
-inline int tile_for(int64_t width, int dilation) {
-  const int64_t outputs = (width + dilation - 1) / dilation;
-  int best = 0;
-  double least = 0;
-  for (const int tile : {10, 7, 5, 3}) {
-    const double cost = static_cast<double>((outputs + tile - 1) / tile) * (tile + 0.7);
-    if (best == 0 || cost < least) best = tile, least = cost;
-  }
+/// T of the tile that takes the least time for a row: one costs its outputs and, for weights and sums, some four more.
+template <int D>
+int tile_for(int64_t width) {
+  const auto cost = [&](int t) { return (width + D * t - 1) / (D * t) * (D * t + 4); };
+  int best = D == 1 ? 14 : 5;
+  for (const int t : D == 1 ? std::array{10, 7, 4} : std::array{4, 3, 2})
+    if (cost(t) < cost(best)) best = t;
   return best;
 }
 
-template <class F>
-void visit_tile(int tile, F f) {
-  switch (tile) {
-    case 3: return f.template operator()<3>();
-    case 5: return f.template operator()<5>();
-    case 7: return f.template operator()<7>();
-    default: return f.template operator()<10>();
-  }
+template <int D, class F>
+void visit_tile(int t, F f) {
+  constexpr std::array kTiles = D == 1 ? std::array{4, 7, 10, 14} : std::array{2, 3, 4, 5};
+  unrolled<4>([&](auto k) {
+    if (kTiles[k] == t) f.template operator()<kTiles[k]>();
+  });
 }
 
 /// The rows of a map that are needed at a time, each between `pad` zeros and as many as its reader reads.

@@ -23,21 +23,21 @@ struct Kernel {
   int64_t height, width;
   int tile;
 
-  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for(width, D)) {}
+  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for<D>(width)) {}
 
   /// Rows that this kernel reads: it needs 2 kHalf + 1 at a time, and what its last tile reads beyond a row exists.
-  Ring<A> ring(int64_t depth = 2 * kHalf + 1) const { return {kHalf, width + D * (tile + K - 2), depth}; }
+  Ring<A> ring(int64_t depth = 2 * kHalf + 1) const { return {kHalf, width + D * (tile + K), depth}; }
 
   /// Row y of the convolution.
   void convolve(const Ring<A>& in, int64_t y, Vec<A>* out) {
     const Taps<A> taps = meet(in, y);
-    visit_tile(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
+    visit_tile<D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
   }
 
   /// Adds to the sums what row y of the convolution's gradient contributes.
   void correlate(const Ring<A>& in, const Ring<A>& grad, int64_t y) {
     const Taps<A> taps = meet(in, y);
-    visit_tile(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
+    visit_tile<D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
     add_row<A>(grad.row(y), width, bias);
   }
 
@@ -90,10 +90,17 @@ struct Plan {
 };
 
 template <class T>
+const T* end_of(const View& v) {
+  const T* last = static_cast<const T*>(v.data);
+  for (int d = 0; d < kMaxRank; ++d) last += (v.sizes[d] - 1) * v.strides[d];
+  return last + 1;
+}
+
+template <class T>
 Row<T> row_of(const View& v, const Task& task, int64_t y) {
   const auto& stride = v.strides;
   auto* data = static_cast<T*>(v.data) + task.n * stride[0] + task.first * stride[1] + y * stride[2];
-  return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0};
+  return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0, end_of<T>(v)};
 }
 
 /// The task's channels of a weight (C, 1, K, K).
@@ -103,7 +110,8 @@ void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn 
   auto* data = static_cast<T*>(w.data) + task.first * stride[0];
   const bool one_run = stride[2] == K * stride[3];
   for (int k = 0; k < (one_run ? 1 : K); ++k)
-    gather_row<T>({data + k * stride[2], stride[0], stride[3], task.channels, one_run ? K * K : K}, kernel.weight + k * K);
+    gather_row<T>({data + k * stride[2], stride[0], stride[3], task.channels, one_run ? K * K : K, 0, end_of<T>(w)},
+                  kernel.weight + k * K);
   if (turn == Turn::half) std::reverse(kernel.weight, kernel.weight + K * K);
 }
 
@@ -111,7 +119,7 @@ void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn 
 template <class T, class A>
 void load_bias(Vec<A>& bias, const Tensor& b, const Task& task) {
   const int64_t stride = b.strides()[0];
-  gather_row<T>({static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 1, task.channels, 1}, &bias);
+  gather_row<T>({static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr}, &bias);
 }
 
 /// Rows [from, to] of a map of `height` rows, those not yet made: make(y) for each.
@@ -131,7 +139,7 @@ void two_convolutions(const View& in, const View& out, Load load) {
   torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
     First first(height, width);
     Second second(height, width);
-    const Ring<A> inputs = first.ring(), between = second.ring(), result(0, width, 1);
+    const Ring<A> inputs = first.ring(), between = second.ring(), result(0, width + kLanes<A>, 1);
     for (int64_t k = begin; k < end; ++k) {
       const Task task = plan.task(k);
       load(first, second, task);
