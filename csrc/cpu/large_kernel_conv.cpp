@@ -18,8 +18,8 @@ template <class A, int K, int D>
 struct Kernel {
   static constexpr int kHalf = D * (K / 2);
 
-  Vec<A> weight[K * K];
-  Vec<A> bias;
+  Vec<A> weight[K * K] = {};
+  Vec<A> bias = {};
   int64_t height, width;
   int tile;
 
@@ -116,8 +116,8 @@ void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn 
 }
 
 /// The task's channels of a bias (C).
-template <class T, class A>
-void load_bias(Vec<A>& bias, const Tensor& b, const Task& task) {
+template <class T>
+void load_bias(Vec<accumulator_t<T>>& bias, const Tensor& b, const Task& task) {
   const int64_t stride = b.strides()[0];
   gather_row<T>({static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr}, &bias);
 }
@@ -162,8 +162,8 @@ void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Ten
     two_convolutions<T, Near<A>, Far<A>>(view(x), view(out), [&](Near<A>& near, Far<A>& far, const Task& task) {
       load_weight<T>(near, view(w5), task, Turn::none);
       load_weight<T>(far, view(w7), task, Turn::none);
-      load_bias<T, A>(near.bias, b5, task);
-      load_bias<T, A>(far.bias, b7, task);
+      load_bias<T>(near.bias, b5, task);
+      load_bias<T>(far.bias, b7, task);
     });
   });
 }
@@ -174,8 +174,110 @@ void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor 
     two_convolutions<T, Far<A>, Near<A>>(view(grad), view(grad_x), [&](Far<A>& far, Near<A>& near, const Task& task) {
       load_weight<T>(near, view(w5), task, Turn::half);
       load_weight<T>(far, view(w7), task, Turn::half);
-      near.bias = far.bias = Vec<A>{};
     });
+  });
+}
+
+// ---- gradients of weights ----
+
+constexpr int64_t kBackwardTasks = 16;  // fixed, as the order of sums must not depend on the number of threads
+constexpr int kSums = 25 + 49 + 2;      // of a channel: w5, w7, b5, b7
+constexpr int64_t kTerms = 256;         // in a sum of the accumulation type, before it goes into a float64
+
+/// Moves a kernel's sums to float64 totals of kLanes each: those of the weights, then that of the bias.
+template <class A, int K, int D>
+FASTIQA_CLONES void flush(Kernel<A, K, D>& sums, double* totals) {
+  constexpr int n = kLanes<A>;
+  for (int k = 0; k <= K * K; ++k) {
+    Vec<A>& sum = k < K * K ? sums.weight[k] : sums.bias;
+    A lanes[n];
+    std::memcpy(lanes, &sum, sizeof lanes);
+    for (int l = 0; l < n; ++l) totals[k * n + l] += lanes[l];
+    sum = Vec<A>{};
+  }
+}
+
+/// What a thread holds to compute gradients in: kernels, sums and rings.
+template <class T>
+struct Backward {
+  using A = accumulator_t<T>;
+
+  const View &x, &grad, &grad_x;
+  int64_t height, width;
+  Near<A> near{height, width}, near_adjoint{height, width}, near_sums{height, width};
+  Far<A> far_adjoint{height, width}, far_sums{height, width};
+  // Each as deep as from the last row that its slowest reader needs to the one that its fastest reader needs first.
+  Ring<A> xs = near.ring(14), ts = far_sums.ring(), grads = far_adjoint.ring(), grads_t = near_adjoint.ring();
+  Ring<A> result{0, width + kLanes<A>, 1};
+
+  void run(const Task& task, double* totals) {
+    const auto first = [&](int64_t halo) { return std::max<int64_t>(0, task.begin - halo); };
+    int64_t x_row = first(11), t_row = first(9), grad_row = first(11), grad_t_row = first(2);
+    int64_t terms = 0;
+    for (int64_t y = task.begin; y < task.end; ++y) {
+      advance(t_row, y + 9, height, [&](int64_t t) {
+        advance(x_row, t + 2, height, [&](int64_t r) { gather_row(row_of<T>(x, task, r), xs.row(r)); });
+        near.convolve(xs, t, ts.row(t));
+      });
+      advance(grad_t_row, y + 2, height, [&](int64_t t) {
+        advance(grad_row, t + 9, height, [&](int64_t r) { gather_row(row_of<T>(grad, task, r), grads.row(r)); });
+        far_adjoint.convolve(grads, t, grads_t.row(t));
+      });
+      near_adjoint.convolve(grads_t, y, result.row(0));
+      scatter_row(result.row(0), row_of<T>(grad_x, task, y));
+      far_sums.correlate(ts, grads, y);
+      near_sums.correlate(xs, grads_t, y);
+      terms += width;
+      if (terms >= kTerms || y + 1 == task.end) {
+        flush(near_sums, totals);
+        flush(far_sums, totals + 26 * kLanes<A>);
+        terms = 0;
+      }
+    }
+  }
+};
+
+/// Adds the totals of a block of channels over samples and bands, in that order, and writes `count` sums from `begin`.
+template <class T>
+void write_sums(const Plan& plan, const std::vector<double>& totals, int begin, int count, const Tensor& to) {
+  const int64_t lanes = plan.lanes, samples = plan.tasks / plan.blocks / plan.bands;
+  const auto& stride = to.strides();
+  for (int64_t c = 0; c < plan.channels; ++c)
+    for (int k = 0; k < count; ++k) {
+      double sum = 0;
+      for (int64_t n = 0; n < samples; ++n)
+        for (int64_t band = 0; band < plan.bands; ++band) {
+          const int64_t task = (n * plan.blocks + c / lanes) * plan.bands + band;
+          sum += totals[(task * kSums + begin + k) * lanes + c % lanes];
+        }
+      const int size = count == 49 ? 7 : 5;
+      const int64_t at = c * stride[0] + (count == 1 ? 0 : k / size * stride[2] + k % size * stride[3]);
+      static_cast<T*>(to.data_ptr())[at] = narrow<T>(static_cast<accumulator_t<T>>(sum));
+    }
+}
+
+void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor grad, Tensor grad_x, Tensor grad_w5,
+                                Tensor grad_b5, Tensor grad_w7, Tensor grad_b7) {
+  visit_dtype(x, [&]<class T>() {
+    constexpr int n = kLanes<accumulator_t<T>>;
+    const View maps[] = {view(x), view(grad), view(grad_x)};
+    const Plan plan(maps[0], n, kBackwardTasks);
+    std::vector<double> totals(plan.tasks * kSums * n);
+    torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
+      Backward<T> backward{maps[0], maps[1], maps[2], plan.height, plan.width};
+      for (int64_t k = begin; k < end; ++k) {
+        const Task task = plan.task(k);
+        load_weight<T>(backward.near, view(w5), task, Turn::none);
+        load_bias<T>(backward.near.bias, b5, task);
+        load_weight<T>(backward.near_adjoint, view(w5), task, Turn::half);
+        load_weight<T>(backward.far_adjoint, view(w7), task, Turn::half);
+        backward.run(task, &totals[k * kSums * n]);
+      }
+    });
+    write_sums<T>(plan, totals, 0, 25, grad_w5);
+    write_sums<T>(plan, totals, 25, 1, grad_b5);
+    write_sums<T>(plan, totals, 26, 49, grad_w7);
+    write_sums<T>(plan, totals, 75, 1, grad_b7);
   });
 }
 
@@ -185,5 +287,8 @@ FASTIQA_REGISTER(large_kernel_conv,
                  "large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Tensor(a!) out) -> ()")
 FASTIQA_REGISTER(large_kernel_conv_input_backward,
                  "large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor(a!) grad_x) -> ()")
+FASTIQA_REGISTER(large_kernel_conv_backward,
+                 "large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor grad, Tensor(a!) grad_x, "
+                 "Tensor(b!) grad_w5, Tensor(c!) grad_b5, Tensor(d!) grad_w7, Tensor(e!) grad_b7) -> ()")
 
 }  // namespace fastiqa
