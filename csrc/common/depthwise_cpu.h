@@ -1,180 +1,15 @@
-// Rows of depthwise convolutions on the CPU.
-//
-// Maps are worked on in blocks of as many channels as a vector of 64 bytes holds, one vector a pixel, so that every
-// memory format, 16-bit type and odd width runs the same arithmetic: `gather_row` brings a row of a block's channels into
-// that form (NCHW through 16x16 transposes, some 10 % of the time), `scatter_row` takes it back. A weight is a vector too,
-// one value a channel; sums for weight gradients need no reduction across lanes.
+// Depthwise convolutions on the CPU, row by row.
 //
 // Outputs along x that lie a dilation apart share inputs: T of them in registers need T + K - 1 loads and K weights for
 // T x K multiplications, so that two multiply-adds a cycle, and not the loads, are the limit.
 #pragma once
 
-#include <cstring>
 #include <memory>
 #include <new>
 
-#include "elementwise_cpu.h"
+#include "channel_rows_cpu.h"
 
 namespace fastiqa {
-
-constexpr int kVectorBytes = 64;
-
-template <class A>
-struct vector_of {
-  typedef A type __attribute__((vector_size(kVectorBytes)));
-};
-template <class A>
-using Vec = typename vector_of<A>::type;
-template <class A>
-constexpr int kLanes = kVectorBytes / sizeof(A);
-
-/// f(0), f(1), ... f(kCount - 1) as constants, so that arrays indexed by them live in registers.
-template <int kCount, class F>
-FASTIQA_HD void unrolled(F f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<int, I>()), ...);
-  }(std::make_integer_sequence<int, kCount>());
-}
-
-// ---- from and to memory ----
-
-/// One step of a transpose: swaps the off-diagonal quarters of squares of 2 kStep rows and lanes.
-template <int kStep, class A, int... I>
-FASTIQA_HD void exchange(Vec<A>& a, Vec<A>& b, std::integer_sequence<int, I...>) {
-  constexpr int n = sizeof...(I);
-  const Vec<A> low = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I - kStep : I)...);
-  b = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I : I + kStep)...);
-  a = low;
-}
-
-template <int kStep, class A>
-FASTIQA_HD void transpose(Vec<A> (&v)[kLanes<A>]) {
-  if constexpr (kStep > 0) {
-    unrolled<kLanes<A>>([&](auto i) __attribute__((always_inline)) {
-      if constexpr ((i & kStep) == 0) exchange<kStep, A>(v[i], v[i + kStep], std::make_integer_sequence<int, kLanes<A>>());
-    });
-    transpose<kStep / 2, A>(v);
-  }
-}
-
-/// Up to a vector's number of neighbours, in pieces of constant size: a copy of variable size is a call.
-template <class T>
-FASTIQA_HD void copy_some(T* to, const T* from, int count) {
-  constexpr int n = kLanes<accumulator_t<T>>;
-  if (count == n) {
-    std::memcpy(to, from, n * sizeof(T));
-    return;
-  }
-  const auto piece = [&]<int kPiece>() __attribute__((always_inline)) {
-    if ((count & kPiece) != 0) {
-      std::memcpy(to, from, kPiece * sizeof(T));
-      to += kPiece;
-      from += kPiece;
-    }
-  };
-  piece.template operator()<8>();
-  piece.template operator()<4>();
-  piece.template operator()<2>();
-  piece.template operator()<1>();
-}
-
-template <class T>
-FASTIQA_HD void widen_vector(const T* from, Vec<accumulator_t<T>>& to) {
-  accumulator_t<T> x[kLanes<accumulator_t<T>>];
-  for (int l = 0; l < kLanes<accumulator_t<T>>; ++l) x[l] = widen(from[l]);
-  std::memcpy(&to, x, sizeof to);
-}
-
-template <class T>
-FASTIQA_HD void narrow_vector(const Vec<accumulator_t<T>>& from, T* to) {
-  accumulator_t<T> x[kLanes<accumulator_t<T>>];
-  std::memcpy(x, &from, sizeof from);
-  for (int l = 0; l < kLanes<accumulator_t<T>>; ++l) to[l] = narrow<T>(x[l]);
-}
-
-/// A row of a block of channels in a map.
-template <class T>
-struct Row {
-  T* data;
-  int64_t channel, column;  // strides
-  int channels;             // at most a vector's lanes; lanes without a channel hold zeros
-  int64_t count;            // columns
-  int64_t next;             // to the row that will be moved after this one, which is fetched into the cache meanwhile
-  const T* end;             // of the tensor: what is not needed may be read up to here
-};
-
-template <class T>
-FASTIQA_CLONES void gather_row(const Row<T>& row, Vec<accumulator_t<T>>* to) {
-  using A = accumulator_t<T>;
-  constexpr int n = kLanes<A>;
-  if (row.channel == 1 && row.channels == n) {
-    for (int64_t x = 0; x < row.count; ++x) {
-      __builtin_prefetch(row.data + x * row.column + row.next);
-      widen_vector(row.data + x * row.column, to[x]);
-    }
-  } else if (row.column == 1) {
-    for (int64_t x = 0; x < row.count; x += n) {
-      const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
-      const T* from = row.data + x;
-      Vec<A> v[n];
-      if (row.channels == n && row.end - from >= (n - 1) * row.channel + n) {
-        unrolled<n>([&](auto l) __attribute__((always_inline)) {
-          __builtin_prefetch(from + l * row.channel + row.next);
-          widen_vector(from + l * row.channel, v[l]);
-        });
-      } else {
-        for (int l = 0; l < n; ++l) {
-          T some[n] = {};
-          if (l < row.channels) copy_some(some, from + l * row.channel, columns);
-          widen_vector(some, v[l]);
-        }
-      }
-      transpose<n / 2, A>(v);
-      unrolled<n>([&](auto k) __attribute__((always_inline)) {
-        if (k < columns) to[x + k] = v[k];
-      });
-    }
-  } else {
-    for (int64_t x = 0; x < row.count; ++x) {
-      A lanes[n] = {};
-      for (int l = 0; l < row.channels; ++l) lanes[l] = widen(row.data[x * row.column + l * row.channel]);
-      std::memcpy(&to[x], lanes, sizeof lanes);
-    }
-  }
-}
-
-template <class T>
-FASTIQA_CLONES void scatter_row(const Vec<accumulator_t<T>>* from, const Row<T>& row) {
-  using A = accumulator_t<T>;
-  constexpr int n = kLanes<A>;
-  if (row.channel == 1 && row.channels == n) {
-    for (int64_t x = 0; x < row.count; ++x) {
-      __builtin_prefetch(row.data + x * row.column + row.next, 1);
-      narrow_vector(from[x], row.data + x * row.column);
-    }
-  } else if (row.column == 1) {
-    for (int64_t x = 0; x < row.count; x += n) {
-      const int columns = static_cast<int>(std::min<int64_t>(n, row.count - x));
-      Vec<A> v[n];  // of a row with room for n vectors more: those after its end are of no account
-      unrolled<n>([&](auto k) __attribute__((always_inline)) { v[k] = from[x + k]; });
-      transpose<n / 2, A>(v);
-      unrolled<n>([&](auto l) __attribute__((always_inline)) {
-        if (l >= row.channels) return;
-        T* to = row.data + l * row.channel + x;
-        __builtin_prefetch(to + row.next, 1);
-        T some[n];
-        narrow_vector(v[l], some);
-        copy_some(to, some, columns);
-      });
-    }
-  } else {
-    for (int64_t x = 0; x < row.count; ++x) {
-      A lanes[n];
-      std::memcpy(lanes, &from[x], sizeof lanes);
-      for (int l = 0; l < row.channels; ++l) row.data[x * row.column + l * row.channel] = narrow<T>(lanes[l]);
-    }
-  }
-}
 
 // ---- arithmetic ----
 
@@ -280,5 +115,120 @@ class Ring {
   int64_t pad_, pitch_, depth_;
   std::unique_ptr<Vec<A>[], Free> data_;
 };
+
+/// A block of channels' kernel, K x K and D apart, or the sums of its gradient.
+template <class A, int K, int D>
+struct Kernel {
+  static constexpr int kHalf = D * (K / 2);
+
+  Vec<A> weight[K * K] = {};
+  Vec<A> bias = {};
+  int64_t height, width;
+  int tile;
+
+  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for<D>(width)) {}
+
+  /// Rows that this kernel reads: it needs 2 kHalf + 1 at a time, and what its last tile reads beyond a row exists.
+  Ring<A> ring(int64_t depth = 2 * kHalf + 1) const { return {kHalf, width + D * (tile + K), depth}; }
+
+  /// Row y of the convolution.
+  void convolve(const Ring<A>& in, int64_t y, Vec<A>* out) {
+    const Taps<A> taps = meet(in, y);
+    visit_tile<D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
+  }
+
+  /// Adds to the sums what row y of the convolution's gradient contributes.
+  void correlate(const Ring<A>& in, const Ring<A>& grad, int64_t y) {
+    const Taps<A> taps = meet(in, y);
+    visit_tile<D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
+    add_row<A>(grad.row(y), width, bias);
+  }
+
+ private:
+  Taps<A> meet(const Ring<A>& in, int64_t y) {
+    Taps<A> taps;
+    taps.rows = 0;
+    for (int k = 0; k < K; ++k) {
+      const int64_t row = y + D * (k - K / 2);
+      if (row < 0 || row >= height) continue;
+      taps.input[taps.rows] = in.row(row) - kHalf;
+      taps.weight[taps.rows++] = weight + k * K;
+    }
+    return taps;
+  }
+};
+
+enum class Turn { none, half };  // turned by half, a kernel is that of the adjoint
+
+// ---- walk ----
+
+constexpr int64_t kLeastBand = 28;  // rows; a band computes up to 18 rows of the map between over again
+
+/// A band of rows of a block of channels.
+struct Task {
+  int64_t n, first, begin, end;
+  int channels;
+};
+
+/// Tasks in the order of blocks of channels, samples, bands.
+struct Plan {
+  int64_t samples, channels, height, width, lanes, blocks, bands, tasks;
+
+  Plan(const View& x, int64_t lanes, int64_t least_tasks)
+      : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2]), width(x.sizes[3]), lanes(lanes), blocks((channels + lanes - 1) / lanes) {
+    const int64_t planes = samples * blocks;
+    bands = std::clamp<int64_t>((least_tasks + planes - 1) / planes, 1, std::max<int64_t>(1, height / kLeastBand));
+    tasks = planes * bands;
+  }
+
+  Task task(int64_t k) const {
+    const int64_t band = k % bands, first = k / bands / samples * lanes;
+    return {k / bands % samples, first, band * height / bands, (band + 1) * height / bands,
+            static_cast<int>(std::min(lanes, channels - first))};
+  }
+};
+
+template <class T>
+const T* end_of(const View& v) {
+  const T* last = static_cast<const T*>(v.data);
+  for (int d = 0; d < kMaxRank; ++d) last += (v.sizes[d] - 1) * v.strides[d];
+  return last + 1;
+}
+
+template <class T>
+Row<T> row_of(const View& v, const Task& task, int64_t y) {
+  const auto& stride = v.strides;
+  auto* data = static_cast<T*>(v.data) + task.n * stride[0] + task.first * stride[1] + y * stride[2];
+  return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0, end_of<T>(v)};
+}
+
+/// f(row, first tap) for the task's channels of a weight (C, 1, K, K): all taps as one row, or row by row.
+template <class T, int K, class F>
+void visit_weight(const View& w, const Task& task, F f) {
+  const auto& stride = w.strides;
+  auto* data = static_cast<T*>(w.data) + task.first * stride[0];
+  const bool one_run = stride[2] == K * stride[3];
+  for (int k = 0; k < (one_run ? 1 : K); ++k)
+    f(Row<T>{data + k * stride[2], stride[0], stride[3], task.channels, one_run ? K * K : K, 0, end_of<T>(w)}, k * K);
+}
+
+template <class T, class A, int K, int D>
+void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn turn) {
+  visit_weight<T, K>(w, task, [&](const Row<T>& row, int tap) { gather_row(row, kernel.weight + tap); });
+  if (turn == Turn::half) std::reverse(kernel.weight, kernel.weight + K * K);
+}
+
+/// The task's channels of a bias (C).
+template <class T>
+Row<T> row_of(const Tensor& b, const Task& task) {
+  const int64_t stride = b.strides()[0];
+  return {static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr};
+}
+
+/// Rows [from, to] of a map of `height` rows, those not yet made: make(y) for each.
+template <class Make>
+void advance(int64_t& next, int64_t to, int64_t height, Make make) {
+  for (; next <= std::min(height - 1, to); ++next) make(next);
+}
 
 }  // namespace fastiqa

@@ -11,124 +11,12 @@
 namespace fastiqa {
 namespace {
 
-// ---- kernels ----
-
-/// A block of channels' kernel, K x K and D apart, or the sums of its gradient.
-template <class A, int K, int D>
-struct Kernel {
-  static constexpr int kHalf = D * (K / 2);
-
-  Vec<A> weight[K * K] = {};
-  Vec<A> bias = {};
-  int64_t height, width;
-  int tile;
-
-  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for<D>(width)) {}
-
-  /// Rows that this kernel reads: it needs 2 kHalf + 1 at a time, and what its last tile reads beyond a row exists.
-  Ring<A> ring(int64_t depth = 2 * kHalf + 1) const { return {kHalf, width + D * (tile + K), depth}; }
-
-  /// Row y of the convolution.
-  void convolve(const Ring<A>& in, int64_t y, Vec<A>* out) {
-    const Taps<A> taps = meet(in, y);
-    visit_tile<D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
-  }
-
-  /// Adds to the sums what row y of the convolution's gradient contributes.
-  void correlate(const Ring<A>& in, const Ring<A>& grad, int64_t y) {
-    const Taps<A> taps = meet(in, y);
-    visit_tile<D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
-    add_row<A>(grad.row(y), width, bias);
-  }
-
- private:
-  Taps<A> meet(const Ring<A>& in, int64_t y) {
-    Taps<A> taps;
-    taps.rows = 0;
-    for (int k = 0; k < K; ++k) {
-      const int64_t row = y + D * (k - K / 2);
-      if (row < 0 || row >= height) continue;
-      taps.input[taps.rows] = in.row(row) - kHalf;
-      taps.weight[taps.rows++] = weight + k * K;
-    }
-    return taps;
-  }
-};
-
 template <class A>
 using Near = Kernel<A, 5, 1>;
 template <class A>
 using Far = Kernel<A, 7, 3>;
 
-enum class Turn { none, half };  // turned by half, a kernel is that of the adjoint
-
-// ---- walk ----
-
-constexpr int64_t kLeastBand = 28;  // rows; a band computes up to 18 rows of the map between over again
-
-/// A band of rows of a block of channels.
-struct Task {
-  int64_t n, first, begin, end;
-  int channels;
-};
-
-struct Plan {
-  int64_t channels, height, width, lanes, blocks, bands, tasks;
-
-  Plan(const View& x, int64_t lanes, int64_t least_tasks)
-      : channels(x.sizes[1]), height(x.sizes[2]), width(x.sizes[3]), lanes(lanes), blocks((channels + lanes - 1) / lanes) {
-    const int64_t planes = x.sizes[0] * blocks;
-    bands = std::clamp<int64_t>((least_tasks + planes - 1) / planes, 1, std::max<int64_t>(1, height / kLeastBand));
-    tasks = planes * bands;
-  }
-
-  Task task(int64_t k) const {
-    const int64_t band = k % bands, first = k / bands % blocks * lanes;
-    return {k / bands / blocks, first, band * height / bands, (band + 1) * height / bands,
-            static_cast<int>(std::min(lanes, channels - first))};
-  }
-};
-
-template <class T>
-const T* end_of(const View& v) {
-  const T* last = static_cast<const T*>(v.data);
-  for (int d = 0; d < kMaxRank; ++d) last += (v.sizes[d] - 1) * v.strides[d];
-  return last + 1;
-}
-
-template <class T>
-Row<T> row_of(const View& v, const Task& task, int64_t y) {
-  const auto& stride = v.strides;
-  auto* data = static_cast<T*>(v.data) + task.n * stride[0] + task.first * stride[1] + y * stride[2];
-  return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0, end_of<T>(v)};
-}
-
-/// The task's channels of a weight (C, 1, K, K).
-template <class T, class A, int K, int D>
-void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn turn) {
-  const auto& stride = w.strides;
-  auto* data = static_cast<T*>(w.data) + task.first * stride[0];
-  const bool one_run = stride[2] == K * stride[3];
-  for (int k = 0; k < (one_run ? 1 : K); ++k)
-    gather_row<T>({data + k * stride[2], stride[0], stride[3], task.channels, one_run ? K * K : K, 0, end_of<T>(w)},
-                  kernel.weight + k * K);
-  if (turn == Turn::half) std::reverse(kernel.weight, kernel.weight + K * K);
-}
-
-/// The task's channels of a bias (C).
-template <class T>
-void load_bias(Vec<accumulator_t<T>>& bias, const Tensor& b, const Task& task) {
-  const int64_t stride = b.strides()[0];
-  gather_row<T>({static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr}, &bias);
-}
-
-/// Rows [from, to] of a map of `height` rows, those not yet made: make(y) for each.
-template <class Make>
-void advance(int64_t& next, int64_t to, int64_t height, Make make) {
-  for (; next <= std::min(height - 1, to); ++next) make(next);
-}
-
-// ---- launchers ----
+// ---- input gradient and forward ----
 
 /// out = second(first(in)) with kernels that load(first, second, task) fetches.
 template <class T, class First, class Second, class Load>
@@ -162,8 +50,8 @@ void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Ten
     two_convolutions<T, Near<A>, Far<A>>(view(x), view(out), [&](Near<A>& near, Far<A>& far, const Task& task) {
       load_weight<T>(near, view(w5), task, Turn::none);
       load_weight<T>(far, view(w7), task, Turn::none);
-      load_bias<T>(near.bias, b5, task);
-      load_bias<T>(far.bias, b7, task);
+      gather_row(row_of<T>(b5, task), &near.bias);
+      gather_row(row_of<T>(b7, task), &far.bias);
     });
   });
 }
@@ -181,7 +69,8 @@ void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor 
 // ---- gradients of weights ----
 
 constexpr int64_t kBackwardTasks = 16;  // fixed, as the order of sums must not depend on the number of threads
-constexpr int kSums = 25 + 49 + 2;      // of a channel: w5, w7, b5, b7
+constexpr int kNearSums = 25 + 1;       // of a channel: w5, b5
+constexpr int kSums = kNearSums + 49 + 1;
 constexpr int64_t kTerms = 256;         // in a sum of the accumulation type, before it goes into a float64
 
 /// Moves a kernel's sums to float64 totals of kLanes each: those of the weights, then that of the bias.
@@ -230,30 +119,30 @@ struct Backward {
       terms += width;
       if (terms >= kTerms || y + 1 == task.end) {
         flush(near_sums, totals);
-        flush(far_sums, totals + 26 * kLanes<A>);
+        flush(far_sums, totals + kNearSums * kLanes<A>);
         terms = 0;
       }
     }
   }
 };
 
-/// Adds the totals of a block of channels over samples and bands, in that order, and writes `count` sums from `begin`.
-template <class T>
-void write_sums(const Plan& plan, const std::vector<double>& totals, int begin, int count, const Tensor& to) {
-  const int64_t lanes = plan.lanes, samples = plan.tasks / plan.blocks / plan.bands;
-  const auto& stride = to.strides();
-  for (int64_t c = 0; c < plan.channels; ++c)
-    for (int k = 0; k < count; ++k) {
+/// Adds a kernel's totals over the tasks of a block of channels, in their order, and writes the gradients.
+template <class T, int K>
+void write_sums(const double* totals, int64_t tasks, const Task& block, const Tensor& weight, const Tensor& bias) {
+  using A = accumulator_t<T>;
+  constexpr int n = kLanes<A>;
+  Vec<A> sums[K * K + n + 1];  // with room for what scatter_row reads beyond a row
+  for (int k = 0; k <= K * K; ++k) {
+    A lanes[n];
+    for (int l = 0; l < n; ++l) {
       double sum = 0;
-      for (int64_t n = 0; n < samples; ++n)
-        for (int64_t band = 0; band < plan.bands; ++band) {
-          const int64_t task = (n * plan.blocks + c / lanes) * plan.bands + band;
-          sum += totals[(task * kSums + begin + k) * lanes + c % lanes];
-        }
-      const int size = count == 49 ? 7 : 5;
-      const int64_t at = c * stride[0] + (count == 1 ? 0 : k / size * stride[2] + k % size * stride[3]);
-      static_cast<T*>(to.data_ptr())[at] = narrow<T>(static_cast<accumulator_t<T>>(sum));
+      for (int64_t t = 0; t < tasks; ++t) sum += totals[(t * kSums + k) * n + l];
+      lanes[l] = static_cast<A>(sum);
     }
+    std::memcpy(&sums[k], lanes, sizeof lanes);
+  }
+  scatter_row(&sums[K * K], row_of<T>(bias, block));
+  visit_weight<T, K>(view(weight), block, [&](const Row<T>& row, int tap) { scatter_row(&sums[tap], row); });
 }
 
 void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor grad, Tensor grad_x, Tensor grad_w5,
@@ -268,16 +157,20 @@ void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tenso
       for (int64_t k = begin; k < end; ++k) {
         const Task task = plan.task(k);
         load_weight<T>(backward.near, view(w5), task, Turn::none);
-        load_bias<T>(backward.near.bias, b5, task);
+        gather_row(row_of<T>(b5, task), &backward.near.bias);
         load_weight<T>(backward.near_adjoint, view(w5), task, Turn::half);
         load_weight<T>(backward.far_adjoint, view(w7), task, Turn::half);
         backward.run(task, &totals[k * kSums * n]);
       }
     });
-    write_sums<T>(plan, totals, 0, 25, grad_w5);
-    write_sums<T>(plan, totals, 25, 1, grad_b5);
-    write_sums<T>(plan, totals, 26, 49, grad_w7);
-    write_sums<T>(plan, totals, 75, 1, grad_b7);
+    const int64_t tasks = plan.tasks / plan.blocks;
+    torch::stable::parallel_for(0, plan.blocks, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        const double* of_block = &totals[block * tasks * kSums * n];
+        write_sums<T, 5>(of_block, tasks, plan.task(block * tasks), grad_w5, grad_b5);
+        write_sums<T, 7>(of_block + kNearSums * n, tasks, plan.task(block * tasks), grad_w7, grad_b7);
+      }
+    });
   });
 }
 
