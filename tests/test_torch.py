@@ -79,7 +79,9 @@ def test_vmap(name: str) -> None:
     arguments = [next(cases.arguments(op, Case((2, 4, 3, 5), torch.float64))) for _ in range(3)]
     tensors = [k for k, x in enumerate(arguments[0]) if isinstance(x, Tensor)]
     for unmapped in (None, *tensors[1:]):
-        in_dims = tuple((k % 3 if k != unmapped else None) if k in tensors else None for k in range(len(arguments[0])))
+        in_dims = tuple(
+            min(k % 3, x.dim()) if isinstance(x, Tensor) and k != unmapped else None for k, x in enumerate(arguments[0])
+        )
         stacked = [
             torch.stack([args[k] for args in arguments], dim) if dim is not None else arguments[0][k]
             for k, dim in enumerate(in_dims)

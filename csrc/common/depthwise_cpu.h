@@ -76,21 +76,26 @@ FASTIQA_CLONES void add_row(const Vec<A>* row, int64_t width, Vec<A>& sum) {
 
 // ---- tiles of outputs ----
 
-/// T of the tile that takes the least time for a row: one costs its outputs and, for weights and sums, some four more.
+/// Sizes T of tiles that are compiled. float64, which is for checks, has one: each costs seconds to compile.
+template <class A, int D>
+constexpr auto kTiles = D == 1 ? std::array{4, 7, 10, 14} : std::array{2, 3, 4, 5};
 template <int D>
+constexpr std::array<int, 1> kTiles<double, D> = {D == 1 ? 7 : 3};
+
+/// T of the tile that takes the least time for a row: one costs its outputs and, for weights and sums, some four more.
+template <class A, int D>
 int tile_for(int64_t width) {
   const auto cost = [&](int t) { return (width + D * t - 1) / (D * t) * (D * t + 4); };
-  int best = D == 1 ? 14 : 5;
-  for (const int t : D == 1 ? std::array{10, 7, 4} : std::array{4, 3, 2})
+  int best = kTiles<A, D>.back();
+  for (const int t : kTiles<A, D>)
     if (cost(t) < cost(best)) best = t;
   return best;
 }
 
-template <int D, class F>
+template <class A, int D, class F>
 void visit_tile(int t, F f) {
-  constexpr std::array kTiles = D == 1 ? std::array{4, 7, 10, 14} : std::array{2, 3, 4, 5};
-  unrolled<4>([&](auto k) {
-    if (kTiles[k] == t) f.template operator()<kTiles[k]>();
+  unrolled<static_cast<int>(kTiles<A, D>.size())>([&](auto k) {
+    if (kTiles<A, D>[k] == t) f.template operator()<kTiles<A, D>[k]>();
   });
 }
 
@@ -126,7 +131,7 @@ struct Kernel {
   int64_t height, width;
   int tile;
 
-  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for<D>(width)) {}
+  Kernel(int64_t height, int64_t width) : height(height), width(width), tile(tile_for<A, D>(width)) {}
 
   /// Rows that this kernel reads: it needs 2 kHalf + 1 at a time, and what its last tile reads beyond a row exists.
   Ring<A> ring(int64_t depth = 2 * kHalf + 1) const { return {kHalf, width + D * (tile + K), depth}; }
@@ -134,13 +139,13 @@ struct Kernel {
   /// Row y of the convolution.
   void convolve(const Ring<A>& in, int64_t y, Vec<A>* out) {
     const Taps<A> taps = meet(in, y);
-    visit_tile<D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
+    visit_tile<A, D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
   }
 
   /// Adds to the sums what row y of the convolution's gradient contributes.
   void correlate(const Ring<A>& in, const Ring<A>& grad, int64_t y) {
     const Taps<A> taps = meet(in, y);
-    visit_tile<D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
+    visit_tile<A, D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
     add_row<A>(grad.row(y), width, bias);
   }
 

@@ -71,7 +71,7 @@ void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor 
 constexpr int64_t kBackwardTasks = 16;  // fixed, as the order of sums must not depend on the number of threads
 constexpr int kNearSums = 25 + 1;       // of a channel: w5, b5
 constexpr int kSums = kNearSums + 49 + 1;
-constexpr int64_t kTerms = 256;         // in a sum of the accumulation type, before it goes into a float64
+constexpr int64_t kTerms = 64;          // in a sum of the accumulation type, before it goes into a float64
 
 /// Moves a kernel's sums to float64 totals of kLanes each: those of the weights, then that of the bias.
 template <class A, int K, int D>

@@ -3,6 +3,7 @@
 from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.nn.cross_subtraction import CrossSubtraction
 from fastiqa.nn.high_pass import HighPass
+from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.octave_conv import OctaveConv2d
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
 from fastiqa.nn.se_res2net import SERes2Net
@@ -12,6 +13,7 @@ __all__ = [
     "AttentionalFeatureFusion",
     "CrossSubtraction",
     "HighPass",
+    "LargeKernelAttention",
     "OctaveConv2d",
     "ProgressiveFusion",
     "SERes2Net",

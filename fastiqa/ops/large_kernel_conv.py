@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from fastiqa._dispatch import cpu, cuda, triton
+from fastiqa._dispatch import cpu
 from fastiqa._layout import FLOATING, Output, check_maps, memory_format
 from fastiqa._op import Map, Op
 
@@ -113,7 +113,7 @@ large_kernel_conv = Op(
     adjoint,
     saves=("x", "w5", "b5", "w7"),
     layout=layout,
-    backends=(cuda(), triton(), cpu()),
+    backends=(cpu(),),
     autocast="lower",
     batched=("x",),
     samples=samples,
@@ -162,7 +162,7 @@ large_kernel_conv_input_backward = Op(
     input_backward_adjoint,
     saves=("grad", "w5", "w7"),
     layout=input_backward_layout,
-    backends=(cuda(), triton(), cpu()),
+    backends=(cpu(),),
     autocast="lower",
     batched=("grad",),
     samples=input_backward_samples,
@@ -237,7 +237,7 @@ large_kernel_conv_backward = Op(
     backward_adjoint,
     saves=("x", "w5", "b5", "w7", "grad"),
     layout=backward_layout,
-    backends=(cuda(), triton(), cpu()),
+    backends=(cpu(),),
     autocast="lower",
     batched=(),
     samples=backward_samples,

@@ -4,6 +4,7 @@ from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.reference.cross_subtraction import CrossSubtraction
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.reference.high_pass import HighPass
+from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 from fastiqa.reference.octave_conv import OctaveConv2d
 from fastiqa.reference.prfnet import PRFNet
 from fastiqa.reference.se_res2net import SERes2Net
@@ -15,6 +16,7 @@ __all__ = [
     "BiFPN",
     "CrossSubtraction",
     "HighPass",
+    "LargeKernelAttention",
     "OctaveConv2d",
     "PRFNet",
     "ProgressiveFusion",

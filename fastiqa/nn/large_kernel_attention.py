@@ -1,0 +1,18 @@
+"""Large-kernel attention on the fused pair of depthwise convolutions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastiqa import reference
+from fastiqa.ops.large_kernel_conv import large_kernel_conv
+
+
+class LargeKernelAttention(reference.LargeKernelAttention):
+    """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(N, dim, H, W) → (N, dim, H, W)."""
+        near, far = self.conv0, self.conv_spatial
+        attention: Tensor = self.conv1(large_kernel_conv(u, near.weight, near.bias, far.weight, far.bias))
+        return u * attention
