@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from fastiqa._dispatch import cpu
+from fastiqa._dispatch import cpu, cuda
 from fastiqa._layout import FLOATING, Output, check_maps, memory_format
 from fastiqa._op import Map, Op
 
@@ -113,7 +113,7 @@ large_kernel_conv = Op(
     adjoint,
     saves=("x", "w5", "b5", "w7"),
     layout=layout,
-    backends=(cpu(),),
+    backends=(cuda(), cpu()),
     autocast="lower",
     batched=("x",),
     samples=samples,
@@ -162,7 +162,7 @@ large_kernel_conv_input_backward = Op(
     input_backward_adjoint,
     saves=("grad", "w5", "w7"),
     layout=input_backward_layout,
-    backends=(cpu(),),
+    backends=(cuda(), cpu()),
     autocast="lower",
     batched=("grad",),
     samples=input_backward_samples,
@@ -173,7 +173,7 @@ large_kernel_conv_input_backward = Op(
 def backward_reference(
     x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes, strides and errors as there."""
+    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes and errors as there."""
     c = x.shape[1]
 
     def gradients(of: Tensor, source: Tensor, weight: Tensor, dilation: int, mask: list[bool]) -> Any:
@@ -191,7 +191,7 @@ def backward_reference(
 def backward_adjoint(
     saved: Any, to_x: Tensor, to_w5: Tensor, to_b5: Tensor, to_w7: Tensor, to_b7: Tensor
 ) -> tuple[Tensor | None, ...]:
-    # The gradients, weighed by what comes here, add up to <y', grad>, where y' is the derivative of y in that direction:
+    # The gradients, weighed by what comes here, add up to <y', grad>, y' the derivative of y in that direction:
     # y with x and both biases replaced, y with w5, and y with w7.
     x, w5, b5, w7, grad = saved.x, saved.w5, saved.b5, saved.w7, saved.grad
     none = torch.zeros_like(b5)
