@@ -105,7 +105,7 @@ __device__ accumulator_t<T> bias_of(const Kernel<T>& kernel, const Size& size, i
 }
 
 template <int K1, int D1, int K2, int D2, int kColumns, int kChannels, class T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 10)  // holds nvcc to 64 registers; left alone float64 takes 70
     two_convolutions_kernel(const Strided<T> in, const Kernel<T> first, const Kernel<T> second,
                             const Strided<T> out, const Size size) {
   using A = accumulator_t<T>;

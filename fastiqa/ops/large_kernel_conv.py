@@ -17,7 +17,6 @@ Memory format of the result: that of x.
 
     cpu     csrc/cpu/large_kernel_conv.cpp     t in a ring of rows, a vector of channels a pixel; any strides
     cuda    csrc/cuda/large_kernel_conv.cu     t in shared memory, tiles with halo; any strides
-    triton  kernels/large_kernel_conv.py       t in a float32 map in memory, two kernels; any strides
 
 t is not rounded to bfloat16 or float16, as eager PyTorch's is.
 Source: Visual Attention Network (arXiv 2202.09741, section 3.2).
@@ -175,6 +174,10 @@ def backward_reference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes and errors as there."""
     c = x.shape[1]
+    if x.numel() == 0:  # of an empty batch PyTorch's convolution_backward has no gradients itself
+        nothing = x.sum() + grad.sum() + 0 * (w5.sum() + b5.sum() + w7.sum())
+        zero = torch.zeros_like
+        return x + nothing, zero(w5) + nothing, zero(b5) + nothing, zero(w7) + nothing, zero(b5) + nothing
 
     def gradients(of: Tensor, source: Tensor, weight: Tensor, dilation: int, mask: list[bool]) -> Any:
         padding = dilation * (weight.shape[2] // 2)
@@ -237,7 +240,7 @@ large_kernel_conv_backward = Op(
     backward_adjoint,
     saves=("x", "w5", "b5", "w7", "grad"),
     layout=backward_layout,
-    backends=(cpu(),),
+    backends=(cuda(), cpu()),
     autocast="lower",
     batched=(),
     samples=backward_samples,
