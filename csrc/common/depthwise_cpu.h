@@ -67,11 +67,15 @@ FASTIQA_CLONES void correlate_row(const Taps<A>& taps, const Vec<A>* grad, int64
   }
 }
 
+/// Adds a row to a sum: by itself first and in four parts, as each addition to a long sum is rounded like all of it.
 template <class A>
 FASTIQA_CLONES void add_row(const Vec<A>* row, int64_t width, Vec<A>& sum) {
-  Vec<A> total = sum;
-  for (int64_t x = 0; x < width; ++x) total += row[x];
-  sum = total;
+  Vec<A> part[4] = {};
+  int64_t x = 0;
+  for (; x + 4 <= width; x += 4)
+    unrolled<4>([&](auto j) __attribute__((always_inline)) { part[j] += row[x + j]; });
+  for (; x < width; ++x) part[0] += row[x];
+  sum += (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 // ---- tiles of outputs ----
