@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -80,9 +81,16 @@ def _triton_kernel(name: str) -> Callable[..., None]:
         importlib.import_module("triton")
     except ImportError as error:
         raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
-    file = name.removesuffix("_backward").removesuffix("_weight")  # a gradient of its own for the weight
-    module = importlib.import_module(f"fastiqa.kernels.{file}")
+    module = importlib.import_module(f"fastiqa.kernels.{_file_of(name)}")
     return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _file_of(name: str) -> str:
+    """The kernel file of an operator: `<op>_backward` and `<op>_<words>_backward` lie in that of <op>."""
+    file = name.removesuffix("_backward")
+    while file != name and "_" in file and importlib.util.find_spec(f"fastiqa.kernels.{file}") is None:
+        file = file.rpartition("_")[0]
+    return file
 
 
 def _interpreting() -> bool:

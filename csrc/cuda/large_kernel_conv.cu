@@ -78,7 +78,7 @@ void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor 
 // ---- gradients of weights ----
 
 constexpr int kNear = 25, kFar = 49, kSums = kNear + kFar + 2;  // of a channel: w5, w7, b5, b7
-constexpr int kWarps = 7;                                       // one a column of the larger kernel
+constexpr int kWarps = 8;                                       // one a column of the larger kernel, and one for biases
 constexpr int kSumThreads = 32 * kWarps;
 constexpr int kTilesABlock = 16;  // fixed, as is the order of sums
 
@@ -91,19 +91,20 @@ __device__ A warp_sum(A x) {
 
 /// Sums of one channel over some of its tiles. A warp owns a column of each kernel.
 template <int kColumns, class T>
-__global__ void __launch_bounds__(kSumThreads, 5)
+__global__ void __launch_bounds__(kSumThreads, 4)
     sums_kernel(const Strided<T> x_map, const Strided<T> grad_map, const Kernel<T> near, const Kernel<T> far_adjoint,
                 accumulator_t<T>* partial, const Size size, const int64_t tiles, const int64_t chunks) {
   using A = accumulator_t<T>;
-  constexpr int kWide = kColumns + 18;
+  constexpr int kWide = kColumns + 18, kSumStrip = sizeof(A) == 4 ? kStrip : kStrip / 2;
   __shared__ A xs[(kRows + 22) * (kColumns + 22)], ts[(kRows + 18) * kWide], gs[(kRows + 18) * kWide];
-  __shared__ A gts[kRows * kColumns], weight5[kNear], weight7[kFar];
+  __shared__ A gts[kRows * kColumns], weight5[kNear], weight7[kFar], totals[kSums];
   const int64_t columns = (size.w + kColumns - 1) / kColumns, rows = (size.h + kRows - 1) / kRows;
   const int64_t c = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const int kx = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   load_kernel<5, 1>(near, size, c, weight5, kSumThreads);
   load_kernel<7, 1>(far_adjoint, size, c, weight7, kSumThreads);
-  A far_sum[7] = {}, near_sum[5] = {}, bias_sum = 0;
+  // A tile's sums are added to these by the warp that has them: over all tiles, registers would hold them idle.
+  for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kSumThreads) totals[i] = 0;
 
   const int64_t end = (chunk + 1) * kTilesABlock < tiles ? (chunk + 1) * kTilesABlock : tiles;
   for (int64_t tile = chunk * kTilesABlock; tile < end; ++tile) {
@@ -112,40 +113,46 @@ __global__ void __launch_bounds__(kSumThreads, 5)
     load_tile<11, kColumns, 1>(x_map, size, n, c, y0, x0, xs, kSumThreads);
     load_tile<9, kColumns, 1>(grad_map, size, n, c, y0, x0, gs, kSumThreads);
     __syncthreads();
-    convolve<5, 1, 6, 9, kColumns, 1>(xs, weight5, kSumThreads, [&](int row, int column, int, A sum) {
+    convolve<5, 1, kSumStrip, 9, kColumns, 1>(xs, weight5, kSumThreads, [&](int row, int column, int, A sum) {
       const int64_t y = y0 - 9 + row, x = x0 - 9 + column;
       const bool inside = y >= 0 && y < size.h && x >= 0 && x < size.w;
       ts[row * kWide + column] = inside ? sum + bias_of(near, size, c) : A(0);
     });
-    convolve<7, 3, kStrip, 0, kColumns, 1>(gs, weight7, kSumThreads, [&](int row, int column, int, A sum) {
+    convolve<7, 3, kSumStrip, 0, kColumns, 1>(gs, weight7, kSumThreads, [&](int row, int column, int, A sum) {
       gts[row * kColumns + column] = y0 + row < size.h && x0 + column < size.w ? sum : A(0);
     });
     __syncthreads();
+    A far_sum[7] = {}, near_sum[5] = {};  // of the last warp the first alone, a bias's
     for (int i = lane; i < kRows * kColumns; i += 32) {
       const int row = i / kColumns, column = i % kColumns;
       const A g = y0 + row < size.h && x0 + column < size.w ? gs[(row + 9) * kWide + column + 9] : A(0);
+      if (kx == 7) {
+        far_sum[0] += g;
+        near_sum[0] += gts[i];
+        continue;
+      }
 #pragma unroll
       for (int ky = 0; ky < 7; ++ky) far_sum[ky] += g * ts[(row + 3 * ky) * kWide + column + 3 * kx];
-      if (kx < 5) {
+      if (kx >= 5) continue;
 #pragma unroll
-        for (int ky = 0; ky < 5; ++ky) near_sum[ky] += gts[i] * xs[(row + 9 + ky) * (kColumns + 22) + column + 9 + kx];
-      } else {
-        bias_sum += kx == 5 ? gts[i] : g;
-      }
+      for (int ky = 0; ky < 5; ++ky) near_sum[ky] += gts[i] * xs[(row + 9 + ky) * (kColumns + 22) + column + 9 + kx];
+    }
+#pragma unroll
+    for (int ky = 0; ky < 7; ++ky) {
+      const A sum = warp_sum(far_sum[ky]);
+      if (lane == 0 && kx < 7) totals[kNear + ky * 7 + kx] += sum;
+      if (lane == 0 && kx == 7 && ky == 0) totals[kSums - 1] += sum;
+    }
+#pragma unroll
+    for (int ky = 0; ky < 5; ++ky) {
+      const A sum = warp_sum(near_sum[ky]);
+      if (lane == 0 && kx < 5) totals[ky * 5 + kx] += sum;
+      if (lane == 0 && kx == 7 && ky == 0) totals[kSums - 2] += sum;
     }
   }
-
-  A* to = partial + (c * chunks + chunk) * kSums;
-  for (int ky = 0; ky < 7; ++ky) {
-    const A sum = warp_sum(far_sum[ky]);
-    if (lane == 0) to[kNear + ky * 7 + kx] = sum;
-  }
-  for (int ky = 0; ky < 5; ++ky) {
-    const A sum = warp_sum(near_sum[ky]);
-    if (lane == 0 && kx < 5) to[ky * 5 + kx] = sum;
-  }
-  const A sum = warp_sum(bias_sum);
-  if (lane == 0 && kx >= 5) to[kNear + kFar + kx - 5] = sum;
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kSumThreads)
+    partial[(c * chunks + chunk) * kSums + i] = totals[i];
 }
 
 /// One thread a sum: the partial ones in their order.

@@ -17,6 +17,7 @@ Memory format of the result: that of x.
 
     cpu     csrc/cpu/large_kernel_conv.cpp     t in a ring of rows, a vector of channels a pixel; any strides
     cuda    csrc/cuda/large_kernel_conv.cu     t in shared memory, tiles with halo; any strides
+    triton  kernels/large_kernel_conv.py       t in memory, two passes of 4|x| (6|x| in 16-bit types); any strides
 
 t is not rounded to bfloat16 or float16, as eager PyTorch's is.
 Source: Visual Attention Network (arXiv 2202.09741, section 3.2).
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from fastiqa._dispatch import cpu, cuda
+from fastiqa._dispatch import cpu, cuda, triton
 from fastiqa._layout import FLOATING, Output, check_maps, memory_format
 from fastiqa._op import Map, Op
 
@@ -112,7 +113,7 @@ large_kernel_conv = Op(
     adjoint,
     saves=("x", "w5", "b5", "w7"),
     layout=layout,
-    backends=(cuda(), cpu()),
+    backends=(cuda(), triton(), cpu()),
     autocast="lower",
     batched=("x",),
     samples=samples,
@@ -161,7 +162,7 @@ large_kernel_conv_input_backward = Op(
     input_backward_adjoint,
     saves=("grad", "w5", "w7"),
     layout=input_backward_layout,
-    backends=(cuda(), cpu()),
+    backends=(cuda(), triton(), cpu()),
     autocast="lower",
     batched=("grad",),
     samples=input_backward_samples,
@@ -240,7 +241,7 @@ large_kernel_conv_backward = Op(
     backward_adjoint,
     saves=("x", "w5", "b5", "w7", "grad"),
     layout=backward_layout,
-    backends=(cuda(), cpu()),
+    backends=(cuda(), triton(), cpu()),
     autocast="lower",
     batched=(),
     samples=backward_samples,

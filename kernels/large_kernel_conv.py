@@ -1,0 +1,268 @@
+"""large_kernel_conv: depthwise 5x5, then depthwise 7x7 of dilation 3; and its gradients.
+
+    forward           x -> t -> y                          a pass each: reads x and t, writes t and y
+    input_backward    grad -> gt -> grad_x                 the same with kernels turned by half, in the other order
+    backward          both, then grad_w7, grad_b7 of t and grad, grad_w5, grad_b5 of x and gt
+
+What lies between (t and its gradient gt) goes through memory, in float32 (float64 for float64): 2|x| + 2|t| forward,
+5|x| + 6|t| backward, |t| = 2|x| for 16-bit types. "Planes" are maps whose rows lie together (NCHW, any strides),
+"pixels" those whose channels do. Sums: a program has one row of a kernel and some pixels of one channel, or of a pack
+of channels; a second kernel adds the programs' partial sums in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from fastiqa.kernels.gates import at, pack_of, strides_of, tile
+from fastiqa.kernels.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.tiles import locate, widened
+from torch import Tensor
+
+DILATIONS = {5: 1, 7: 3}
+STEPS = 8  # tiles that a program sums
+
+# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+NARROW = {
+    "planes_kernel": (0, 1, "neighbours along x of a pack, which start anywhere; weights, one a row"),
+    "pixels_kernel": (5, 1, "weights, which lie a kernel apart from channel to channel"),
+    "sums_kernel": (0, 0, "4 elements a thread, with 8 sums each (8 took 152 registers); in NCHW neighbours of a pack"),
+    "total_kernel": (0, 0, "sums, some of which are the bias's"),
+}
+
+# ---- convolutions ----
+
+
+@triton.jit
+def steps_of(strides, PIXELS: tl.constexpr, PACK: tl.constexpr):
+    """Elements from a row to the next, and from a column to the next."""
+    one = tl.full((), 1, tl.int64)
+    return one * strides[2] * PACK, one * strides[3] * (PACK if PIXELS else 1)
+
+
+@triton.jit
+def convolved(
+    x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, known,
+    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
+    PIXELS: tl.constexpr, PACK: tl.constexpr,
+):  # fmt: skip
+    """A tile of the convolution in the accumulation type; `known` says which channels there are."""
+    HALF: tl.constexpr = DILATION * (K // 2)
+    weight_ptr = w_ptr + c * w_strides[0]
+    zero = tl.zeros(inside.shape, tl.float64 if w_ptr.dtype.element_ty == tl.float64 else tl.float32)
+    total = zero
+    if BIAS:
+        total += widened(tl.load(b_ptr + c * b_stride, known, other=0.0))
+    row_step, column_step = steps_of(x_strides, PIXELS, PACK)
+    here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK)
+    for ky in range(K):
+        v = y + (ky * DILATION - HALF)
+        row_inside = inside & (v >= 0) & (v < size[0])
+        row = zero  # a row of the kernel is summed by itself: fewer roundings upon each other
+        for kx in tl.static_range(K):
+            u = x + (kx * DILATION - HALF)
+            near = here + ((ky * DILATION - HALF) * row_step + (kx * DILATION - HALF) * column_step)
+            value = widened(tl.load(near, row_inside & (u >= 0) & (u < size[1]), other=0.0))
+            tap = (K - 1 - ky) * w_strides[2] + (K - 1 - kx) * w_strides[3]
+            if not FLIP:
+                tap = ky * w_strides[2] + kx * w_strides[3]
+            row += value * widened(tl.load(weight_ptr + tap, known, other=0.0))
+        total += row
+    return total
+
+
+@triton.jit
+def planes_kernel(
+    x_ptr, w_ptr, b_ptr, y_ptr, x_strides, w_strides, b_stride, y_strides, size, batch, channels, packs,
+    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
+):  # fmt: skip
+    row, channel, sample, column, inside = locate((size[0], channels, batch), packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
+    n, c, y, x = sample[:, None], channel[:, None], row[:, None], column[None, :]
+    total = convolved(
+        x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, c < channels,
+        K, DILATION, FLIP, BIAS, False, PACK,
+    )  # fmt: skip
+    tl.store(at(y_ptr, y_strides, n, c, y, x, False, PACK), total.to(y_ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def pixels_kernel(
+    x_ptr, w_ptr, b_ptr, y_ptr, x_strides, w_strides, b_stride, y_strides, size, batch, channels, packs,
+    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
+):  # fmt: skip
+    column, row, sample, element, inside = locate((size[1], size[0], batch), packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
+    n, c, y, x = sample[:, None], element[None, :], row[:, None], column[:, None]
+    total = convolved(
+        x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, c < channels,
+        K, DILATION, FLIP, BIAS, True, PACK,
+    )  # fmt: skip
+    tl.store(at(y_ptr, y_strides, n, c, y, x, True, PACK), total.to(y_ptr.dtype.element_ty), inside)
+
+
+# ---- gradients of weights ----
+
+
+@triton.jit
+def sums_kernel(
+    g_ptr, x_ptr, partial_ptr, g_strides, x_strides, size, batch, channels, packs, steps,
+    K: tl.constexpr, DILATION: tl.constexpr, PIXELS: tl.constexpr,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
+):  # fmt: skip
+    HALF: tl.constexpr = DILATION * (K // 2)
+    ky, part, chunk = tl.program_id(1) % K, (tl.program_id(1) // K).to(tl.int64), tl.program_id(0).to(tl.int64)
+    row_step, column_step = steps_of(x_strides, PIXELS, PACK)
+    first, last = 0, packs  # of the packs along x; those of channels are a program's own
+    if PIXELS:
+        first, last = part * BLOCK_PACKS, (part + 1) * BLOCK_PACKS
+    bias = tl.zeros((BLOCK_ROWS, BLOCK_PACKS * PACK), partial_ptr.dtype.element_ty)
+    sums = (bias,) * K
+    for step in range(steps):
+        row = ((chunk * steps + step) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]
+        for start in range(first, last, BLOCK_PACKS):
+            element = (tl.full((), 0, tl.int64) + start) * PACK + tl.arange(0, BLOCK_PACKS * PACK)[None, :]
+            if PIXELS:
+                n, c, y, x = row // size[1] // size[0], element, row // size[1] % size[0], row % size[1]
+            else:
+                n, c, y, x = row // size[0], part, row % size[0], element
+            inside = (n < batch) & (element < (tl.full((), 1, tl.int64) * packs) * PACK)
+            g = widened(tl.load(at(g_ptr, g_strides, n, c, y, x, PIXELS, PACK), inside, other=0.0))
+            bias += g
+            here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK) + (ky * DILATION - HALF) * row_step
+            v = y + (ky * DILATION - HALF)
+            inside &= (v >= 0) & (v < size[0])
+            added = ()
+            for kx in tl.static_range(K):
+                u = x + (kx * DILATION - HALF)
+                near = here + (kx * DILATION - HALF) * column_step
+                product = g * widened(tl.load(near, inside & (u >= 0) & (u < size[1]), other=0.0))
+                added = added + (sums[kx] + product,)  # noqa: RUF005  Triton has no starred tuples
+            sums = added
+    channel = tl.full((1, 1), 0, tl.int64) + part
+    if PIXELS:
+        channel = first * PACK + tl.arange(0, BLOCK_PACKS * PACK)[None, :]
+    to = partial_ptr + (chunk * channels + channel) * (K * K + 1)
+    for kx in tl.static_range(K):
+        tl.store(to + ky * K + kx, summed(sums[kx], PIXELS), channel < channels)
+    if ky == 0:
+        tl.store(to + K * K, summed(bias, PIXELS), channel < channels)
+
+
+@triton.jit
+def summed(x, PIXELS: tl.constexpr):
+    """The sum of a tile of one channel, or over its pixels."""
+    if x.shape[0] > 8:  # eight at a time first, so that no sum is long
+        x = tl.sum(tl.reshape(x, (x.shape[0] // 8, 8, x.shape[1])), 1)
+    result = tl.sum(x, 0, keep_dims=True)
+    return result if PIXELS else tl.sum(result, 1, keep_dims=True)
+
+
+@triton.jit
+def total_kernel(
+    partial_ptr, w_ptr, b_ptr, w_strides, b_stride, channels, chunks, K: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    SUMS: tl.constexpr = K * K + 1
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    c, k, inside = i // SUMS, i % SUMS, i < (tl.full((), 1, tl.int64) * channels) * SUMS
+    total = tl.zeros((BLOCK,), partial_ptr.dtype.element_ty)
+    for chunk in range(chunks):
+        total += tl.load(partial_ptr + (tl.full((), 0, tl.int64) + chunk) * channels * SUMS + i, inside, other=0.0)
+    to = w_ptr + c * w_strides[0] + k // K * w_strides[2] + k % K * w_strides[3]
+    tl.store(to, total.to(w_ptr.dtype.element_ty), inside & (k < K * K))
+    tl.store(b_ptr + c * b_stride, total.to(b_ptr.dtype.element_ty), inside & (k == K * K))
+
+
+# ---- launchers ----
+
+
+class Walk:
+    """How the kernels of a call go through maps of one size: by planes or by pixels."""
+
+    def __init__(self, out: Tensor) -> None:
+        self.shape = out.shape
+        self.pixels = out.stride(1) == 1 and out.shape[1] > 1
+        self.inner = 1 if self.pixels else 3
+
+    def between(self, like: Tensor) -> Tensor:
+        """What lies between the convolutions."""
+        formats = torch.channels_last if self.pixels else torch.contiguous_format
+        wide = torch.promote_types(like.dtype, torch.float32)
+        return torch.empty(self.shape, dtype=wide, device=like.device, memory_format=formats)
+
+    def packs(self, *maps: Tensor) -> tuple[int, int, list[tuple[int, ...]]]:
+        """Elements of a pack, packs along the inner dimension, strides of each map."""
+        pack = pack_of(self.inner, *sorted(maps, key=Tensor.element_size))  # 16 bytes of the narrower one
+        return pack, self.shape[self.inner] // pack, [strides_of(x, self.inner, pack) for x in maps]
+
+    def run(self, kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+        with on_device_of(args[0]):
+            kernel[grid](*args, **constants, enable_fp_fusion=True)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, flip: bool = False) -> None:
+        n, c, *size = self.shape
+        pack, packs, (x_strides, out_strides) = self.packs(x, out)
+        rows = x.numel() // self.shape[self.inner]
+        blocks = tile(rows, packs, pack)
+        grid = (triton.cdiv(rows, blocks["BLOCK_ROWS"]) * triton.cdiv(packs, blocks["BLOCK_PACKS"]),)
+        # Left alone the compiler takes up to 142 registers where each of 8 channels has weights.
+        most = 128 if self.pixels and out.element_size() == 2 else None
+        b, b_stride = (weight, 0) if bias is None else (bias, bias.stride(0))
+        self.run(
+            pixels_kernel if self.pixels else planes_kernel, grid,
+            x, weight, b, out, x_strides, weight.stride(), b_stride, out_strides, tuple(size), n, c, packs,
+            K=weight.shape[2], DILATION=DILATIONS[weight.shape[2]], FLIP=flip, BIAS=bias is not None, **blocks,
+            num_warps=WARPS, maxnreg=most,
+        )  # fmt: skip
+
+    def correlate(self, grad: Tensor, x: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
+        n, c, *size = self.shape
+        pack, packs, strides = self.packs(grad, x)
+        rows, k = n * size[0] * (size[1] if self.pixels else 1), to_weight.shape[2]
+        blocks = tile(rows, packs, pack)
+        parts = triton.cdiv(packs, blocks["BLOCK_PACKS"]) if self.pixels else c
+        steps = min(STEPS, triton.cdiv(rows, blocks["BLOCK_ROWS"]))
+        chunks, sums = triton.cdiv(rows, blocks["BLOCK_ROWS"] * steps), c * (k * k + 1)
+        wide = torch.promote_types(to_weight.dtype, torch.float32)
+        partial = torch.empty(chunks * sums, dtype=wide, device=x.device)
+        self.run(
+            sums_kernel, (chunks, k * parts),
+            grad, x, partial, *strides, tuple(size), n, c, packs, steps,
+            K=k, DILATION=DILATIONS[k], PIXELS=self.pixels, num_warps=2 * WARPS, **blocks,
+        )  # fmt: skip
+        block = min(TILE // WARPS, triton.next_power_of_2(sums))
+        self.run(
+            total_kernel, (triton.cdiv(sums, block),),
+            partial, to_weight, to_bias, to_weight.stride(), to_bias.stride(0), c, chunks,
+            K=k, BLOCK=block, num_warps=WARPS,
+        )  # fmt: skip
+
+
+def large_kernel_conv(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, b7: Tensor, out: Tensor) -> None:
+    walk = Walk(out)
+    t = walk.between(x)
+    walk.convolve(x, w5, b5, t)
+    walk.convolve(t, w7, b7, out)
+
+
+def large_kernel_conv_input_backward(grad: Tensor, w5: Tensor, w7: Tensor, to_x: Tensor) -> None:
+    walk = Walk(to_x)
+    to_t = walk.between(grad)
+    walk.convolve(grad, w7, None, to_t, flip=True)
+    walk.convolve(to_t, w5, None, to_x, flip=True)
+
+
+def large_kernel_conv_backward(
+    x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, grad: Tensor,
+    to_x: Tensor, to_w5: Tensor, to_b5: Tensor, to_w7: Tensor, to_b7: Tensor,
+) -> None:  # fmt: skip
+    walk = Walk(to_x)
+    t, to_t = walk.between(x), walk.between(x)
+    walk.convolve(x, w5, b5, t)
+    walk.convolve(grad, w7, None, to_t, flip=True)
+    walk.convolve(to_t, w5, None, to_x, flip=True)
+    walk.correlate(grad, t, to_w7, to_b7)
+    walk.correlate(to_t, x, to_w5, to_b5)
