@@ -50,6 +50,13 @@ def at(pointer, strides, n, c, y, x, PIXELS: tl.constexpr, PACK: tl.constexpr):
 
 
 @triton.jit
+def steps_of(strides, PIXELS: tl.constexpr, PACK: tl.constexpr):
+    """Elements from a row to the next, and from a column to the next."""
+    one = tl.full((), 1, tl.int64)
+    return one * strides[2] * PACK, one * strides[3] * (PACK if PIXELS else 1)
+
+
+@triton.jit
 def gates(
     logits, strides, n, c, y, x, inside, low, high, scales,
     NEAREST: tl.constexpr, DOUBLE: tl.constexpr, PIXELS: tl.constexpr, PACK: tl.constexpr,

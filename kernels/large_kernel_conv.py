@@ -5,7 +5,7 @@
     backward          both, then grad_w7, grad_b7 of t and grad, grad_w5, grad_b5 of x and gt
 
 What lies between (t and its gradient gt) goes through memory, in float32 (float64 for float64): 2|x| + 2|t| forward,
-5|x| + 6|t| backward, |t| = 2|x| for 16-bit types. "Planes" are maps whose rows lie together (NCHW, any strides),
+5|x| + 5|t| backward, |t| = 2|x| for 16-bit types. "Planes" are maps whose rows lie together (NCHW, any strides),
 "pixels" those whose channels do. Sums: a program has one row of a kernel and some pixels of one channel, or of a pack
 of channels; a second kernel adds the programs' partial sums in their order.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.gates import at, pack_of, strides_of, tile
+from fastiqa.kernels.gates import at, pack_of, steps_of, strides_of, tile
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of
 from fastiqa.kernels.tiles import locate, widened
 from torch import Tensor
@@ -34,13 +34,6 @@ NARROW = {
 }
 
 # ---- convolutions ----
-
-
-@triton.jit
-def steps_of(strides, PIXELS: tl.constexpr, PACK: tl.constexpr):
-    """Elements from a row to the next, and from a column to the next."""
-    one = tl.full((), 1, tl.int64)
-    return one * strides[2] * PACK, one * strides[3] * (PACK if PIXELS else 1)
 
 
 @triton.jit
@@ -66,9 +59,7 @@ def convolved(
             u = x + (kx * DILATION - HALF)
             near = here + ((ky * DILATION - HALF) * row_step + (kx * DILATION - HALF) * column_step)
             value = widened(tl.load(near, row_inside & (u >= 0) & (u < size[1]), other=0.0))
-            tap = (K - 1 - ky) * w_strides[2] + (K - 1 - kx) * w_strides[3]
-            if not FLIP:
-                tap = ky * w_strides[2] + kx * w_strides[3]
+            tap = (K - 1 - ky if FLIP else ky) * w_strides[2] + (K - 1 - kx if FLIP else kx) * w_strides[3]
             row += value * widened(tl.load(weight_ptr + tap, known, other=0.0))
         total += row
     return total
