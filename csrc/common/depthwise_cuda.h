@@ -59,7 +59,8 @@ __device__ void load_tile(const Strided<T>& from, const Size& size, int64_t n, i
 }
 
 /// K x K sums D apart over a tile of kHigh + 2 kHalf rows; each(row, column, channel, sum) for a tile with halo kHalo.
-template <int K, int D, int S, int kHalo, int kColumns, int kChannels, class A, class Each>
+/// Where one unrolling of the columns spills on some architecture, another does not.
+template <int K, int D, int S, int kHalo, int kColumns, int kChannels, int kUnroll = 1, class A, class Each>
 __device__ void convolve(const A* in, const A* weight, int threads, Each each) {
   constexpr int kHigh = kRows + 2 * kHalo, kWide = (kColumns + 2 * kHalo) * kChannels;
   constexpr int kInHigh = kHigh + D * (K - 1), kInWide = kWide + D * (K - 1) * kChannels;
@@ -68,6 +69,7 @@ __device__ void convolve(const A* in, const A* weight, int threads, Each each) {
     const int strip = i / kWide, column = i % kWide, channel = column % kChannels;
     const int first = strip / D * D * S + strip % D;
     A sum[S] = {};
+#pragma unroll kUnroll
     for (int kx = 0; kx < K; ++kx) {
       A w[K];
 #pragma unroll

@@ -113,12 +113,12 @@ __global__ void __launch_bounds__(kSumThreads, 4)
     load_tile<11, kColumns, 1>(x_map, size, n, c, y0, x0, xs, kSumThreads);
     load_tile<9, kColumns, 1>(grad_map, size, n, c, y0, x0, gs, kSumThreads);
     __syncthreads();
-    convolve<5, 1, kSumStrip, 9, kColumns, 1>(xs, weight5, kSumThreads, [&](int row, int column, int, A sum) {
+    convolve<5, 1, kSumStrip, 9, kColumns, 1, 2>(xs, weight5, kSumThreads, [&](int row, int column, int, A sum) {
       const int64_t y = y0 - 9 + row, x = x0 - 9 + column;
       const bool inside = y >= 0 && y < size.h && x >= 0 && x < size.w;
       ts[row * kWide + column] = inside ? sum + bias_of(near, size, c) : A(0);
     });
-    convolve<7, 3, kSumStrip, 0, kColumns, 1>(gs, weight7, kSumThreads, [&](int row, int column, int, A sum) {
+    convolve<7, 3, kSumStrip, 0, kColumns, 1, 2>(gs, weight7, kSumThreads, [&](int row, int column, int, A sum) {
       gts[row * kColumns + column] = y0 + row < size.h && x0 + column < size.w ? sum : A(0);
     });
     __syncthreads();
