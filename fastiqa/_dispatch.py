@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,16 +81,9 @@ def _triton_kernel(name: str) -> Callable[..., None]:
         importlib.import_module("triton")
     except ImportError as error:
         raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
-    module = importlib.import_module(f"fastiqa.kernels.{_file_of(name)}")
+    file = re.sub("(_input|_weight)?_backward$", "", name)  # a gradient lies in its operator's file
+    module = importlib.import_module(f"fastiqa.kernels.{file}")
     return getattr(module, name)  # type: ignore[no-any-return]
-
-
-def _file_of(name: str) -> str:
-    """The kernel file of an operator: `<op>_backward` and `<op>_<words>_backward` lie in that of <op>."""
-    file = name.removesuffix("_backward")
-    while file != name and "_" in file and importlib.util.find_spec(f"fastiqa.kernels.{file}") is None:
-        file = file.rpartition("_")[0]
-    return file
 
 
 def _interpreting() -> bool:

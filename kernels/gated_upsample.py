@@ -15,8 +15,9 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.gates import at, gates, pack_of, scaled, start_of, strides_of, taps, tile, weight
+from fastiqa.kernels.gates import gates, scaled, start_of, taps, weight
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.maps import at, pack_of, strides_of, tile
 from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import locate, widened
 from torch import Tensor

@@ -1,15 +1,12 @@
-"""Interpolated gates on tiles: PyTorch's source indices, sigmoids, addresses; and tiles of maps that are not folded."""
+"""Device functions on interpolated gates: PyTorch's source indices and weights, sigmoids, windows."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE, block, pack_size
+from fastiqa.kernels.maps import at
 from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import widened
-from torch import Tensor
-
-# ---- on the device ----
 
 
 @triton.jit
@@ -36,24 +33,6 @@ def taps(at, size, wanted, scale, NEAREST: tl.constexpr, DOUBLE: tl.constexpr):
         w1 = tl.minimum(source - i.to(source.dtype), 1.0)
         after = tl.where((i + 1 < size) & (size != wanted), i + 1, i)
     return i, after, 1 - w1, w1
-
-
-@triton.jit
-def at(pointer, strides, n, c, y, x, PIXELS: tl.constexpr, PACK: tl.constexpr):
-    """Pointers into a map whose strides are in packs, except that of the innermost dimension."""
-    y, x = y.to(tl.int64), x.to(tl.int64)
-    if PIXELS:
-        outer, inner = n * strides[0] + y * strides[2] + x * strides[3], c * strides[1]
-    else:
-        outer, inner = n * strides[0] + c * strides[1] + y * strides[2], x * strides[3]
-    return pointer + outer * PACK + inner
-
-
-@triton.jit
-def steps_of(strides, PIXELS: tl.constexpr, PACK: tl.constexpr):
-    """Elements from a row to the next, and from a column to the next."""
-    one = tl.full((), 1, tl.int64)
-    return one * strides[2] * PACK, one * strides[3] * (PACK if PIXELS else 1)
 
 
 @triton.jit
@@ -91,21 +70,3 @@ def weight(tap0, tap1, w0, w1, i, NEAREST: tl.constexpr):
     if not NEAREST:
         w, names = w + tl.where(tap1 == i, w1, 0.0), names | (tap1 == i)
     return w, names
-
-
-# ---- on the host ----
-
-
-def pack_of(inner: int, *maps: Tensor) -> int:
-    """The widest pack along dimension `inner` that every length and stride allows, up to 16 bytes."""
-    others = (x.stride(d) for x in maps for d in range(4) if d != inner)
-    return pack_size(maps[0].element_size(), (x.stride(inner) for x in maps), maps[0].shape[inner], *others)
-
-
-def strides_of(x: Tensor, inner: int, pack: int) -> tuple[int, ...]:
-    return tuple(s if d == inner else s // pack for d, s in enumerate(x.stride()))
-
-
-def tile(rows: int, packs: int, pack: int, elements: int = TILE) -> dict[str, int]:
-    block_rows, block_packs = block(rows, packs, pack, elements)
-    return {"BLOCK_ROWS": block_rows, "BLOCK_PACKS": block_packs, "PACK": pack}

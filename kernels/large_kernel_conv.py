@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.gates import at, pack_of, steps_of, strides_of, tile
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.maps import at, pack_of, steps_of, strides_of, tile
 from fastiqa.kernels.tiles import locate, widened
 from torch import Tensor
 
