@@ -138,8 +138,9 @@ def test_cuda_kernels_do_not_spill() -> None:
         # Of float64, whose packs take twice the registers, up to 16 bytes: a few addresses once a thread.
         assert kernel["STACK"] <= (16 if re.search(r"_kernelI(?:Li\d+E|Lb\dE)*d", name) else 0), name
         assert kernel["LOCAL"] == 0, name
-        # 256 threads of 64 registers: four blocks an SM; three where a thread has seven maps' packs in hand.
-        assert kernel["REG"] <= (80 if re.search(r"_sum_kernelI.*Li7E", name) else 64), name
+        # 256 threads of 64 registers: four blocks an SM; three where a thread has the packs of seven maps in hand, or
+        # float64 sums of two kernels.
+        assert kernel["REG"] <= (80 if re.search(r"_sum_kernelI.*Li7E|sums_kernelILi8Ed", name) else 64), name
 
 
 @needs_cuda_library

@@ -91,7 +91,7 @@ __device__ A warp_sum(A x) {
 
 /// Sums of one channel over some of its tiles. A warp owns a column of each kernel.
 template <int kColumns, class T>
-__global__ void __launch_bounds__(kSumThreads, 4)
+__global__ void __launch_bounds__(kSumThreads, sizeof(T) <= 4 ? 4 : 3)  // float64 spills in 64 registers
     sums_kernel(const Strided<T> x_map, const Strided<T> grad_map, const Kernel<T> near, const Kernel<T> far_adjoint,
                 accumulator_t<T>* partial, const Size size, const int64_t tiles, const int64_t chunks) {
   using A = accumulator_t<T>;
