@@ -6,8 +6,8 @@
 
 What lies between (t and its gradient gt) goes through memory, in float32 (float64 for float64): 2|x| + 2|t| forward,
 5|x| + 5|t| backward, |t| = 2|x| for 16-bit types. "Planes" are maps whose rows lie together (NCHW, any strides),
-"pixels" those whose channels do. Sums: a program has one row of a kernel and some pixels of one channel, or of a pack
-of channels; a second kernel adds the programs' partial sums in their order.
+"pixels" those whose channels do. Sums: a program has one row of a kernel, some channels and some pixels, either of
+which lie along the rows of its tile; a second kernel adds the programs' partial sums in their order.
 """
 
 from __future__ import annotations
@@ -106,50 +106,50 @@ def sums_kernel(
 ):  # fmt: skip
     HALF: tl.constexpr = DILATION * (K // 2)
     ky, part, chunk = tl.program_id(1) % K, (tl.program_id(1) // K).to(tl.int64), tl.program_id(0).to(tl.int64)
+    rows, columns = tl.arange(0, BLOCK_ROWS)[:, None], tl.arange(0, BLOCK_PACKS * PACK)[None, :]
     row_step, column_step = steps_of(x_strides, PIXELS, PACK)
-    first, last = 0, packs  # of the packs along x; those of channels are a program's own
     if PIXELS:
-        first, last = part * BLOCK_PACKS, (part + 1) * BLOCK_PACKS
+        c = part * (BLOCK_PACKS * PACK) + columns
+        known = c < (tl.full((), 1, tl.int64) * packs) * PACK
+    else:
+        c = part * BLOCK_ROWS + rows
+        known = c < channels
     bias = tl.zeros((BLOCK_ROWS, BLOCK_PACKS * PACK), partial_ptr.dtype.element_ty)
     sums = (bias,) * K
     for step in range(steps):
-        row = ((chunk * steps + step) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]
-        for start in range(first, last, BLOCK_PACKS):
-            element = (tl.full((), 0, tl.int64) + start) * PACK + tl.arange(0, BLOCK_PACKS * PACK)[None, :]
-            if PIXELS:
-                n, c, y, x = row // size[1] // size[0], element, row // size[1] % size[0], row % size[1]
-            else:
-                n, c, y, x = row // size[0], part, row % size[0], element
-            inside = (n < batch) & (element < (tl.full((), 1, tl.int64) * packs) * PACK)
-            g = widened(tl.load(at(g_ptr, g_strides, n, c, y, x, PIXELS, PACK), inside, other=0.0))
-            bias += g
-            here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK) + (ky * DILATION - HALF) * row_step
-            v = y + (ky * DILATION - HALF)
-            inside &= (v >= 0) & (v < size[0])
-            added = ()
-            for kx in tl.static_range(K):
-                u = x + (kx * DILATION - HALF)
-                near = here + (kx * DILATION - HALF) * column_step
-                product = g * widened(tl.load(near, inside & (u >= 0) & (u < size[1]), other=0.0))
-                added = added + (sums[kx] + product,)  # noqa: RUF005  Triton has no starred tuples
-            sums = added
-    channel = tl.full((1, 1), 0, tl.int64) + part
-    if PIXELS:
-        channel = first * PACK + tl.arange(0, BLOCK_PACKS * PACK)[None, :]
-    to = partial_ptr + (chunk * channels + channel) * (K * K + 1)
+        if PIXELS:
+            pixel = (chunk * steps + step) * BLOCK_ROWS + rows
+            line, x = pixel // size[1], pixel % size[1]
+        else:
+            pack = (chunk * steps + step) * BLOCK_PACKS + columns // PACK
+            line, x = pack // packs, pack % packs * PACK + columns % PACK
+        n, y = line // size[0], line % size[0]
+        inside = (n < batch) & known
+        g = widened(tl.load(at(g_ptr, g_strides, n, c, y, x, PIXELS, PACK), inside, other=0.0))
+        bias += g
+        here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK) + (ky * DILATION - HALF) * row_step
+        v = y + (ky * DILATION - HALF)
+        inside &= (v >= 0) & (v < size[0])
+        added = ()
+        for kx in tl.static_range(K):
+            u = x + (kx * DILATION - HALF)
+            near = here + (kx * DILATION - HALF) * column_step
+            product = g * widened(tl.load(near, inside & (u >= 0) & (u < size[1]), other=0.0))
+            added = added + (sums[kx] + product,)  # noqa: RUF005  Triton has no starred tuples
+        sums = added
+    to = partial_ptr + (chunk * channels + c) * (K * K + 1)
     for kx in tl.static_range(K):
-        tl.store(to + ky * K + kx, summed(sums[kx], PIXELS), channel < channels)
+        tl.store(to + ky * K + kx, summed(sums[kx], PIXELS), c < channels)
     if ky == 0:
-        tl.store(to + K * K, summed(bias, PIXELS), channel < channels)
+        tl.store(to + K * K, summed(bias, PIXELS), c < channels)
 
 
 @triton.jit
 def summed(x, PIXELS: tl.constexpr):
-    """The sum of a tile of one channel, or over its pixels."""
-    if x.shape[0] > 8:  # eight at a time first, so that no sum is long
+    """The sums of a tile over its pixels: its rows, or its columns."""
+    if PIXELS and x.shape[0] > 8:  # eight at a time first, so that no sum is long
         x = tl.sum(tl.reshape(x, (x.shape[0] // 8, 8, x.shape[1])), 1)
-    result = tl.sum(x, 0, keep_dims=True)
-    return result if PIXELS else tl.sum(result, 1, keep_dims=True)
+    return tl.sum(x, 0 if PIXELS else 1, keep_dims=True)
 
 
 @triton.jit
@@ -212,11 +212,16 @@ class Walk:
     def correlate(self, grad: Tensor, x: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:
         n, c, *size = self.shape
         pack, packs, strides = self.packs(grad, x)
-        rows, k = n * size[0] * (size[1] if self.pixels else 1), to_weight.shape[2]
-        blocks = tile(rows, packs, pack)
-        parts = triton.cdiv(packs, blocks["BLOCK_PACKS"]) if self.pixels else c
-        steps = min(STEPS, triton.cdiv(rows, blocks["BLOCK_ROWS"]))
-        chunks, sums = triton.cdiv(rows, blocks["BLOCK_ROWS"] * steps), c * (k * k + 1)
+        k = to_weight.shape[2]
+        lines = n * size[0]
+        if self.pixels:
+            blocks = tile(lines * size[1], packs, pack)
+            parts, tiles = triton.cdiv(packs, blocks["BLOCK_PACKS"]), triton.cdiv(lines * size[1], blocks["BLOCK_ROWS"])
+        else:
+            blocks = tile(c, lines * packs, pack)
+            parts, tiles = triton.cdiv(c, blocks["BLOCK_ROWS"]), triton.cdiv(lines * packs, blocks["BLOCK_PACKS"])
+        steps = min(STEPS, tiles)
+        chunks, sums = triton.cdiv(tiles, steps), c * (k * k + 1)
         wide = torch.promote_types(to_weight.dtype, torch.float32)
         partial = torch.empty(chunks * sums, dtype=wide, device=x.device)
         self.run(

@@ -119,13 +119,14 @@ __global__ void __launch_bounds__(kSumThreads, sizeof(T) <= 4 ? 4 : 3)  // float
       ts[row * kWide + column] = inside ? sum + bias_of(near, size, c) : A(0);
     });
     convolve<7, 3, kSumStrip, 0, kColumns, 1, 2>(gs, weight7, kSumThreads, [&](int row, int column, int, A sum) {
-      gts[row * kColumns + column] = y0 + row < size.h && x0 + column < size.w ? sum : A(0);
+      gts[row * kColumns + column] = sum;
     });
     __syncthreads();
     A far_sum[7] = {}, near_sum[5] = {};  // of the last warp the first alone, a bias's
     for (int i = lane; i < kRows * kColumns; i += 32) {
       const int row = i / kColumns, column = i % kColumns;
-      const A g = y0 + row < size.h && x0 + column < size.w ? gs[(row + 9) * kWide + column + 9] : A(0);
+      if (y0 + row >= size.h || x0 + column >= size.w) continue;  // where an infinity of x would meet a zero
+      const A g = gs[(row + 9) * kWide + column + 9];
       if (kx == 7) {
         far_sum[0] += g;
         near_sum[0] += gts[i];

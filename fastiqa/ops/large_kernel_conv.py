@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import FLOATING, Output, check_maps, memory_format
+from fastiqa._layout import FLOATING, Output, check_maps, check_not_hollow, memory_format
 from fastiqa._op import Map, Op
 
 Maps = tuple[Map, ...]
@@ -82,6 +82,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def check(x_name: str, x: Tensor, **weights: Tensor) -> None:
     """Weights and biases by name, for the map `x`."""
     check_maps((x_name,), x)
+    check_not_hollow(x_name, x)
     c = x.shape[1]
     shapes = {"w5": (c, 1, 5, 5), "w7": (c, 1, 7, 7)}
     for name, weight in weights.items():
@@ -187,6 +188,7 @@ def backward_reference(
         )
 
     t = conv2d(x, w5, b5, padding=2, groups=c)
+    x, w5, w7, grad = (tensor.to(t.dtype) for tensor in (x, w5, w7, grad))  # autocast changes that of t alone
     to_t, to_w7, to_b7 = gradients(grad, t, w7, 3, [True] * 3)
     to_x, to_w5, to_b5 = gradients(to_t, x, w5, 1, [True] * 3)
     return to_x, to_w5, to_b5, to_w7, to_b7
