@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import itertools
@@ -166,6 +167,17 @@ def operators() -> dict[str, Op]:
 
 def names() -> list[str]:
     return [*operators()]
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Within it PyTorch, and the CPU kernels, have n threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 BACKENDS = ("torch", "cpu", "triton", "cuda")

@@ -16,6 +16,9 @@ import torch
 from torch.utils._device import _device_constructors
 
 interpreter.mend_bfloat16()
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # a core a worker: two that share theirs took half as long again
+
 _device_constructors()  # cached on first use, so before torch.empty is replaced below
 
 

@@ -156,7 +156,9 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
     op, args = example(name, Case(size, torch.float32, (layout,), 1))
     # Unless exact, against float64: in a sum of many terms eager's own error is larger than the default tolerance.
     wide = args if op.exact else tuple(x.double() if isinstance(x, Tensor) else x for x in args)
-    for got, want in zip(outputs(op(*args)), outputs(op.reference(*wide)), strict=True):
+    with cases.threads(2):
+        results = outputs(op(*args))
+    for got, want in zip(results, outputs(op.reference(*wide)), strict=True):
         largest = float(want.abs().max())
         rtol, atol = (0.0, 0.0) if op.exact else (1.3e-6, 1e-6 * max(1.0, largest))
         torch.testing.assert_close(got, want.to(got.dtype), rtol=rtol, atol=atol)
@@ -165,14 +167,10 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
 def test_threads_agree(name: str) -> None:
     """The same bits on one thread and on two, on a size that is split between them."""
     op, args = example(name, Case((2, 16, 64, 65)))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with cases.threads(1):
         one = op(*args)
-        torch.set_num_threads(2)
+    with cases.threads(2):
         assert_equal(op(*args), one)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.gpu
