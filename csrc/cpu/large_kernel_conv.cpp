@@ -77,11 +77,13 @@ constexpr int64_t kTerms = 64;          // in a sum of the accumulation type, be
 template <class A, int K, int D>
 FASTIQA_CLONES void flush(Kernel<A, K, D>& sums, double* totals) {
   constexpr int n = kLanes<A>;
+  typedef double Doubles __attribute__((vector_size(n * sizeof(double))));
   for (int k = 0; k <= K * K; ++k) {
     Vec<A>& sum = k < K * K ? sums.weight[k] : sums.bias;
-    A lanes[n];
-    std::memcpy(lanes, &sum, sizeof lanes);
-    for (int l = 0; l < n; ++l) totals[k * n + l] += lanes[l];
+    Doubles total;
+    std::memcpy(&total, totals + k * n, sizeof total);
+    total += __builtin_convertvector(sum, Doubles);
+    std::memcpy(totals + k * n, &total, sizeof total);
     sum = Vec<A>{};
   }
 }
