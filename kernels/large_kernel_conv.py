@@ -5,9 +5,8 @@
     backward          both, then grad_w7, grad_b7 of t and grad, grad_w5, grad_b5 of x and gt
 
 What lies between (t and its gradient gt) goes through memory, in float32 (float64 for float64): 2|x| + 2|t| forward,
-5|x| + 5|t| backward, |t| = 2|x| for 16-bit types. "Planes" are maps whose rows lie together (NCHW, any strides),
-"pixels" those whose channels do. Sums: a program has one row of a kernel, some channels and some pixels, either of
-which lie along the rows of its tile; a second kernel adds the programs' partial sums in their order.
+5|x| + 5|t| backward, |t| = 2|x| for 16-bit types. One pass for both convolutions would want t of a tile and its halo of
+9 pixels at other addresses than those at which a program has them: shared memory, which Triton does not hand out.
 """
 
 from __future__ import annotations
@@ -16,158 +15,14 @@ from typing import Any
 
 import torch
 import triton
-import triton.language as tl
+from fastiqa.kernels.depthwise import NARROW as NARROW
+from fastiqa.kernels.depthwise import pixels_kernel, planes_kernel, sums_kernel, total_kernel
 from fastiqa.kernels.launch import TILE, WARPS, on_device_of
-from fastiqa.kernels.maps import at, pack_of, steps_of, strides_of, tile
-from fastiqa.kernels.tiles import locate, widened
+from fastiqa.kernels.maps import pack_of, strides_of, tile
 from torch import Tensor
 
 DILATIONS = {5: 1, 7: 3}
 STEPS = 8  # tiles that a program sums
-
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
-NARROW = {
-    "planes_kernel": (0, 1, "neighbours along x of a pack, which start anywhere; weights, one a row"),
-    "pixels_kernel": (5, 1, "weights, which lie a kernel apart from channel to channel"),
-    "sums_kernel": (0, 0, "4 elements a thread, with 8 sums each (8 took 152 registers); in NCHW neighbours of a pack"),
-    "total_kernel": (0, 0, "sums, some of which are the bias's"),
-}
-
-# ---- convolutions ----
-
-
-@triton.jit
-def convolved(
-    x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, known,
-    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
-    PIXELS: tl.constexpr, PACK: tl.constexpr,
-):  # fmt: skip
-    """A tile of the convolution in the accumulation type; `known` says which channels there are."""
-    HALF: tl.constexpr = DILATION * (K // 2)
-    weight_ptr = w_ptr + c * w_strides[0]
-    zero = tl.zeros(inside.shape, tl.float64 if w_ptr.dtype.element_ty == tl.float64 else tl.float32)
-    total = zero
-    if BIAS:
-        total += widened(tl.load(b_ptr + c * b_stride, known, other=0.0))
-    row_step, column_step = steps_of(x_strides, PIXELS, PACK)
-    here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK)
-    for ky in range(K):
-        v = y + (ky * DILATION - HALF)
-        row_inside = inside & (v >= 0) & (v < size[0])
-        row = zero  # a row of the kernel is summed by itself: fewer roundings upon each other
-        for kx in tl.static_range(K):
-            u = x + (kx * DILATION - HALF)
-            near = here + ((ky * DILATION - HALF) * row_step + (kx * DILATION - HALF) * column_step)
-            value = widened(tl.load(near, row_inside & (u >= 0) & (u < size[1]), other=0.0))
-            tap = (K - 1 - ky if FLIP else ky) * w_strides[2] + (K - 1 - kx if FLIP else kx) * w_strides[3]
-            row += value * widened(tl.load(weight_ptr + tap, known, other=0.0))
-        total += row
-    return total
-
-
-@triton.jit
-def planes_kernel(
-    x_ptr, w_ptr, b_ptr, y_ptr, x_strides, w_strides, b_stride, y_strides, size, batch, channels, packs,
-    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
-    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
-):  # fmt: skip
-    row, channel, sample, column, inside = locate((size[0], channels, batch), packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
-    n, c, y, x = sample[:, None], channel[:, None], row[:, None], column[None, :]
-    total = convolved(
-        x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, c < channels,
-        K, DILATION, FLIP, BIAS, False, PACK,
-    )  # fmt: skip
-    tl.store(at(y_ptr, y_strides, n, c, y, x, False, PACK), total.to(y_ptr.dtype.element_ty), inside)
-
-
-@triton.jit
-def pixels_kernel(
-    x_ptr, w_ptr, b_ptr, y_ptr, x_strides, w_strides, b_stride, y_strides, size, batch, channels, packs,
-    K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
-    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
-):  # fmt: skip
-    column, row, sample, element, inside = locate((size[1], size[0], batch), packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
-    n, c, y, x = sample[:, None], element[None, :], row[:, None], column[:, None]
-    total = convolved(
-        x_ptr, w_ptr, b_ptr, x_strides, w_strides, b_stride, n, c, y, x, inside, size, c < channels,
-        K, DILATION, FLIP, BIAS, True, PACK,
-    )  # fmt: skip
-    tl.store(at(y_ptr, y_strides, n, c, y, x, True, PACK), total.to(y_ptr.dtype.element_ty), inside)
-
-
-# ---- gradients of weights ----
-
-
-@triton.jit
-def sums_kernel(
-    g_ptr, x_ptr, partial_ptr, g_strides, x_strides, size, batch, channels, packs, steps,
-    K: tl.constexpr, DILATION: tl.constexpr, PIXELS: tl.constexpr,
-    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
-):  # fmt: skip
-    HALF: tl.constexpr = DILATION * (K // 2)
-    ky, part, chunk = tl.program_id(1) % K, (tl.program_id(1) // K).to(tl.int64), tl.program_id(0).to(tl.int64)
-    rows, columns = tl.arange(0, BLOCK_ROWS)[:, None], tl.arange(0, BLOCK_PACKS * PACK)[None, :]
-    row_step, column_step = steps_of(x_strides, PIXELS, PACK)
-    if PIXELS:
-        c = part * (BLOCK_PACKS * PACK) + columns
-        known = c < (tl.full((), 1, tl.int64) * packs) * PACK
-    else:
-        c = part * BLOCK_ROWS + rows
-        known = c < channels
-    bias = tl.zeros((BLOCK_ROWS, BLOCK_PACKS * PACK), partial_ptr.dtype.element_ty)
-    sums = (bias,) * K
-    for step in range(steps):
-        if PIXELS:
-            pixel = (chunk * steps + step) * BLOCK_ROWS + rows
-            line, x = pixel // size[1], pixel % size[1]
-        else:
-            pack = (chunk * steps + step) * BLOCK_PACKS + columns // PACK
-            line, x = pack // packs, pack % packs * PACK + columns % PACK
-        n, y = line // size[0], line % size[0]
-        inside = (n < batch) & known
-        g = widened(tl.load(at(g_ptr, g_strides, n, c, y, x, PIXELS, PACK), inside, other=0.0))
-        bias += g
-        here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK) + (ky * DILATION - HALF) * row_step
-        v = y + (ky * DILATION - HALF)
-        inside &= (v >= 0) & (v < size[0])
-        added = ()
-        for kx in tl.static_range(K):
-            u = x + (kx * DILATION - HALF)
-            near = here + (kx * DILATION - HALF) * column_step
-            product = g * widened(tl.load(near, inside & (u >= 0) & (u < size[1]), other=0.0))
-            added = added + (sums[kx] + product,)  # noqa: RUF005  Triton has no starred tuples
-        sums = added
-    to = partial_ptr + (chunk * channels + c) * (K * K + 1)
-    for kx in tl.static_range(K):
-        tl.store(to + ky * K + kx, summed(sums[kx], PIXELS), c < channels)
-    if ky == 0:
-        tl.store(to + K * K, summed(bias, PIXELS), c < channels)
-
-
-@triton.jit
-def summed(x, PIXELS: tl.constexpr):
-    """The sums of a tile over its pixels: its rows, or its columns."""
-    if PIXELS and x.shape[0] > 8:  # eight at a time first, so that no sum is long
-        x = tl.sum(tl.reshape(x, (x.shape[0] // 8, 8, x.shape[1])), 1)
-    return tl.sum(x, 0 if PIXELS else 1, keep_dims=True)
-
-
-@triton.jit
-def total_kernel(
-    partial_ptr, w_ptr, b_ptr, w_strides, b_stride, channels, chunks, K: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    SUMS: tl.constexpr = K * K + 1
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    c, k, inside = i // SUMS, i % SUMS, i < (tl.full((), 1, tl.int64) * channels) * SUMS
-    total = tl.zeros((BLOCK,), partial_ptr.dtype.element_ty)
-    for chunk in range(chunks):
-        total += tl.load(partial_ptr + (tl.full((), 0, tl.int64) + chunk) * channels * SUMS + i, inside, other=0.0)
-    to = w_ptr + c * w_strides[0] + k // K * w_strides[2] + k % K * w_strides[3]
-    tl.store(to, total.to(w_ptr.dtype.element_ty), inside & (k < K * K))
-    tl.store(b_ptr + c * b_stride, total.to(b_ptr.dtype.element_ty), inside & (k == K * K))
-
-
-# ---- launchers ----
 
 
 class Walk:
@@ -199,13 +54,18 @@ class Walk:
         rows = x.numel() // self.shape[self.inner]
         blocks = tile(rows, packs, pack)
         grid = (triton.cdiv(rows, blocks["BLOCK_ROWS"]) * triton.cdiv(packs, blocks["BLOCK_PACKS"]),)
+        w_strides = weight.stride()
+        if self.pixels:  # a tap's weights side by side, as the channels that they meet
+            weight = weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+            w_strides = strides_of(weight, 0, pack)
         most = 128 if x.dtype != torch.float64 else None  # left alone the compiler takes up to 147 registers
+        warps = WARPS if x.dtype != torch.float64 else 2 * WARPS
         b, b_stride = (weight, 0) if bias is None else (bias, bias.stride(0))
         self.run(
             pixels_kernel if self.pixels else planes_kernel, grid,
-            x, weight, b, out, x_strides, weight.stride(), b_stride, out_strides, tuple(size), n, c, packs,
+            x, weight, b, out, x_strides, w_strides, b_stride, out_strides, tuple(size), n, c, packs,
             K=weight.shape[2], DILATION=DILATIONS[weight.shape[2]], FLIP=flip, BIAS=bias is not None, **blocks,
-            num_warps=WARPS, maxnreg=most,
+            num_warps=warps, maxnreg=most,
         )  # fmt: skip
 
     def correlate(self, grad: Tensor, x: Tensor, to_weight: Tensor, to_bias: Tensor) -> None:

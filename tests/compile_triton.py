@@ -82,6 +82,7 @@ def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str
     cubin.write_bytes(kernel.asm["cubin"])
     facts = {
         "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), "narrow": narrow,
+        "threads": 32 * kernel.metadata.num_warps,
         "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
         "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),
     }  # fmt: skip
