@@ -59,6 +59,7 @@ CASES = [
     Case("HighPass", {}, [(2, 3, 9, 8)]),
     Case("SqueezeExcitation", {"channels": 12, "reduction": 4}, [(3, 12, 7, 5)]),
     Case("SqueezeExcitation", {"channels": 12, "reduction": 4}, [(3, 12, 7, 5)] * 2),
+    Case("LargeKernelAttention", {"dim": 20}, [(2, 20, 13, 21)]),
     Case("AttentionalFeatureFusion", {"channels": 8}, [(3, 8, 7, 5)] * 2),
     Case("AttentionalFeatureFusion", {"channels": 8, "reduction": 3, "doubled": True}, [(3, 8, 7, 5)] * 2),
     Case("OctaveConv2d", {"in_channels": 6, "out_channels": 8, "alpha_in": 0, "alpha_out": 0.25}, BOTH[:1]),
@@ -228,6 +229,7 @@ def saved_bytes(case: Case, module: nn.Module, inputs: Sequence[Tensor]) -> int:
     [
         ("ProgressiveFusion", {"channels": (16, 32)}, [(2, 16, 32, 32), (2, 32, 16, 16)], 0.35),
         ("AttentionalFeatureFusion", {"channels": 32}, [(2, 32, 32, 32)] * 2, 0.8),
+        ("LargeKernelAttention", {"dim": 32}, [(2, 32, 32, 32)], 0.7),
     ],
 )
 def test_saves_less_than_the_twin(name: str, options: dict[str, Any], shapes: Any, share: float) -> None:
@@ -241,7 +243,7 @@ def walk(module: nn.Module) -> Iterator[str]:
 
 
 def test_published_names() -> None:
-    """Those of d-li14's octave convolution, the authors' AFF and timm's squeeze and excitation."""
+    """Those of d-li14's octave convolution, the authors' AFF and attention, and timm's squeeze and excitation."""
     octave = fast_nn.OctaveConv2d(8, 8, 3, 0.5, 0.5)
     assert sorted(walk(octave)) == [f"conv_{path}.weight" for path in ("h2h", "h2l", "l2h", "l2l")]
     assert {name: tuple(x.shape) for name, x in fast_nn.OctaveConv2d(8, 12, 3, 0.25, 0.25).state_dict().items()} == {
@@ -256,6 +258,8 @@ def test_published_names() -> None:
     want = {f"local_att.{name}" for name in branch} | {f"global_att.{name}" for name in shifted}
     assert set(walk(fast_nn.AttentionalFeatureFusion(16))) == want
     assert list(walk(fast_nn.SqueezeExcitation(16))) == ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]
+    attention = [f"{layer}.{key}" for layer in ("conv0", "conv_spatial", "conv1") for key in ("weight", "bias")]
+    assert list(walk(fast_nn.LargeKernelAttention(16))) == attention
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -326,6 +330,7 @@ FUSION = {"channels": (4, 4)}
          "upsample: got 'cubic', want one of 'bilinear', 'nearest'"),
         ("SqueezeExcitation", {"channels": 0}, "channels: got 0, want an integer of at least 1"),
         ("SqueezeExcitation", {"channels": 8, "reduction": 0}, "reduction: got 0, want an integer of at least 1"),
+        ("LargeKernelAttention", {"dim": -1}, "dim: got -1, want an integer of at least 1"),
         ("AttentionalFeatureFusion", {"channels": 8.0}, "channels: got 8.0, want an integer of at least 1"),
         ("AttentionalFeatureFusion", {"channels": 3}, "reduction: got 4, want at most the 3 channels"),
         ("AttentionalFeatureFusion", {"channels": 8, "doubled": 2}, "doubled: got 2, want True or False"),
@@ -360,6 +365,7 @@ BAD_INPUTS: list[tuple[str, dict[str, Any], tuple[Any, ...], type[Exception], st
     ("SqueezeExcitation", {"channels": 4}, (X, X[..., :1]), ValueError,
      "residual: shape (2, 4, 6, 1), want (2, 4, 6, 6)"),
     ("SqueezeExcitation", {"channels": 4}, (X, 1.0), TypeError, "residual: got float, want a torch.Tensor"),
+    ("LargeKernelAttention", {"dim": 8}, (X,), ValueError, "u: shape (2, 4, 6, 6), want (N, 8, H, W)"),
     ("AttentionalFeatureFusion", {"channels": 4}, (X, X[:1]), ValueError, "y: shape (1, 4, 6, 6), want (2, 4, 6, 6)"),
     ("AttentionalFeatureFusion", {"channels": 8}, (X, X), ValueError, "x: shape (2, 4, 6, 6), want (N, 8, H, W)"),
     ("AttentionalFeatureFusion", {"channels": 4}, (X[:1], X[:1]), ValueError,

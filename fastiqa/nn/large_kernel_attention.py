@@ -12,7 +12,8 @@ class LargeKernelAttention(reference.LargeKernelAttention):
     """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results."""
 
     def forward(self, u: Tensor) -> Tensor:
-        """(N, dim, H, W) → (N, dim, H, W)."""
+        """(N, C, H, W) → (N, C, H, W)."""
+        self._check(u)
         near, far = self.conv0, self.conv_spatial
         attention: Tensor = self.conv1(large_kernel_conv(u, near.weight, near.bias, far.weight, far.bias))
         return u * attention

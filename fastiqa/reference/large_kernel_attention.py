@@ -1,28 +1,38 @@
-"""Large-kernel attention."""
+"""Large-kernel attention: a gate of each element from the 23×23 field around it.
+
+    y = u · conv1(conv_spatial(conv0(u)))     depthwise 5×5, depthwise 7×7 of dilation 3, 1×1; each padded to size
+
+Source: Visual Attention Network (arXiv 2202.09741), equations (1) and (2); parameter names of the authors.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fastiqa.reference import arguments
+
 
 class LargeKernelAttention(nn.Module):
-    """u · conv1(conv_spatial(conv0(u))): depthwise 5×5, depthwise 7×7 of dilation 3, 1×1, times the input.
-
-    Parameters have the names and shapes of the official implementation.
+    """The input times what its neighbourhood says of it.
 
     Args:
-        dim: channels.
+        dim: C, channels of the feature maps.
 
-    Source: Visual Attention Network (arXiv 2202.09741), equations (1) and (2).
+    Raises: ValueError or TypeError naming the argument.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.dim = arguments.integer("dim", dim)
         self.conv0 = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.conv_spatial = nn.Conv2d(dim, dim, 7, padding=9, dilation=3, groups=dim)
         self.conv1 = nn.Conv2d(dim, dim, 1)
 
     def forward(self, u: Tensor) -> Tensor:
-        """(N, dim, H, W) → (N, dim, H, W)."""
+        """(N, C, H, W) → (N, C, H, W)."""
+        self._check(u)
         attention: Tensor = self.conv1(self.conv_spatial(self.conv0(u)))
         return u * attention
+
+    def _check(self, u: Tensor) -> None:
+        arguments.check_map("u", u, None, self.dim, None, None)
