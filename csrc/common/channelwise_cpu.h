@@ -37,6 +37,18 @@ FASTIQA_HD void channel_run(T* const (&p)[kMaps], const int64_t* stride, int64_t
   }
 }
 
+/// As channel_run, of up to kLanes elements, whose results may be streamed.
+template <int kInputs, bool kSum, bool kOne, bool kUnit, class T, int kMaps, class A, class F>
+FASTIQA_HD void channel_part(T* const (&p)[kMaps], const int64_t* stride, int64_t length, bool streamed,
+                             const A* channel, A* sums, F f) {
+  alignas(kLine) T staged[kUnit ? kMaps - kInputs : 1][kUnit ? kLanes : 1];
+  T* to[kMaps];
+  for (int o = 0; o < kMaps; ++o) to[o] = kUnit && streamed && o >= kInputs ? staged[o - kInputs] : p[o];
+  channel_run<kInputs, kSum, kOne, kUnit>(to, stride, length, channel, sums, f);
+  if (kUnit && streamed)
+    for (int o = kInputs; o < kMaps; ++o) stream(p[o], staged[o - kInputs], length);
+}
+
 /// The sum of a row whose width is a multiple of kFold.
 template <class A>
 FASTIQA_HD double fold_row(const A* row, int64_t width) {
@@ -50,35 +62,33 @@ FASTIQA_HD double fold_row(const A* row, int64_t width) {
 
 /// Runs of up to kLanes * kTerms pixels, run r of channel[r], whose sum is added to totals[r].
 template <int kInputs, bool kSum, bool kUnit, class T, int kMaps, class F>
-FASTIQA_HD void plane_runs(const Tile<T, kMaps>& tile, const accumulator_t<T>* channel, double* totals, F f) {
+FASTIQA_HD void plane_runs(const Tile<T, kMaps>& tile, bool streamed, const accumulator_t<T>* channel, double* totals,
+                           F f) {
   accumulator_t<T> lanes[kLanes];
+  const int64_t width = (std::min(tile.length, kLanes) + kFold - 1) / kFold * kFold;
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kMaps];
     for (int o = 0; o < kMaps; ++o) p[o] = tile.data[o] + row * tile.row_stride[o];
-    if constexpr (kSum) {
-      const int64_t width = (std::min(tile.length, kLanes) + kFold - 1) / kFold * kFold;
-      std::fill_n(lanes, width, 0);
-      for (int64_t begin = 0; begin < tile.length; begin += kLanes) {
-        channel_run<kInputs, true, true, kUnit>(p, tile.stride.data(), std::min(kLanes, tile.length - begin),
-                                                &channel[row], lanes, f);
-        for (int o = 0; o < kMaps; ++o) p[o] += kLanes * tile.stride[o];
-      }
-      totals[row] += fold_row(lanes, width);
-    } else {
-      channel_run<kInputs, false, true, kUnit>(p, tile.stride.data(), tile.length, &channel[row], lanes, f);
+    if constexpr (kSum) std::fill_n(lanes, width, 0);
+    for (int64_t begin = 0; begin < tile.length; begin += kLanes) {
+      channel_part<kInputs, kSum, true, kUnit>(p, tile.stride.data(), std::min(kLanes, tile.length - begin), streamed,
+                                               &channel[row], lanes, f);
+      for (int o = 0; o < kMaps; ++o) p[o] += kLanes * tile.stride[o];
     }
+    if constexpr (kSum) totals[row] += fold_row(lanes, width);
   }
 }
 
 /// Up to kTerms runs of up to kLanes channels: element i belongs to channel[i] and is added to totals[i].
 template <int kInputs, bool kSum, bool kUnit, class T, int kMaps, class F>
-FASTIQA_HD void pixel_runs(const Tile<T, kMaps>& tile, const accumulator_t<T>* channel, double* totals, F f) {
+FASTIQA_HD void pixel_runs(const Tile<T, kMaps>& tile, bool streamed, const accumulator_t<T>* channel, double* totals,
+                           F f) {
   accumulator_t<T> lanes[kLanes];
   if constexpr (kSum) std::fill_n(lanes, tile.length, 0);
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kMaps];
     for (int o = 0; o < kMaps; ++o) p[o] = tile.data[o] + row * tile.row_stride[o];
-    channel_run<kInputs, kSum, false, kUnit>(p, tile.stride.data(), tile.length, channel, lanes, f);
+    channel_part<kInputs, kSum, false, kUnit>(p, tile.stride.data(), tile.length, streamed, channel, lanes, f);
   }
   if constexpr (kSum)
 #pragma GCC ivdep
@@ -86,11 +96,12 @@ FASTIQA_HD void pixel_runs(const Tile<T, kMaps>& tile, const accumulator_t<T>* c
 }
 
 template <int kInputs, bool kSum, bool kByPixels, class T, int kMaps, class F>
-FASTIQA_CLONES void channel_tile(const Tile<T, kMaps>& tile, const accumulator_t<T>* channel, double* totals, F f) {
+FASTIQA_CLONES void channel_tile(const Tile<T, kMaps>& tile, bool streamed, const accumulator_t<T>* channel,
+                                 double* totals, F f) {
   if constexpr (kByPixels)
-    pixel_runs<kInputs, kSum, true>(tile, channel, totals, f);
+    pixel_runs<kInputs, kSum, true>(tile, streamed, channel, totals, f);
   else
-    plane_runs<kInputs, kSum, true>(tile, channel, totals, f);
+    plane_runs<kInputs, kSum, true>(tile, streamed, channel, totals, f);
 }
 
 /// Values to prepared values, in place.
@@ -134,6 +145,8 @@ void channel_pass(const std::array<View, kMaps>& maps, const View& value, [[mayb
   const int64_t blocks = (pixels + block - 1) / block;
   std::vector<double> partial(kSum ? n * blocks * c : 0);
 
+  const int64_t results = n * c * pixels * static_cast<int64_t>(kMaps - kInputs) * static_cast<int64_t>(sizeof(T));
+  const bool streamed = unit && streams(results, (by_pixels ? step * width : std::min(pixels, kLanes)) * sizeof(T));
   const int64_t grain = std::max(int64_t{1}, kGrain / (std::min(block, pixels) * width));
   torch::stable::parallel_for(0, n * slices * blocks, grain, [&](int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
@@ -167,17 +180,18 @@ void channel_pass(const std::array<View, kMaps>& maps, const View& value, [[mayb
         }
         pixel += by_pixels ? tile.rows * wide : wide;
         if (unit)
-          by_pixels ? channel_tile<kInputs, kSum, true>(tile, channel, totals, f)
-                    : channel_tile<kInputs, kSum, false>(tile, channel, totals, f);
+          by_pixels ? channel_tile<kInputs, kSum, true>(tile, streamed, channel, totals, f)
+                    : channel_tile<kInputs, kSum, false>(tile, streamed, channel, totals, f);
         else
-          by_pixels ? pixel_runs<kInputs, kSum, false>(tile, channel, totals, f)
-                    : plane_runs<kInputs, kSum, false>(tile, channel, totals, f);
+          by_pixels ? pixel_runs<kInputs, kSum, false>(tile, false, channel, totals, f)
+                    : plane_runs<kInputs, kSum, false>(tile, false, channel, totals, f);
       }
 
       if (kSum && step > 1)
         for (int64_t j = 0; j < step; ++j)
           for (int64_t k = 0; k < channels; ++k) partial[(i * blocks + b) * c + c0 + k] += of_lanes[j * channels + k];
     }
+    if (streamed) end_stream();
   });
 
   if constexpr (kSum) {

@@ -9,9 +9,10 @@
 
 #include <utility>
 
+#include "stream_cpu.h"
 #include "tensor.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(FASTIQA_X86)
 #define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FASTIQA_CLONES
@@ -21,11 +22,10 @@ namespace fastiqa {
 
 constexpr int64_t kGrain = 32768;  // elements a task at the least: ATen's own grain
 
-/// Operands of more bytes together come from memory, not from a cache: there it pays to write one output at a time, for
-/// as many elements as keep the inputs in the first-level cache. cross_difference of 16x256x112x112 bfloat16: 6.5 instead
-/// of 7.9 ms, channels-last 6.6 instead of 8.6 (float32: 13.2 and 12.8 instead of 13.5 and 13.3); but of 1x64x112x112
+/// Operands of more bytes together than the last-level cache: there it pays to write one output at a time, for as many
+/// elements as keep the inputs in the first-level cache. cross_difference of 16x256x112x112 bfloat16: 6.5 instead of
+/// 7.9 ms, channels-last 6.6 instead of 8.6 (float32: 13.2 and 12.8 instead of 13.5 and 13.3); but of 1x64x112x112
 /// bfloat16, in the cache: 73 instead of 64 us.
-constexpr int64_t kCacheBytes = int64_t{32} << 20;
 constexpr int64_t kBlock = 512;
 
 /// `rows` runs of `length` elements: one rectangle of the nest.
@@ -38,11 +38,11 @@ struct Tile {
   int64_t length;
 };
 
-/// Elements [begin, end) of one run whose elements are neighbours, for outputs [kFirst, kLast).
+/// A run whose elements are neighbours, for outputs [kFirst, kLast).
 template <int kInputs, int kFirst, int kLast, class T, int kOperands, class F>
-FASTIQA_HD void run(T* const (&p)[kOperands], int64_t begin, int64_t end, F f) {
+FASTIQA_HD void run(T* const (&p)[kOperands], int64_t length, F f) {
 #pragma GCC ivdep
-  for (int64_t i = begin; i < end; ++i) {
+  for (int64_t i = 0; i < length; ++i) {
     accumulator_t<T> x[kInputs], y[kOperands - kInputs];
     for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
     f(x, y);
@@ -51,20 +51,29 @@ FASTIQA_HD void run(T* const (&p)[kOperands], int64_t begin, int64_t end, F f) {
 }
 
 template <int kInputs, bool kFromMemory, class T, int kOperands, class F>
-FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, F f) {
+FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, bool streamed, F f) {
   constexpr int kOutputs = kOperands - kInputs;
+  alignas(kLine) T staged[kFromMemory ? kBlock : 1];
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kOperands];
     for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + row * tile.row_stride[o];
     if constexpr (kFromMemory) {
       for (int64_t begin = 0; begin < tile.length; begin += kBlock) {
-        const int64_t end = std::min(tile.length, begin + kBlock);
+        const int64_t length = std::min(tile.length - begin, kBlock);
+        const auto write = [&](auto output) __attribute__((always_inline)) {
+          T* const result = p[kInputs + output];
+          if (streamed) p[kInputs + output] = staged;
+          run<kInputs, output, output + 1>(p, length, f);
+          if (streamed) stream(result, staged, length);
+          p[kInputs + output] = result;
+        };
         [&]<int... kOutput>(std::integer_sequence<int, kOutput...>) __attribute__((always_inline)) {
-          (run<kInputs, kOutput, kOutput + 1>(p, begin, end, f), ...);
+          (write(std::integral_constant<int, kOutput>()), ...);
         }(std::make_integer_sequence<int, kOutputs>());
+        for (int o = 0; o < kOperands; ++o) p[o] += length;
       }
     } else {
-      run<kInputs, 0, kOutputs>(p, 0, tile.length, f);
+      run<kInputs, 0, kOutputs>(p, tile.length, f);
     }
   }
 }
@@ -86,7 +95,9 @@ template <int kInputs, class T, size_t kOperands, class F>
 void elementwise(const std::array<View, kOperands>& views, F f, const Tensor&) {
   const auto nest = make_nest(views);
   const bool unit = nest.unit_stride();
-  const bool from_memory = nest.elements() * int64_t{sizeof(T) * kOperands} > kCacheBytes;
+  const int64_t bytes = nest.elements() * int64_t{sizeof(T)};
+  const bool from_memory = bytes * kOperands > kLastLevelBytes;
+  const bool streamed = unit && streams(bytes * (kOperands - kInputs), nest.size[0] * sizeof(T));
   torch::stable::parallel_for(0, nest.elements(), kGrain, [&](int64_t begin, int64_t end) {
     const auto& size = nest.size;
     while (begin < end) {
@@ -105,11 +116,12 @@ void elementwise(const std::array<View, kOperands>& views, F f, const Tensor&) {
       if (!unit)
         strided_tile<kInputs>(tile, f);
       else if (from_memory)
-        unit_tile<kInputs, true>(tile, f);
+        unit_tile<kInputs, true>(tile, streamed, f);
       else
-        unit_tile<kInputs, false>(tile, f);
+        unit_tile<kInputs, false>(tile, false, f);
       begin += tile.rows * tile.length;
     }
+    if (streamed) end_stream();
   });
 }
 
