@@ -164,6 +164,22 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
         torch.testing.assert_close(got, want.to(got.dtype), rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_large_batch_is_its_samples(name: str, layout: str, dtype: torch.dtype) -> None:
+    """Results that are streamed past the caches, in one to three maps, are those of samples small enough not to be."""
+    op, args = example(name, Case((6, 13, 401, 603), dtype, (layout,), 1))
+    with cases.threads(2):
+        whole = outputs(op(*args))
+        for n in range(6):
+            batched = [
+                x[n : n + 1] if key in op.batched else x for key, x in zip(op.signature.names, args, strict=True)
+            ]
+            for got, sample in zip(whole, outputs(op(*batched)), strict=True):
+                if got.shape[0] == 6 and sample.shape[0] == 1:  # not a weight's gradient
+                    assert torch.equal(got[n : n + 1], sample)
+
+
 def test_threads_agree(name: str) -> None:
     """The same bits on one thread and on two, on a size that is split between them."""
     op, args = example(name, Case((2, 16, 64, 65)))

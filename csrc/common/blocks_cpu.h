@@ -24,7 +24,10 @@ struct BlockTile {
   bool odd_length;   // runs along columns: one more block, of one column, ends each run
   bool tail;         // one more run: along columns the blocks' last row, along channels their last column
   bool last_row;     // runs along channels: the blocks have one row
+  bool streamed;     // fine results go past the caches, a run of up to kStaged elements at a time
 };
+
+constexpr int64_t kStaged = 4096;
 
 // Two neighbours. 16-bit types are read and written as one word, so that the vector code takes pairs apart with shifts
 // and masks instead of permutations.
@@ -98,10 +101,9 @@ FASTIQA_HD void chunks(const BlockTile<T, kOperands>& tile, T* const (&p)[kOpera
   }
 }
 
+/// One run, from and to p.
 template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
-FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, int64_t m, F f) {
-  T* p[kOperands];
-  for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
+FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, T* const (&p)[kOperands], F f) {
   if (kRun == Run::columns && tile.length >= 16)
     chunks<M, kRun, kRows, kColumns, 16>(tile, p, f);
   else if (kRun == Run::columns && tile.length >= 4)
@@ -112,18 +114,49 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, int64_t m, F f) 
   if (tile.odd_length) one_block<M, kRun, kRows, 1>(tile, p, tile.length, f);
 }
 
+/// Run m. A streamed one is first made as dense pixels or rows, which often are dense in the map as well.
+template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
+FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<T, kOperands>& dense, int64_t m,
+                           F f) {
+  T* p[kOperands];
+  for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
+  if (kRun == Run::strided || M::fine_out == 0 || sizeof(T) != 2 || !tile.streamed)
+    return run_blocks<M, kRun, kRows, kColumns>(tile, p, f);
+  alignas(kLine) T staged[M::fine_out > 0 ? M::fine_out : 1][kStaged];
+  T* to[kOperands];
+  for (int o = 0; o < kOperands; ++o) to[o] = M::fine(o) && o >= M::inputs ? staged[o - M::inputs] : p[o];
+  run_blocks<M, kRun, kRows, kColumns>(dense, to, f);
+  for (int o = M::inputs; o < M::inputs + M::fine_out; ++o) {
+    const int64_t row = dense.row[o], pixels = kRun == Run::channels ? kColumns : 1;
+    const int64_t columns = tile.column[o] == dense.column[o] || pixels == 1 ? 1 : kColumns;
+    const int64_t length = kRun == Run::channels ? pixels * dense.column[o] : row;
+    if (kRows == 2 && columns == 1 && tile.row[o] == row && length == row) {
+      stream(p[o], to[o], 2 * row);
+      continue;
+    }
+    for (int r = 0; r < kRows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        stream(p[o] + r * tile.row[o] + c * tile.column[o], to[o] + r * row + c * dense.column[o], length / columns);
+  }
+}
+
 // By value: the words that store_pair writes could otherwise, as far as the compiler knows, be the tile's own members.
 template <class M, Run kRun, bool kByChannel, class T, int kOperands, class F>
 FASTIQA_HD void tile_of_blocks(const BlockTile<T, kOperands> tile, F f) {
+  BlockTile<T, kOperands> dense = tile;
+  for (int o = M::inputs; o < M::inputs + M::fine_out; ++o) {
+    dense.column[o] = kByChannel ? tile.length : 1;
+    dense.row[o] = kByChannel ? 2 * tile.length : 2 * tile.length + tile.odd_length;
+  }
   if constexpr (!kByChannel) {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, m, f);
-    if (tile.tail) run_blocks<M, kRun, 1, 2>(tile, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, dense, m, f);
+    if (tile.tail) run_blocks<M, kRun, 1, 2>(tile, dense, tile.count, f);
   } else if (tile.last_row) {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 1, 2>(tile, m, f);
-    if (tile.tail) run_blocks<M, kRun, 1, 1>(tile, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 1, 2>(tile, dense, m, f);
+    if (tile.tail) run_blocks<M, kRun, 1, 1>(tile, dense, tile.count, f);
   } else {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, m, f);
-    if (tile.tail) run_blocks<M, kRun, 2, 1>(tile, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, dense, m, f);
+    if (tile.tail) run_blocks<M, kRun, 2, 1>(tile, dense, tile.count, f);
   }
 }
 
@@ -143,6 +176,10 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
   const auto nest = make_block_nest<M>(views);
   const auto& size = nest.size;
   const int64_t grain = std::max<int64_t>(1, kGrain / (4 * size[0]));
+  // 16-bit types alone: 1.0 to 1.4 times as fast, 1.17 in the mean of 24 cases; float32 0.72 to 1.35 times.
+  const int64_t run = nest.by_channel ? 2 * size[0] : 2 * nest.width;  // elements that are written together
+  const bool streamed = sizeof(T) == 2 && nest.unit && M::fine_out > 0 && (nest.by_channel ? 2 : 1) * run <= kStaged &&
+                        streams(4 * nest.blocks() * M::fine_out * sizeof(T), run * sizeof(T));
   torch::stable::parallel_for(0, nest.blocks() / size[0], grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t m = begin % size[1], i2 = begin / size[1] % size[2], i3 = begin / size[1] / size[2];
@@ -162,6 +199,7 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
       tile.count = std::min(runs, std::max<int64_t>(0, complete - m));
       tile.tail = tile.count < runs;
       tile.last_row = nest.by_channel && 2 * i2 + 1 == nest.height;
+      tile.streamed = streamed;
       if (nest.unit)
         nest.by_channel ? channels_tile<M>(tile, f) : columns_tile<M>(tile, f);
       else if (nest.by_channel)
@@ -170,6 +208,7 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
         tile_of_blocks<M, Run::strided, false>(tile, f);
       begin += runs;
     }
+    if (streamed) end_stream();
   });
 }
 

@@ -19,17 +19,19 @@ namespace fastiqa {
 
 constexpr int64_t kLastLevelBytes = int64_t{32} << 20;
 constexpr int64_t kLine = 64;
-constexpr int64_t kLeastRun = 8 * kLine;  // bytes: the ends of shorter runs are too many broken lines
+constexpr int64_t kLeastRun = 6 * kLine;  // bytes: the ends of shorter runs are too many broken lines
 
 using StreamLines = void (*)(char* to, const char* from, int64_t bytes);
 
 #if defined(FASTIQA_X86)
-__attribute__((target("arch=x86-64-v4"))) inline void stream_lines_x86_64_v4(char* to, const char* from, int64_t bytes) {
+__attribute__((target("arch=x86-64-v4"))) inline void stream_lines_x86_64_v4(char* to, const char* from,
+                                                                             int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += kLine)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
 }
 
-__attribute__((target("arch=x86-64-v3"))) inline void stream_lines_x86_64_v3(char* to, const char* from, int64_t bytes) {
+__attribute__((target("arch=x86-64-v3"))) inline void stream_lines_x86_64_v3(char* to, const char* from,
+                                                                             int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += kLine / 2) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
     _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), half);
