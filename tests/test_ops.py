@@ -29,7 +29,7 @@ def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.double() if isinstance(x, Tensor) else x for x in args)
 
 
-DRAWS = 16
+DRAWS = 64  # with 16, PyTorch's own fallback was once over its budget, by 2 %: some 10^5 results are compared
 
 
 def worst(results: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]:
