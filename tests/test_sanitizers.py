@@ -12,7 +12,13 @@ import torch
 from cases import Case
 from torch import Tensor
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulation.build().find_cxx() is None, reason="no C++ compiler")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        emulation.build().find_cxx() is None,
+        reason="the CUDA sources are emulated by a C++ compiler, and there is none",
+    ),
+]
 
 # Vector and scalar paths, tails, misaligned storage, both formats, strided and expanded operands.
 CALLS = [

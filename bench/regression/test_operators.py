@@ -20,7 +20,7 @@ from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, ou
 
 from fastiqa import ops
 
-pytest.importorskip("pytest_benchmark")
+pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed; pip install 'fastiqa[bench]'")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -29,6 +29,10 @@ struct BlockTile {
 
 constexpr int64_t kStaged = 4096;
 
+/// 16-bit types alone: 1.0 to 1.4 times as fast, 1.17 in the mean of 24 cases; float32 0.72 to 1.35 times.
+template <class M, class T>
+constexpr bool kStreamable = sizeof(T) == 2 && M::fine_out > 0;
+
 // Two neighbours. 16-bit types are read and written as one word, so that the vector code takes pairs apart with shifts
 // and masks instead of permutations.
 template <class T, class A>
@@ -120,7 +124,7 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<
                            F f) {
   T* p[kOperands];
   for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
-  if (kRun == Run::strided || M::fine_out == 0 || sizeof(T) != 2 || !tile.streamed)
+  if (kRun == Run::strided || !kStreamable<M, T> || !tile.streamed)
     return run_blocks<M, kRun, kRows, kColumns>(tile, p, f);
   alignas(kLine) T staged[M::fine_out > 0 ? M::fine_out : 1][kStaged];
   T* to[kOperands];
@@ -176,9 +180,8 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
   const auto nest = make_block_nest<M>(views);
   const auto& size = nest.size;
   const int64_t grain = std::max<int64_t>(1, kGrain / (4 * size[0]));
-  // 16-bit types alone: 1.0 to 1.4 times as fast, 1.17 in the mean of 24 cases; float32 0.72 to 1.35 times.
   const int64_t run = nest.by_channel ? 2 * size[0] : 2 * nest.width;  // elements that are written together
-  const bool streamed = sizeof(T) == 2 && nest.unit && M::fine_out > 0 && (nest.by_channel ? 2 : 1) * run <= kStaged &&
+  const bool streamed = kStreamable<M, T> && nest.unit && (nest.by_channel ? 2 : 1) * run <= kStaged &&
                         streams(4 * nest.blocks() * M::fine_out * sizeof(T), run * sizeof(T));
   torch::stable::parallel_for(0, nest.blocks() / size[0], grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {

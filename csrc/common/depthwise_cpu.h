@@ -184,7 +184,8 @@ struct Plan {
   int64_t samples, channels, height, width, lanes, blocks, bands, tasks;
 
   Plan(const View& x, int64_t lanes, int64_t least_tasks)
-      : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2]), width(x.sizes[3]), lanes(lanes), blocks((channels + lanes - 1) / lanes) {
+      : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2]), width(x.sizes[3]), lanes(lanes),
+        blocks((channels + lanes - 1) / lanes) {
     const int64_t planes = samples * blocks;
     bands = std::clamp<int64_t>((least_tasks + planes - 1) / planes, 1, std::max<int64_t>(1, height / kLeastBand));
     tasks = planes * bands;
