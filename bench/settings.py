@@ -93,13 +93,13 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
 
 
 def output_gradients(op: ops.Op, args: Sequence[Any], draw: int = 0) -> list[Tensor]:
-    """Normal gradients, laid out as the operator's results are."""
+    """Normal gradients, laid out as the operator's results are; statistics, which come last, have none."""
     generator = torch.Generator(args[0].device).manual_seed(2 * draw + 1)
     return [
         torch.randn(tuple(output.shape), generator=generator, device=output.device)
         .to(output.dtype)
         .contiguous(memory_format=output.memory_format)
-        for output in op.layout(*args)
+        for output in op.layout(*args)[: len(op.signature.results) - len(op.statistics)]
     ]
 
 
@@ -109,7 +109,7 @@ def leaves_of(args: Sequence[Any]) -> list[Any]:
 
 def gradients(outputs: Any, leaves: Sequence[Any], grads: Sequence[Tensor], keep: bool) -> tuple[Tensor, ...]:
     wanted = [x for x in leaves if isinstance(x, Tensor)]
-    return torch.autograd.grad(tensors(outputs), wanted, grads, retain_graph=keep)
+    return torch.autograd.grad([y for y in tensors(outputs) if y.requires_grad], wanted, grads, retain_graph=keep)
 
 
 def call(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -> Callable[[], Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ACCUMULATION = {dtype: torch.promote_types(dtype, torch.float32) for dtype in FLOATING}
 
 
 class Output(NamedTuple):

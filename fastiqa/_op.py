@@ -46,6 +46,9 @@ class Op:
         bytes: least traffic in bytes, each input read once and each output written once, for those arguments.
         saves: names of the tensor arguments, or of the results that the schema names, which the adjoint needs. A
             result that the next layer saves as well costs no memory.
+        statistics: names of results that have no gradient, as the schema names them.
+        wide: names of tensor arguments that kernels take in the accumulation type whatever the others' dtype: numbers a
+            channel that must not be rounded.
         backends: in order of preference; PyTorch's composite reference comes after them.
         autocast: "promote" computes in the widest dtype given, as PyTorch's element-wise functions; "lower" in the
             autocast dtype, as its convolutions.
@@ -64,6 +67,8 @@ class Op:
         samples: Callable[[int, int, int, int], Iterator[tuple[Any, ...]]],
         bytes: Callable[..., int],
         saves: Sequence[str] = (),
+        statistics: Sequence[str] = (),
+        wide: Sequence[str] = (),
         backends: Sequence[_dispatch.Backend] = (),
         autocast: str = "promote",
         batched: Sequence[str] | None = None,
@@ -72,10 +77,10 @@ class Op:
         self.name = schema.partition("(")[0]
         self.reference, self.adjoint, self.layout = reference, adjoint, layout
         self.samples, self.bytes, self.saves, self.backends = samples, bytes, tuple(saves), tuple(backends)
-        self.autocast, self.exact = autocast, exact
+        self.statistics, self.autocast, self.exact = tuple(statistics), autocast, exact
         self.__doc__ = reference.__doc__
         self._overload = self._register(schema)
-        self.signature = Signature(self._overload._schema)
+        self.signature = Signature(self._overload._schema, wide)
         tensors = (self.signature.names[k] for k in self.signature.tensors)
         self.batched = frozenset(batched if batched is not None else tensors)
 
@@ -196,6 +201,7 @@ class Op:
         inputs = self.signature.complete(inputs)
         values = dict(zip((*names, *self.signature.results), (*inputs, *_tuple(output)), strict=True))
         ctx.save_for_backward(*(values[name] for name in self.saves))
+        ctx.mark_non_differentiable(*(values[name] for name in self.statistics))
         ctx.constants = {name: inputs[k] for k, name in enumerate(names) if k not in tensors}
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastiqa._layout import FLOATING
+from fastiqa._layout import ACCUMULATION, FLOATING
 
 # What an argument that is no tensor may be, by its kind in the schema, and in words.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -28,13 +29,15 @@ class Signature:
         results: names of what is returned, "" where the schema gives none.
     """
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, wide: Sequence[str] = ()) -> None:
         self._operator = schema.name.rpartition("::")[2]
         self._arguments = schema.arguments
         self.names = tuple(argument.name for argument in schema.arguments)
         self.results = tuple(result.name for result in schema.returns)
         kinds = [str(argument.type) for argument in schema.arguments]
         self.tensors = tuple(k for k, kind in enumerate(kinds) if "Tensor" in kind)
+        self._wide = tuple(self.names.index(name) for name in wide)
+        self._narrow = tuple(k for k in self.tensors if k not in self._wide)
         self._optional = frozenset(k for k in self.tensors if "Optional" in kinds[k])
         self._plain = tuple((k, *_KINDS[kind]) for k, kind in enumerate(kinds) if kind in _KINDS)
 
@@ -72,18 +75,26 @@ class Signature:
         return tuple(named[name] for name in self.names)
 
     def promote(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Tensor arguments in their common dtype, as PyTorch promotes them."""
+        """Tensor arguments in their common dtype, as PyTorch promotes them; wide ones in its accumulation type."""
         for k in self.tensors:
             if args[k] is None and k not in self._optional:  # the dispatcher lets None pass for any tensor
                 raise TypeError(f"{self.names[k]}: got NoneType, want a tensor")
-        dtypes = {args[k].dtype for k in self.tensors if args[k] is not None}
-        if len(dtypes) == 1 or not dtypes.issubset(FLOATING):
-            return args  # what is not floating is refused by the layout rule, which knows the name
-        return self.cast(args, functools.reduce(torch.promote_types, dtypes))
+        narrow = {args[k].dtype for k in self._narrow if args[k] is not None}
+        wide = {args[k].dtype for k in self._wide}
+        if not (narrow | wide).issubset(FLOATING):
+            return args  # refused by the layout rule, which knows the name
+        dtype = narrow.pop() if len(narrow) == 1 else functools.reduce(torch.promote_types, narrow)
+        if not narrow and wide <= {ACCUMULATION[dtype]}:
+            return args
+        return self.cast(args, dtype)
 
     def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
-        """Tensor arguments in that dtype."""
-        return tuple(x.to(dtype) if k in self.tensors and x is not None else x for k, x in enumerate(args))
+        """Tensor arguments in that dtype, wide ones in its accumulation type."""
+        values = list(args)
+        for k in self.tensors:
+            if args[k] is not None:
+                values[k] = args[k].to(ACCUMULATION[dtype] if k in self._wide else dtype)
+        return tuple(values)
 
     def requires_grad(self, args: tuple[Any, ...]) -> bool:
         """Whether a gradient will be wanted of a call with these arguments."""

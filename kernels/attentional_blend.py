@@ -5,14 +5,15 @@
 
     grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
 
-The mask is computed again in the backward pass; the sum is taken in the pass that writes the gradients (channels.py).
+The mask is computed again in the backward pass; the sum is taken in the pass that writes the gradients (channel_sums.py).
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.channels import channel_values, launch_channelwise, launch_sum, map_address
+from fastiqa.kernels.channel_sums import as_summed, launch_sums, map_address
+from fastiqa.kernels.channels import channel_values, launch_channelwise
 from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import address, locate, widened
 from torch import Tensor
@@ -22,7 +23,7 @@ NARROW = {
     "attentional_blend_kernel": (3, 1, "global, one value a plane"),
     "sum_by_planes": (4, 3, "global and its gradient, one value a plane"),
     "sum_by_pixels": (4, 3, "global, and partial sums of a block's pixels"),
-    "finish_sum": (0, 0, "a few bytes a channel"),
+    "finish_sums": (0, 0, "a few bytes a channel"),
 }
 
 # ---- kernels ----
@@ -30,11 +31,11 @@ NARROW = {
 
 @triton.jit
 def attentional_blend_kernel(
-    x_ptr, y_ptr, local_ptr, out_ptr, global_ptr, sizes, strides, inner, global_strides, global_inner, packs,
+    x_ptr, y_ptr, local_ptr, out_ptr, values, sizes, strides, inner, packs,
     PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr, A_ROW: tl.constexpr,
 ):  # fmt: skip
     i0, i1, i2, element, inside = locate(sizes, packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
-    shared = channel_values(global_ptr, i0, i1, i2, element, inside, sizes, global_strides, global_inner, PACK, A_ROW)
+    (shared,) = channel_values(values, i0, i1, i2, element, inside, sizes, PACK, A_ROW)
     x = widened(tl.load(address(x_ptr, i0, i1, i2, element, strides[0], inner[0], PACK), inside))
     y = widened(tl.load(address(y_ptr, i0, i1, i2, element, strides[1], inner[1], PACK), inside))
     local = widened(tl.load(address(local_ptr, i0, i1, i2, element, strides[2], inner[2], PACK), inside))
@@ -44,7 +45,8 @@ def attentional_blend_kernel(
 
 
 @triton.jit
-def backward_terms(maps, shared, n, c, i, j, inside, strides, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+def backward_terms(maps, values, n, c, i, j, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+    (shared,) = values
     grad_ptr, x_ptr, y_ptr, local_ptr, to_x_ptr, to_y_ptr, to_local_ptr = maps
     grad = widened(tl.load(map_address(grad_ptr, n, c, i, j, strides[0], PACK, BY_PIXELS), inside, 0))
     x = widened(tl.load(map_address(x_ptr, n, c, i, j, strides[1], PACK, BY_PIXELS), inside, 0))
@@ -56,23 +58,19 @@ def backward_terms(maps, shared, n, c, i, j, inside, strides, PACK: tl.constexpr
     tl.store(map_address(to_x_ptr, n, c, i, j, strides[4], PACK, BY_PIXELS), (grad * m).to(to), inside)
     tl.store(map_address(to_y_ptr, n, c, i, j, strides[5], PACK, BY_PIXELS), (grad * (1 - m)).to(to), inside)
     tl.store(map_address(to_local_ptr, n, c, i, j, strides[6], PACK, BY_PIXELS), to_local.to(to), inside)
-    return to_local
-
-
-@triton.jit
-def backward_finish(shared, total):
-    return total
+    return (to_local,)
 
 
 # ---- launchers ----
 
 
 def attentional_blend(x: Tensor, y: Tensor, local: Tensor, shared: Tensor, out: Tensor) -> None:
-    launch_channelwise(attentional_blend_kernel, (x, y, local, out), shared)
+    launch_channelwise(attentional_blend_kernel, (x, y, local, out), (shared,))
 
 
 def attentional_blend_backward(
     grad: Tensor, x: Tensor, y: Tensor, local: Tensor, shared: Tensor,
     grad_x: Tensor, grad_y: Tensor, grad_local: Tensor, grad_shared: Tensor,
 ) -> None:  # fmt: skip
-    launch_sum(backward_terms, backward_finish, (grad, x, y, local, grad_x, grad_y, grad_local), shared, grad_shared)
+    maps = (grad, x, y, local, grad_x, grad_y, grad_local)
+    launch_sums(backward_terms, as_summed, maps, (shared,), (grad_shared,))

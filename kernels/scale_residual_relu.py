@@ -5,14 +5,15 @@
 
     with m = grad where out > 0, else 0:   grad_x = m s,   grad_residual = m,   grad_gate = s (1 - s) sum of m x
 
-The sum is taken in the pass that writes the gradients (channels.py).
+The sum is taken in the pass that writes the gradients (channel_sums.py).
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.channels import channel_values, launch_channelwise, launch_sum, map_address
+from fastiqa.kernels.channel_sums import launch_sums, map_address
+from fastiqa.kernels.channels import channel_values, launch_channelwise
 from fastiqa.kernels.sigmoid import sigmoid
 from fastiqa.kernels.tiles import address, locate, widened
 from torch import Tensor
@@ -22,7 +23,7 @@ NARROW = {
     "scale_residual_relu_kernel": (2, 1, "the gate, one value a plane"),
     "sum_by_planes": (3, 2, "the gate and its gradient, one value a plane"),
     "sum_by_pixels": (3, 2, "the gate, and partial sums of a block's pixels"),
-    "finish_sum": (0, 0, "a few bytes a channel"),
+    "finish_sums": (0, 0, "a few bytes a channel"),
 }
 
 # ---- kernels ----
@@ -30,11 +31,11 @@ NARROW = {
 
 @triton.jit
 def scale_residual_relu_kernel(
-    x_ptr, residual_ptr, out_ptr, gate_ptr, sizes, strides, inner, gate_strides, gate_inner, packs,
+    x_ptr, residual_ptr, out_ptr, values, sizes, strides, inner, packs,
     PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr, A_ROW: tl.constexpr,
 ):  # fmt: skip
     i0, i1, i2, element, inside = locate(sizes, packs, PACK, BLOCK_ROWS, BLOCK_PACKS)
-    gate = channel_values(gate_ptr, i0, i1, i2, element, inside, sizes, gate_strides, gate_inner, PACK, A_ROW)
+    (gate,) = channel_values(values, i0, i1, i2, element, inside, sizes, PACK, A_ROW)
     x = widened(tl.load(address(x_ptr, i0, i1, i2, element, strides[0], inner[0], PACK), inside))
     residual = widened(tl.load(address(residual_ptr, i0, i1, i2, element, strides[1], inner[1], PACK), inside))
     y = x * sigmoid(gate) + residual
@@ -43,7 +44,8 @@ def scale_residual_relu_kernel(
 
 
 @triton.jit
-def backward_terms(maps, gate, n, c, y, x, inside, strides, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+def backward_terms(maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+    (gate,) = values
     grad_ptr, x_ptr, out_ptr, to_x_ptr, to_residual_ptr = maps
     grad = widened(tl.load(map_address(grad_ptr, n, c, y, x, strides[0], PACK, BY_PIXELS), inside, 0))
     value = widened(tl.load(map_address(x_ptr, n, c, y, x, strides[1], PACK, BY_PIXELS), inside, 0))
@@ -53,24 +55,24 @@ def backward_terms(maps, gate, n, c, y, x, inside, strides, PACK: tl.constexpr, 
     tl.store(map_address(to_x_ptr, n, c, y, x, strides[3], PACK, BY_PIXELS), to_x, inside)
     to_residual = passed.to(to_residual_ptr.dtype.element_ty)
     tl.store(map_address(to_residual_ptr, n, c, y, x, strides[4], PACK, BY_PIXELS), to_residual, inside)
-    return passed * value
+    return (passed * value,)
 
 
 @triton.jit
-def backward_finish(gate, total):
-    s = sigmoid(gate)
-    return total * (1 - s) * s
+def backward_finish(values, sums):
+    s = sigmoid(values[0])
+    return (sums[0] * (1 - s) * s,)
 
 
 # ---- launchers ----
 
 
 def scale_residual_relu(x: Tensor, gate: Tensor, residual: Tensor, out: Tensor) -> None:
-    launch_channelwise(scale_residual_relu_kernel, (x, residual, out), gate)
+    launch_channelwise(scale_residual_relu_kernel, (x, residual, out), (gate,))
 
 
 def scale_residual_relu_backward(
     grad: Tensor, x: Tensor, gate: Tensor, out: Tensor, grad_x: Tensor, grad_gate: Tensor, grad_residual: Tensor
 ) -> None:
     maps = (grad, x, out, grad_x, grad_residual)
-    launch_sum(backward_terms, backward_finish, maps, gate, grad_gate)
+    launch_sums(backward_terms, backward_finish, maps, (gate,), (grad_gate,))

@@ -114,11 +114,11 @@ def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> 
 def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: str) -> None:
     def gradients(f: Any, values: tuple[Any, ...], grads: list[Tensor]) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in values]
-        return torch.autograd.grad(outputs(f(*leaves)), [x for x in leaves if isinstance(x, Tensor)], grads)
+        results = [result for result in outputs(f(*leaves)) if result.requires_grad]
+        return torch.autograd.grad(results, [x for x in leaves if isinstance(x, Tensor)], grads)
 
-    shapes = [tuple(o.shape) for o in op.layout(*args)]
-    dtype = args[0].dtype
-    grads = [cases.tensor(shape, dtype, grad_layout) for shape in shapes]
+    promised = op.layout(*args)[: len(op.signature.results) - len(op.statistics)]
+    grads = [cases.tensor(tuple(o.shape), o.dtype, grad_layout) for o in promised]
     with cases.backend(backend):
         got = gradients(op, args, grads)
     eager = gradients(op.reference, args, grads)
@@ -169,7 +169,7 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
             outs = []
             for promised in op.layout(*args):
                 elements = torch.Size(promised.shape).numel()
-                guarded = torch.full((offset + elements + 16,), 7.0, dtype=dtype)
+                guarded = torch.full((offset + elements + 16,), 7.0, dtype=promised.dtype)
                 outs.append(
                     (guarded, guarded[offset : offset + elements].view(tuple(promised.shape)).fill_(float("nan")))
                 )

@@ -22,9 +22,9 @@ struct ChannelWalk {
   }
 };
 
-/// Sizes and strides as they are in memory; map `decides`, an output, decides what is innermost.
+/// Sizes and strides as they are in memory; the first output decides what is innermost, or the last input.
 template <size_t kMaps>
-ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, int decides) {
+ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, size_t inputs) {
   const auto& size = maps[0].sizes;
   bool folds = true;
   for (const View& map : maps) {
@@ -38,7 +38,7 @@ ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, int de
     const int64_t strides[4] = {s[0], s[1], folds ? 0 : s[2], s[along]};
     std::copy_n(strides, 4, walk.stride[o]);
   }
-  const auto& out = walk.stride[decides];
+  const auto& out = walk.stride[std::min(inputs, kMaps - 1)];
   walk.by_pixels = walk.c > 1 && (walk.h * walk.w == 1 || out[1] < out[3]);
   return walk;
 }

@@ -16,20 +16,20 @@ namespace {
 
 struct Forward {
   template <class A>
-  FASTIQA_HD void operator()(const A (&x)[3], A global, A (&y)[1]) const {
-    const A m = sigmoid(x[2] + global);
+  FASTIQA_HD void operator()(const A (&x)[3], const A (&global)[1], A (&y)[1]) const {
+    const A m = sigmoid(x[2] + global[0]);
     y[0] = m * x[0] + (1 - m) * x[1];
   }
 };
 
 struct Backward {
   template <class A>
-  FASTIQA_HD A operator()(const A (&x)[4], A global, A (&y)[3]) const {
-    const A m = sigmoid(x[3] + global);
+  FASTIQA_HD void operator()(const A (&x)[4], const A (&global)[1], A (&y)[3], A (&term)[1]) const {
+    const A m = sigmoid(x[3] + global[0]);
     y[0] = x[0] * m;
     y[1] = x[0] * (1 - m);
     y[2] = x[0] * (x[1] - x[2]) * (1 - m) * m;
-    return y[2];
+    term[0] = y[2];
   }
 };
 
@@ -37,16 +37,15 @@ struct Backward {
 
 void attentional_blend(Tensor x, Tensor y, Tensor local, Tensor global, Tensor out) {
   visit_dtype(x, [&]<class T>() {
-    channelwise<3, T>(std::array{view(x), view(y), view(local), view(out)}, view(global), Forward{}, x);
+    channelwise<3>(of<T>(view(x), view(y), view(local), view(out)), of<T>(view(global)), Forward{}, x);
   });
 }
 
 void attentional_blend_backward(Tensor grad, Tensor x, Tensor y, Tensor local, Tensor global, Tensor grad_x,
                                 Tensor grad_y, Tensor grad_local, Tensor grad_global) {
   visit_dtype(x, [&]<class T>() {
-    channelwise_sum<4, T>(
-        std::array{view(grad), view(x), view(y), view(local), view(grad_x), view(grad_y), view(grad_local)},
-        view(global), view(grad_global), Backward{}, x);
+    channelwise_sum<4>(of<T>(view(grad), view(x), view(y), view(local), view(grad_x), view(grad_y), view(grad_local)),
+                       of<T>(view(global)), of<T>(view(grad_global)), Backward{}, x);
   });
 }
 

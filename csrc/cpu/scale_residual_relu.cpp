@@ -14,33 +14,32 @@ namespace {
 
 // ---- kernels ----
 
-struct Forward {
+struct Gate {
   template <class A>
-  FASTIQA_HD A prepare(A gate) const {
-    return sigmoid(gate);
+  FASTIQA_HD void prepare(A (&gate)[1]) const {
+    gate[0] = sigmoid(gate[0]);
   }
+};
+
+struct Forward : Gate {
   template <class A>
-  FASTIQA_HD void operator()(const A (&x)[2], A s, A (&y)[1]) const {
-    const A sum = x[0] * s + x[1];
+  FASTIQA_HD void operator()(const A (&x)[2], const A (&s)[1], A (&y)[1]) const {
+    const A sum = x[0] * s[0] + x[1];
     y[0] = sum <= 0 ? A{0} : sum;  // NaN stays NaN
   }
 };
 
-struct Backward {
+struct Backward : Gate {
   template <class A>
-  FASTIQA_HD A prepare(A gate) const {
-    return sigmoid(gate);
-  }
-  template <class A>
-  FASTIQA_HD A operator()(const A (&x)[3], A s, A (&y)[2]) const {
+  FASTIQA_HD void operator()(const A (&x)[3], const A (&s)[1], A (&y)[2], A (&term)[1]) const {
     y[1] = x[2] <= 0 ? A{0} : x[0];
-    y[0] = y[1] * s;
-    return y[1] * x[1];
+    y[0] = y[1] * s[0];
+    term[0] = y[1] * x[1];
   }
   template <class A>
-  FASTIQA_HD A finish(A gate, A sum) const {
-    const A s = sigmoid(gate);
-    return sum * (1 - s) * s;
+  FASTIQA_HD void finish(const A (&gate)[1], A (&sum)[1]) const {
+    const A s = sigmoid(gate[0]);
+    sum[0] *= (1 - s) * s;
   }
 };
 
@@ -48,15 +47,15 @@ struct Backward {
 
 void scale_residual_relu(Tensor x, Tensor gate, Tensor residual, Tensor out) {
   visit_dtype(x, [&]<class T>() {
-    channelwise<2, T>(std::array{view(x), view(residual), view(out)}, view(gate), Forward{}, x);
+    channelwise<2>(of<T>(view(x), view(residual), view(out)), of<T>(view(gate)), Forward{}, x);
   });
 }
 
 void scale_residual_relu_backward(Tensor grad, Tensor x, Tensor gate, Tensor out, Tensor grad_x, Tensor grad_gate,
                                   Tensor grad_residual) {
   visit_dtype(x, [&]<class T>() {
-    channelwise_sum<3, T>(std::array{view(grad), view(x), view(out), view(grad_x), view(grad_residual)}, view(gate),
-                          view(grad_gate), Backward{}, x);
+    channelwise_sum<3>(of<T>(view(grad), view(x), view(out), view(grad_x), view(grad_residual)), of<T>(view(gate)),
+                       of<T>(view(grad_gate)), Backward{}, x);
   });
 }
 

@@ -1,6 +1,7 @@
 """Drop-in modules: the parameters and results of `fastiqa.reference`, computed by the fused operators."""
 
 from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
+from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.cross_subtraction import CrossSubtraction
 from fastiqa.nn.high_pass import HighPass
 from fastiqa.nn.large_kernel_attention import LargeKernelAttention
@@ -11,6 +12,7 @@ from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "AttentionalFeatureFusion",
+    "BatchNormAct2d",
     "CrossSubtraction",
     "HighPass",
     "LargeKernelAttention",

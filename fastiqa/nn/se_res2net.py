@@ -1,17 +1,19 @@
-"""SE-Res2Net with fused bottleneck tails."""
+"""SE-Res2Net with fused normalisation, activation and bottleneck tails."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from fastiqa import reference
+from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
 
 class SERes2Net(reference.SERes2Net):
     """Equivalent to `fastiqa.reference.SERes2Net`: same constructor, parameters, keys and results.
 
-    Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass.
+    Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass; normalisation and ReLU
+    before it are `fastiqa.nn.BatchNormAct2d`.
 
     Example:
         >>> import torch
@@ -23,3 +25,4 @@ class SERes2Net(reference.SERes2Net):
     """
 
     se_block: ClassVar[type[reference.SqueezeExcitation]] = SqueezeExcitation
+    norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d

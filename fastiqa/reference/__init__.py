@@ -1,6 +1,7 @@
 """The networks in plain PyTorch: oracles of the tests and baselines of the benchmarks."""
 
 from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
+from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.cross_subtraction import CrossSubtraction
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.reference.high_pass import HighPass
@@ -13,6 +14,7 @@ from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 __all__ = [
     "FPN",
     "AttentionalFeatureFusion",
+    "BatchNormAct2d",
     "BiFPN",
     "CrossSubtraction",
     "HighPass",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
+from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 EXPANSION = 4
@@ -38,31 +39,31 @@ class SERes2Block(nn.Module):
         se_reduction: int,
         first: bool,
         se_block: type[SqueezeExcitation] = SqueezeExcitation,
+        norm_block: type[BatchNormAct2d] = BatchNormAct2d,
     ) -> None:
         super().__init__()
         width = planes * base_width // 64
         outputs = planes * EXPANSION
         self.scale = scale
         self.conv1 = nn.Conv2d(inputs, width * scale, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width * scale)
+        self.bn1 = norm_block(width * scale)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in range(scale - 1))
-        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scale - 1))
+        self.bns = nn.ModuleList(norm_block(width) for _ in range(scale - 1))
         self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.se = se_block(outputs, se_reduction)
-        self.relu = nn.ReLU(inplace=True)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
         self.downsample = (
             nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)) if first else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        *pieces, last = self.relu(self.bn1(self.conv1(x))).chunk(self.scale, 1)
+        *pieces, last = self.bn1(self.conv1(x)).chunk(self.scale, 1)
         outputs: list[Tensor] = []
         for piece, conv, bn in zip(pieces, self.convs, self.bns, strict=True):
             if outputs and self.pool is None:
                 piece = piece + outputs[-1]
-            outputs.append(self.relu(bn(conv(piece))))
+            outputs.append(bn(conv(piece)))
         outputs.append(last if self.pool is None else self.pool(last))
         shortcut = x if self.downsample is None else self.downsample(x)
         result: Tensor = self.se(self.bn3(self.conv3(torch.cat(outputs, 1))), shortcut)
@@ -88,6 +89,7 @@ class SERes2Net(nn.Module):
     """
 
     se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
+    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -115,8 +117,7 @@ class SERes2Net(nn.Module):
         self.channels = tuple(width * EXPANSION * 2**i for i in range(4))
         self.strides = tuple(first_stage_stride * 2**i for i in range(4))
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
+        self.bn1 = self.norm_block(width)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if first_stage_stride == 4 else nn.Identity()
         inputs = width
         for i, depth in enumerate(layers):
@@ -131,6 +132,7 @@ class SERes2Net(nn.Module):
                     se_reduction=se_reduction,
                     first=j == 0,
                     se_block=self.se_block,
+                    norm_block=self.norm_block,
                 )
                 for j in range(depth)
             ]
@@ -143,7 +145,7 @@ class SERes2Net(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        x = self.maxpool(self.bn1(self.conv1(image)))
         features: list[Tensor] = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

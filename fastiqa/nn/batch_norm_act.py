@@ -1,0 +1,112 @@
+"""Batch normalisation and activation in two passes over memory, and what follows without a saved copy of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from fastiqa import reference
+from fastiqa.ops.batch_norm_act import batch_norm_act
+
+
+class BatchNormAct2d(reference.BatchNormAct2d):
+    """Equivalent to `fastiqa.reference.BatchNormAct2d`: same constructor, parameters, buffers, keys and results.
+
+    In training `fastiqa.ops.batch_norm_act` keeps the input alone for the backward pass. The layer that comes next
+    keeps the result, unless it is called through `followed_by`. Without training PyTorch's own functions run.
+
+    Example:
+        >>> import torch
+        >>> norm, conv = BatchNormAct2d(16), torch.nn.Conv2d(16, 8, 3)
+        >>> x = torch.randn(2, 16, 14, 14)
+        >>> torch.allclose(norm(x), torch.relu(torch.nn.BatchNorm2d(16)(x)), atol=1e-5)
+        True
+        >>> torch.equal(norm.followed_by(x, conv), conv(norm(x)))
+        True
+
+    Source: arXiv 1502.03167.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        return self._normalised(x) if self.training else super().forward(x)
+
+    def followed_by(self, x: Tensor, layer: Callable[[Tensor], Any]) -> Any:
+        """``layer(self(x))`` whose backward pass computes ``self(x)`` again instead of finding it in memory.
+
+        What `layer` saves of its argument, or of views of it, is dropped; `x` stays, which this module keeps anyway.
+        The cost is a forward pass of this module for each backward pass.
+
+        Raises:
+            RuntimeError: in the backward pass, if `x` was changed in place after the call.
+        """
+        result = self(x)
+        if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return layer(result)
+        again = _Again(self, x, result)
+        with saved_tensors_hooks(again.pack, _unpack):
+            return layer(result)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        self._check_input_dim(x)
+        count = x.shape[0] * x.shape[2] * x.shape[3]
+        if count == 1:
+            raise ValueError(f"x: shape {tuple(x.shape)}, want more than one value per channel in training")
+        out, mean, rstd = batch_norm_act(x, self.weight, self.bias, self.negative_slope, self.eps)
+        if count:
+            self._track(mean, rstd, count)
+        return out  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, rstd: Tensor, count: int) -> None:
+        """The batch's mean and unbiased variance into the running ones."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        variance = (rstd.square().reciprocal_() - self.eps).mul_(count / (count - 1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+class _Again:
+    """Recomputes a result, once for all that was saved of it; gone with the last of them."""
+
+    def __init__(self, norm: BatchNormAct2d, x: Tensor, result: Tensor) -> None:
+        self._arguments = (x.detach(), norm.weight.detach(), norm.bias.detach(), norm.negative_slope, norm.eps)
+        self._version = x._version
+        self._storage = result.untyped_storage()._cdata
+        self._result: Tensor | None = None
+
+    def pack(self, saved: Tensor) -> Tensor | _View:
+        if saved.untyped_storage()._cdata != self._storage:
+            return saved
+        return _View(self, saved.size(), saved.stride(), saved.storage_offset())
+
+    def result(self) -> Tensor:
+        if self._result is None:
+            if self._arguments[0]._version != self._version:
+                raise RuntimeError("x: changed in place after BatchNormAct2d.followed_by, whose backward pass needs it")
+            with torch.no_grad():
+                self._result = batch_norm_act(*self._arguments)[0]
+        return self._result
+
+
+class _View(NamedTuple):
+    """What a layer saved: a view of a result that is gone."""
+
+    of: _Again
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+
+def _unpack(saved: Tensor | _View) -> Tensor:
+    if isinstance(saved, _View):
+        return saved.of.result().as_strided(saved.size, saved.stride, saved.offset)
+    return saved

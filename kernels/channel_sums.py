@@ -1,0 +1,224 @@
+"""Passes over feature maps that also sum every channel of every sample: with values as in channels.py.
+
+The Python form of csrc/common/channelwise.h. Sums are taken plane by plane in NCHW; in channels-last maps each program
+sums some pixels of some channels, and a second kernel adds up the programs' partial sums. No atomics: the order depends
+on sizes and layout alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from fastiqa.kernels.launch import TILE, WARPS, block, on_device_of, pack_size
+from fastiqa.kernels.sums import added, merged
+from fastiqa.kernels.tiles import widened
+from torch import Tensor
+
+STEPS = 8  # tiles of pixels that a program sums by pixels
+LINE = 128  # bytes of a pixel in such a tile, at most: the wider it is, the fewer pixels share a partial sum
+
+# ---- on the device ----
+
+
+@triton.jit
+def planes(sizes, BLOCK_ROWS: tl.constexpr):
+    """The planes of this program, as a column: n, c, and which exist."""
+    plane = (tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]
+    return plane // sizes[1], plane % sizes[1], plane // sizes[1] < sizes[0]
+
+
+@triton.jit
+def map_address(pointer, n, c, y, x, strides, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+    """Pointers of one map's tile. Strides are in packs, along the rows in elements."""
+    if BY_PIXELS:
+        offset = (n * strides[0] + y * strides[2] + x * strides[3]) * PACK + c * strides[1]
+    else:
+        offset = (n * strides[0] + c * strides[1] + y * strides[2]) * PACK + x * strides[3]
+    return pointer + offset
+
+
+@triton.jit
+def channel_address(column, n, c):
+    """Pointers of what each channel has one of."""
+    pointer, strides = column
+    return pointer + n * strides[0] + c * strides[1]
+
+
+@triton.jit
+def load_values(columns, n, c, inside):
+    return [widened(tl.load(channel_address(column, n, c), inside, 0)) for column in columns]
+
+
+@triton.jit
+def store_totals(columns, totals, n, c, inside):
+    for k in tl.static_range(len(columns)):
+        at = channel_address(columns[k], n, c)
+        tl.store(at, totals[k].to(at.dtype.element_ty), inside)
+
+
+@triton.jit
+def sum_by_planes(
+    maps, values, totals, sizes, strides, packs,
+    FINISH: tl.constexpr, TERMS: tl.constexpr, CONSTANT: tl.constexpr, SUMS: tl.constexpr, EXACT: tl.constexpr,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr,
+):  # fmt: skip
+    n, c, inside = planes(sizes, BLOCK_ROWS)
+    given = load_values(values, n, c, inside)
+    zero = widened(tl.zeros((BLOCK_ROWS, BLOCK_PACKS * PACK), maps[0].dtype.element_ty))
+    sums = ((zero, zero),) * SUMS
+    for y in range(sizes[2]):
+        for start in range(0, packs, BLOCK_PACKS):
+            x = start * PACK + tl.arange(0, BLOCK_PACKS * PACK).to(tl.int64)[None, :]
+            exists = inside & (x < packs * PACK)
+            sums = added(sums, TERMS(maps, given, n, c, y, x, exists, strides, CONSTANT, PACK, False), EXACT)
+    store_totals(totals, FINISH(given, merged(sums, 1, EXACT)), n, c, inside)
+
+
+@triton.jit
+def sum_by_pixels(
+    maps, values, parts_ptr, sizes, strides, blocks, packs,
+    TERMS: tl.constexpr, CONSTANT: tl.constexpr, SUMS: tl.constexpr, EXACT: tl.constexpr,
+    PACK: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_PACKS: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    slices = tl.cdiv(packs, BLOCK_PACKS)
+    c = (program % slices) * (BLOCK_PACKS * PACK) + tl.arange(0, BLOCK_PACKS * PACK)[None, :]
+    n, b, inside = program // slices // blocks, program // slices % blocks, c < packs * PACK
+    given = load_values(values, n, c, inside)
+    zero = widened(tl.zeros((BLOCK_ROWS, BLOCK_PACKS * PACK), maps[0].dtype.element_ty))
+    sums = ((zero, zero),) * SUMS
+    for step in range(STEPS):
+        pixel = ((b * STEPS + step) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS))[:, None]
+        y, x = pixel // sizes[3], pixel % sizes[3]
+        exists = inside & (y < sizes[2])
+        sums = added(sums, TERMS(maps, given, n, c, y, x, exists, strides, CONSTANT, PACK, True), EXACT)
+    totals = merged(sums, 0, EXACT)
+    for k in tl.static_range(len(totals)):
+        tl.store(parts_ptr + ((k * sizes[0] + n) * blocks + b) * sizes[1] + c, totals[k], inside)
+
+
+@triton.jit
+def finish_sums(
+    parts_ptr, values, totals, sizes, blocks, FINISH: tl.constexpr, BLOCK_ROWS: tl.constexpr
+):  # fmt: skip
+    n, c, inside = planes(sizes, BLOCK_ROWS)
+    sums = ()
+    for k in tl.static_range(len(totals)):
+        part = parts_ptr + (k * sizes[0] + n) * blocks * sizes[1] + c
+        summed = tl.load(part, inside, 0)
+        for b in range(1, blocks):
+            summed += tl.load(part + b * sizes[1], inside, 0)
+        sums += (summed,)
+    store_totals(totals, FINISH(load_values(values, n, c, inside), sums), n, c, inside)
+
+
+@triton.jit
+def as_summed(values, sums):
+    """A `finish` that leaves sums as they are."""
+    return sums
+
+
+# ---- launches ----
+
+
+class Walk(NamedTuple):
+    """How the kernels go through maps: sizes, each map's strides, rows of a tile's kind, packs a row, its constants."""
+
+    sizes: tuple[int, int, int, int]
+    strides: tuple[tuple[int, ...], ...]
+    by_pixels: bool
+    rows: int
+    packs: int
+    tile: dict[str, int]
+
+
+def walk_of(maps: Sequence[Tensor]) -> Walk:
+    n, c, h, w = maps[0].shape
+    strides = [x.stride() for x in maps]
+    if h == 1 or w == 1 or all(s[2] == w * s[3] for s in strides):
+        strides = [(*s[:2], 0, s[2] if w == 1 else s[3]) for s in strides]
+        h, w = 1, h * w
+    by_pixels = c > 1 and (h * w == 1 or strides[-1][1] < strides[-1][3])
+    length, along, rows = (c, 1, h * w) if by_pixels else (w, 3, n * c)
+    inner = [1 if length == 1 else s[along] for s in strides]
+    outer = [s[d] for s in strides for d in range(4) if d != along]
+    size = maps[0].element_size()
+    pack = pack_size(size, inner, length, *outer)
+    steps = tuple(
+        tuple(i if d == along else s[d] // pack for d in range(4)) for s, i in zip(strides, inner, strict=True)
+    )
+    packs = length // pack
+    block_rows, block_packs = block(rows, min(packs, LINE // (size * pack)) if by_pixels else packs, pack)
+    tile = {"PACK": pack, "BLOCK_ROWS": block_rows, "BLOCK_PACKS": block_packs}
+    return Walk((n, c, h, w), steps, by_pixels, rows, packs, tile)
+
+
+def columns(tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, tuple[int, ...]], ...]:
+    """What load_values and store_totals take."""
+    return tuple((x, x.stride()[:2]) for x in tensors)
+
+
+def launch_by_planes(
+    walk: Walk, finish: Any, maps: Sequence[Tensor], values: Any, totals: Sequence[Tensor], **constants: Any
+) -> None:
+    with on_device_of(maps[0]):
+        sum_by_planes[(triton.cdiv(walk.rows, walk.tile["BLOCK_ROWS"]),)](
+            tuple(maps), values, columns(totals), walk.sizes, walk.strides, walk.packs,
+            FINISH=finish, **constants, **walk.tile, num_warps=WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def launch_by_pixels(walk: Walk, numbers: int, maps: Sequence[Tensor], values: Any, **constants: Any) -> Tensor:
+    """Partial sums (numbers, N * blocks of pixels, C)."""
+    n, c, *_ = walk.sizes
+    blocks = triton.cdiv(walk.rows, walk.tile["BLOCK_ROWS"] * STEPS)
+    parts = maps[0].new_empty((numbers, n * blocks, c), dtype=torch.promote_types(maps[0].dtype, torch.float32))
+    with on_device_of(maps[0]):
+        sum_by_pixels[(n * blocks * triton.cdiv(walk.packs, walk.tile["BLOCK_PACKS"]),)](
+            tuple(maps), values, parts, walk.sizes, walk.strides, blocks, walk.packs,
+            STEPS=STEPS, **constants, **walk.tile, num_warps=WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
+    return parts
+
+
+def launch_sums(
+    terms: Any, finish: Any, maps: Sequence[Tensor], values: Sequence[Tensor], totals: Sequence[Tensor]
+) -> None:
+    """One pass over maps, outputs, if any, last, that sums over H and W; values and totals are (N, C, 1, 1).
+
+    terms: device function `(pointers of the maps, values, n, c, y, x, inside, strides, CONSTANT, PACK, BY_PIXELS)` of one
+    tile, to be used with map_address; it writes the outputs and returns the terms of the sums. finish: device function
+    `(values, sums)` that gives the totals.
+    """
+    walk, given = walk_of(maps), columns(values)
+    constants = {"TERMS": terms, "CONSTANT": None, "SUMS": len(totals), "EXACT": False}
+    if not walk.by_pixels:
+        launch_by_planes(walk, finish, maps, given, totals, **constants)
+        return
+    parts = launch_by_pixels(walk, len(totals), maps, given, **constants)
+    n, c, *_ = walk.sizes
+    with on_device_of(maps[0]):
+        finish_sums[(triton.cdiv(n * c, TILE),)](
+            parts, given, columns(totals), walk.sizes, parts.shape[1] // n,
+            FINISH=finish, BLOCK_ROWS=TILE, num_warps=WARPS, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def exact_sums(terms: Any, count: int, maps: Sequence[Tensor], values: Sequence[Tensor], constant: Any = None) -> Tensor:
+    """As launch_sums, but what `count` sums over N, H and W are the totals of: (count, 2, parts, C) for sums.exact_total.
+
+    constant: a number that the terms are compiled for.
+    """
+    walk, given = walk_of(maps), columns(values)
+    constants = {"TERMS": terms, "CONSTANT": constant, "SUMS": count, "EXACT": True}
+    if walk.by_pixels:
+        parts = launch_by_pixels(walk, 2 * count, maps, given, **constants)
+    else:
+        n, c, *_ = walk.sizes
+        parts = maps[0].new_empty((2 * count, n, c), dtype=torch.promote_types(maps[0].dtype, torch.float32))
+        launch_by_planes(walk, as_summed, maps, given, parts[..., None, None].unbind(), **constants)
+    return parts.unflatten(0, (count, 2))
