@@ -5,7 +5,7 @@
 
     grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
 
-The mask is computed again in the backward pass; the sum is taken in the pass that writes the gradients (channel_sums.py).
+The mask is computed again in the backward pass, which writes the gradients and sums them (channel_sums.py).
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ NARROW = {
     "statistics_kernel": (0, 0, "a few bytes a channel"),
     "gradients_kernel": (0, 0, "a few bytes a channel"),
 }
+# For tests: kernels that compute in float64, and why they may.
+FLOAT64 = {
+    "statistics_kernel": "a few numbers a channel, differences of large sums",
+    "gradients_kernel": "a few numbers a channel, sums of many parts",
+}
 
 PIXELS = 32  # that the shift is taken from: a row, a column or a pixel of every sample
 
@@ -62,11 +67,12 @@ def statistics_kernel(
 ):  # fmt: skip
     c = tl.program_id(0).to(tl.int64) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     inside = c < channels
-    first = exact_total(parts_ptr, 0, parts, channels, c, BLOCK_ROWS) / count
-    variance = exact_total(parts_ptr, 1, parts, channels, c, BLOCK_ROWS) / count - first * first
+    share = tl.full((), 1, tl.float64) / count
+    first = exact_total(parts_ptr, 0, parts, channels, c, BLOCK_ROWS) * share
+    variance = exact_total(parts_ptr, 1, parts, channels, c, BLOCK_ROWS) * share - first * first
     variance = tl.where(variance < 0, 0.0, variance)  # NaN stays NaN
     mean = tl.load(shift_ptr + c, inside, 0).to(tl.float64) + first
-    rstd = (1 / tl.sqrt(variance + EPS)).to(rstd_ptr.dtype.element_ty)
+    rstd = tl.rsqrt(variance + EPS).to(rstd_ptr.dtype.element_ty)
     tl.store(mean_ptr + c * strides[1], mean.to(mean_ptr.dtype.element_ty), inside)
     tl.store(rstd_ptr + c * strides[2], rstd, inside)
     tl.store(scale_ptr + c, tl.load(weight_ptr + c * strides[0], inside, 0) * rstd, inside)
@@ -83,13 +89,14 @@ def gradients_kernel(
     to = numbers_ptr.dtype.element_ty
     s = exact_total(parts_ptr, 0, parts, channels, c, BLOCK_ROWS)
     p = exact_total(parts_ptr, 1, parts, channels, c, BLOCK_ROWS)
+    share = tl.full((), 1, tl.float64) / count
     rstd = tl.load(rstd_ptr + c * strides[1], inside, 0)
     r = rstd.to(tl.float64)
     tl.store(grad_weight_ptr + c * strides[2], (p * r).to(to), inside)
     tl.store(grad_bias_ptr + c * strides[3], s.to(to), inside)
     tl.store(numbers_ptr + c, tl.load(weight_ptr + c * strides[0], inside, 0) * rstd, inside)
-    tl.store(numbers_ptr + channels + c, (s / count).to(to), inside)
-    tl.store(numbers_ptr + 2 * channels + c, (p * r * r / count).to(to), inside)
+    tl.store(numbers_ptr + channels + c, (s * share).to(to), inside)
+    tl.store(numbers_ptr + 2 * channels + c, (p * r * r * share).to(to), inside)
 
 
 # ---- passes over maps ----

@@ -42,22 +42,16 @@ def map_address(pointer, n, c, y, x, strides, PACK: tl.constexpr, BY_PIXELS: tl.
 
 
 @triton.jit
-def channel_address(column, n, c):
-    """Pointers of what each channel has one of."""
-    pointer, strides = column
-    return pointer + n * strides[0] + c * strides[1]
-
-
-@triton.jit
 def load_values(columns, n, c, inside):
-    return [widened(tl.load(channel_address(column, n, c), inside, 0)) for column in columns]
+    """Of each channel of a tile its values, in the accumulation type."""
+    return [widened(tl.load(x[0] + n * x[1][0] + c * x[1][1], inside, 0)) for x in columns]
 
 
 @triton.jit
 def store_totals(columns, totals, n, c, inside):
     for k in tl.static_range(len(columns)):
-        at = channel_address(columns[k], n, c)
-        tl.store(at, totals[k].to(at.dtype.element_ty), inside)
+        pointer, strides = columns[k]
+        tl.store(pointer + n * strides[0] + c * strides[1], totals[k].to(pointer.dtype.element_ty), inside)
 
 
 @triton.jit
@@ -126,7 +120,11 @@ def as_summed(values, sums):
 
 
 class Walk(NamedTuple):
-    """How the kernels go through maps: sizes, each map's strides, rows of a tile's kind, packs a row, its constants."""
+    """How the kernels go through maps.
+
+    strides: of each map, as map_address takes them; rows: planes, or pixels of a sample; packs: of a row; tile: what
+    the kernels are compiled for.
+    """
 
     sizes: tuple[int, int, int, int]
     strides: tuple[tuple[int, ...], ...]
@@ -143,6 +141,8 @@ def walk_of(maps: Sequence[Tensor]) -> Walk:
         strides = [(*s[:2], 0, s[2] if w == 1 else s[3]) for s in strides]
         h, w = 1, h * w
     by_pixels = c > 1 and (h * w == 1 or strides[-1][1] < strides[-1][3])
+    if by_pixels and h == 1:  # sum_by_pixels divides by w: of 64 bits that is a call, by 1 nothing
+        h, w, strides = w, 1, [(*s[:2], s[3], 0) for s in strides]
     length, along, rows = (c, 1, h * w) if by_pixels else (w, 3, n * c)
     inner = [1 if length == 1 else s[along] for s in strides]
     outer = [s[d] for s in strides for d in range(4) if d != along]
@@ -190,7 +190,7 @@ def launch_sums(
 ) -> None:
     """One pass over maps, outputs, if any, last, that sums over H and W; values and totals are (N, C, 1, 1).
 
-    terms: device function `(pointers of the maps, values, n, c, y, x, inside, strides, CONSTANT, PACK, BY_PIXELS)` of one
+    terms: device function `(pointers of the maps, values, n, c, y, x, inside, strides, CONSTANT, PACK, BY_PIXELS)` of a
     tile, to be used with map_address; it writes the outputs and returns the terms of the sums. finish: device function
     `(values, sums)` that gives the totals.
     """
@@ -208,8 +208,10 @@ def launch_sums(
         )  # fmt: skip
 
 
-def exact_sums(terms: Any, count: int, maps: Sequence[Tensor], values: Sequence[Tensor], constant: Any = None) -> Tensor:
-    """As launch_sums, but what `count` sums over N, H and W are the totals of: (count, 2, parts, C) for sums.exact_total.
+def exact_sums(
+    terms: Any, count: int, maps: Sequence[Tensor], values: Sequence[Tensor], constant: float | None = None
+) -> Tensor:
+    """As launch_sums, but exact parts of `count` sums over N, H and W: (count, 2, parts, C), for sums.exact_total.
 
     constant: a number that the terms are compiled for.
     """

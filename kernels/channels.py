@@ -19,20 +19,17 @@ from torch import Tensor
 
 
 @triton.jit
-def channel_value(value, i0, i1, i2, element, inside, sizes, PACK: tl.constexpr, A_ROW: tl.constexpr):
-    pointer, strides, inner = value
-    row = i0 * strides[0] + i1 * strides[1] + i2 * strides[2]
-    if A_ROW:
-        loaded = tl.load(pointer + row[:, None], (i2 < sizes[2])[:, None])
-    else:
-        loaded = tl.load(pointer + (row * PACK)[:, None] + (element * inner)[None, :], inside)
-    return loaded
-
-
-@triton.jit
 def channel_values(values, i0, i1, i2, element, inside, sizes, PACK: tl.constexpr, A_ROW: tl.constexpr):
     """Values for a tile of tiles.locate: of each one a row, or one an element."""
-    return [channel_value(value, i0, i1, i2, element, inside, sizes, PACK, A_ROW) for value in values]
+    loaded = ()
+    for k in tl.static_range(len(values)):
+        pointer, strides, inner = values[k]
+        row = i0 * strides[0] + i1 * strides[1] + i2 * strides[2]
+        if A_ROW:
+            loaded += (tl.load(pointer + row[:, None], (i2 < sizes[2])[:, None]),)
+        else:
+            loaded += (tl.load(pointer + (row * PACK)[:, None] + (element * inner)[None, :], inside),)
+    return loaded
 
 
 # ---- launches ----
@@ -41,9 +38,9 @@ def channel_values(values, i0, i1, i2, element, inside, sizes, PACK: tl.constexp
 def launch_channelwise(kernel: Any, maps: Sequence[Tensor], values: Sequence[Tensor], **constants: Any) -> None:
     """Runs an element-wise kernel over maps, outputs last, and values (N, C, 1, 1).
 
-    `kernel(*maps, values, sizes, strides, inner, packs)` as launch.launch, with what channel_values takes: of each value
-    its pointer, strides and inner stride. A_ROW says that there is one a row, and that its strides are in elements; else
-    they are in packs as the maps'.
+    `kernel(*maps, values, sizes, strides, inner, packs)` as launch.launch; values, for channel_values, are a pointer,
+    strides and an inner stride each. A_ROW says that there is one value a row, and that its strides are in elements;
+    else they are in packs as the maps'.
     """
     count = len(values)
     strides = [x.expand(maps[0].shape).stride() for x in (*values, *maps)]

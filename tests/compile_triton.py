@@ -65,23 +65,26 @@ def main(folder: Path) -> None:
                 continue
             kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.name)
             narrow = getattr(sys.modules[kernel.__module__], "NARROW", {})
+            float64 = getattr(sys.modules[kernel.__module__], "FLOAT64", {})
             for dtype in DTYPES[arch]:
                 for k, (shape, layout) in enumerate(CASES):
                     turn = None if arch == 90 and dtype in NETWORKS else k + arch // 10
                     for args in cases.arguments(op, cases.Case(shape, dtype, (layout,), turn=turn)):
+                        args = op.signature.promote(args)
                         kernel(*args, *(output.empty() for output in op.layout(*args)))
                         while compiled:
                             name, made = compiled.pop()
                             reason = narrow.get(name) or narrow.get(layout)
-                            describe(name, made, arch, op.name, str(dtype), layout, reason, folder)
+                            reasons = {"narrow": reason, "wide": float64.get(name)}
+                            describe(name, made, arch, op.name, str(dtype), layout, reasons, folder)
 
 
-def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, narrow: Any, folder: Path) -> None:
+def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, reasons: Any, folder: Path) -> None:
     ptx = kernel.asm["ptx"]
     cubin = folder / f"{len(list(folder.glob('*.cubin')))}-{name}-{arch}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     facts = {
-        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), "narrow": narrow,
+        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), **reasons,
         "threads": 32 * kernel.metadata.num_warps,
         "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
         "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),

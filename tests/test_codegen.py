@@ -92,8 +92,9 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
 def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict[str, Any]]) -> None:
     for kernel in triton_kernels:
         assert kernel["atomics"] == []
+        # A kernel file gives its reasons, FLOAT64: kernels between the passes over maps.
         if kernel["dtype"] != "torch.float64":
-            assert kernel["float64"] == 0, kernel
+            assert (kernel["float64"] > 0) == (kernel["wide"] is not None), kernel
         for usage in resources(Path(kernel["cubin"])).values():
             # 16 bytes: a few values that outlive the call of a 64-bit division, once a thread.
             allowed = 16 if usage["STACK"] and "CALL" in dump("--dump-sass", kernel["cubin"]) else 0

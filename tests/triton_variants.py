@@ -36,6 +36,7 @@ def main() -> None:
                 kernel = backend.load(op.name)
                 for k, size in enumerate(SIZES):
                     for args in arguments(op, Case(size, torch.float32, ("nchw", "nhwc")[k % 2 :][:1], turn=0)):
+                        args = op.signature.promote(args)
                         kernel(*args, *(output.empty() for output in op.layout(*args)))
                 kernels = len({name for name, _ in seen})
                 row = {"op": op.name, "kernels": kernels, "variants": len(seen), "contracted": sorted(contracted)}
