@@ -59,6 +59,7 @@ CASES = [
     Case("HighPass", {}, [(2, 3, 9, 8)]),
     Case("BatchNormAct2d", {"num_features": 12}, [(3, 12, 7, 5)]),
     Case("BatchNormAct2d", {"num_features": 5, "negative_slope": 0.2, "momentum": None}, [(2, 5, 4, 3)]),
+    Case("BatchNormAct2d", {"num_features": 7, "negative_slope": 1.0}, [(2, 7, 5, 3)]),
     Case("SqueezeExcitation", {"channels": 12, "reduction": 4}, [(3, 12, 7, 5)]),
     Case("SqueezeExcitation", {"channels": 12, "reduction": 4}, [(3, 12, 7, 5)] * 2),
     Case("LargeKernelAttention", {"dim": 20}, [(2, 20, 13, 21)]),

@@ -29,14 +29,10 @@ struct Pass {
 template <class A>
 using exact_t = double;
 
-/// What partial sums are kept in.
-template <class A, class F>
-using lane_t = std::conditional_t<kExactSums<F>, double, A>;
-
 /// `length` elements of one run, of which element i belongs to channel[.][i] or, kOne, all to channel[.][0].
 template <bool kOne, bool kUnit, int kInputs, int kMaps, int kValues, int kSums, class T, class A, class F>
 FASTIQA_HD void channel_run(T* const (&p)[kMaps], const int64_t* stride, int64_t length, Rows<const A, kValues> channel,
-                            Rows<lane_t<A, F>, kSums> sums, const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
+                            Rows<A, kSums> sums, const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
   const F f = pass.f;  // what f knows must not be loaded in the loop
   A one[kValues];
   for (int k = 0; k < kValues; ++k) one[k] = channel[k][0];
@@ -57,7 +53,7 @@ FASTIQA_HD void channel_run(T* const (&p)[kMaps], const int64_t* stride, int64_t
 /// As channel_run, of up to kLanes elements, whose results may be streamed.
 template <bool kOne, bool kUnit, int kInputs, int kMaps, int kValues, int kSums, class T, class A, class F>
 FASTIQA_HD void channel_part(T* const (&p)[kMaps], const int64_t* stride, int64_t length, bool streamed,
-                             Rows<const A, kValues> channel, Rows<lane_t<A, F>, kSums> sums,
+                             Rows<const A, kValues> channel, Rows<A, kSums> sums,
                              const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
   constexpr bool kStages = kUnit && kMaps > kInputs;
   alignas(kLine) T staged[kStages ? kMaps - kInputs : 1][kStages ? kLanes : 1];
@@ -98,7 +94,7 @@ struct Lanes {
 template <bool kUnit, int kInputs, int kMaps, int kValues, int kSums, class T, class A, class F>
 FASTIQA_HD void plane_runs(const Tile<T, kMaps>& tile, bool streamed, const Rows<const A, kValues>& channel,
                            const Rows<double, kSums>& totals, const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
-  Lanes<lane_t<A, F>, kSums> lanes;
+  Lanes<A, kSums> lanes;
   const int64_t width = (std::min(tile.length, kLanes) + kFold - 1) / kFold * kFold;
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kMaps];
@@ -117,7 +113,7 @@ FASTIQA_HD void plane_runs(const Tile<T, kMaps>& tile, bool streamed, const Rows
 template <bool kUnit, int kInputs, int kMaps, int kValues, int kSums, class T, class A, class F>
 FASTIQA_HD void pixel_runs(const Tile<T, kMaps>& tile, bool streamed, const Rows<const A, kValues>& channel,
                            const Rows<double, kSums>& totals, const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
-  Lanes<lane_t<A, F>, kSums> lanes;
+  Lanes<A, kSums> lanes;
   lanes.clear(tile.length);
   for (int64_t row = 0; row < tile.rows; ++row) {
     T* p[kMaps];

@@ -15,7 +15,7 @@
 //   void finish(const A (&value)[kValues], A (&sum)[kSums]) const       in place, from values as they were handed over
 //
 // Where f has `static constexpr bool kExact = true` rounding errors do not add up, and sums are of type exact_t<A>, which
-// converts to double: a double, on a GPU a float and what its roundings lost. It has no f.finish then.
+// converts to double: a double, on a GPU a float and what its roundings lost. f has no finish then.
 //
 // each_channel(count, f, on) calls f(c) for every c below count: what a few numbers a channel need between two passes,
 // which may compute in double.

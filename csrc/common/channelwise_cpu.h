@@ -4,7 +4,7 @@
 // is the channels of a pixel, or of several neighbouring pixels where there are few, beside rows of prepared values of
 // the same length. Either way sums are accumulated element by element in a row of partial sums that stays in the first-level
 // cache, which GCC vectorises as it does any element-wise loop. A partial sum has 16 terms, so that float32 suffices
-// where f wants no exact sums; they are added up in float64.
+// (partial sums in float64 took up to 1.5 times as long); they are added up, and exact sums handed over, in float64.
 #pragma once
 
 #include <memory>

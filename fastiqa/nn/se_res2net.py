@@ -12,8 +12,8 @@ from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 class SERes2Net(reference.SERes2Net):
     """Equivalent to `fastiqa.reference.SERes2Net`: same constructor, parameters, keys and results.
 
-    Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass; normalisation and ReLU
-    before it are `fastiqa.nn.BatchNormAct2d`.
+    Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass. Every normalisation,
+    with the ReLU after it where there is one, is `fastiqa.nn.BatchNormAct2d`.
 
     Example:
         >>> import torch

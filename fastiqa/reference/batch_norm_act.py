@@ -1,6 +1,6 @@
 """Batch normalisation with the activation that follows it.
 
-    y = act((x − mean) / √(var + eps) · weight + bias)      act: leaky ReLU; of slope 0, the default, ReLU
+    y = act((x − mean) / √(var + eps) · weight + bias)      act: leaky ReLU; of slope 0, the default, ReLU; of 1 none
 
 Source: Ioffe and Szegedy, arXiv 1502.03167; parameter and buffer names of `torch.nn.BatchNorm2d`.
 """
@@ -19,7 +19,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     Args:
         num_features: C, channels of the feature maps.
-        negative_slope: of the activation: 0 is ReLU.
+        negative_slope: of the activation: 0 is ReLU, 1 none.
         eps: added to the variance.
         momentum: share of the newest batch in the running statistics; None averages all batches.
 
@@ -35,6 +35,8 @@ class BatchNormAct2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
         normalised: Tensor = super().forward(x)
+        if self.negative_slope == 1:
+            return normalised
         if self.negative_slope == 0:
             return torch.relu_(normalised)
         return leaky_relu(normalised, self.negative_slope, inplace=True)

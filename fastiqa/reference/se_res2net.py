@@ -50,11 +50,13 @@ class SERes2Block(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in range(scale - 1))
         self.bns = nn.ModuleList(norm_block(width) for _ in range(scale - 1))
         self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.bn3 = norm_block(outputs, negative_slope=1.0)
         self.se = se_block(outputs, se_reduction)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
         self.downsample = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)) if first else None
+            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm_block(outputs, negative_slope=1.0))
+            if first
+            else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
