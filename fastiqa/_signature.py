@@ -90,11 +90,11 @@ class Signature:
 
     def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         """Tensor arguments in that dtype, wide ones in its accumulation type."""
-        values = list(args)
-        for k in self.tensors:
-            if args[k] is not None:
-                values[k] = args[k].to(ACCUMULATION[dtype] if k in self._wide else dtype)
-        return tuple(values)
+        wide = ACCUMULATION[dtype]
+        return tuple(
+            x.to(wide if k in self._wide else dtype) if k in self.tensors and x is not None else x
+            for k, x in enumerate(args)
+        )
 
     def requires_grad(self, args: tuple[Any, ...]) -> bool:
         """Whether a gradient will be wanted of a call with these arguments."""
