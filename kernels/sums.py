@@ -1,7 +1,7 @@
 """Device functions on sums in tiles, plain or exact.
 
 A sum is a pair: what it is so far and, if it is exact, what its roundings lost. Exact means that the roundings of many
-terms do not add up, and that without float64, which most GPUs compute in 32 or 64 times slower.
+terms do not add up, and that without float64, in which most GPUs compute 32 or 64 times slower.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@
 // (partial sums in float64 took up to 1.5 times as long); they are added up, and exact sums handed over, in float64.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "channel_runs_cpu.h"
 #include "channel_walk.h"
+#include "scratch_host.h"
 
 namespace fastiqa {
 
@@ -133,14 +133,17 @@ void channel_pass(const Views<T, kMaps>& maps, const Views<V, kValues>& values, 
   });
 
   if constexpr (kSums > 0) {
-    std::vector<double> given(kValues * n * c), total(kSums * n * c);
-    each_value(values, n, c,
-               [&](const V& element, size_t k, int64_t i, int64_t j) { given[(k * n + i) * c + j] = widen(element); });
+    std::vector<double> total(kSums * n * c);
     for (size_t ki = 0; ki < kSums * n; ++ki)
       for (int64_t b = 0; b < blocks; ++b)
         for (int64_t j = 0; j < c; ++j) total[ki * c + j] += partial[(ki * blocks + b) * c + j];
-    if constexpr (requires(double (&value)[kValues], double (&sum)[kSums]) { f.finish(value, sum); })
+    if constexpr (requires(double (&value)[kValues], double (&sum)[kSums]) { f.finish(value, sum); }) {
+      std::vector<double> given(kValues * n * c);
+      each_value(values, n, c, [&](const V& element, size_t k, int64_t i, int64_t j) {
+        given[(k * n + i) * c + j] = widen(element);
+      });
       finish_channels<int{kValues}, int{kSums}>(given.data(), total.data(), n * c, f);
+    }
     each_value(sums, n, c, [&](S& element, size_t k, int64_t i, int64_t j) {
       element = narrow<S>(static_cast<accumulator_t<S>>(total[(k * n + i) * c + j]));
     });
@@ -157,17 +160,6 @@ void channelwise_sum(const Views<T, kMaps>& maps, const Views<V, kValues>& value
                      const Views<S, kSums>& sums, F f, const Tensor&) {
   channel_pass<kInputs>(maps, values, sums, f);
 }
-
-/// Memory for as long as this object lives; launch.h has the same on a GPU.
-template <class T>
-class Scratch {
- public:
-  Scratch(const Tensor&, int64_t count) : data_(new T[count]) {}
-  T* data() const { return data_.get(); }
-
- private:
-  std::unique_ptr<T[]> data_;
-};
 
 template <class F>
 void each_channel(int64_t count, F f, const Tensor&) {

@@ -23,6 +23,7 @@
 
 #include "dtype.h"
 #include "emulate_threads.h"
+#include "scratch_host.h"
 
 // ---- the language ----
 
@@ -182,16 +183,5 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
     }
   });
 }
-
-/// Memory for as long as this object lives, its size exact to the byte for the address sanitizer.
-template <class T>
-class Scratch {
- public:
-  Scratch(const Tensor&, int64_t count) : data_(new T[count]) {}
-  T* data() const { return data_.get(); }
-
- private:
-  std::unique_ptr<T[]> data_;
-};
 
 }  // namespace fastiqa
