@@ -191,11 +191,12 @@ def table(op: Op, args: Sequence[Any]) -> str:
     return "\n".join(f"  {name:<7} {verdict}" for name, verdict in rows)
 
 
-def explain(op: Op | str, *args: Any, **kwargs: Any) -> str:
+def explain(op: Op | str | torch.nn.Module, *args: Any, **kwargs: Any) -> str:
     """The decision table of an operator for these arguments: which backend runs and why each other does not.
 
     Args:
-        op: an operator of `fastiqa.ops`, or its name.
+        op: an operator of `fastiqa.ops`, or its name; or a module of `fastiqa.nn` that has more than one way to run,
+            alone.
         *args, **kwargs: what it would be called with.
 
     Returns:
@@ -207,6 +208,12 @@ def explain(op: Op | str, *args: Any, **kwargs: Any) -> str:
     """
     from fastiqa import ops
 
+    if isinstance(op, torch.nn.Module):
+        way: Any = getattr(op, "explain", None)
+        if way is None:
+            wanted = "an operator, its name, or a module with an `explain`"
+            raise TypeError(f"op: got {type(op).__name__}, want {wanted}")
+        return str(way())
     if isinstance(op, str):
         if op not in ops.OPERATORS:
             raise ValueError(f"op: no operator {op!r}, want one of {', '.join(ops.OPERATORS)}")

@@ -308,7 +308,7 @@ def test_load_model_refuses_foreign_files(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     good = {"fastiqa.model": "prfnet", "fastiqa.options": json.dumps({**SMALL, "layers": [1, 1, 1, 1]})}
     weights = tiny().state_dict()
-    headless = {key: value for key, value in weights.items() if not key.startswith("mlp.")}
+    headless = {key: value for key, value in weights.items() if not key.startswith("head.mlp.")}
     cases: list[tuple[dict[str, Tensor], dict[str, str], str]] = [
         (dict(tiny_backbone().state_dict()), {}, "a backbone only, the PRFNet head is missing"),
         ({"weight": torch.zeros(1)}, {}, "not written by fastiqa.save_model"),
@@ -330,7 +330,7 @@ def test_load_model_refuses_foreign_files(tmp_path: Path) -> None:
             {**good, "fastiqa.options": '{"layers": [1, 1, 1, 1], "width": 8}'},
             r"shapes differ for \d+ of \d+ keys: backbone",
         ),
-        (headless, good, r"missing 4 of \d+ keys of the model: mlp\.0\.weight"),
+        (headless, good, r"missing 4 of \d+ keys of the model: head\.mlp\.0\.weight"),
         ({**weights, "ema": torch.zeros(1)}, good, r"no place in the model for 1 of \d+ keys: ema"),
     ]
     for tensors, metadata, message in cases:

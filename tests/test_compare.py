@@ -259,7 +259,7 @@ def test_images_too_small_for_prfnet_and_weights_that_are_not_finite(fastiqa_com
     torch.manual_seed(0)
     model = create_model("prfnet", layers=(1, 1, 1, 1), width=16, base_width=26, hidden=16)
     with torch.no_grad():
-        model.mlp[-1].bias.fill_(float("nan"))
+        model.head.mlp[-1].bias.fill_(float("nan"))
     save_model(model, tmp_path / "nan.safetensors")
     line = error_line(*fastiqa_command("compare", *images, "--weights", tmp_path / "nan.safetensors"))
     assert line == f"error: --weights: {tmp_path}/nan.safetensors: PRFNet's probability is nan"

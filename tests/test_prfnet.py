@@ -117,9 +117,9 @@ def test_swapping_the_candidates_swaps_the_weights(model: Any) -> None:
     assert (want - model(*images)).abs().max() > 0.02
     exchanged: Any = models.PRFNet(**model.options).eval()
     exchanged.load_state_dict(model.state_dict())
-    for gate in exchanged.fusion.gates:
+    for gate in exchanged.head.fusion.gates:
         gate.weight.copy_(gate.weight.roll(gate.weight.shape[1] // 2, 1))
-    first = exchanged.mlp[0]
+    first = exchanged.head.mlp[0]
     first.weight.copy_(first.weight.roll(first.weight.shape[1] // 2, 1))
     torch.testing.assert_close(exchanged(*images), want, rtol=1e-6, atol=2e-6)
 
@@ -142,16 +142,13 @@ def test_head_is_the_papers_equations(model_class: type[reference.PRFNet]) -> No
         )
 
     ref, a, b = ([x.numpy() for x in features] for features in maps)
-    d = [
-        np.concatenate([conv(ref[i] - a[i], f"cross.{i}.conv"), conv(ref[i] - b[i], f"cross.{i}.conv")], 1)
-        for i in range(4)
-    ]
+    d = [np.concatenate([conv(ref[i] - x[i], f"head.cross.{i}.conv") for x in (a, b)], 1) for i in range(4)]
     fused = d[3]
     for i in (2, 1, 0):
-        gate = 1 / (1 + np.exp(-conv(fused, f"fusion.gates.{i}").mean(1, keepdims=True)))
+        gate = 1 / (1 + np.exp(-conv(fused, f"head.fusion.gates.{i}").mean(1, keepdims=True)))
         fused = gate.repeat(2, 2).repeat(2, 3) * d[i]
-    hidden = np.maximum(fused.mean((2, 3)) @ weights["mlp.0.weight"].T + weights["mlp.0.bias"], 0)
-    want = (hidden @ weights["mlp.3.weight"].T + weights["mlp.3.bias"])[:, 0]
+    hidden = np.maximum(fused.mean((2, 3)) @ weights["head.mlp.0.weight"].T + weights["head.mlp.0.bias"], 0)
+    want = (hidden @ weights["head.mlp.3.weight"].T + weights["head.mlp.3.bias"])[:, 0]
     np.testing.assert_allclose(model.compare(*maps).numpy(), want, rtol=1e-6)  # the logits are float32
 
 

@@ -22,5 +22,4 @@ class PRFNet(reference.PRFNet):
     """
 
     backbone_block: ClassVar[type[reference.SERes2Net]] = nn.SERes2Net
-    cross_block: ClassVar[type[reference.CrossSubtraction]] = nn.CrossSubtraction
-    fusion_block: ClassVar[type[reference.ProgressiveFusion]] = nn.ProgressiveFusion
+    head_block: ClassVar[type[reference.PRFHead]] = nn.PRFHead

@@ -6,6 +6,7 @@ from fastiqa.nn.cross_subtraction import CrossSubtraction
 from fastiqa.nn.high_pass import HighPass
 from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.octave_conv import OctaveConv2d
+from fastiqa.nn.prf_head import PRFHead
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
 from fastiqa.nn.se_res2net import SERes2Net
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
@@ -17,6 +18,7 @@ __all__ = [
     "HighPass",
     "LargeKernelAttention",
     "OctaveConv2d",
+    "PRFHead",
     "ProgressiveFusion",
     "SERes2Net",
     "SqueezeExcitation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
@@ -31,11 +32,21 @@ class ProgressiveFusion(reference.ProgressiveFusion):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (N, channels[i], H_i, W_i), finest first → (N, channels[0], H_0, W_0)."""
+        return self._fused(maps)[0]
+
+    def with_gates(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The result, and the gates (N, 1, H_i, W_i) of every stage but the finest, before their enlargement."""
+        fused, logits = self._fused(maps)
+        return fused, [torch.sigmoid(x) for x in logits]
+
+    def _fused(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The result, and what the gates' sigmoids are taken of."""
         self._check(maps)
         fused = maps[-1]
+        logits: list[Tensor] = []
         gate: Any  # a convolution; a ModuleList knows modules only
         for features, gate in zip(reversed(maps[:-1]), reversed(self.gates), strict=True):
             weight, bias = gate.weight.mean(0, keepdim=True), gate.bias.mean(0, keepdim=True)
-            logits = conv2d(fused, weight, bias, padding=gate.padding)
-            fused = gated_upsample(features, logits, self.upsample)
-        return fused
+            logits.insert(0, conv2d(fused, weight, bias, padding=gate.padding))
+            fused = gated_upsample(features, logits[0], self.upsample)
+        return fused, logits

@@ -7,6 +7,7 @@ from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.reference.high_pass import HighPass
 from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 from fastiqa.reference.octave_conv import OctaveConv2d
+from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.prfnet import PRFNet
 from fastiqa.reference.se_res2net import SERes2Net
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
@@ -20,6 +21,7 @@ __all__ = [
     "HighPass",
     "LargeKernelAttention",
     "OctaveConv2d",
+    "PRFHead",
     "PRFNet",
     "ProgressiveFusion",
     "SERes2Net",

@@ -47,12 +47,17 @@ class ProgressiveFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (N, channels[i], H_i, W_i), finest first → (N, channels[0], H_0, W_0)."""
+        return self.with_gates(maps)[0]
+
+    def with_gates(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The result, and the gates (N, 1, H_i, W_i) of every stage but the finest, before their enlargement."""
         self._check(maps)
         fused = maps[-1]
+        gates: list[Tensor] = []
         for i in reversed(range(len(maps) - 1)):
-            gate = torch.sigmoid(self.gates[i](fused).mean(1, keepdim=True))
-            fused = _resize(gate, maps[i], self.upsample) * maps[i]
-        return fused
+            gates.insert(0, torch.sigmoid(self.gates[i](fused).mean(1, keepdim=True)))
+            fused = _resize(gates[0], maps[i], self.upsample) * maps[i]
+        return fused, gates
 
     def _check(self, maps: Sequence[Tensor]) -> None:
         if isinstance(maps, Tensor) or not isinstance(maps, Sequence):

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
-from fastiqa.reference.cross_subtraction import CrossSubtraction
-from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
+from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.se_res2net import SERes2Net
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -63,12 +62,10 @@ class PRFNet(nn.Module):
 
     model_name: ClassVar[str] = "prfnet"
     backbone_block: ClassVar[type[SERes2Net]] = SERes2Net
-    cross_block: ClassVar[type[CrossSubtraction]] = CrossSubtraction
-    fusion_block: ClassVar[type[ProgressiveFusion]] = ProgressiveFusion
+    head_block: ClassVar[type[PRFHead]] = PRFHead
 
     mean: Tensor
     std: Tensor
-    fusion: ProgressiveFusion | FPN | BiFPN
 
     def __init__(
         self,
@@ -89,33 +86,17 @@ class PRFNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        arguments.integer("cross_kernel", cross_kernel, odd=True)
-        arguments.flag("cross_norm", cross_norm)
-        arguments.integer("gate_kernel", gate_kernel, odd=True)
-        arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
-        arguments.one_of("fusion", fusion, ("prf", "fpn", "bifpn"))
-        arguments.integer("hidden", hidden)
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"dropout: got {dropout!r}, want a number in [0, 1)")
-
         self.backbone = self.backbone_block(layers, width, base_width, scale, se_reduction, first_stage_stride)
-        channels = self.backbone.channels
-        if cross_channels is None:
-            cross_widths = tuple(c // 4 for c in channels)
-        elif isinstance(cross_channels, Sequence):
-            cross_widths = arguments.integers("cross_channels", cross_channels, len(channels))
-        else:
-            cross_widths = (arguments.integer("cross_channels", cross_channels),) * len(channels)
-        self.cross = nn.ModuleList(
-            self.cross_block(c, k, cross_kernel, cross_norm) for c, k in zip(channels, cross_widths, strict=True)
-        )
-        doubled = [2 * k for k in cross_widths]
-        if fusion == "prf":
-            self.fusion = self.fusion_block(doubled, gate_kernel, upsample)
-        else:
-            self.fusion = FPN(doubled) if fusion == "fpn" else BiFPN(doubled)
-        self.mlp = nn.Sequential(
-            nn.Linear(self.fusion.out_channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        self.head = self.head_block(
+            self.backbone.channels,
+            cross_channels,
+            cross_kernel,
+            gate_kernel,
+            upsample,
+            hidden,
+            dropout,
+            cross_norm,
+            fusion,
         )
         # Not persistent: the state dict holds trained values only.
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
@@ -127,7 +108,7 @@ class PRFNet(nn.Module):
             "scale": scale,
             "se_reduction": se_reduction,
             "first_stage_stride": first_stage_stride,
-            "cross_channels": list(cross_widths),
+            "cross_channels": list(self.head.cross_channels),
             "cross_kernel": cross_kernel,
             "cross_norm": cross_norm,
             "gate_kernel": gate_kernel,
@@ -169,7 +150,5 @@ class PRFNet(nn.Module):
         return features
 
     def _compare(self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        differences = [cross(*maps) for cross, *maps in zip(self.cross, ref, a, b, strict=True)]
-        pooled = self.fusion(differences).mean((2, 3))
-        logits: Tensor = self.mlp(pooled)
-        return logits.squeeze(1).float()
+        logits: Tensor = self.head(ref, a, b)
+        return logits.float()

@@ -1,0 +1,118 @@
+"""PRFNet's head in one pass over the feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, interpolate
+
+from fastiqa import reference
+from fastiqa.nn.cross_subtraction import CrossSubtraction
+from fastiqa.nn.progressive_fusion import ProgressiveFusion
+from fastiqa.ops.difference_pool import difference_pool
+from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
+from fastiqa.ops.gated_upsample import gated_upsample
+
+
+class PRFHead(reference.PRFHead):
+    """Equivalent to `fastiqa.reference.PRFHead`: same constructor, parameters, keys and results.
+
+    Between the feature maps and the sigmoids the head is linear. A gate is the mean over the channels of a convolution
+    of u · D, u being the enlarged gate below and D = W ∗ (ref − s) + c for both candidates s; a mean over output
+    channels is a convolution with the mean kernel g, so that with a 1×1 gate
+
+        logit = u · (Σ_s (g_sᵀ W) ∗ (ref − s) + Σ_s g_sᵀ c) + b̄
+
+    is a convolution of the differences to *one* channel (`fastiqa.ops.difference_response`); a k×k gate takes k² of
+    them, one a tap, which are shifted and added up behind the product with u. The finest map is only averaged: the mean
+    of u · D is W times the averages of u · (ref − s) at the offsets of its taps (`fastiqa.ops.difference_pool`). So no
+    D exists; each feature map is read once, and once more for each of its gradients. Kept for the backward pass: the
+    feature maps and maps of one channel.
+
+    With normalisation, another fusion or large kernels the blocks run one by one; `fastiqa.explain(head)` says why.
+
+    Example:
+        >>> import fastiqa, torch
+        >>> head = PRFHead(channels=(8, 16), gate_kernel=3)
+        >>> ref, a, b = ([torch.randn(2, c, s, s) for c, s in ((8, 28), (16, 14))] for _ in range(3))
+        >>> head(ref, a, b).shape
+        torch.Size([2])
+        >>> print(fastiqa.explain(head))
+        PRFHead runs in one pass over the feature maps
+
+    Source: arXiv 2401.06992, section 2.2.
+    """
+
+    cross_block: ClassVar[type[reference.CrossSubtraction]] = CrossSubtraction
+    fusion_block: ClassVar[type[reference.ProgressiveFusion]] = ProgressiveFusion
+
+    def why_not(self) -> str | None:
+        """Why the head cannot run in one pass, or None."""
+        if not isinstance(self.fusion, reference.ProgressiveFusion):
+            return f"{type(self.fusion).__name__} needs the difference maps"
+        cross: Any = self.cross[0]  # a ModuleList knows modules only
+        if cross.bn is not None:
+            return "normalisation and ReLU after the cross convolutions are not linear"
+        size = cross.conv.kernel_size[0]
+        if size not in KERNEL_SIZES:
+            return f"cross convolutions of {size}x{size}, want 1x1 or 3x3"
+        gates: Any = self.fusion.gates
+        if len(gates) and (size := gates[0].kernel_size[0]) ** 2 > MOST_OUTPUTS:
+            return f"gates of {size}x{size}, want 1x1 or 3x3"
+        return None
+
+    def explain(self) -> str:
+        """How the head runs, and why not in one pass."""
+        reason = self.why_not()
+        way = "in one pass over the feature maps" if reason is None else f"block by block, because of this: {reason}"
+        return f"{type(self).__name__} runs {way}"
+
+    def _pooled(
+        self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], return_gates: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        if self.why_not() is not None:
+            return super()._pooled(ref, a, b, return_gates)
+        logits: Tensor | None = None
+        gates: list[Tensor] = []
+        for i in reversed(range(1, len(ref))):
+            logits = self._gate_logits(i, ref[i], a[i], b[i], logits)
+            if return_gates:
+                gates.insert(0, torch.sigmoid(logits))
+        return self._averages(ref[0], a[0], b[0], logits), gates
+
+    def _gate_logits(self, i: int, ref: Tensor, a: Tensor, b: Tensor, below: Tensor | None) -> Tensor:
+        """What the sigmoid of the gate of stage i is taken of, (N, 1, H_i, W_i)."""
+        fusion: Any = self.fusion
+        cross: Any = self.cross[i]
+        conv, gate = cross.conv, fusion.gates[i - 1]
+        k = gate.kernel_size[0]
+        # One row a tap and candidate: (k², 2, K).
+        rows = gate.weight.mean(0).flatten(1).t().unflatten(1, (2, -1))
+        weight = (rows @ conv.weight.flatten(1)).flatten(1).unflatten(1, (-1, *conv.kernel_size))
+        maps = difference_response(ref, a, b, weight, rows.sum(1) @ conv.bias)
+        if below is not None:
+            maps = gated_upsample(maps, below, fusion.upsample)
+        if k > 1:
+            shifts = torch.eye(k * k, dtype=maps.dtype, device=maps.device).view(1, k * k, k, k)
+            maps = conv2d(maps, shifts, padding=k // 2)
+        return maps + gate.bias.mean()  # type: ignore[no-any-return]
+
+    def _averages(self, ref: Tensor, a: Tensor, b: Tensor, below: Tensor | None) -> Tensor:
+        """The mean of the fused map, (N, 2 K)."""
+        fusion: Any = self.fusion
+        cross: Any = self.cross[0]
+        conv = cross.conv
+        n, _, h, w = ref.shape
+        if below is None:
+            gate = ref.new_ones(n, 1, h, w)
+        else:
+            corners = False if fusion.upsample == "bilinear" else None
+            gate = interpolate(torch.sigmoid(below), size=(h, w), mode=fusion.upsample, align_corners=corners)
+        # A power of two near 1/√(h w), so that neither the sums overflow float16 nor the gates vanish in it.
+        part = 2.0 ** -((h * w).bit_length() // 2)
+        sums = difference_pool(ref, a, b, gate * part, conv.kernel_size[0])
+        averages = sums.flatten(2) @ conv.weight.flatten(1).t() / (h * w * part)
+        return (averages + gate.mean((2, 3))[..., None] * conv.bias).flatten(1)  # type: ignore[no-any-return]

@@ -1,0 +1,131 @@
+"""PRFNet's head: what it does with the feature maps of a reference and of two candidates.
+
+    D^i   = cat([conv_i(F_ref^i − F_a^i), conv_i(F_ref^i − F_b^i)], 1)                       i = 1 (finest) … stages
+    G     = fusion of the D^i, of the finest size (fusion.py)
+    logit = W₂ dropout(relu(W₁ mean_hw(G) + b₁)) + b₂
+
+Source: arXiv 2401.06992, section 2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+from fastiqa.reference.cross_subtraction import CrossSubtraction
+from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
+
+
+class PRFHead(nn.Module):
+    """Feature maps of three images → logit of "b is closer to the reference than a".
+
+    Args:
+        channels: of each stage's feature maps, finest first.
+        cross_channels: output channels of the cross convolutions; one number, one a stage, or None: a quarter of each
+            stage.
+        cross_kernel: odd size of the cross convolutions.
+        gate_kernel: odd size of the gates' convolutions, used by fusion "prf".
+        upsample: "bilinear" or "nearest" enlargement of the gates, used by fusion "prf".
+        hidden: width of the MLP.
+        dropout: probability of dropping a hidden unit in training mode.
+        cross_norm: batch normalisation and ReLU after the cross convolutions.
+        fusion: "prf", or "fpn" or "bifpn" of the paper's ablation.
+
+    Raises: ValueError or TypeError naming the argument.
+    """
+
+    cross_block: ClassVar[type[CrossSubtraction]] = CrossSubtraction
+    fusion_block: ClassVar[type[ProgressiveFusion]] = ProgressiveFusion
+
+    fusion: ProgressiveFusion | FPN | BiFPN
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        cross_channels: int | Sequence[int] | None = None,
+        cross_kernel: int = 3,
+        gate_kernel: int = 1,
+        upsample: str = "bilinear",
+        hidden: int = 128,
+        dropout: float = 0.5,
+        cross_norm: bool = False,
+        fusion: str = "prf",
+    ) -> None:
+        super().__init__()
+        self.channels = arguments.integers("channels", channels)
+        arguments.integer("cross_kernel", cross_kernel, odd=True)
+        arguments.integer("gate_kernel", gate_kernel, odd=True)
+        arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
+        arguments.integer("hidden", hidden)
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout: got {dropout!r}, want a number in [0, 1)")
+        arguments.flag("cross_norm", cross_norm)
+        arguments.one_of("fusion", fusion, ("prf", "fpn", "bifpn"))
+        if cross_channels is None:
+            self.cross_channels = tuple(max(1, c // 4) for c in self.channels)
+        elif isinstance(cross_channels, Sequence):
+            self.cross_channels = arguments.integers("cross_channels", cross_channels, len(self.channels))
+        else:
+            self.cross_channels = (arguments.integer("cross_channels", cross_channels),) * len(self.channels)
+        self.cross = nn.ModuleList(
+            self.cross_block(c, k, cross_kernel, cross_norm)
+            for c, k in zip(self.channels, self.cross_channels, strict=True)
+        )
+        doubled = [2 * k for k in self.cross_channels]
+        if fusion == "prf":
+            self.fusion = self.fusion_block(doubled, gate_kernel, upsample)
+        else:
+            self.fusion = FPN(doubled) if fusion == "fpn" else BiFPN(doubled)
+        self.mlp = nn.Sequential(
+            nn.Linear(self.fusion.out_channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
+
+    def forward(
+        self,
+        ref_features: Sequence[Tensor],
+        a_features: Sequence[Tensor] | None = None,
+        b_features: Sequence[Tensor] | None = None,
+        return_gates: bool = False,
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Three lists of maps (N, channels[i], H_i, W_i), finest first, or one list of (3N, channels[i], H_i, W_i), the
+        reference, a and b one after the other → logits (N,).
+
+        With `return_gates`, of fusion "prf" alone, also where the network looks: for each stage but the finest the gate
+        (N, 1, H_i, W_i), between 0 and 1, that weighs the stage above it; finest first.
+        """
+        ref, a, b = self._unpacked(ref_features, a_features, b_features)
+        if return_gates and not isinstance(self.fusion, ProgressiveFusion):
+            raise ValueError(f"return_gates: got True, want False where {type(self.fusion).__name__} has no gates")
+        pooled, gates = self._pooled(ref, a, b, return_gates)
+        logits: Tensor = self.mlp(pooled).squeeze(1)
+        return (logits, gates) if return_gates else logits
+
+    def _pooled(
+        self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], return_gates: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The fused map's mean (N, fusion.out_channels), and the gates if they are asked for."""
+        maps = [cross(*of_stage) for cross, *of_stage in zip(self.cross, ref, a, b, strict=True)]
+        if return_gates:
+            assert isinstance(self.fusion, ProgressiveFusion)
+            fused, gates = self.fusion.with_gates(maps)
+            return fused.mean((2, 3)), gates
+        return self.fusion(maps).mean((2, 3)), []
+
+    def _unpacked(
+        self, ref: Sequence[Tensor], a: Sequence[Tensor] | None, b: Sequence[Tensor] | None
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        if (a is None) != (b is None):
+            missing = "a_features" if a is None else "b_features"
+            raise TypeError(f"{missing}: got None, want feature maps, as of the other candidate")
+        first = next(self.parameters())
+        if a is not None and b is not None:
+            arguments.check_pyramids(first, self.channels, ref_features=ref, a_features=a, b_features=b)
+            return ref, a, b
+        arguments.check_pyramids(first, self.channels, ref_features=ref)
+        if ref[0].shape[0] % 3 != 0:
+            raise ValueError(f"ref_features[0]: shape {tuple(ref[0].shape)}, want three images one after the other")
+        parts = [maps.chunk(3) for maps in ref]
+        return [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts]
