@@ -82,9 +82,9 @@ def _introduce(console: Console, session: Session) -> None:
     console.print(f"{machine(about)}, torch {about['torch']}, commit {about['commit']}")
     rivals = "eager and torch.compile" if options.compiled else "eager (--compile adds torch.compile)"
     console.print(
-        f"{session.cases} cases: {len(options.names)} operators, {', '.join(options.dtypes)}, "
+        f"{session.cases} cases: {len(options.names)} operators and blocks, {', '.join(options.dtypes)}, "
         f"{', '.join(options.layouts)}, {', '.join(options.modes)}, "
-        f"{', '.join('x'.join(map(str, size)) for size in options.sizes)}, against {rivals}"
+        f"{', '.join(session.shapes())}, against {rivals}"
     )
     if session.done:
         console.print(f"{session.done} of them are measured already")

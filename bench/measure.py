@@ -13,12 +13,11 @@ import torch
 import torch._functorch.config
 from torch import Tensor
 
-from fastiqa import ops
-
 from . import memory as allocator
+from .blocks import Block
 from .equality import Truth
 from .rows import Row
-from .settings import DTYPES, Function, Setting, call, least_bytes, leaves_of, output_gradients, results
+from .settings import DTYPES, Function, Setting, Subject, call, least_bytes, leaves_of, output_gradients, results
 from .timing import COPY_PEAK_BYTES, Plan, Run, Timer, copy_run, interleaved, launches, spec_gbps
 
 
@@ -32,7 +31,7 @@ class Provider:
     note: str = ""
 
 
-def providers(op: ops.Op, args: Sequence[Any], compiled: bool) -> Iterator[Provider]:
+def providers(op: Subject, args: Sequence[Any], compiled: bool) -> Iterator[Provider]:
     """Eager PyTorch, torch.compile if wanted, each backend of the record for the arguments' device, and where none of
     them runs fastiqa's fallback."""
     yield Provider("eager", op.reference)
@@ -41,7 +40,7 @@ def providers(op: ops.Op, args: Sequence[Any], compiled: bool) -> Iterator[Provi
     refusals = []
     candidates = [backend for backend in op.backends if backend.device == args[0].device.type]
     for backend in candidates:
-        reason = backend.reason(op, args)
+        reason = backend.reason(op.op if isinstance(op, Block) else op, args)
         if reason is None:
             yield Provider(backend.name, op, backend.name)
         else:

@@ -13,16 +13,17 @@ import torch
 from fastiqa import ops
 from fastiqa._memory import LARGE
 
+from .blocks import BLOCKS
 from .measure import Bench
 from .memory import MEMORY
 from .rows import Row, append, default_csv, environment, make_ready, measured_already, read
-from .settings import CACHE_SIZE, DTYPES, LAYOUTS, MEMORY_SIZE, MODES, Setting, Size, settings
+from .settings import CACHE_SIZE, DTYPES, LAYOUTS, MODES, Setting, Size, settings
 from .timing import Plan
 
 
 def forward_names() -> list[str]:
-    """Operators that are measured; the backward pass of each is a mode of it."""
-    return [name for name in ops.OPERATORS if not name.endswith("_backward")]
+    """Operators and blocks that are measured; the backward pass of each is a mode of it."""
+    return [name for name in ops.OPERATORS if not name.endswith("_backward")] + list(BLOCKS)
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Options:
     """What to measure. The defaults are the full table of bench/data."""
 
     names: Sequence[str] = field(default_factory=forward_names)
-    sizes: Sequence[Size] = (CACHE_SIZE, MEMORY_SIZE)
+    sizes: Sequence[Size] | None = None  # those of settings.default_sizes
     dtypes: Sequence[str] = ("float32", "bfloat16")
     layouts: Sequence[str] = tuple(LAYOUTS)
     modes: Sequence[str] = MODES
@@ -92,6 +93,9 @@ class Session:
         self._measured = measured_already(read(self.csv), self.about) if options.resume else set()
         self.cases = sum(len(self._wanted(setting)) for setting in self._settings)
         self.done = self.cases - sum(len(self._missing(setting)) for setting in self._settings)
+
+    def shapes(self) -> list[str]:
+        return list(dict.fromkeys(setting.shape for setting in self._settings))
 
     def _wanted(self, setting: Setting) -> list[tuple[str, str]]:
         memory = self.options.memory or (MEMORY if setting.moved() >= LARGE else ("reused",))

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fastiqa import ops
 
+from .blocks import BLOCKS, Block, Weight
+
 MODES = ("fwd", "bwd", "fwd_bwd")
 DTYPES = {str(d)[6:]: d for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -20,6 +22,7 @@ MEMORY_SIZE = (8, 256, 112, 112)  # 103 MB in float32, beyond any last-level cac
 TINY_SIZE = (1, 8, 16, 16)  # the time of a call is its overhead
 
 Size = tuple[int, int, int, int]
+Subject = ops.Op | Block
 Function = Callable[..., Any]
 
 
@@ -27,7 +30,7 @@ Function = Callable[..., Any]
 class Setting:
     """Arguments of one operator: the `sample`-th of its record's at a size, with a dtype, a layout and a device."""
 
-    op: ops.Op
+    op: Subject
     sample: int
     size: Size
     dtype: str
@@ -40,7 +43,9 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The arguments that are not simply maps of the first one's shape, as `name=value`."""
+        """The arguments that are not simply maps of the first one's shape, as `name=value`; a block's own."""
+        if isinstance(self.op, Block):
+            return self.op.label
         first = next(value.shape for value in self.values if isinstance(value, ops.Map))
         named = zip(self.op.signature.names, self.values, strict=False)
         return " ".join(
@@ -56,11 +61,14 @@ class Setting:
     def arguments(self, draw: int = 0) -> tuple[Any, ...]:
         """Normal values, the same at every call with one `draw`; four-dimensional maps in the layout, others dense."""
         generator = torch.Generator(self.device).manual_seed(2 * draw)
-        return tuple(self._tensor(v.shape, generator) if isinstance(v, ops.Map) else v for v in self.values)
+        return tuple(self._tensor(v, generator) if isinstance(v, ops.Map) else v for v in self.values)
 
-    def _tensor(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        x = torch.randn(shape, generator=generator, device=self.device).to(DTYPES[self.dtype])
-        return x.contiguous(memory_format=LAYOUTS[self.layout]) if len(shape) == 4 else x
+    def _tensor(self, value: ops.Map, generator: torch.Generator) -> Tensor:
+        x = torch.randn(value.shape, generator=generator, device=self.device)
+        if isinstance(value, Weight):
+            x *= value.std
+        x = x.to(DTYPES[self.dtype])
+        return x.contiguous(memory_format=LAYOUTS[self.layout]) if x.dim() == 4 else x
 
     def moved(self) -> int:
         """Bytes that forward and backward move, without making the arguments."""
@@ -74,13 +82,26 @@ class Setting:
         return replace(self, size=TINY_SIZE)
 
 
+def subject(name: str) -> Subject:
+    return BLOCKS[name] if name in BLOCKS else ops.OPERATORS[name]
+
+
+def default_sizes(op: Subject) -> tuple[Size, ...]:
+    return op.sizes if isinstance(op, Block) else (CACHE_SIZE, MEMORY_SIZE)
+
+
 def settings(
-    names: Sequence[str], sizes: Sequence[Size], dtypes: Sequence[str], layouts: Sequence[str], device: str, every: bool
+    names: Sequence[str],
+    sizes: Sequence[Size] | None,
+    dtypes: Sequence[str],
+    layouts: Sequence[str],
+    device: str,
+    every: bool,
 ) -> Iterator[Setting]:
-    """Every combination, the operator's first sample, or `every` one, at each size."""
+    """Every combination, the operator's first sample, or `every` one, at each size; None: those of every table."""
     for name in names:
-        op = ops.OPERATORS[name]
-        for size in sizes:
+        op = subject(name)
+        for size in sizes or default_sizes(op):
             for sample in range(len(list(op.samples(*size))) if every else 1):
                 for dtype in dtypes:
                     for layout in layouts:
@@ -92,7 +113,7 @@ def tensors(result: Any) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def output_gradients(op: ops.Op, args: Sequence[Any], draw: int = 0) -> list[Tensor]:
+def output_gradients(op: Subject, args: Sequence[Any], draw: int = 0) -> list[Tensor]:
     """Normal gradients, laid out as the operator's results are; statistics, which come last, have none."""
     generator = torch.Generator(args[0].device).manual_seed(2 * draw + 1)
     return [
@@ -138,7 +159,7 @@ def results(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str
     return (*(y.detach() for y in outputs), *gradients(outputs, leaves, grads, keep=mode == "bwd"))
 
 
-def least_bytes(op: ops.Op, args: Sequence[Any], mode: str) -> int:
+def least_bytes(op: Subject, args: Sequence[Any], mode: str) -> int:
     """Forward: the record's model. Backward: gradients of results and what the record saves are read, gradients of
     arguments are written, each once."""
     forward = op.bytes(*args)

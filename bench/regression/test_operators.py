@@ -1,4 +1,4 @@
-"""The regression suite: every operator, memory format and direction at a size that a cache holds.
+"""The regression suite: every operator and block, memory format and direction at a size that a cache holds.
 
     pytest bench                                   table of times, the backend that fastiqa chooses
     pytest bench --benchmark-save=before           kept in .benchmarks; then, after a change:
@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 import torch
 from fastiqa.bench.run import forward_names
-from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, tensors
-
-from fastiqa import ops
+from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, subject, tensors
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed; pip install 'fastiqa[bench]'")
 
@@ -29,7 +27,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", forward_names())
 def test_operator(name: str, layout: str, mode: str, benchmark: Any) -> None:
-    op = ops.OPERATORS[name]
+    op = subject(name)
     args = Setting(op, 0, CACHE_SIZE, "float32", layout, DEVICE).arguments()
     run = call(op, args, output_gradients(op, args), mode)
 

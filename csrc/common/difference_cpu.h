@@ -30,17 +30,18 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
       Buffer<A> d(2 * cut.step * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
-        channel_rows(maps, part, c, channels, cut.pixels, d.get());
-        rows_times<A>({to, pitch, 1}, c > part.c, rows, cut.pixels, {w + 2 * c * rows, 1, rows},
-                      {d.get(), cut.pixels, 1}, 2 * channels);
+        along_pixels(maps, part, c, channels, d.get(), [&](const auto& source, int64_t first, int64_t length) {
+          weighted_differences(source, channels, length, w + 2 * c * rows, rows, to + first, pitch, c > part.c);
+        });
       }
     } else {
       Buffer<A> d(cut.step * 2 * cut.width);
       const auto step = [&](int64_t c, int64_t i) {
         const int64_t pixels = std::min(cut.step, part.count - i);
-        pixel_rows(maps, part.n, part.p + i, pixels, c, cut.width, d.get());
-        rows_by_rows<A>({to + i, pitch, 1}, c > part.c, rows, pixels, 2 * cut.width, w + 2 * c, indices, d.get(),
-                        2 * cut.width);
+        along_channels(cut, maps, part.n, part.p + i, pixels, c, d.get(), [&](const auto& source, int64_t length) {
+          differences_along_weights(source, pixels, length, w + 2 * c, indices, cut.width, rows, to + i, pitch,
+                                    c > part.c);
+        });
       };
       if (rows <= 16)  // pixels one after the other, as they lie in memory
         for (int64_t i = 0; i < part.count; i += cut.step)
@@ -108,18 +109,20 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
       Buffer<A> d(2 * cut.step * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
-        channel_rows(maps, part, c, channels, cut.pixels, d.get());
-        rows_by_rows<A>({to + 2 * c, indices, 1}, false, rows, 2 * channels, cut.pixels, shifted.get(), cut.pixels,
-                        d.get(), cut.pixels);
+        along_pixels(maps, part, c, channels, d.get(), [&](const auto& source, int64_t first, int64_t length) {
+          differences_along_maps(source, channels, length, static_cast<const A*>(shifted.get()) + first, cut.pixels, rows,
+                                 to + 2 * c, indices, first > 0);
+        });
       }
     } else {
       Buffer<A> d(cut.step * 2 * cut.width);
       for (int64_t c = part.c; c < part.c_end; c += cut.width)
         for (int64_t i = 0; i < part.count; i += cut.step) {
           const int64_t pixels = std::min(cut.step, part.count - i);
-          pixel_rows(maps, part.n, part.p + i, pixels, c, cut.width, d.get());
-          rows_times<A>({to + 2 * c, indices, 1}, i > 0, rows, 2 * cut.width, {shifted.get() + i, cut.pixels, 1},
-                        {d.get(), 2 * cut.width, 1}, pixels);
+          along_channels(cut, maps, part.n, part.p + i, pixels, c, d.get(), [&](const auto& source, int64_t length) {
+            mapped_differences(source, pixels, length, static_cast<const A*>(shifted.get()) + i, cut.pixels, rows,
+                               to + 2 * c, indices, cut.width, i > 0);
+          });
         }
     }
   });
@@ -135,15 +138,18 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
         for (int64_t x = 0; x < indices; ++x) line.get()[x] += from[x];
       }
       for (int64_t side = 0; side < 2; ++side)
-        for (int64_t c = 0; c < maps.c; ++c) {
-          double sum = line.get()[cut.index(side, c)];
-          // An infinite difference has met the zeros beyond the border, which are no products.
-          if (sum != sum && g.size > 1) {
-            const int64_t n = i / rows;
-            sum = product_exactly(maps, map, g.size, n, each ? n + 1 : maps.n, i % rows, side, c);
+        cut.each_channel(maps.c, side, [&](int64_t c, int64_t index, int64_t count, int64_t step) {
+          T* to = static_cast<T*>(g.data) + g.at(i / rows, i % rows, side, c);
+          for (int64_t k = 0; k < count; ++k) {
+            double sum = line.get()[index + k * step];
+            // An infinite difference has met the zeros beyond the border, which are no products.
+            if (sum != sum && g.size > 1) {
+              const int64_t n = i / rows;
+              sum = product_exactly(maps, map, g.size, n, each ? n + 1 : maps.n, i % rows, side, c + k);
+            }
+            to[k * g.channel] = narrow<T>(static_cast<A>(sum));
           }
-          static_cast<T*>(g.data)[g.at(i / rows, i % rows, side, c)] = narrow<T>(static_cast<A>(sum));
-        }
+        });
     }
   });
 }

@@ -9,7 +9,7 @@
 #include <new>
 
 #include "difference.h"
-#include "matrix.h"
+#include "difference_lanes.h"
 
 namespace fastiqa {
 
@@ -92,6 +92,12 @@ struct Cut {
   int64_t pitch() const { return pixels * chunks; }                                // of a whole map of sums
   int64_t index(int64_t side, int64_t c) const { return flat ? 2 * c + side : c / width * 2 * width + side * width + c % width; }
   int64_t indices(int64_t c) const { return flat ? up(2 * c, 16) : up(c, width) * 2; }
+
+  /// f(c, index, count, step) for runs of channels whose indices are `step` apart.
+  template <class F>
+  void each_channel(int64_t channels, int64_t side, F f) const {
+    for (int64_t c = 0; c < channels; c += width) f(c, index(side, c), std::min(width, channels - c), flat ? 2 : 1);
+  }
 };
 
 /// One task: sample n, pixels [p, p + count), channels [c, c_end).
@@ -145,6 +151,44 @@ void pixel_rows(const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int
                     rows + 2 * i * width, rows + (2 * i + 1) * width);
 }
 
+/// f(source, first, length) for the differences of channels [c, c + channels) at the part's pixels from `first` on: whole
+/// vectors straight from the maps where that can be, the others from rows made in `made`, two a channel.
+template <class T, class A, class F>
+void along_pixels(const Triple<T>& maps, const Part& part, int64_t c, int64_t channels, A* made, F f) {
+  int64_t first = 0;
+  if constexpr (std::is_same_v<std::remove_const_t<T>, A>) {
+    first = maps.flat ? part.count / kLanes<A> * kLanes<A> : 0;
+    const int64_t ahead = c + 2 * channels <= part.c_end ? channels : 0;
+    MapRows<A> rows{{}, {}, ahead};
+    for (int m = 0; m < 3; ++m) rows.map[m] = maps.at(m, part.n, c, part.p), rows.step[m] = maps.stride[m][1];
+    if (first > 0) f(rows, 0, first);
+    if (first == part.count) return;
+  }
+  Part rest = part;
+  rest.p += first;
+  rest.count -= first;
+  const int64_t width = up(rest.count, kLanes<A>);
+  channel_rows(maps, rest, c, channels, width, made);
+  f(MadeRows<A>{made, width}, first, width);
+}
+
+/// f(source, length) for the differences of pixels [p, p + pixels) in the block of channels from c on, likewise.
+template <class T, class A, class F>
+void along_channels(const Cut& cut, const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int64_t c, A* made, F f) {
+  if constexpr (std::is_same_v<std::remove_const_t<T>, A>) {
+    const int64_t count = std::min(cut.width, maps.c - c);
+    MapRows<A> rows{{}, {}, pixels};
+    bool direct = maps.channels && count % kLanes<A> == 0;
+    for (int m = 0; m < 3; ++m) {
+      rows.map[m] = maps.at(m, n, c, p), rows.step[m] = maps.stride[m][3];
+      direct &= maps.h == 1 || maps.stride[m][2] == maps.w * maps.stride[m][3];
+    }
+    if (direct) return f(rows, count);
+  }
+  pixel_rows(maps, n, p, pixels, c, cut.width, made);
+  f(MadeRows<A>{made, cut.width}, cut.width);
+}
+
 /// Weights in the order of the rows: [sample][channel, side][row] along the pixels, [sample][row][block, side, channel]
 /// along the channels.
 template <class T>
@@ -159,8 +203,10 @@ Buffer<accumulator_t<T>> pack_weight(const WeightView& weight, const Cut& cut, i
       for (int64_t j = 2 * weight.channels; j < indices && cut.flat; ++j) to[j * along] = 0;
       for (int64_t j = 0; j < indices && !cut.flat; ++j) to[j * along] = 0;
       for (int64_t side = 0; side < 2; ++side)
-        for (int64_t c = 0; c < weight.channels; ++c)
-          to[cut.index(side, c) * along] = widen(static_cast<const T*>(weight.data)[weight.at(i / rows, i % rows, side, c)]);
+        cut.each_channel(weight.channels, side, [&](int64_t c, int64_t index, int64_t count, int64_t step) {
+          const T* from = static_cast<const T*>(weight.data) + weight.at(i / rows, i % rows, side, c);
+          for (int64_t k = 0; k < count; ++k) to[(index + k * step) * along] = widen(from[k * weight.channel]);
+        });
     }
   });
   return packed;
