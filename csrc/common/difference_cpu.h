@@ -187,6 +187,14 @@ void difference_spread(const View& map, const WeightView& weight, const Triple<T
   const A* end = packed.get() + weight.samples(grads.n) * rows * indices;
   const bool finite = std::all_of(static_cast<const A*>(packed.get()), end, [](A x) { return x - x == 0; });
 
+  const int64_t run = (cut.flat ? std::min(cut.pixels, grads.pixels()) : std::min(cut.width, grads.c)) * sizeof(T);
+  const bool streamed = (cut.flat ? grads.flat : grads.channels) &&
+                        streams(3 * grads.n * grads.c * grads.pixels() * static_cast<int64_t>(sizeof(T)), run);
+  const auto put = [&](const A* ga, const A* gb, int64_t count, T* staged, const auto& at) {
+    if (streamed) return stream_gradient_rows(ga, gb, count, staged, at(0), at(1), at(2));
+    gradient_rows(ga, gb, count, at(0), at(1), at(2));
+  };
+
   for_parts(cut, grads, [&](const Part& part) {
     const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
     if (!finite) return spread_exactly(map, weight, grads, part);
@@ -194,6 +202,7 @@ void difference_spread(const View& map, const WeightView& weight, const Triple<T
     shifted_rows<T>(map, weight.size, part, cut.pixels, shifted.get());
     if (cut.flat) {
       Buffer<A> g(2 * cut.step * cut.pixels);
+      Buffer<T> staged(3 * cut.pixels);
       for (int64_t c = part.c; c < part.c_end; c += cut.step) {
         const int64_t channels = std::min(cut.step, part.c_end - c);
         rows_times<A>({g.get(), cut.pixels, 1}, false, 2 * channels, cut.pixels, {w + 2 * c * rows, rows, 1},
@@ -202,24 +211,25 @@ void difference_spread(const View& map, const WeightView& weight, const Triple<T
           const A *ga = g.get() + 2 * i * cut.pixels, *gb = ga + cut.pixels;
           const auto at = [&](int k, int64_t j) { return grads.at(k, part.n, c + i, part.p + j); };
           if (grads.flat)
-            gradient_rows(ga, gb, part.count, at(0, 0), at(1, 0), at(2, 0));
+            put(ga, gb, part.count, staged.get(), [&](int k) { return at(k, 0); });
           else
             for (int64_t j = 0; j < part.count; ++j) gradient_rows(ga + j, gb + j, 1, at(0, j), at(1, j), at(2, j));
         }
       }
     } else {
       Buffer<A> g(cut.step * 2 * cut.width);
+      Buffer<T> staged(3 * cut.width);
       for (int64_t i = 0; i < part.count; i += cut.step)
         for (int64_t c = part.c; c < part.c_end; c += cut.width) {
           const int64_t pixels = std::min(cut.step, part.count - i), p = part.p + i;
           rows_times<A>({g.get(), 2 * cut.width, 1}, false, pixels, 2 * cut.width, {shifted.get() + i, 1, cut.pixels},
                         {w + 2 * c, indices, 1}, rows);
           for (int64_t j = 0; j < pixels; ++j)
-            gradient_rows(g.get() + 2 * j * cut.width, g.get() + (2 * j + 1) * cut.width,
-                          std::min(cut.width, part.c_end - c), grads.at(0, part.n, c, p + j),
-                          grads.at(1, part.n, c, p + j), grads.at(2, part.n, c, p + j));
+            put(g.get() + 2 * j * cut.width, g.get() + (2 * j + 1) * cut.width, std::min(cut.width, part.c_end - c),
+                staged.get(), [&](int k) { return grads.at(k, part.n, c, p + j); });
         }
     }
+    if (streamed) end_stream();
   });
 }
 

@@ -61,6 +61,15 @@ FASTIQA_CLONES void gradient_rows(const A* ga, const A* gb, int64_t count, T* re
   for (int64_t i = 0; i < count; ++i) b[i] = narrow<T>(-gb[i]);
 }
 
+/// The same past the caches, by way of `staged`, three times `count` elements.
+template <class T, class A>
+void stream_gradient_rows(const A* ga, const A* gb, int64_t count, T* staged, T* ref, T* a, T* b) {
+  gradient_rows(ga, gb, count, staged, staged + count, staged + 2 * count);
+  stream(ref, staged, count);
+  stream(a, staged + count, count);
+  stream(b, staged + 2 * count, count);
+}
+
 /// How a pass is cut into tasks. It depends on the sizes of one sample alone: neither threads nor batch change a sum.
 struct Cut {
   bool flat;       // rows run along the pixels, else along the channels
