@@ -1,7 +1,7 @@
 """difference_response: convolutions of [ref - a, ref - b] to a few output channels, and their gradients.
 
 forward           (N,C,H,W) x3, (K,2C,k,k), (K) -> (N,K,H,W)        reads 3 maps
-backward          (N,K,H,W), (K,2C,k,k) -> (N,C,H,W) x3             writes 3 maps
+backward          (N,K,H,W), (K,2C,k,k) -> (3N,C,H,W)               writes 3 maps
 weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
 """
 
@@ -18,10 +18,8 @@ def difference_response(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias:
     sums((ref, a, b), weight, bias, out)
 
 
-def difference_response_backward(
-    grad: Tensor, weight: Tensor, channels_last: bool, grad_ref: Tensor, grad_a: Tensor, grad_b: Tensor
-) -> None:
-    spread(grad, weight, (grad_ref, grad_a, grad_b))
+def difference_response_backward(grad: Tensor, weight: Tensor, channels_last: bool, out: Tensor) -> None:
+    spread(grad, weight, out.chunk(3))
 
 
 def difference_response_weight_backward(

@@ -106,6 +106,22 @@ def test_packed_maps_are_three_lists(index: int, channels_last: bool) -> None:
         assert whole.stride() == packed[k].stride()
 
 
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_the_gradient_of_packed_maps_is_written_in_one_piece(channels_last: bool) -> None:
+    """No backward pass joins three gradients of maps; with `create_graph`, where it must, it can be differentiated."""
+    _, head = pair("halved", gate_kernel=3)
+    maps = features("halved", channels_last=channels_last)
+    packed = [torch.cat([x.detach() for x in stage]).requires_grad_() for stage in zip(*maps, strict=True)]
+    logits = head(packed)
+    with torch.profiler.profile() as profile:
+        grads = torch.autograd.grad(logits.sum(), packed, retain_graph=True)
+    assert not [event for event in profile.events() if event.name == "aten::cat"]
+    again = torch.autograd.grad(logits.sum(), packed, create_graph=True)
+    torch.testing.assert_close(again, grads, rtol=1e-12, atol=1e-13)
+    sizes = torch.stack([g.square().sum() for g in again]).sum()
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(sizes, packed))
+
+
 @pytest.mark.parametrize("kernels", KERNELS, ids=str)
 def test_gates_are_those_of_the_blocks(kernels: tuple[int, int]) -> None:
     plain, fused = pair("halved", cross_kernel=kernels[0], gate_kernel=kernels[1])

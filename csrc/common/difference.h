@@ -63,8 +63,7 @@ struct Triple {
 };
 
 template <class T>
-Triple<T> triple(const Tensor& first, const Tensor& second, const Tensor& third) {
-  const std::array views{view(first), view(second), view(third)};
+Triple<T> triple(const std::array<View, 3>& views) {
   const auto& size = views[0].sizes;
   FASTIQA_CHECK(size[2] * size[3] <= INT32_MAX, "fastiqa: a map of more than 2^31 - 1 pixels");
   Triple<T> maps{{}, size[0], size[1], size[2], size[3], {}, true, true};
@@ -79,6 +78,20 @@ Triple<T> triple(const Tensor& first, const Tensor& second, const Tensor& third)
   // Where both hold, one dimension is short or single: vectors run along the other.
   if (maps.flat && maps.channels) (size[1] > size[2] * size[3] ? maps.flat : maps.channels) = false;
   return maps;
+}
+
+template <class T>
+Triple<T> triple(const Tensor& ref, const Tensor& a, const Tensor& b) {
+  return triple<T>(std::array{view(ref), view(a), view(b)});
+}
+
+/// Three maps that lie in one, one after the other along the first dimension.
+template <class T>
+Triple<T> thirds(View all) {
+  all.sizes[0] /= 3;
+  std::array views{all, all, all};
+  for (int k = 0; k < 3; ++k) views[k].data = static_cast<T*>(all.data) + k * all.sizes[0] * all.strides[0];
+  return triple<T>(views);
 }
 
 inline int64_t up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }

@@ -1,7 +1,7 @@
 // difference_response: convolutions of [ref - a, ref - b] to a few output channels, and their gradients.
 //
 //   forward           (N,C,H,W) x3, (K,2C,k,k), (K) -> (N,K,H,W)        reads 3 maps
-//   backward          (N,K,H,W), (K,2C,k,k) -> (N,C,H,W) x3             writes 3 maps
+//   backward          (N,K,H,W), (K,2C,k,k) -> (3N,C,H,W)               writes 3 maps
 //   weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
 #include "difference.h"
 
@@ -18,9 +18,9 @@ void difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, std::opt
   });
 }
 
-void difference_response_backward(Tensor grad, Tensor weight, bool, Tensor grad_ref, Tensor grad_a, Tensor grad_b) {
+void difference_response_backward(Tensor grad, Tensor weight, bool, Tensor out) {
   visit_dtype(grad, [&]<class T>() {
-    difference_spread<T>(view(grad), weight_view(weight), triple<T>(grad_ref, grad_a, grad_b), grad);
+    difference_spread<T>(view(grad), weight_view(weight), thirds<T>(view(out)), grad);
   });
 }
 
@@ -35,8 +35,8 @@ void difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor 
 FASTIQA_REGISTER(difference_response,
                  "difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, Tensor? bias, Tensor(a!) out) -> ()")
 FASTIQA_REGISTER(difference_response_backward,
-                 "difference_response_backward(Tensor grad, Tensor weight, bool channels_last, Tensor(a!) grad_ref, "
-                 "Tensor(b!) grad_a, Tensor(c!) grad_b) -> ()")
+                 "difference_response_backward(Tensor grad, Tensor weight, bool channels_last, "
+                 "Tensor(a!) out) -> ()")
 FASTIQA_REGISTER(difference_response_weight_backward,
                  "difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int kernel_size, "
                  "bool each, Tensor(a!) out) -> ()")

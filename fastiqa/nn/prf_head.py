@@ -116,3 +116,31 @@ class PRFHead(reference.PRFHead):
         sums = difference_pool(ref, a, b, gate * part, conv.kernel_size[0])
         averages = sums.flatten(2) @ conv.weight.flatten(1).t() / (h * w * part)
         return (averages + gate.mean((2, 3))[..., None] * conv.bias).flatten(1)  # type: ignore[no-any-return]
+
+    def _thirds(self, packed: Tensor) -> tuple[Tensor, ...]:
+        eager = not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+        if eager and packed.requires_grad and torch.is_grad_enabled():
+            return _Thirds.apply(packed)  # type: ignore[no-any-return]
+        return super()._thirds(packed)
+
+
+class _Thirds(torch.autograd.Function):
+    """`chunk(3)`; gradients that lie one after the other, as the operators leave them, are joined without a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, ...]:
+        return packed.chunk(3)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        first, size = grads[0], grads[0].numel()
+        dense = any(first.is_contiguous(memory_format=f) for f in (torch.contiguous_format, torch.channels_last))
+        adjacent = dense and all(
+            g.untyped_storage()._cdata == first.untyped_storage()._cdata
+            and g.storage_offset() == first.storage_offset() + k * size
+            and g.stride() == first.stride()
+            for k, g in enumerate(grads)
+        )
+        if not adjacent or torch.is_grad_enabled():  # as_strided has a derivative for the first alone
+            return torch.cat(grads)
+        return first.as_strided((3 * first.shape[0], *first.shape[1:]), first.stride(), first.storage_offset())

@@ -75,7 +75,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     as_weight = grad.flatten(1, 2).unsqueeze(1)
     to_inputs: tuple[Tensor | None, ...] = (None, None, None)
     if any(inputs):
-        to_inputs = difference_response_backward(gate, as_weight, is_channels_last(ref, a, b))
+        to_inputs = difference_response_backward(gate, as_weight, is_channels_last(ref, a, b)).chunk(3)
     return (*to_inputs, difference_response(ref, a, b, as_weight) if needs_gate else None)
 
 

@@ -13,7 +13,8 @@ Adjoint: y is a derivative of the trilinear form Σ y·weight·d, and so are its
                                                         difference_response_backward
     grad_bias = Σ_{n,p} g
 
-Each of the three has the other two as its adjoint: they serve derivatives of every order.
+Each of the three has the other two as its adjoint: they serve derivatives of every order. The gradients of ref, a and b
+are one tensor, one after the other, which is that of a batch of all three without a copy.
 
 Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that of the weight; eager PyTorch moves
 9|ref| forward, and more where a convolution copies the differences k² times over.
@@ -89,8 +90,9 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     ref, weight = saved.ref, saved.weight
     *inputs, needs_weight, needs_bias = saved.needs
     a, b, k = saved.a, saved.b, weight.shape[-1]
+    like_ref = is_channels_last(ref, a, b)
     return (
-        *(difference_response_backward(grad, weight, is_channels_last(ref, a, b)) if any(inputs) else (None,) * 3),
+        *(difference_response_backward(grad, weight, like_ref).chunk(3) if any(inputs) else (None,) * 3),
         difference_response_weight_backward(ref, a, b, grad, k, weight.dim() == 5) if needs_weight else None,
         grad.sum((0, 2, 3)) if needs_bias else None,
     )
@@ -156,20 +158,21 @@ difference_response = Op(
 )
 
 
-def backward_reference(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `difference_response` for ref, a and b, in the memory format asked for.
+def backward_reference(grad: Tensor, weight: Tensor, channels_last: bool) -> Tensor:
+    """Gradients of `difference_response` for ref, a and b, one after the other, in the memory format asked for.
 
-    (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> three of (N, C, H, W). Dtypes, strides and errors as there.
+    (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> (3N, C, H, W). Dtypes, strides and errors as there.
     """
     each = weight if weight.dim() == 5 else weight.expand(grad.shape[0], *weight.shape)
     columns = wide(each).flatten(2).transpose(1, 2) @ wide(grad).flatten(2)
     k = weight.shape[-1]
     ga, gb = fold(columns, grad.shape[2:], k, padding=k // 2).chunk(2, 1)
-    return (ga + gb).to(grad.dtype), -ga.to(grad.dtype), -gb.to(grad.dtype)
+    return torch.cat([ga + gb, -ga, -gb]).to(grad.dtype)
 
 
-def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def backward_adjoint(saved: Any, to_all: Tensor) -> tuple[Tensor | None, Tensor | None]:
     needs_grad, needs_weight = saved.needs
+    to_ref, to_a, to_b = to_all.chunk(3)
     k, each = saved.weight.shape[-1], saved.weight.dim() == 5
     return (
         difference_response(to_ref, to_a, to_b, saved.weight) if needs_grad else None,
@@ -177,14 +180,13 @@ def backward_adjoint(saved: Any, to_ref: Tensor, to_a: Tensor, to_b: Tensor) -> 
     )
 
 
-def backward_layout(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Output, Output, Output]:
+def backward_layout(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Output]:
     check_maps(("grad",), grad)
     check_countable("grad", grad)
     n, k, h, w = grad.shape
     check_weight(weight, n, k, None, "grad", grad)
     form = torch.channels_last if channels_last else torch.contiguous_format
-    one = Output((n, weight.shape[-3] // 2, h, w), grad.dtype, grad.device, form)
-    return one, one, one
+    return (Output((3 * n, weight.shape[-3] // 2, h, w), grad.dtype, grad.device, form),)
 
 
 def backward_samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map | bool, ...]]:
@@ -193,7 +195,7 @@ def backward_samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map | boo
 
 
 difference_response_backward = Op(
-    "difference_response_backward(Tensor grad, Tensor weight, bool channels_last) -> (Tensor, Tensor, Tensor)",
+    "difference_response_backward(Tensor grad, Tensor weight, bool channels_last) -> Tensor",
     backward_reference,
     backward_adjoint,
     saves=("grad", "weight"),
@@ -220,7 +222,7 @@ def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
     ref, a, b = saved.ref, saved.a, saved.b
     like_ref = is_channels_last(ref, a, b)
     return (
-        *(difference_response_backward(saved.grad, to_weight, like_ref) if any(inputs) else (None,) * 3),
+        *(difference_response_backward(saved.grad, to_weight, like_ref).chunk(3) if any(inputs) else (None,) * 3),
         difference_response(ref, a, b, to_weight) if needs_grad else None,
     )
 

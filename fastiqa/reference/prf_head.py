@@ -127,5 +127,9 @@ class PRFHead(nn.Module):
         arguments.check_pyramids(first, self.channels, ref_features=ref)
         if ref[0].shape[0] % 3 != 0:
             raise ValueError(f"ref_features[0]: shape {tuple(ref[0].shape)}, want three images one after the other")
-        parts = [maps.chunk(3) for maps in ref]
+        parts = [self._thirds(maps) for maps in ref]
         return [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts]
+
+    def _thirds(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """(3N, C, H, W) → the maps of the reference, of a and of b."""
+        return packed.chunk(3)
