@@ -104,6 +104,22 @@ def test_running_statistics_are_those_of_pytorch(momentum: float | None) -> None
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["frozen", "removed"])
+def test_statistics_that_are_not_tracked(kept: bool) -> None:
+    """Switched off after the module was made: the batch's own in training, the running ones stay."""
+    ours, theirs = BatchNormAct2d(6), nn.BatchNorm2d(6)
+    for norm in (ours, theirs):
+        norm.track_running_stats = False
+        if not kept:
+            norm.running_mean = norm.running_var = None
+    x = 3 * torch.randn(4, 6, 5, 5) + 2
+    for training in (True, False):
+        ours.train(training)
+        theirs.train(training)
+        torch.testing.assert_close(ours(x), torch.relu(theirs(x)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
 def test_an_empty_batch_leaves_the_statistics_alone() -> None:
     norm = BatchNormAct2d(3)
     before = copy.deepcopy(norm.state_dict())

@@ -69,8 +69,8 @@ class BatchNormAct2d(reference.BatchNormAct2d):
     @torch.no_grad()
     def _track(self, mean: Tensor, rstd: Tensor, count: int) -> None:
         """The batch's mean and unbiased variance into the running ones."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
