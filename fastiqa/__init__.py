@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _EXPORTS = {
+    "accelerate": "fastiqa._accelerate",
     "use": "fastiqa._dispatch",
     "explain": "fastiqa._dispatch",
     "create_model": "fastiqa.models",
@@ -26,6 +27,7 @@ __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference
+    from fastiqa._accelerate import accelerate
     from fastiqa._dispatch import explain, use
     from fastiqa.models import create_model, list_models, load_model, save_model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from fastiqa import reference
@@ -10,6 +12,8 @@ from fastiqa.ops.large_kernel_conv import large_kernel_conv
 
 class LargeKernelAttention(reference.LargeKernelAttention):
     """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results."""
+
+    reads: ClassVar[tuple[str, ...]] = ("conv0", "conv_spatial")  # their weights are read, nothing is called
 
     def forward(self, u: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""

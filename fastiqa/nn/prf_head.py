@@ -48,6 +48,7 @@ class PRFHead(reference.PRFHead):
 
     cross_block: ClassVar[type[reference.CrossSubtraction]] = CrossSubtraction
     fusion_block: ClassVar[type[reference.ProgressiveFusion]] = ProgressiveFusion
+    reads: ClassVar[tuple[str, ...]] = ("cross", "fusion")  # in one pass their weights are read, nothing is called
 
     def why_not(self) -> str | None:
         """Why the head cannot run in one pass, or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class ProgressiveFusion(reference.ProgressiveFusion):
 
     Source: PRFNet, arXiv 2401.06992, equations (3) and (4).
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("gates",)  # their weights are read, nothing is called
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (N, channels[i], H_i, W_i), finest first → (N, channels[0], H_0, W_0)."""

@@ -1,0 +1,144 @@
+"""Plain modules turned into fused ones, in place.
+
+A fused module is a subclass of its plain twin with the same attributes, parameters and buffers, so that changing a
+module's class is all there is to do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import fastiqa.nn
+from fastiqa import models, reference
+from fastiqa._dispatch import explain
+
+_PLAIN = tuple(getattr(reference, name) for name in reference.__all__)
+
+# plain class -> its fused subclass, of the same name
+PAIRS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(reference, name): getattr(package, name)
+    for package in (fastiqa.nn, models)
+    for name in package.__all__
+    if name in reference.__all__
+}
+
+
+class Swap(NamedTuple):
+    """A module whose class was changed; its name is that of `torch.nn.Module.named_modules`, "" for the model."""
+
+    name: str
+    before: type[nn.Module]
+    after: type[nn.Module]
+
+
+@dataclass(frozen=True)
+class AccelerateReport:
+    """What `accelerate` did; its `str` is a summary to print.
+
+    Attributes:
+        swapped: name, class before and class after of each module that runs on fused operators now.
+        left: name of each module of `fastiqa.reference` that stayed, and the reason.
+        explained: name of each swapped module that has more than one way to run, and what `fastiqa.explain` says of it.
+    """
+
+    swapped: tuple[Swap, ...]
+    left: tuple[tuple[str, str], ...]
+    explained: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        counts = Counter(swap.after.__name__ for swap in self.swapped)
+        lines = ["swapped: " + (", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing")]
+        lines += [f"  {name or 'the model'}: {way}" for name, way in self.explained]
+        lines += [f"left: {name or 'the model'}: {reason}" for name, reason in self.left]
+        return "\n".join(lines)
+
+
+def accelerate(model: nn.Module) -> AccelerateReport:
+    """Turn each module of `fastiqa.reference` in `model` into its twin of `fastiqa.nn` or `fastiqa.models`, in place.
+
+    Parameters, buffers, hooks, state dict and the modules themselves stay the same objects: optimizers, references and
+    wrappers go on working, and results and gradients differ by rounding alone. Modules that are fused already are
+    passed over; a second call changes nothing. Hooks of the convolution in a `CrossSubtraction` see both differences in
+    one batch.
+
+    A module is left as it is, with a reason in the report, where its twin might compute something else: a subclass of
+    a plain module (a parametrization makes one too), a `forward` that was replaced, and a module whose twin reads the
+    weights of inner layers without calling them, where such a layer has hooks or was replaced by a foreign module.
+    Other changes of inner layers, such as another padding mode, are not noticed.
+
+    Args:
+        model: any module that contains modules of `fastiqa.reference`, or is one.
+
+    Returns:
+        What was swapped, what was left and why, and how modules with more than one way to run will do it.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: `model`, or a part of it with something to swap, is compiled already; nothing was changed.
+
+    Example:
+        >>> import fastiqa
+        >>> from fastiqa import reference
+        >>> model = reference.PRFNet(layers=(1, 1, 1, 1), width=8)
+        >>> print(fastiqa.accelerate(model.head))
+        swapped: 1 PRFHead, 4 CrossSubtraction, 1 ProgressiveFusion
+          the model: PRFHead runs in one pass over the feature maps
+        >>> len(fastiqa.accelerate(model).swapped)  # the rest
+        31
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {type(model).__name__}, want a torch.nn.Module")
+    _check_not_compiled(model)
+    fused = tuple(PAIRS.values())
+    plain = {n: m for n, m in model.named_modules() if isinstance(m, _PLAIN) and not isinstance(m, fused)}
+    reasons = {name: _why_not(module) for name, module in plain.items()}
+    swapped = [Swap(name, type(plain[name]), PAIRS[type(plain[name])]) for name in plain if reasons[name] is None]
+    for name, _, after in swapped:
+        plain[name].__class__ = after
+    return AccelerateReport(
+        tuple(swapped),
+        tuple((name, reason) for name, reason in reasons.items() if reason is not None),
+        tuple((name, explain(plain[name])) for name, *_ in swapped if hasattr(plain[name], "explain")),
+    )
+
+
+def _check_not_compiled(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("model: got a module of TorchScript, want accelerate before torch.jit")
+    for name, module in model.named_modules():
+        compiled = "_orig_mod" in module._modules or module._compiled_call_impl is not None
+        if compiled and any(type(inner) in PAIRS for inner in module.modules()):
+            raise ValueError(f"model: {name or 'it'} is compiled already, want accelerate before torch.compile")
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """Why a plain module cannot become its twin, or None."""
+    plain = type(module)
+    if plain not in PAIRS:
+        if plain in _PLAIN:
+            return f"{plain.__name__} has no fused twin"
+        base = next(base for base in plain.__mro__ if base in _PLAIN)
+        return f"{plain.__name__} is a subclass of {base.__name__}, which may compute something else"
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    for name, inner in _read(module):
+        if "forward" in vars(inner) or not type(inner).__module__.startswith(("torch.nn.", "fastiqa.")):
+            return f"{name} is foreign or changed, and the fused {plain.__name__} would not call it"
+        if any((inner._forward_hooks, inner._forward_pre_hooks, inner._backward_hooks, inner._backward_pre_hooks)):
+            return f"{name} has hooks, and the fused {plain.__name__} would not call it"
+    return None
+
+
+def _read(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The inner layers that the twin of a plain module reads without calling them."""
+    twin: Any = PAIRS[type(module)]
+    if hasattr(twin, "why_not") and twin.why_not(module) is not None:
+        return  # block by block, it calls every layer
+    for child in getattr(twin, "reads", ()):
+        yield from getattr(module, child).named_modules(prefix=child)
