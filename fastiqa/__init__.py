@@ -19,6 +19,7 @@ _EXPORTS = {
     "create_model": "fastiqa.models",
     "list_models": "fastiqa.models",
     "load_model": "fastiqa.models",
+    "rank": "fastiqa.models",
     "save_model": "fastiqa.models",
 }
 _SUBMODULES = ("cli", "data", "kernels", "metrics", "models", "nn", "ops", "reference")
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference
     from fastiqa._accelerate import accelerate
     from fastiqa._dispatch import explain, use
-    from fastiqa.models import create_model, list_models, load_model, save_model
+    from fastiqa.models import create_model, list_models, load_model, rank, save_model
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,17 @@
 
 from fastiqa.models.checkpoints import LoadReport, load_backbone, load_model, save_model
 from fastiqa.models.prfnet import PRFNet
+from fastiqa.models.ranking import Ranking, rank
 from fastiqa.models.registry import create_model, list_models
 
-__all__ = ["LoadReport", "PRFNet", "create_model", "list_models", "load_backbone", "load_model", "save_model"]
+__all__ = [
+    "LoadReport",
+    "PRFNet",
+    "Ranking",
+    "create_model",
+    "list_models",
+    "load_backbone",
+    "load_model",
+    "rank",
+    "save_model",
+]

@@ -1,0 +1,145 @@
+"""Many candidates in the order of their closeness to one reference, from comparisons of two.
+
+    l_ij = f(ref, i, j)                     log-odds that j is closer to the reference than i, for each pair i < j
+    s = argmax Σ_{i<j} p_ij log σ(s_j − s_i) + (1 − p_ij) log σ(s_i − s_j),    p_ij = σ(l_ij),   Σ_i s_i = 0
+
+Each image is encoded once: K + 1 passes of the backbone instead of the 3 K (K − 1) / 2 of as many triplets.
+
+Sources: Bradley and Terry, Biometrika 39 (1952); Hunter, Annals of Statistics 32 (2004): the maximum exists, since no
+probability is 0 or 1. Sun and Tran-Dinh, Mathematical Programming 178 (2019): the length of the Newton steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+
+# Log-odds beyond this count as this: σ(30) = 1 − 1e-13 is still less than 1.
+LARGEST_LOGIT = 30.0
+# Steps of this size end the search for strengths, which are ordered when rounded to it: their last digits break no tie.
+TOLERANCE = 1e-9
+
+
+class Ranking(NamedTuple):
+    """Candidates in order.
+
+    Attributes:
+        order: indices of the candidates, the closest to the reference first; among equals the lower index.
+        scores: (K,), float64, on the CPU: Bradley-Terry strengths of mean zero, larger is closer. Their differences
+            are log-odds.
+        probability: (K, K), float64, on the CPU: [i, j] is the probability that j is closer than i as the model gives
+            it for this pair alone, [j, i] is 1 - [i, j], the diagonal 0.5.
+    """
+
+    order: tuple[int, ...]
+    scores: Tensor
+    probability: Tensor
+
+
+@torch.no_grad()
+def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, both_orders: bool = False) -> Ranking:
+    """Order images by their closeness to a reference.
+
+    Every image is encoded once and its feature maps are kept until the end (96 MB each in float32 for PRFNet at
+    448x448); then every pair is compared.
+
+    Args:
+        model: a PRFNet, or another module with its `encode` and `compare`, in eval mode.
+        ref: one image, (3, H, W) or (1, 3, H, W), as the model takes it: RGB in [0, 1].
+        candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
+        both_orders: also compare each pair the other way round and take the mean log-odds, for twice the comparisons.
+            PRFNet is not antisymmetric; with this the result does not depend on the order of the candidates.
+
+    Returns:
+        A `Ranking`. Log-odds are clipped to ±30.
+
+    Raises:
+        TypeError: a model without `encode` and `compare`; candidates that are no sequence; an image that is no tensor
+            or of the wrong dtype.
+        ValueError: a model in training mode, or one whose comparisons are NaN; fewer than two candidates; images of a
+            wrong shape, size, device or value.
+
+    Example:
+        >>> import fastiqa
+        >>> model = fastiqa.create_model("prfnet", layers=(1, 1, 1, 1), width=8).eval()
+        >>> ref = torch.rand(3, 64, 64)
+        >>> ranking = fastiqa.rank(model, ref, [ref, 0.9 * ref, 0.5 * ref])
+        >>> sorted(ranking.order), ranking.probability.shape
+        ([0, 1, 2], torch.Size([3, 3]))
+    """
+    network: Any = model
+    if not (isinstance(model, nn.Module) and hasattr(model, "encode") and hasattr(model, "compare")):
+        raise TypeError(f"model: got {type(model).__name__}, want a module with `encode` and `compare`, such as PRFNet")
+    if model.training:
+        raise ValueError("model: in training mode, want model.eval(): dropout and batch statistics make results random")
+    arguments.flag("both_orders", both_orders)
+    images = _images(model, ref, candidates)
+    of_ref, *maps = [network.encode(image) for image in images.values()]
+
+    # One pair at a time: batches of pairs took 0.8 of the time, but have to be copied together, which took more.
+    def log_odds(pairs: list[tuple[int, int]]) -> Tensor:
+        logits = torch.cat([network.compare(of_ref, maps[i], maps[j]) for i, j in pairs])
+        return logits.cpu().double().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+
+    pairs = list(itertools.combinations(range(len(maps)), 2))
+    logits = log_odds(pairs)
+    if both_orders:
+        logits = (logits - log_odds([(j, i) for i, j in pairs])) / 2
+    if logits.isnan().any():
+        raise ValueError("model: NaN in its comparisons, want numbers")
+    matrix = torch.zeros(len(maps), len(maps), dtype=torch.float64)
+    matrix[tuple(torch.tensor(pairs).t())] = logits
+    matrix = matrix - matrix.t()
+    scores = _strengths(matrix)
+    order = torch.argsort((scores / TOLERANCE).round(), descending=True, stable=True)
+    return Ranking(tuple(order.tolist()), scores, torch.sigmoid(matrix))
+
+
+def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+    """The reference and the candidates, (1, 3, H, W) each, by argument name."""
+    if isinstance(candidates, Tensor):
+        if candidates.dim() != 4:
+            raise ValueError(f"candidates: shape {tuple(candidates.shape)}, want (K, 3, H, W)")
+    elif not isinstance(candidates, Sequence):
+        wanted = "a sequence of images or a tensor (K, 3, H, W)"
+        raise TypeError(f"candidates: got {type(candidates).__name__}, want {wanted}")
+    if len(candidates) < 2:
+        raise ValueError(f"candidates: got {len(candidates)}, want at least 2")
+    images = {"ref": ref} | {f"candidates[{i}]": image for i, image in enumerate(candidates)}
+    for name, image in images.items():
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name}: got {type(image).__name__}, want a torch.Tensor")
+        if image.shape[:-2] not in ((3,), (1, 3)):
+            raise ValueError(f"{name}: shape {tuple(image.shape)}, want (3, H, W) or (1, 3, H, W)")
+    images = {name: image.reshape(1, *image.shape[-3:]) for name, image in images.items()}
+    arguments.check_images(next(model.parameters(), ref), 1, **images)
+    return images
+
+
+def _strengths(logits: Tensor) -> Tensor:
+    """Maximum-likelihood strengths s, (K,), of mean zero for antisymmetric log-odds (K, K): [i, j] that j is closer.
+
+    Newton's method from the least-squares fit of s_j − s_i to the log-odds, which is the maximum where they are of that
+    form. A step that changes no difference by more than β is shortened to log(1 + β) / β, so that each is an ascent.
+    """
+    strengths = logits.mean(0)
+    sign = torch.where(logits > 0, -1.0, 1.0).double()
+    spread = math.inf
+    while spread > TOLERANCE:
+        differences = strengths - strengths[:, None]
+        # p − σ(d) as a difference of the smaller tails: near 1 both would round to it.
+        gradient = (sign * (torch.sigmoid(sign * logits) - torch.sigmoid(sign * differences))).sum(0)
+        weights = torch.sigmoid(differences) * torch.sigmoid(-differences)
+        laplacian = weights.fill_diagonal_(0).sum(0).diag() - weights
+        # The first strength stays, since only differences matter.
+        step = torch.cat([gradient.new_zeros(1), torch.linalg.solve(laplacian[1:, 1:], gradient[1:])])
+        spread = float(step.max() - step.min())
+        strengths = strengths + step * (math.log1p(spread) / spread if spread else 1.0)
+    return strengths - strengths.mean()
