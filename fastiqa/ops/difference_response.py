@@ -87,9 +87,8 @@ def taps(x: Tensor, kernel_size: int) -> Tensor:
 
 
 def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    ref, weight = saved.ref, saved.weight
+    ref, a, b, weight, k = saved.ref, saved.a, saved.b, saved.weight, saved.weight.shape[-1]
     *inputs, needs_weight, needs_bias = saved.needs
-    a, b, k = saved.a, saved.b, weight.shape[-1]
     like_ref = is_channels_last(ref, a, b)
     return (
         *(difference_response_backward(grad, weight, like_ref).chunk(3) if any(inputs) else (None,) * 3),
