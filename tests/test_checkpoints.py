@@ -372,7 +372,7 @@ def test_create_from_file(tmp_path: Path) -> None:
     assert_same_state(create_model("prfnet_fast", pretrained=plain, **options), model)
     with pytest.raises(
         ValueError,
-        match=r"a\.pth: shapes differ for \d+ of \d+ keys: cross\.0\.conv\.weight \(3, 16, 3, 3\), want \(4,",
+        match=r"a\.pth: shapes differ for \d+ of \d+ keys: head\.cross\.0\.conv\.weight \(3, 16, 3, 3\), want \(4,",
     ):
         create_model("prfnet_fast", pretrained=plain, **SMALL)
     with pytest.raises(ValueError, match=r"b\.pth: missing \d+ of \d+ keys of the model: backbone\.conv1"):
