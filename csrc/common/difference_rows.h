@@ -5,27 +5,10 @@
 // of `width` channels, first those of side a, then those of side b. Rows are filled up with zeros.
 #pragma once
 
-#include <memory>
-#include <new>
-
 #include "difference.h"
 #include "difference_lanes.h"
 
 namespace fastiqa {
-
-/// Memory for n elements, not set, aligned to a vector.
-template <class A>
-struct Buffer {
-  explicit Buffer(int64_t n) : memory(static_cast<A*>(::operator new(static_cast<size_t>(n) * sizeof(A), kAlign))) {}
-  A* get() const { return memory.get(); }
-
- private:
-  static constexpr std::align_val_t kAlign{64};
-  struct Free {
-    void operator()(A* p) const { ::operator delete(p, kAlign); }
-  };
-  std::unique_ptr<A, Free> memory;
-};
 
 /// Elements [0, count) of both sides' rows, then zeros up to `width`. What lies `ahead` elements further on will be read
 /// next: rows are short and far from each other, so the hardware does not foresee it.

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <cstring>
+#include <memory>
+#include <new>
 
 #include "elementwise_cpu.h"
 
@@ -40,6 +42,20 @@ struct Matrix {
   int64_t row, column;  // strides
 
   A* at(int64_t i, int64_t j) const { return data + i * row + j * column; }
+};
+
+/// Memory for n elements, not set, aligned to a vector.
+template <class A>
+struct Buffer {
+  explicit Buffer(int64_t n) : memory(static_cast<A*>(::operator new(static_cast<size_t>(n) * sizeof(A), kAlign))) {}
+  A* get() const { return memory.get(); }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  struct Free {
+    void operator()(A* p) const { ::operator delete(p, kAlign); }
+  };
+  std::unique_ptr<A, Free> memory;
 };
 
 /// kRows x kVectors vectors of C in registers. Vectors are copied one by one: an array of them copied at once would lie

@@ -15,6 +15,7 @@ from fastiqa.nn.progressive_fusion import ProgressiveFusion
 from fastiqa.ops.difference_pool import difference_pool
 from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
 from fastiqa.ops.gated_upsample import gated_upsample
+from fastiqa.ops.mix_kernels import mix_kernels
 
 
 class PRFHead(reference.PRFHead):
@@ -92,8 +93,7 @@ class PRFHead(reference.PRFHead):
         k = gate.kernel_size[0]
         # One row a tap and candidate: (k², 2, K).
         rows = gate.weight.mean(0).flatten(1).t().unflatten(1, (2, -1))
-        weight = (rows @ conv.weight.flatten(1)).flatten(1).unflatten(1, (-1, *conv.kernel_size))
-        maps = difference_response(ref, a, b, weight, rows.sum(1) @ conv.bias)
+        maps = difference_response(ref, a, b, mix_kernels(rows, conv.weight), rows.sum(1) @ conv.bias)
         if below is not None:
             maps = gated_upsample(maps, below, fusion.upsample)
         if k > 1:
