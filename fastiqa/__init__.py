@@ -19,6 +19,7 @@ _EXPORTS = {
     "create_model": "fastiqa.models",
     "list_models": "fastiqa.models",
     "load_model": "fastiqa.models",
+    "optimize_for_inference": "fastiqa.models.inference",
     "rank": "fastiqa.models",
     "save_model": "fastiqa.models",
 }
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fastiqa._accelerate import accelerate
     from fastiqa._dispatch import explain, use
     from fastiqa.models import create_model, list_models, load_model, rank, save_model
+    from fastiqa.models.inference import optimize_for_inference
 
 
 def __getattr__(name: str) -> Any:

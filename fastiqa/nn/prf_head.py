@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,20 @@ from fastiqa.ops.difference_pool import difference_pool
 from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
 from fastiqa.ops.gated_upsample import gated_upsample
 from fastiqa.ops.mix_kernels import mix_kernels
+
+
+class GateKernel(NamedTuple):
+    """What the weights alone decide of a gate: the one-output convolution of the differences that its logits are.
+
+    Attributes:
+        weight: (k², 2 C, κ, κ), one output a tap of the gate, κ being the size of the cross convolution.
+        bias: (k²,), one number a tap.
+        offset: (), added behind everything.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    offset: Tensor
 
 
 class PRFHead(reference.PRFHead):
@@ -34,6 +49,7 @@ class PRFHead(reference.PRFHead):
     feature maps and maps of one channel.
 
     With normalisation, another fusion or large kernels the blocks run one by one; `fastiqa.explain(head)` says why.
+    The one-channel kernels are computed from the weights at every call, unless `fold` has made constants of them.
 
     Example:
         >>> import fastiqa, torch
@@ -50,6 +66,8 @@ class PRFHead(reference.PRFHead):
     cross_block: ClassVar[type[reference.CrossSubtraction]] = CrossSubtraction
     fusion_block: ClassVar[type[reference.ProgressiveFusion]] = ProgressiveFusion
     reads: ClassVar[tuple[str, ...]] = ("cross", "fusion")  # in one pass their weights are read, nothing is called
+
+    _folded = False
 
     def why_not(self) -> str | None:
         """Why the head cannot run in one pass, or None."""
@@ -70,7 +88,24 @@ class PRFHead(reference.PRFHead):
         """How the head runs, and why not in one pass."""
         reason = self.why_not()
         way = "in one pass over the feature maps" if reason is None else f"block by block, because of this: {reason}"
-        return f"{type(self).__name__} runs {way}"
+        return f"{type(self).__name__} runs {way}{', its kernels constant' if self._folded else ''}"
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Computes once what the weights alone decide, and drops the weights that nothing else reads: for inference.
+
+        Raises: ValueError where the head cannot run in one pass.
+        """
+        if self._folded:
+            return
+        if (reason := self.why_not()) is not None:
+            raise ValueError(f"head: {reason}; want one that runs in one pass")
+        for i in range(1, len(self.channels)):
+            for name, value in self._gate_kernel(i)._asdict().items():
+                self.register_buffer(f"gate{i}_{name}", value)
+        self._folded = True
+        self.cross = self.cross[:1]
+        self.fusion.gates = torch.nn.ModuleList()
 
     def _pooled(
         self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], return_gates: bool
@@ -88,18 +123,27 @@ class PRFHead(reference.PRFHead):
     def _gate_logits(self, i: int, ref: Tensor, a: Tensor, b: Tensor, below: Tensor | None) -> Tensor:
         """What the sigmoid of the gate of stage i is taken of, (N, 1, H_i, W_i)."""
         fusion: Any = self.fusion
-        cross: Any = self.cross[i]
-        conv, gate = cross.conv, fusion.gates[i - 1]
-        k = gate.kernel_size[0]
-        # One row a tap and candidate: (k², 2, K).
-        rows = gate.weight.mean(0).flatten(1).t().unflatten(1, (2, -1))
-        maps = difference_response(ref, a, b, mix_kernels(rows, conv.weight), rows.sum(1) @ conv.bias)
+        kernel = self._gate_kernel(i)
+        maps = difference_response(ref, a, b, kernel.weight, kernel.bias)
         if below is not None:
             maps = gated_upsample(maps, below, fusion.upsample)
-        if k > 1:
-            shifts = torch.eye(k * k, dtype=maps.dtype, device=maps.device).view(1, k * k, k, k)
+        taps = maps.shape[1]
+        if taps > 1:
+            k = math.isqrt(taps)
+            shifts = torch.eye(taps, dtype=maps.dtype, device=maps.device).view(1, taps, k, k)
             maps = conv2d(maps, shifts, padding=k // 2)
-        return maps + gate.bias.mean()  # type: ignore[no-any-return]
+        return maps + kernel.offset  # type: ignore[no-any-return]
+
+    def _gate_kernel(self, i: int) -> GateKernel:
+        """That of the gate of stage i: the mean kernel of the gate, times the weights of the cross convolution."""
+        if self._folded:
+            return GateKernel(*(self.get_buffer(f"gate{i}_{name}") for name in GateKernel._fields))
+        fusion: Any = self.fusion
+        cross: Any = self.cross[i]
+        conv, gate = cross.conv, fusion.gates[i - 1]
+        # One row a tap and candidate: (k², 2, K).
+        rows = gate.weight.mean(0).flatten(1).t().unflatten(1, (2, -1))
+        return GateKernel(mix_kernels(rows, conv.weight), rows.sum(1) @ conv.bias, gate.bias.mean())
 
     def _averages(self, ref: Tensor, a: Tensor, b: Tensor, below: Tensor | None) -> Tensor:
         """The mean of the fused map, (N, 2 K)."""

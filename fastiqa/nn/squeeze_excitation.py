@@ -26,7 +26,7 @@ class SqueezeExcitation(reference.SqueezeExcitation):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) → x · s, (N, C, H, W); with a `residual` of that shape → relu(x · s + residual)."""
         self._check(x, residual)
-        logits = self._logits(x)
+        logits = self.logits(x)
         if residual is None:
             return x * torch.sigmoid(logits)
         return scale_residual_relu(x, logits, residual)  # type: ignore[no-any-return]

@@ -41,6 +41,14 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
         raise ValueError(f"{name}: got {value!r}, want one of {', '.join(map(repr, choices))}")
 
 
+def is_eager(tensor: Tensor) -> bool:
+    """Whether `tensor` holds values and the code that reads it runs now: neither compiled nor exported nor mapped."""
+    if torch.compiler.is_compiling():
+        return False
+    # Tensor subclasses (fake tensors, functional ones) and torch.func's wrappers (vmap, grad) may hold no values.
+    return type(tensor) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None:
     """Check RGB images (N, 3, H, W) in [0, 1] that a network with `parameter` is about to read.
 
@@ -59,7 +67,7 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
         if image.shape[2] < minimum_size or image.shape[3] < minimum_size:
             raise ValueError(f"{name}: shape {tuple(image.shape)}, want H and W of at least {minimum_size}")
         _check_model(name, image, parameter)
-        if _values_readable(image):
+        if image.device.type == "cpu" and image.numel() > 0 and is_eager(image):
             _check_range(name, image)
 
 
@@ -119,15 +127,6 @@ def _check_model(name: str, tensor: Tensor, parameter: Tensor) -> None:
     converted = tensor.dtype in _AUTOCAST_DTYPES and parameter.dtype in _AUTOCAST_DTYPES
     if not (converted and torch.is_autocast_enabled(tensor.device.type)):
         raise TypeError(f"{name}: dtype {tensor.dtype}, want that of the model, {parameter.dtype}")
-
-
-def _values_readable(image: Tensor) -> bool:
-    """Whether values can be looked at for the price of one pass over memory: no synchronisation, no graph break."""
-    if torch.compiler.is_compiling():
-        return False
-    # Tensor subclasses (fake tensors, functional ones) and torch.func's wrappers (vmap, grad) may hold no values.
-    plain = type(image) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(image)
-    return plain and image.device.type == "cpu" and image.numel() > 0
 
 
 def _check_range(name: str, image: Tensor) -> None:

@@ -120,7 +120,7 @@ class PRFNet(nn.Module):
 
     def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Images (N, 3, H, W) → logits (N,), float32, of "b is closer to ref than a"."""
-        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], ref=ref, a=a, b=b)
+        self._check(ref=ref, a=a, b=b)
         return self._compare(self._encode(ref), self._encode(a), self._encode(b))
 
     def probability(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class PRFNet(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (N, 3, H, W) → four feature maps, finest first, in the compute dtype: what `compare` takes."""
-        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], image=image)
+        self._check(image=image)
         return self._encode(image)
 
     def compare(
@@ -144,6 +144,9 @@ class PRFNet(nn.Module):
             b_features=b_features,
         )
         return self._compare(ref_features, a_features, b_features)
+
+    def _check(self, **images: Tensor) -> None:
+        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], **images)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         features: list[Tensor] = self.backbone((image - self.mean) / self.std)

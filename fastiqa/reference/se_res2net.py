@@ -68,7 +68,11 @@ class SERes2Block(nn.Module):
             outputs.append(bn(conv(piece)))
         outputs.append(last if self.pool is None else self.pool(last))
         shortcut = x if self.downsample is None else self.downsample(x)
-        result: Tensor = self.se(self.bn3(self.conv3(torch.cat(outputs, 1))), shortcut)
+        return self._tail(torch.cat(outputs, 1), shortcut)
+
+    def _tail(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        """relu(SE(bn3(conv3(y))) + shortcut)."""
+        result: Tensor = self.se(self.bn3(self.conv3(y)), shortcut)
         return result
 
 

@@ -37,10 +37,11 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) → x · s, (N, C, H, W); with a `residual` of that shape → relu(x · s + residual)."""
         self._check(x, residual)
-        gated = x * torch.sigmoid(self._logits(x))
+        gated = x * torch.sigmoid(self.logits(x))
         return gated if residual is None else torch.relu_(gated + residual)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Tensor) -> Tensor:
+        """What the gate s is the sigmoid of: (N, C, H, W) → (N, C, 1, 1)."""
         logits: Tensor = self.fc2(torch.relu(self.fc1(x.mean((2, 3), keepdim=True))))
         return logits
 

@@ -1,0 +1,72 @@
+"""Batch normalisation in eval mode is a convolution's own scale and bias: it folds into the convolution before it.
+
+    w' = w · γ / √(var + eps)        b' = (b − mean) · γ / √(var + eps) + β
+
+Source: Jacob et al., arXiv 1712.05877, section 3.2; the arithmetic is PyTorch's `fuse_conv_bn_eval`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fastiqa.reference import CrossSubtraction, SERes2Net
+from fastiqa.reference.fusion import WeightedNode
+from fastiqa.reference.se_res2net import SERes2Block
+
+# Attributes of a block that hold convolutions, each with that of the norms behind them: a module, or a list of as many.
+PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
+    SERes2Net: (("conv1", "bn1"),),
+    SERes2Block: (("conv1", "bn1"), ("convs", "bns"), ("conv3", "bn3")),
+    CrossSubtraction: (("conv", "bn"),),
+    WeightedNode: (("pointwise", "bn"),),
+}
+
+
+def fold_norms(network: nn.Module) -> int:
+    """Folds every norm behind a convolution of the blocks in `PAIRS` and of sequences, in place; returns their number.
+
+    In the norm's place its activation remains. The network is in eval mode, and its norms have running statistics.
+    """
+    folded = 0
+    for block in list(network.modules()):
+        for convs, conv_name, norms, norm_name in _pairs(block):
+            conv, norm = getattr(convs, conv_name), getattr(norms, norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
+                setattr(convs, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(norms, norm_name, _activation(norm))
+                folded += 1
+    return folded
+
+
+def norms_left(network: nn.Module) -> int:
+    """How many batch normalisations a network has."""
+    return sum(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def _pairs(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
+    """Where a block holds a convolution and where the module behind it: parents and names."""
+    if isinstance(block, nn.Sequential):
+        names = [name for name, _ in block.named_children()]
+        for first, second in itertools.pairwise(names):
+            yield block, first, block, second
+    for kind, attributes in PAIRS.items():
+        for first, second in attributes if isinstance(block, kind) else ():
+            convs, norms = getattr(block, first), getattr(block, second)
+            if isinstance(convs, nn.ModuleList):
+                for i in range(len(convs)):
+                    yield convs, str(i), norms, str(i)
+            else:
+                yield block, first, block, second
+
+
+def _activation(norm: nn.Module) -> nn.Module:
+    """What `norm` does after normalising; in place, since the convolution's result has no other reader."""
+    slope = getattr(norm, "negative_slope", 1)
+    if slope == 1:
+        return nn.Identity()
+    return nn.ReLU(inplace=True) if slope == 0 else nn.LeakyReLU(slope, inplace=True)

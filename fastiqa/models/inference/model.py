@@ -1,0 +1,72 @@
+"""What every network made for inference has in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastiqa.models.inference.folding import fold_norms, norms_left
+
+
+class InferenceModel(nn.Module):
+    """Base of what `optimize_for_inference` returns: norms folded, weights constant and cast, never in training mode.
+
+    Attributes:
+        folded: norms that were folded into convolutions.
+        memory_format: of the weights, and of images and feature maps on their way.
+        compiled: the part that torch.compile makes, by name, or None.
+    """
+
+    folded: int
+    memory_format: torch.memory_format
+    compiled: str | None
+
+    def _settle(self, dtype: torch.dtype, memory_format: torch.memory_format, compiled: str | None) -> None:
+        """Folds the norms of the parts and casts; in float64 before, so that what is folded is rounded once."""
+        self.memory_format, self.compiled = memory_format, compiled
+        self.requires_grad_(False).eval()
+        for part in self.children():
+            part.double()
+        self.folded = fold_norms(self)
+        self._fold_rest()
+        for part in self.children():
+            part.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
+        self._compile()
+
+    def _fold_rest(self) -> None:
+        """What else the weights alone decide, in float64."""
+
+    def _compile(self) -> None:
+        if self.compiled is not None:
+            self.get_submodule(self.compiled).compile()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compile()  # a copy of a compiled module is not compiled
+
+    def train(self, mode: bool = True) -> InferenceModel:
+        """RuntimeError unless `mode` is False."""
+        if mode:
+            name = type(self).__name__
+            raise RuntimeError(
+                f"mode: got True, want False: {name} has no norms to train; train the model it is made of"
+            )
+        return super().train(mode)
+
+    def facts(self) -> dict[str, str]:
+        """What was done, by title."""
+        return {
+            "norms": f"{self.folded} folded into the convolutions before them, {norms_left(self)} left",
+            "weights": f"{next(self.parameters()).dtype}, {self.memory_format}",
+            "compiled": self.compiled or "nothing",
+        }
+
+    def explain(self) -> str:
+        """What was done, a line each."""
+        lines = (f"  {title:<9} {fact}" for title, fact in self.facts().items())
+        return "\n".join((type(self).__name__, *lines))
+
+    def extra_repr(self) -> str:
+        return "; ".join(f"{title}: {fact}" for title, fact in self.facts().items())

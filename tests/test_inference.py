@@ -1,0 +1,301 @@
+"""optimize_for_inference: the same results as the network it was given, which stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from oracles import randomise
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import fastiqa
+from fastiqa import models, reference
+from fastiqa.models.inference import InferencePRFNet
+from fastiqa.models.inference.fastest import Fastest
+from fastiqa.models.inference.se_res2net import InferenceSERes2Block
+from fastiqa.reference.se_res2net import SERes2Block
+
+SMALL: dict[str, Any] = {"layers": (2, 1, 1, 2), "width": 8, "base_width": 32, "hidden": 9}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "stock backbone": {"first_stage_stride": 4},
+    "wide gates": {"gate_kernel": 3, "upsample": "nearest"},
+    "norm": {"cross_norm": True},
+    "fpn": {"fusion": "fpn"},
+    "bifpn": {"fusion": "bifpn"},
+}
+every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+# Largest difference of probabilities. Issue and README promise 1e-4 and 5e-3 of a whole network.
+BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-3}
+
+
+def network(kind: Any = models.PRFNet, **options: Any) -> Any:
+    """With weights that are no initial ones, whose logits are near 0, where probabilities differ most."""
+    model = kind(**SMALL, **options)
+    randomise(model)
+    with torch.no_grad():
+        model.head.mlp[-1].bias.zero_()
+    return model.double()
+
+
+def images(n: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A triplet of noise, some of it brighter."""
+    generator = torch.Generator().manual_seed(3)
+    brightness = torch.rand(3, n, 3, 1, 1, generator=generator, dtype=torch.float64)
+    return (brightness * torch.rand(3, n, 3, 66, 75, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def expected(model: Any, *triplet: Tensor) -> Tensor:
+    plain = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        return plain.probability(*(image.double() for image in triplet))
+
+
+# ---- the same results ----
+
+
+@every_option
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format], ids=["nhwc", "nchw"])
+def test_probabilities_are_the_same(
+    options: dict[str, Any], dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    model = network(**options)
+    triplet = images(dtype=dtype)
+    wanted = expected(model, *triplet)
+    assert wanted.std() > 1e-3  # they depend on the images
+    for passes in ("batch", "three"):
+        fast = fastiqa.optimize_for_inference(model, dtype, memory_format, passes=passes)
+        got = fast.probability(*triplet)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, wanted, rtol=0, atol=BOUNDS[dtype], check_dtype=False)
+
+
+def test_every_feature_map_is_the_same() -> None:
+    """Also those that the next stage reads: what a block overwrites belongs to it alone."""
+    model, image = network().float(), images(dtype=torch.float32)[0]
+    before = image.clone()
+    fast = fastiqa.optimize_for_inference(model)
+    with torch.no_grad():
+        wanted = model.eval().encode(image)
+    for got, want in zip(fast.encode(image), wanted, strict=True):
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "eval"])
+@pytest.mark.parametrize("kind", [models.PRFNet, reference.PRFNet], ids=["fused", "plain"])
+def test_the_model_given_stays_as_it_is(kind: Any, mode: bool) -> None:
+    model, triplet = network(kind).train(mode), images()
+    state = copy.deepcopy(model.state_dict())
+    kinds = [type(module) for module in model.modules()]
+    got = fastiqa.optimize_for_inference(model).probability(*triplet)
+    assert [type(module) for module in model.modules()] == kinds
+    assert all(module.training is mode for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(got, expected(model, *triplet), rtol=0, atol=1e-7, check_dtype=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_bottleneck_ends_in_one_call(dtype: torch.dtype, stride: int) -> None:
+    torch.manual_seed(0)
+    block = SERes2Block(16, 8, stride, 26, 4, 4, first=True)
+    randomise(block)
+    # As folding leaves it: no norms, biases in the convolutions.
+    block.bn1, block.bn3, block.bns = nn.ReLU(), nn.Identity(), nn.ModuleList([nn.ReLU()] * 3)
+    block.conv3 = nn.Conv2d(block.conv3.in_channels, 32, 1)
+    block.to(dtype, memory_format=torch.channels_last)
+    x = torch.randn(3, 16, 9, 11).to(dtype, memory_format=torch.channels_last)
+    with torch.no_grad():
+        want = copy.deepcopy(block).double()(x.double())
+        block.__class__ = InferenceSERes2Block
+        with torch.profiler.profile() as profile:
+            got = block(x)
+    assert sum("_convolution_pointwise_" in event.key for event in profile.key_averages()) == 1
+    torch.testing.assert_close(got.double(), want, **{torch.float32: {"rtol": 1e-5, "atol": 1e-5}}.get(
+        dtype, {"rtol": 2e-2, "atol": 2e-2}))  # fmt: skip
+
+
+def test_features_are_encoded_once_and_ranked() -> None:
+    model, (ref, *candidates) = network(), images()[0].repeat(3, 1, 1, 1).split(1)
+    candidates = [(candidate + 0.01 * i).clamp(0, 1) for i, candidate in enumerate(candidates)]
+    want = fastiqa.rank(model.eval(), ref, candidates)
+    got = fastiqa.rank(fastiqa.optimize_for_inference(model), ref, candidates)
+    torch.testing.assert_close(got.probability, want.probability, rtol=0, atol=1e-6)
+
+
+# ---- what is folded ----
+
+
+@every_option
+def test_no_norm_is_left(options: dict[str, Any]) -> None:
+    model = network(**options)
+    fast = fastiqa.optimize_for_inference(model, passes="batch")
+    norms = sum(isinstance(module, _BatchNorm) for module in model.modules())
+    assert not any(isinstance(module, _BatchNorm) for module in fast.modules())
+    assert fast.folded == norms > 0
+    assert f"{norms} folded into the convolutions before them, 0 left" in fastiqa.explain(fast)
+
+
+def test_norms_need_running_statistics() -> None:
+    model = network()
+    norm = model.backbone.layer1[0].bn1
+    norm.running_mean = norm.running_var = None
+    with pytest.raises(ValueError, match=r"^model: backbone\.layer1\.0\.bn1 has no running statistics, want them"):
+        fastiqa.optimize_for_inference(model)
+
+
+def test_the_head_reads_constants() -> None:
+    fast = fastiqa.optimize_for_inference(network())
+    assert "its kernels constant" in fastiqa.explain(fast)
+    assert len(fast.head.cross) == 1
+    assert len(fast.head.fusion.gates) == 0
+    state = fast.state_dict()
+    fast.head.fold()  # again: nothing left to do
+    assert fast.state_dict().keys() == state.keys()
+    with pytest.raises(ValueError, match=r"^head: normalisation and ReLU .*; want one that runs in one pass$"):
+        network(cross_norm=True).head.fold()
+
+
+# ---- inference alone ----
+
+
+def test_nothing_is_trained() -> None:
+    fast = fastiqa.optimize_for_inference(network())
+    assert not fast.training
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    ref, a, b = images().requires_grad_()
+    assert not fast(ref, a, b).requires_grad
+    assert not any(map_.requires_grad for map_ in fast.encode(ref))
+    assert fast.eval() is fast
+    with pytest.raises(RuntimeError, match=r"^mode: got True, want False: InferencePRFNet has no norms to train"):
+        fast.train()
+
+
+def test_copies_and_state_dicts() -> None:
+    model, triplet = network(), images()
+    fast = fastiqa.optimize_for_inference(model, passes="three")
+    want = fast(*triplet)
+    assert torch.equal(copy.deepcopy(fast)(*triplet), want)
+    other = fastiqa.optimize_for_inference(network(), passes="three")
+    other.load_state_dict(fast.state_dict(), strict=True)
+    assert torch.equal(other(*triplet), want)
+
+
+def test_images_come_in_either_dtype() -> None:
+    fast = fastiqa.optimize_for_inference(network().float(), torch.bfloat16)
+    triplet = images(dtype=torch.float32)
+    got = fast.probability(*triplet)
+    assert (got - fast.probability(*triplet.bfloat16())).abs().max() < 5e-3
+    with pytest.raises(TypeError, match=r"^ref: dtype torch\.float64, want that of the model, torch\.bfloat16$"):
+        fast(*triplet.double())
+    with pytest.raises(TypeError, match=r"^a: dtype torch\.bfloat16, want that of ref, torch\.float32$"):
+        fast(triplet[0], triplet[1].bfloat16(), triplet[2])
+
+
+# ---- the ways of the images through the backbone ----
+
+
+def test_the_faster_way_is_measured_once() -> None:
+    seconds = {"slow": 3.0, "fast": 1.0}
+    log: list[str] = []
+    now = 0.0
+
+    def way(name: str) -> str:
+        nonlocal now
+        log.append(name)
+        now += seconds[name]
+        return name
+
+    fastest = Fastest(clock=lambda device: now)
+    ways = {name: lambda name=name: way(name) for name in seconds}  # type: ignore[misc]
+    assert fastest("first", torch.device("cpu"), ways) == "fast"
+    assert log == ["slow", "fast"] * 4 + ["fast"]
+    assert fastest.times["first"] == seconds
+    seconds.update(slow=0.5)
+    assert fastest("first", torch.device("cpu"), ways) == "fast"  # not measured again
+    assert fastest("second", torch.device("cpu"), ways) == "slow"  # another shape, say
+
+
+@pytest.fixture
+def passes() -> Iterator[list[int]]:
+    """How many images each pass through a backbone had."""
+    sizes: list[int] = []
+
+    def note(module: nn.Module, args: tuple[Tensor]) -> None:
+        if isinstance(module, reference.SERes2Net):
+            sizes.append(args[0].shape[0])
+
+    with nn.modules.module.register_module_forward_pre_hook(note):  # type: ignore[arg-type]
+        yield sizes
+
+
+def test_passes(passes: list[int]) -> None:
+    model, triplet = network(), images(n=2)
+    for way, sizes in (("batch", [6]), ("three", [2, 2, 2])):
+        fast = fastiqa.optimize_for_inference(model, passes=way)
+        passes.clear()
+        fast(*triplet)
+        assert passes == sizes
+    fast = fastiqa.optimize_for_inference(model)
+    passes.clear()
+    fast(*triplet)
+    assert sorted(passes[:16]) == [2] * 12 + [6] * 4
+    chosen = passes[16:]
+    passes.clear()
+    fast(*triplet)
+    assert passes == chosen
+    assert "2x3x66x75 torch.float64 on cpu" in fastiqa.explain(fast)
+
+
+def test_a_trace_runs_one_batch(passes: list[int]) -> None:
+    fast = fastiqa.optimize_for_inference(network().float())
+    triplet = tuple(images(dtype=torch.float32))
+    exported = torch.export.export(fast, triplet).module()
+    assert set(passes) == {6}
+    torch.testing.assert_close(exported(*triplet), fast(*triplet), rtol=0, atol=1e-5)
+
+
+def test_compiled() -> None:
+    fast = fastiqa.optimize_for_inference(network().float(), compile=True, passes="three")
+    triplet = images(dtype=torch.float32)
+    want = fastiqa.optimize_for_inference(network().float()).probability(*triplet)
+    torch.testing.assert_close(fast.probability(*triplet), want, rtol=0, atol=1e-5)
+    assert "compiled  backbone" in fastiqa.explain(fast)
+    assert copy.deepcopy(fast).backbone._compiled_call_impl is not None
+
+
+# ---- bad arguments ----
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear, want a PRFNet of fastiqa.models or"),
+        ({"dtype": torch.int8}, TypeError, "dtype: got torch.int8, want None, torch.float64"),
+        ({"dtype": "float32"}, TypeError, "dtype: got 'float32', want None, torch.float64"),
+        ({"memory_format": torch.preserve_format}, ValueError, "memory_format: got torch.preserve_format, want one"),
+        ({"compile": 1}, ValueError, "compile: got 1, want True or False"),
+        ({"passes": "two"}, ValueError, "passes: got 'two', want one of 'measure', 'batch', 'three'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        fastiqa.optimize_for_inference(**{"model": network(), **options})
+    assert str(caught.value).startswith(message)
+
+
+def test_what_comes_out_is_not_optimised_again() -> None:
+    fast = fastiqa.optimize_for_inference(network())
+    assert isinstance(fast, InferencePRFNet)
+    with pytest.raises(TypeError, match=r"^model: got InferencePRFNet, want a PRFNet"):
+        fastiqa.optimize_for_inference(fast)
