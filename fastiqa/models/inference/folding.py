@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fastiqa.models.inference.onednn import ConvReLU2d
 from fastiqa.reference import CrossSubtraction, SERes2Net
 from fastiqa.reference.fusion import WeightedNode
 from fastiqa.reference.se_res2net import SERes2Block
@@ -30,15 +31,20 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 def fold_norms(network: nn.Module) -> int:
     """Folds every norm behind a convolution of the blocks in `PAIRS` and of sequences, in place; returns their number.
 
-    In the norm's place its activation remains. The network is in eval mode, and its norms have running statistics.
+    Its activation remains, with the convolution where that is a ReLU. The network is in eval mode, and its norms have
+    running statistics.
     """
     folded = 0
     for block in list(network.modules()):
         for convs, conv_name, norms, norm_name in _pairs(block):
             conv, norm = getattr(convs, conv_name), getattr(norms, norm_name)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
-                setattr(convs, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(norms, norm_name, _activation(norm))
+                conv = fuse_conv_bn_eval(conv, norm)
+                slope = getattr(norm, "negative_slope", 1)
+                if slope == 0:
+                    conv.__class__ = ConvReLU2d
+                setattr(convs, conv_name, conv)
+                setattr(norms, norm_name, nn.Identity() if slope in (0, 1) else nn.LeakyReLU(slope, inplace=True))
                 folded += 1
     return folded
 
@@ -62,11 +68,3 @@ def _pairs(block: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
                     yield convs, str(i), norms, str(i)
             else:
                 yield block, first, block, second
-
-
-def _activation(norm: nn.Module) -> nn.Module:
-    """What `norm` does after normalising; in place, since the convolution's result has no other reader."""
-    slope = getattr(norm, "negative_slope", 1)
-    if slope == 1:
-        return nn.Identity()
-    return nn.ReLU(inplace=True) if slope == 0 else nn.LeakyReLU(slope, inplace=True)

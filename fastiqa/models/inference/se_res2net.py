@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiqa.reference import arguments
+from fastiqa.models.inference.onednn import conv_add_relu_, one_call
 from fastiqa.reference.se_res2net import SERes2Block
 
 
@@ -25,32 +25,10 @@ class InferenceSERes2Block(SERes2Block):
 
     def _tail(self, y: Tensor, shortcut: Tensor) -> Tensor:
         conv = self.conv3
-        if not _one_call(y, conv.weight, shortcut):
+        if not one_call(y, conv.weight, y, shortcut):
             return super()._tail(y, shortcut)
         scales = torch.sigmoid(self.se.logits(conv(y.mean((2, 3), keepdim=True))))
         for i, scale in enumerate(scales):
-            torch.ops.mkldnn._convolution_pointwise_.binary(
-                shortcut[i : i + 1],
-                y[i : i + 1],
-                conv.weight * scale[:, None],
-                conv.bias * scale.flatten(),
-                conv.padding,
-                conv.stride,
-                conv.dilation,
-                conv.groups,
-                "add",
-                1,
-                "relu",
-                [],
-                None,
-            )
+            part = slice(i, i + 1)
+            conv_add_relu_(shortcut[part], y[part], conv.weight * scale[:, None], conv.bias * scale.flatten())
         return shortcut
-
-
-def _one_call(y: Tensor, weight: Tensor, shortcut: Tensor) -> bool:
-    """Whether oneDNN convolves, adds and rectifies in one call: now, and in a dtype that this CPU multiplies in."""
-    if not arguments.is_eager(y) or y.device.type != "cpu" or not torch.backends.mkldnn.enabled:
-        return False
-    supported = y.dtype == torch.float32 or (y.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    laid_out = all(x.is_contiguous(memory_format=torch.channels_last) for x in (y, shortcut))
-    return supported and laid_out and y.dtype == weight.dtype == shortcut.dtype
