@@ -10,10 +10,32 @@
 
 namespace fastiqa {
 
-/// Differences of ref, a and b, whose elements are of the accumulation type and side by side in whole vectors.
-template <class A>
+/// Whether vectors of T become vectors of the accumulation type for next to nothing.
+template <class T>
+constexpr bool kWidensLanes = std::is_same_v<T, accumulator_t<T>> || std::is_same_v<T, bfloat16>;
+
+template <class T, class A = accumulator_t<T>>
+FASTIQA_HD Lanes<A> widened_lanes(const T* from) {
+  Lanes<A> x;
+  if constexpr (std::is_same_v<T, A>) {
+    std::memcpy(&x, from, sizeof x);
+  } else {
+    static_assert(std::is_same_v<T, bfloat16>);
+    typedef uint16_t Bits __attribute__((vector_size(32)));
+    typedef uint32_t Wide __attribute__((vector_size(64)));
+    Bits bits;
+    std::memcpy(&bits, from, sizeof bits);
+    const Wide wide = __builtin_convertvector(bits, Wide) << 16;
+    std::memcpy(&x, &wide, sizeof x);
+  }
+  return x;
+}
+
+/// Differences of ref, a and b, whose elements are side by side in whole vectors.
+template <class T>
 struct MapRows {
-  const A* map[3];
+  using A = accumulator_t<T>;
+  const T* map[3];
   int64_t step[3];  // from row to row
   int64_t ahead;    // rows: that far on will be read soon, which the hardware does not foresee where rows are short
 
@@ -21,8 +43,8 @@ struct MapRows {
     Lanes<A> x[3];
 #pragma GCC unroll 3
     for (int m = 0; m < 3; ++m) {
-      const A* from = map[m] + k * step[m] + l;
-      std::memcpy(&x[m], from, sizeof x[m]);
+      const T* from = map[m] + k * step[m] + l;
+      x[m] = widened_lanes(from);
       __builtin_prefetch(from + ahead * step[m], 0, 3);
     }
     a = x[0] - x[1];

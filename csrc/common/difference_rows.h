@@ -148,10 +148,10 @@ void pixel_rows(const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int
 template <class T, class A, class F>
 void along_pixels(const Triple<T>& maps, const Part& part, int64_t c, int64_t channels, A* made, F f) {
   int64_t first = 0;
-  if constexpr (std::is_same_v<std::remove_const_t<T>, A>) {
+  if constexpr (kWidensLanes<std::remove_const_t<T>>) {
     first = maps.flat ? part.count / kLanes<A> * kLanes<A> : 0;
     const int64_t ahead = c + 2 * channels <= part.c_end ? channels : 0;
-    MapRows<A> rows{{}, {}, ahead};
+    MapRows<std::remove_const_t<T>> rows{{}, {}, ahead};
     for (int m = 0; m < 3; ++m) rows.map[m] = maps.at(m, part.n, c, part.p), rows.step[m] = maps.stride[m][1];
     if (first > 0) f(rows, 0, first);
     if (first == part.count) return;
@@ -167,9 +167,9 @@ void along_pixels(const Triple<T>& maps, const Part& part, int64_t c, int64_t ch
 /// f(source, length) for the differences of pixels [p, p + pixels) in the block of channels from c on, likewise.
 template <class T, class A, class F>
 void along_channels(const Cut& cut, const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int64_t c, A* made, F f) {
-  if constexpr (std::is_same_v<std::remove_const_t<T>, A>) {
+  if constexpr (kWidensLanes<std::remove_const_t<T>>) {
     const int64_t count = std::min(cut.width, maps.c - c);
-    MapRows<A> rows{{}, {}, pixels};
+    MapRows<std::remove_const_t<T>> rows{{}, {}, pixels};
     bool direct = maps.channels && count % kLanes<A> == 0;
     for (int m = 0; m < 3; ++m) {
       rows.map[m] = maps.at(m, n, c, p), rows.step[m] = maps.stride[m][3];
