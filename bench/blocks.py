@@ -5,6 +5,7 @@ Arguments are the feature maps, then the parameters, so that modes with a backwa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,12 +28,8 @@ Make = Callable[[tuple[int, ...]], nn.Module]
 class Weight(ops.Map):
     """A parameter: its values are small enough for a network's maps to keep their size."""
 
-    @property
-    def std(self) -> float:
-        inputs = 1
-        for length in self.shape[1:]:
-            inputs *= length
-        return float(inputs**-0.5) if len(self.shape) > 1 else 0.1
+    def drawn(self, x: Tensor) -> Tensor:
+        return x * (math.prod(self.shape[1:]) ** -0.5 if len(self.shape) > 1 else 0.1)
 
 
 class Names(NamedTuple):

@@ -1,9 +1,9 @@
 """Equality before timing: nobody's time counts whose results are wrong.
 
 A result may be twice as far from float64 as eager PyTorch's own, or one unit in the last place of the largest value,
-which is what eager's own error may happen to be zero beside. The largest error of a few sums is a matter of luck, so
-who is over the limit is judged once more by eager's largest error over further draws of the arguments. Results of
-fastiqa for an operator whose record says "exact" must equal eager's bit for bit.
+which is what eager's own error may happen to be zero beside, or as far as a network's record says. The largest error of
+a few sums is a matter of luck, so who is over the limit is judged once more by eager's largest error over further draws
+of the arguments. Results of fastiqa for an operator whose record says "exact" must equal eager's bit for bit.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .networks import Network
 from .settings import Setting, output_gradients, results
 
 MORE_DRAWS = 4
@@ -48,6 +49,7 @@ class Truth:
         self._setting, self._mode = setting, "fwd_bwd" if gradients else "fwd"
         self.exact, eager = self._both(args, grads)
         self.eager = eager if setting.op.exact else None
+        self.tolerance = setting.op.tolerance.get(setting.dtype, 0.0) if isinstance(setting.op, Network) else 0.0
         self.errors = [largest_error(e, x) for e, x in zip(eager, self.exact, strict=True)]
         self._over_draws: list[float] = []
         self.units = [
@@ -63,7 +65,7 @@ class Truth:
     def allowed(self, k: int, draws: bool) -> float:
         """Limit of the error of the k-th tensor, from eager's error for these arguments, or over `draws` of them."""
         if not draws:
-            return max(2 * self.errors[k], self.units[k])
+            return max(2 * self.errors[k], self.units[k], self.tolerance)
         if not self._over_draws:
             worst = list(self.errors)
             for draw in range(1, MORE_DRAWS + 1):
@@ -71,7 +73,7 @@ class Truth:
                 exact, eager = self._both(args, output_gradients(self._setting.op, args, draw))
                 worst = [max(w, largest_error(e, x)) for w, e, x in zip(worst, eager, exact, strict=True)]
             self._over_draws = worst
-        return max(2 * self._over_draws[k], self.units[k])
+        return max(2 * self._over_draws[k], self.units[k], self.tolerance)
 
     def judge(self, got: Sequence[Tensor], bitwise: bool) -> Verdict:
         """`got` may be the results alone."""

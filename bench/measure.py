@@ -13,8 +13,9 @@ import torch
 import torch._functorch.config
 from torch import Tensor
 
+from fastiqa.ops import Op
+
 from . import memory as allocator
-from .blocks import Block
 from .equality import Truth
 from .rows import Row
 from .settings import DTYPES, Function, Setting, Subject, call, least_bytes, leaves_of, output_gradients, results
@@ -40,7 +41,7 @@ def providers(op: Subject, args: Sequence[Any], compiled: bool) -> Iterator[Prov
     refusals = []
     candidates = [backend for backend in op.backends if backend.device == args[0].device.type]
     for backend in candidates:
-        reason = backend.reason(op.op if isinstance(op, Block) else op, args)
+        reason = backend.reason(op if isinstance(op, Op) else op.op, args)
         if reason is None:
             yield Provider(backend.name, op, backend.name)
         else:

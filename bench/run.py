@@ -16,14 +16,15 @@ from fastiqa._memory import LARGE
 from .blocks import BLOCKS
 from .measure import Bench
 from .memory import MEMORY
+from .networks import NETWORKS, Network
 from .rows import Row, append, default_csv, environment, make_ready, measured_already, read
 from .settings import CACHE_SIZE, DTYPES, LAYOUTS, MODES, Setting, Size, settings
 from .timing import Plan
 
 
 def forward_names() -> list[str]:
-    """Operators and blocks that are measured; the backward pass of each is a mode of it."""
-    return [name for name in ops.OPERATORS if not name.endswith("_backward")] + list(BLOCKS)
+    """Operators and blocks, which are measured by default; the backward pass of each is a mode of it."""
+    return [*(name for name in ops.OPERATORS if not name.endswith("_backward")), *BLOCKS]
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Options:
     def check(self) -> None:
         """ValueError naming the option, what came and what was wanted."""
         for option, given, known in (
-            ("OPS", self.names, forward_names()),
+            ("OPS", self.names, [*forward_names(), *NETWORKS]),
             ("--dtype", self.dtypes, DTYPES),
             ("--layout", self.layouts, LAYOUTS),
             ("--mode", self.modes, MODES),
@@ -63,7 +64,7 @@ QUICK_SIZES: tuple[Size, ...] = (CACHE_SIZE, (1, 128, 112, 112))
 
 
 def quick(options: Options) -> Options:
-    """All operators at two small sizes in float32, forward and with backward: under two minutes on two cores."""
+    """Everything at two small sizes in float32, forward and with backward: under two minutes on two cores."""
     options.sizes, options.dtypes, options.memory = QUICK_SIZES, ("float32",), ("reused",)
     options.modes = ("fwd", "fwd_bwd")
     options.plan = Plan(rounds=7, fewest=3, round_seconds=0.008, case_seconds=0.8, total_seconds=80)
@@ -101,7 +102,8 @@ class Session:
         memory = self.options.memory or (MEMORY if setting.moved() >= LARGE else ("reused",))
         if self.options.device == "cuda":
             memory = ("reused",)  # as PyTorch's allocator there always does
-        return list(itertools.product(self.options.modes, memory))
+        known = setting.op.modes if isinstance(setting.op, Network) else MODES
+        return list(itertools.product([mode for mode in self.options.modes if mode in known], memory))
 
     def _missing(self, setting: Setting) -> list[tuple[str, str]]:
         tail = (setting.dtype, setting.layout, setting.shape)

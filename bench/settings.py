@@ -12,6 +12,7 @@ from torch import Tensor
 from fastiqa import ops
 
 from .blocks import BLOCKS, Block, Weight
+from .networks import NETWORKS, Image, Network
 
 MODES = ("fwd", "bwd", "fwd_bwd")
 DTYPES = {str(d)[6:]: d for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
@@ -22,7 +23,7 @@ MEMORY_SIZE = (8, 256, 112, 112)  # 103 MB in float32, beyond any last-level cac
 TINY_SIZE = (1, 8, 16, 16)  # the time of a call is its overhead
 
 Size = tuple[int, int, int, int]
-Subject = ops.Op | Block
+Subject = ops.Op | Block | Network
 Function = Callable[..., Any]
 
 
@@ -43,8 +44,8 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The arguments that are not simply maps of the first one's shape, as `name=value`; a block's own."""
-        if isinstance(self.op, Block):
+        """The arguments that are not simply maps of the first one's shape, as `name=value`; or the subject's own."""
+        if not isinstance(self.op, ops.Op):
             return self.op.label
         first = next(value.shape for value in self.values if isinstance(value, ops.Map))
         named = zip(self.op.signature.names, self.values, strict=False)
@@ -65,8 +66,8 @@ class Setting:
 
     def _tensor(self, value: ops.Map, generator: torch.Generator) -> Tensor:
         x = torch.randn(value.shape, generator=generator, device=self.device)
-        if isinstance(value, Weight):
-            x *= value.std
+        if isinstance(value, (Weight, Image)):
+            x = value.drawn(x)
         x = x.to(DTYPES[self.dtype])
         return x.contiguous(memory_format=LAYOUTS[self.layout]) if x.dim() == 4 else x
 
@@ -79,15 +80,15 @@ class Setting:
         return least_bytes(self.op, args, "fwd_bwd")
 
     def tiny(self) -> Setting:
-        return replace(self, size=TINY_SIZE)
+        return replace(self, size=self.op.tiny if isinstance(self.op, Network) else TINY_SIZE)
 
 
 def subject(name: str) -> Subject:
-    return BLOCKS[name] if name in BLOCKS else ops.OPERATORS[name]
+    return BLOCKS.get(name) or NETWORKS.get(name) or ops.OPERATORS[name]
 
 
 def default_sizes(op: Subject) -> tuple[Size, ...]:
-    return op.sizes if isinstance(op, Block) else (CACHE_SIZE, MEMORY_SIZE)
+    return (CACHE_SIZE, MEMORY_SIZE) if isinstance(op, ops.Op) else op.sizes
 
 
 def settings(

@@ -1,0 +1,117 @@
+"""Whole networks in inference: what `fastiqa.optimize_for_inference` makes beside the network of `fastiqa.reference`.
+
+Arguments are the images. Weights are initial ones, but norms have the statistics of noise and the last layer is larger, so
+that maps are of order 1 and results depend on the images. A network's time is that of its convolutions: GB/s say little.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import BatchNorm2d
+from torch.nn.functional import interpolate
+
+from fastiqa import ops, reference
+from fastiqa._dispatch import Backend
+from fastiqa._layout import Output
+from fastiqa.models.inference import optimize_for_inference
+
+from .blocks import Names, Size
+
+
+class Image(ops.Map):
+    """RGB in [0, 1]: noise on patches of one colour."""
+
+    def drawn(self, x: Tensor) -> Tensor:
+        return (x + interpolate(2 * x[..., ::32, ::32], size=x.shape[2:])).sigmoid()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that compares two images with a reference: probabilities, one a triplet.
+
+    Args:
+        name, label: of its rows in the CSV file.
+        kind: the network's class.
+        op: an operator in it, whose backends are measured.
+        sizes: N, 3, H, W of the images.
+        tolerance: largest difference of a probability from float64's, by dtype.
+    """
+
+    name: str
+    label: str
+    kind: type[reference.PRFNet]
+    op: ops.Op
+    sizes: tuple[Size, ...]
+    tolerance: dict[str, float]
+    made: dict[tuple[str, torch.dtype], Any] = field(default_factory=dict, init=False)
+    tiny: Size = field(default=(1, 3, 64, 64), init=False)
+    modes: tuple[str, ...] = field(default=("fwd",), init=False)
+    exact: bool = field(default=False, init=False)
+    statistics: tuple[str, ...] = field(default=(), init=False)
+    saves: tuple[str, ...] = field(default=(), init=False)
+    signature: Names = field(default=Names(("ref", "a", "b"), ("probability",)), init=False)
+
+    def samples(self, n: int, c: int, h: int, w: int) -> Iterator[tuple[ops.Map, ...]]:
+        if c != 3:
+            raise ValueError(f"--size: got {n}x{c}x{h}x{w}, want images of three channels for {self.name}")
+        yield (Image((n, c, h, w)),) * 3
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        return self.op.backends
+
+    def reference(self, *images: Tensor) -> Tensor:
+        return self._made("plain", images[0]).probability(*images)  # type: ignore[no-any-return]
+
+    def __call__(self, *images: Tensor) -> Tensor:
+        return self._made("fast", images[0]).probability(*images)  # type: ignore[no-any-return]
+
+    def _made(self, which: str, image: Tensor) -> Any:
+        key = (which, image.dtype)
+        if key not in self.made:  # before torch.compile, whose first calls come after eager's
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                plain = _with_statistics(self.kind())
+            fast = which == "fast"
+            made = optimize_for_inference(plain, image.dtype) if fast else copy.deepcopy(plain).to(image.dtype)
+            self.made[key] = made.to(image.device)
+        return self.made[key]
+
+    def layout(self, *images: Tensor) -> tuple[Output]:
+        return (Output((images[0].shape[0],), torch.float32, images[0].device),)
+
+    def bytes(self, *images: Tensor) -> int:
+        """Of the images."""
+        return sum(image.nbytes for image in images)
+
+
+@torch.no_grad()
+def _with_statistics(network: Any) -> Any:
+    """In eval mode; the norms have the statistics of noise, the last layer has larger weights."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(*torch.rand(3, 2, 3, 128, 128))
+    network.head.mlp[-1].weight *= 16
+    return network.eval()
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network(
+            "prfnet",
+            "",
+            reference.PRFNet,
+            ops.OPERATORS["difference_response"],
+            ((1, 3, 448, 448),),
+            {"float32": 1e-4, "bfloat16": 5e-3},
+        ),
+    )
+}
