@@ -1,7 +1,7 @@
 """Whole networks in inference: what `fastiqa.optimize_for_inference` makes beside the network of `fastiqa.reference`.
 
-Arguments are the images. Weights are initial ones, but norms have the statistics of noise and the last layer is larger, so
-that maps are of order 1 and results depend on the images. A network's time is that of its convolutions: GB/s say little.
+Arguments are the images. Weights are initial ones, but norms have the statistics of noise and the last layer is larger:
+maps are of order 1 and results depend on the images. A network's time is that of its convolutions; GB/s say little.
 """
 
 from __future__ import annotations
