@@ -68,7 +68,7 @@ def test_clic_csv_may_lie_in_the_archive_of_the_oracle(tmp_path):
         read_clic(tmp_path / "oracle.zip" / "other.csv")
 
 
-def test_clic_names_every_missing_file_once_with_its_first_row(tmp_path):
+def test_clic_names_every_missing_file_once_with_its_first_row(tmp_path, caplog):
     csv = folders.clic(tmp_path)
     (tmp_path / md5_name("b1")).unlink()
     report = check_clic(csv)
@@ -78,6 +78,9 @@ def test_clic_names_every_missing_file_once_with_its_first_row(tmp_path):
     assert [triplet.label for triplet in report.triplets] == [0, 1]
     assert report.duplicates == 2  # of the labels, whatever images there are
     assert len(read_clic(csv, on_problem="skip")) == 2
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{csv}:1: missing file: ")
+    assert warning.endswith("; skipped, 2 triplets are left")
     assert len(read_clic(csv, check_files=False)) == 4
     with pytest.raises(ValueError, match=r"oracle\.csv:1: missing file: .*" + md5_name("b1")):
         read_clic(csv)

@@ -7,6 +7,7 @@ and counts. :func:`decode` reads every image, so that a damaged file is found be
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from fastiqa.reference import arguments
 
 OnProblem = Literal["raise", "skip"]
 MOST_LISTED = 20
+
+_log = logging.getLogger("fastiqa")
 
 
 class Problem(NamedTuple):
@@ -101,14 +104,17 @@ class Report:
         return dict(Counter(triplet.group for triplet in self.triplets).most_common())
 
     def accepted(self, on_problem: OnProblem = "raise") -> list[Triplet]:
-        """The usable triplets.
+        """The usable triplets; with "skip" a warning of the logger ``fastiqa`` says what was left out.
 
         Raises: ValueError where there is none, and with "raise" at any problem, naming the first.
         """
         arguments.one_of("on_problem", on_problem, ("raise", "skip"))
-        if self.problems and (on_problem == "raise" or not self.triplets):
-            rest = f"; and {len(self.problems) - 1} more problems" if len(self.problems) > 1 else ""
-            raise ValueError(f"{self.problems[0]}{rest}")
+        if self.problems:
+            more = len(self.problems) - 1
+            summary = f"{self.problems[0]}" + (f"; and {more} more problem{'s' * (more > 1)}" if more else "")
+            if on_problem == "raise" or not self.triplets:
+                raise ValueError(summary)
+            _log.warning("%s; skipped, %d triplets are left", summary, len(self.triplets))
         if not self.triplets:
             raise ValueError(f"{self.source}: got no labelled triplets, want at least one")
         return list(self.triplets)
