@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fastiqa import __version__
+from fastiqa.cli.data import data
 
 app = typer.Typer(
     name="fastiqa",
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data)
 
 
 def run(arguments: list[str]) -> int:
