@@ -1,10 +1,10 @@
 """encode, decode: the lossy image codecs that Pillow writes, each with one quality axis on which higher is better.
 
-    name        quality                                 other options (the first is Pillow's default or near it)
-    jpeg        1 to 95, libjpeg's scale                subsampling 4:2:0, 4:2:2, 4:4:4
-    webp        0 to 100                                method 4, 0, 6: effort
-    avif        0 to 100                                subsampling 4:2:0, 4:4:4; speed 6, 8
-    jpeg2000    bits per pixel of the file, about       irreversible True (9/7 wavelet), False (5/3)
+    name        quality                                 options worth varying
+    jpeg        1 to 95, libjpeg's scale                subsampling 4:2:0 (default), 4:2:2, 4:4:4
+    webp        0 to 100                                method 0, 4, 6 (default): effort
+    avif        0 to 100                                subsampling 4:2:0 (default), 4:4:4; speed 6 (default), 8
+    jpeg2000    bits per pixel of the file, about       irreversible True (default): 9/7 wavelet, False: 5/3
 
 Qualities of two codecs cannot be compared. AVIF is coded by one thread: left alone, libavif chooses its tiles, and with
 them the file, by the number of cores.
@@ -33,7 +33,7 @@ class Codec:
         feature: what ``PIL.features`` calls the library behind it.
         worst, best: the qualities between which photographs go from ruined to hard to tell from the original.
         logarithmic: whether equal steps of sight are equal ratios of quality.
-        fixed: what is always passed to Pillow.
+        defaults: what Pillow is given unless the caller says otherwise.
         choices: options with the values that are worth varying.
     """
 
@@ -44,7 +44,7 @@ class Codec:
     worst: float
     best: float
     logarithmic: bool = False
-    fixed: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def quality_at(self, position: float) -> float:
@@ -58,16 +58,16 @@ CODECS = {
     codec.name: codec
     for codec in (
         Codec("jpeg", "JPEG", ".jpg", "jpg", 6, 92, choices={"subsampling": ("4:2:0", "4:2:2", "4:4:4")}),
-        Codec("webp", "WEBP", ".webp", "webp", 1, 92, choices={"method": (4, 0, 6)}),
+        Codec("webp", "WEBP", ".webp", "webp", 1, 92, defaults={"method": 6}, choices={"method": (4, 0, 6)}),
         Codec(
             "avif", "AVIF", ".avif", "avif", 12, 84,
-            fixed={"max_threads": 1},
+            defaults={"max_threads": 1},
             choices={"subsampling": ("4:2:0", "4:4:4"), "speed": (6, 8)},
         ),
         Codec(
             "jpeg2000", "JPEG2000", ".jp2", "jpg_2000", 0.08, 2.5,
             logarithmic=True,
-            fixed={"mct": 1},
+            defaults={"mct": 1, "irreversible": True},
             choices={"irreversible": (True, False)},
         ),
     )
@@ -94,7 +94,7 @@ def encode(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any
         (32, 48, 3)
     """
     known = available(codec)
-    settings = dict(known.fixed) | options
+    settings = known.defaults | options
     if codec == "jpeg2000":
         settings["quality_layers"] = [24 / quality]  # Pillow takes the ratio to 24 bits per pixel
     else:

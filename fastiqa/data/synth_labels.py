@@ -11,9 +11,16 @@ p = Φ(d / (√2 s)) for a difference d of scores (Thurstone's case V), and Φ(z
     ssimulacra2    4.65 points. Its authors report a mean absolute error of 4.47 points against opinion scores from 0
                    to 100 of 49 photographs that they held out (CID22, README of July 2022): s = 4.47 √(π/2) = 5.60.
                    A grade of quality, 20 points, is then 99 to 1, and 5 points 75 to 25.
-    ms-ssim        SCALE_DB decibels of −10 log10(1 − MS-SSIM), the axis on which codecs are compared, because MS-SSIM
-                   itself gathers near 1. No such error is published for it; the scale is the most likely one (least
-                   cross-entropy) where SSIMULACRA2's probabilities are the truth.
+    ms-ssim        1.25 decibels of −10 log10(1 − MS-SSIM), the axis on which codecs are compared, because MS-SSIM
+                   itself gathers near 1. No such error is published for it. The scale is the most likely one (of least
+                   cross-entropy) where SSIMULACRA2's probabilities are the truth: 1.30 on the 813 plain pairs (1.17 to
+                   1.44 in 95 % of bootstraps over photographs) and 1.22 with the 423 resized ones of
+                   ``fastiqa data synth --metric ssimulacra2 --max-size 384 --pairs 200 --blur --noise`` on 28
+                   photographs. The two metrics prefer the same image in 89 % of these 1236, and in 98 % of those whose
+                   SSIMULACRA2 differs by more than 10.
+
+The rule of quality needs no metric: both prefer the higher quality in all 1176 pairs of its kind in that run, plain,
+resized, blurred and noisy.
 
 SSIMULACRA2 is a Python port (PyPI ``ssimulacra2``, BSD-3). MS-SSIM runs over R, G and B, and so sees what subsampled
 chroma loses, which it would not on grey; its scores end at 60 dB, where images are equal.
@@ -27,12 +34,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from fastiqa.data.images import read_image
 from fastiqa.metrics import ms_ssim
 from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL
 
 SMALLEST_SIDE = LARGEST_SIDE_TOO_SMALL + 1
-SCALE_DB = 1.0
 LEAST_LOSS = 1e-6  # 60 dB
 
 
@@ -57,7 +65,7 @@ class LabelMetric:
 
 def ms_ssim_db(reference: Path, distorted: Path) -> float:
     """−10 log10(1 − MS-SSIM) of two RGB files, at most 60 dB."""
-    x, y = (read_image(path).tensor() for path in (reference, distorted))
+    x, y = (read_image(path).tensor(torch.float64) for path in (reference, distorted))
     return -10 * math.log10(max(1 - float(ms_ssim(x, y)), LEAST_LOSS))
 
 
@@ -67,6 +75,6 @@ def ssimulacra2(reference: Path, distorted: Path) -> float:
 
 
 METRICS = {
-    "ms-ssim": LabelMetric(ms_ssim_db, SCALE_DB),
+    "ms-ssim": LabelMetric(ms_ssim_db, 1.25),
     "ssimulacra2": LabelMetric(ssimulacra2, 4.65, "ssimulacra2"),
 }

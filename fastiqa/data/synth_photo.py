@@ -6,7 +6,8 @@
 
 Images are stored as PNG and not as the coded file: what a decoder returns depends on its version (inverse transforms,
 chroma upsampling), and a chain that ends in a resize has no coded file. A label is that of the very pixels on disk; the
-price is some six to ten times the space. A folder is whole when it has a record and every file has its SHA-256.
+price is eleven times the space (28 photographs, four codecs). A folder is whole when it has a record and every file
+has its SHA-256.
 """
 
 from __future__ import annotations
