@@ -38,8 +38,9 @@ def synth(
 ) -> None:
     """Make labelled triplets from a folder of photographs with real codecs.
 
-    Same codec and settings: the higher quality is closer. Otherwise the metric says with what probability. No
-    photograph is in two of train, val and test. Run again after an interruption: what is whole is kept.
+    Of two images by one codec with equal settings the one of higher quality is closer; of any other two the metric says
+    with what probability. No photograph is in two of train, val and test. After an interruption, run the same again:
+    what is whole is kept. The same seed, photographs and versions of the codecs give the same files.
     """
     from fastiqa.data.synth_options import SynthError, SynthOptions
 
