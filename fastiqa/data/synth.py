@@ -8,7 +8,8 @@ Lossless photographs are best: what a camera's JPEG has lost is not in the refer
 count once. A photograph belongs to one split, with everything made of it: photographs are put in the order of the
 SHA-256 of seed and content, and the first go to val, the next to test, the others to train.
 
-The same photographs, options and versions give the same bytes, with any number of processes, interrupted or not.
+The same photographs, options and versions give the same bytes, with any number of processes, interrupted or not. On
+another kind of processor the last digits of scores and of JPEG 2000's wavelets may differ.
 """
 
 from __future__ import annotations

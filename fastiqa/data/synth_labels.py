@@ -23,7 +23,7 @@ The rule of quality needs no metric: both prefer the higher quality in all 1176 
 resized, blurred and noisy.
 
 SSIMULACRA2 is a Python port (PyPI ``ssimulacra2``, BSD-3). MS-SSIM runs over R, G and B, and so sees what subsampled
-chroma loses, which it would not on grey; its scores end at 60 dB, where images are equal.
+chroma loses, which it would not on grey; its scores end at 50 dB, near equality.
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from fastiqa.data.images import read_image
 from fastiqa.metrics import ms_ssim
 from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL
 
 SMALLEST_SIDE = LARGEST_SIDE_TOO_SMALL + 1
-LEAST_LOSS = 1e-6  # 60 dB
+LEAST_LOSS = 1e-5  # 50 dB
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,9 @@ class LabelMetric:
 
 
 def ms_ssim_db(reference: Path, distorted: Path) -> float:
-    """−10 log10(1 − MS-SSIM) of two RGB files, at most 60 dB."""
-    x, y = (read_image(path).tensor(torch.float64) for path in (reference, distorted))
+    """−10 log10(1 − MS-SSIM) of two RGB files, at most 50 dB."""
+    # in float32: at 1024×640 it took 0.24 s and float64 1.4 s; at 33 dB, the best seen, they differ by some 0.001 dB
+    x, y = (read_image(path).tensor() for path in (reference, distorted))
     return -10 * math.log10(max(1 - float(ms_ssim(x, y)), LEAST_LOSS))
 
 
