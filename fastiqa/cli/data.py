@@ -1,4 +1,4 @@
-"""``fastiqa data``: labelled data sets on the disk."""
+"""``fastiqa data``: labelled data sets on the disk, checked or made."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa.cli.synth import synth
+
 if TYPE_CHECKING:
     from fastiqa.data import Report
 
-app = typer.Typer(name="data", help="Labelled triplets: check a data set.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Labelled triplets: check a data set, make one.", no_args_is_help=True)
 
 
 @app.callback()
 def _data() -> None:
-    """Labelled triplets: check a data set."""
+    """Labelled triplets: check a data set, make one."""
+
+
+app.command()(synth)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from fastiqa.data.batches import batches_by_source
 from fastiqa.data.clic import check_clic, read_clic
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.data.pieapp import check_pieapp, read_pieapp
+from fastiqa.data.synth_csv import read_synth
 from fastiqa.data.transforms import RandomCrop, WholeImage
 from fastiqa.data.triplets import Triplet, TripletDataset
 from fastiqa.data.validation import Problem, Report, decode
@@ -29,4 +30,5 @@ __all__ = [
     "read_clic",
     "read_image",
     "read_pieapp",
+    "read_synth",
 ]
