@@ -71,6 +71,29 @@ def test_nothing_changes_with_workers_and_the_random_numbers_of_the_caller_stay(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class ByEpoch(Altered):
+    """Triplets that, as random crops, differ from epoch to epoch."""
+
+    epochs = ()
+
+    def set_epoch(self, epoch):
+        self.epochs = (*self.epochs, epoch)
+
+    def __getitem__(self, index):
+        ref, a, b, label = super().__getitem__(index)
+        return ref.roll(self.epochs[-1], 1), a, b, label
+
+
+def test_a_run_that_goes_on_tells_the_data_set_its_epoch(tmp_path):
+    options = (*COARSE, "steps.coarse.epochs=3", "workers=1")
+    first, second, third = (ByEpoch(24) for _ in range(3))
+    unbroken = run(tmp_path / "unbroken", *options, datasets={"clic": first})
+    with pytest.raises(Stop):
+        run(tmp_path / "broken", *options, datasets={"clic": second}, observers=[StopAt(5)])
+    assert_same(run(tmp_path / "broken", *options, datasets={"clic": third}, resume=True), unbroken)
+    assert (first.epochs, second.epochs, third.epochs) == ((0, 1, 2), (0, 1), (1, 2))
+
+
 def test_a_finished_run_has_nothing_left_to_do(whole, tmp_path):
     before = state(whole)
     assert_same(run(whole, "ema=0.9", resume=True), before)
