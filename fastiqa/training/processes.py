@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fastiqa.training.recipe import RecipeError
 
@@ -20,6 +21,12 @@ class Processes(NamedTuple):
     rank: int
     size: int
     device: torch.device
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over all processes in the backward pass."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all processes, of equal shapes, one after the other."""
@@ -45,6 +52,13 @@ class Processes(NamedTuple):
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def gradients_stay_here(module: nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
+    """While it lasts the gradients of a parallel module are added up in this process alone, if `stay`."""
+    if stay and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ is frozen and the head has no normalisation, to one that computes the batch at o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastiqa.training import setup
@@ -40,7 +38,7 @@ from fastiqa.training.optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
-from fastiqa.training.processes import Processes, joined
+from fastiqa.training.processes import Processes, gradients_stay_here, joined
 from fastiqa.training.recipe import Part, Recipe
 
 
@@ -146,10 +144,7 @@ class Trainer:
         step = part.step
         model: Any = self._model  # nn.Module's attributes have no types
         model.backbone.requires_grad_(not step.freeze_backbone)
-        self._module: nn.Module = PackedComparison(model, step.freeze_backbone)
-        if self._processes.size > 1:
-            devices = [self._processes.device] if self._processes.device.type == "cuda" else None
-            self._module = DistributedDataParallel(self._module, device_ids=devices)
+        self._module = self._processes.parallel(PackedComparison(model, step.freeze_backbone))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._optimizer = build_optimizer(step.optimizer, trained)
         if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
@@ -206,7 +201,7 @@ class Trainer:
             batch = next(loaded).to(processes.device)
             place = processes.rank * step.accumulate + k
             torch.manual_seed(seed_of(self._recipe.seed, self._position.epoch, self._position.batch, place))  # dropout
-            with self._gradients_stay_here(k < step.accumulate - 1):
+            with gradients_stay_here(self._module, k < step.accumulate - 1):
                 try:
                     with torch.autocast(processes.device.type, torch.bfloat16, enabled=self._recipe.amp):
                         logits = self._module(batch.ref, batch.a, batch.b)
@@ -227,11 +222,6 @@ class Trainer:
         if self._ema is not None:
             self._ema.update_parameters(self._model)
         return float(everyones.mean())
-
-    def _gradients_stay_here(self, stay: bool) -> contextlib.AbstractContextManager[None]:
-        if stay and isinstance(self._module, DistributedDataParallel):
-            return self._module.no_sync()
-        return contextlib.nullcontext()
 
     def _where(self, part: Part) -> str:
         return f"step {part.name}, epoch {self._position.epoch + 1}, batch {self._position.batch + 1}"
