@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -11,13 +12,18 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 from training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log, run, state
 
 import fastiqa
 from fastiqa.models import create_model
+from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, read_recipe, train
 from fastiqa.training.comparison import PackedComparison, accuracy_of, losses_of
 from fastiqa.training.datasets import datasets
+from fastiqa.training.folder import RunFolder
+from fastiqa.training.logs import BatchReport, EpochReport
+from fastiqa.training.progress import ProgressBar
 
 MODEL = {"layers": (1, 1, 1, 1), "width": 8, "first_stage_stride": 4, "hidden": 16}
 
@@ -69,6 +75,24 @@ def test_nothing_changes_with_workers_and_the_random_numbers_of_the_caller_stay(
     before = torch.get_rng_state()
     assert_same(run(tmp_path, "ema=0.9", "workers=2"), state(whole))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_killed_between_the_network_and_the_checkpoint_ends_with_both(whole, tmp_path, monkeypatch):
+    original = RunFolder.end_epoch
+
+    def killed(self, model):
+        original(self, model)
+        if len([line for line in log(self.path) if line["event"] == "epoch"]) == 4:
+            raise Stop
+
+    monkeypatch.setattr(RunFolder, "end_epoch", killed)
+    with pytest.raises(Stop):
+        run(tmp_path, "ema=0.9")
+    monkeypatch.undo()
+    (tmp_path / "model.safetensors").unlink()
+    assert_same(run(tmp_path, "ema=0.9", resume=True), state(whole))
+    assert_same(*(read_file(folder / "model.safetensors")[0] for folder in (tmp_path, whole)))
+    assert log(tmp_path) == log(whole)
 
 
 class ByEpoch(Altered):
@@ -153,14 +177,15 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
             if report.iteration == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
 
+    options = (*COARSE, "data.clic.items=40")  # five batches, checkpoints after the second and the fourth
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(CheckpointError, match=r"not written: .*; the older checkpoint is as it was"):
-            run(tmp_path, "steps.coarse.epochs=1", observers=[Full(3)])
+            run(tmp_path, *options, observers=[Full(3)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.glob(".*"))
-    assert_same(run(tmp_path, "steps.coarse.epochs=1", resume=True), run(tmp_path / "whole", "steps.coarse.epochs=1"))
+    assert_same(run(tmp_path, *options, resume=True), run(tmp_path / "whole", *options))
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
@@ -172,12 +197,19 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
     assert len(log(tmp_path)) == 1
 
 
+def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(tmp_path, monkeypatch):
+    """The derivative of a square root at 0, as of a distance between equal features."""
+    monkeypatch.setattr("fastiqa.training.gradients.losses_of", lambda name, logits, label: (logits * 0).abs().sqrt())
+    with pytest.raises(TrainingError, match=r"batch 1: data\.clic: the gradients are not finite; the weights were not"):
+        run(tmp_path, *COARSE)
+
+
 def test_only_the_triplets_that_made_the_loss_infinite_are_named(tmp_path, monkeypatch):
     def poisoned(name, logits, label):
         losses = losses_of(name, logits, label)
         return torch.where(label == 0.25, torch.nan, losses)
 
-    monkeypatch.setattr("fastiqa.training.trainer.losses_of", poisoned)
+    monkeypatch.setattr("fastiqa.training.gradients.losses_of", poisoned)
     quarter = lambda ref, a, b, label: (ref, a, b, torch.tensor(0.25))  # noqa: E731
     with pytest.raises(TrainingError, match=r"data\.clic: triplets 13: the loss is not finite"):
         run(tmp_path, *COARSE, "steps.coarse.accumulate=2", datasets={"clic": Altered(24, i13=quarter)})
@@ -315,3 +347,16 @@ def test_tensorboard_is_optional_and_its_absence_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"needs tensorboard: pip install fastiqa\[train\]"):
         train(read_recipe("smoke", [*COARSE, "tensorboard=true"]), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_speed_and_memory_on_a_terminal_and_epochs_everywhere(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    bar = ProgressBar(console)
+    bar.batch(BatchReport("coarse", 1, 1, 9, 1, "clic", 0.6931, 1.0, 1e-3, 48.25, 512.0))
+    bar.epoch(EpochReport("coarse", 1, 9, {"clic": 0.5}, {"held_out": {"accuracy": 0.75, "bce": 0.4}}))
+    bar.close()
+    shown = console.file.getvalue()
+    assert "coarse, epoch 1: loss of clic 0.5000, accuracy on held_out 0.7500\n" in shown
+    assert ("loss 0.6931 · 48.2 images/s · 512 MB" in shown) == terminal
+    assert ("\x1b" in shown) == terminal

@@ -26,6 +26,7 @@ class BatchReport:
         iteration: updates since the start of the run.
         data: the data set of the batch.
         loss: mean over the batch, of all processes.
+        gradient_norm: Euclidean norm of all gradients together.
         lr: learning rate.
         images_per_second: of all processes.
         memory_mb: greatest memory so far of this process, MB: allocated on its CUDA device, else resident.
@@ -38,6 +39,7 @@ class BatchReport:
     iteration: int
     data: str
     loss: float
+    gradient_norm: float
     lr: float
     images_per_second: float
     memory_mb: float
@@ -135,7 +137,7 @@ class TensorBoardLog:
     def batch(self, report: BatchReport) -> None:
         if report.iteration % self._every == 0:
             self._writer.add_scalar(f"loss/{report.data}", report.loss, report.iteration)
-            for name in ("lr", "images_per_second", "memory_mb"):
+            for name in ("gradient_norm", "lr", "images_per_second", "memory_mb"):
                 self._writer.add_scalar(name, getattr(report, name), report.iteration)
 
     def epoch(self, report: EpochReport) -> None:

@@ -13,6 +13,7 @@ is frozen and the head has no normalisation, to one that computes the batch at o
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastiqa.training import setup
-from fastiqa.training.batches import Batch, Key, epoch_order, load, parts_of, seed_of
+from fastiqa.training.batches import Batch, Key, epoch_order, load, parts_of
 from fastiqa.training.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
-from fastiqa.training.comparison import PackedComparison, losses_of
+from fastiqa.training.comparison import PackedComparison
 from fastiqa.training.datasets import Triplets
 from fastiqa.training.evaluation import evaluate
 from fastiqa.training.folder import RunFolder
+from fastiqa.training.gradients import backward
 from fastiqa.training.logs import BatchReport, EpochReport, Observer, peak_memory_mb
 from fastiqa.training.optimizer import (
     build_optimizer,
@@ -38,8 +40,8 @@ from fastiqa.training.optimizer import (
     optimizer_tensors,
     set_learning_rate,
 )
-from fastiqa.training.processes import Processes, gradients_stay_here, joined
-from fastiqa.training.recipe import Part, Recipe
+from fastiqa.training.processes import Processes, joined
+from fastiqa.training.recipe import Part, Recipe, Step
 
 
 class TrainingError(RuntimeError):
@@ -75,7 +77,7 @@ def train(
         FileExistsError: where the folder holds a run and `resume` is False.
         CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
         DataError: naming data set and triplet.
-        TrainingError: where the loss is not finite: it names the batch, and the weights are not updated.
+        TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.
 
     Example:
         >>> import tempfile
@@ -152,79 +154,69 @@ class Trainer:
         self._saved = None
 
     def _epoch(self, part: Part) -> None:
-        step, position, recipe = part.step, self._position, self._recipe
-        epoch = position.epoch
+        step, position = part.step, self._position
         self._module.train()
         for dataset in self._datasets.values():
             if hasattr(dataset, "set_epoch"):
-                dataset.set_epoch(epoch)
-        sources = {name: self._datasets[name] for name in step.losses}
-        lengths = {name: len(dataset) for name, dataset in sources.items()}  # type: ignore[arg-type]
-        order = epoch_order(lengths, step.batch_size, recipe.seed, epoch)
+                dataset.set_epoch(position.epoch)
+        lengths = {name: len(self._datasets[name]) for name in step.losses}  # type: ignore[arg-type]
+        order = epoch_order(lengths, step.batch_size, self._recipe.seed, position.epoch)
         rest = order[position.batch :]
-        rank, size = self._processes.rank, self._processes.size
-        parts = [part for batch in rest for part in parts_of(batch, rank, size, step.accumulate)]
-        loaded = load(sources, parts, recipe.workers, pin_memory=self._processes.device.type == "cuda")
+        loaded = self._load(step, rest)
         clock = time.perf_counter()
         for keys in rest:
-            rate = learning_rate(step, epoch - part.first, position.batch / len(order))
+            rate = learning_rate(step, position.epoch - part.first, position.batch / len(order))
             set_learning_rate(self._optimizer, rate)
-            loss = self._update(part, keys, loaded)
+            loss, norm = self._update(part, keys, loaded)
             position.add(keys[0][0], loss)
             before, clock = clock, time.perf_counter()
-            speed = 3 * len(keys) / (clock - before)
-            memory = peak_memory_mb(self._processes.device)
             report = BatchReport(
-                part.name,
-                epoch + 1,
-                position.batch,
-                len(order),
-                position.iteration,
-                keys[0][0],
-                loss,
-                rate,
-                speed,
-                memory,
+                step=part.name,
+                epoch=position.epoch + 1,
+                batch=position.batch,
+                batches=len(order),
+                iteration=position.iteration,
+                data=keys[0][0],
+                loss=loss,
+                gradient_norm=norm,
+                lr=rate,
+                images_per_second=3 * len(keys) / (clock - before),
+                memory_mb=peak_memory_mb(self._processes.device),
             )
             for observer in self._observers:
                 observer.batch(report)
-            if position.iteration % recipe.checkpoint_every == 0 and position.batch < len(order):
+            if position.iteration % self._recipe.checkpoint_every == 0 and position.batch < len(order):
                 self._checkpoint()
         self._end_epoch(part)
 
-    def _update(self, part: Part, keys: list[Key], loaded: Iterator[Batch]) -> float:
-        """Update the weights by one batch; returns its mean loss."""
-        step, processes = part.step, self._processes
-        share = step.batch_size // processes.size
-        losses = []
-        for k in range(step.accumulate):
-            batch = next(loaded).to(processes.device)
-            place = processes.rank * step.accumulate + k
-            torch.manual_seed(seed_of(self._recipe.seed, self._position.epoch, self._position.batch, place))  # dropout
-            with gradients_stay_here(self._module, k < step.accumulate - 1):
-                try:
-                    with torch.autocast(processes.device.type, torch.bfloat16, enabled=self._recipe.amp):
-                        logits = self._module(batch.ref, batch.a, batch.b)
-                except (TypeError, ValueError) as error:  # images that the network does not take
-                    raise TrainingError(f"{self._where(part)}: data.{batch.source}: {error}") from error
-                loss = losses_of(step.losses[batch.source], logits, batch.label)
-                (loss.sum() / share).backward()
-            losses.append(loss.detach())
-        everyones = processes.gather(torch.cat(losses))
-        if not torch.isfinite(everyones).all():
-            bad = [
-                index for (_, index), loss in zip(keys, everyones.tolist(), strict=True) if not abs(loss) < torch.inf
-            ]
-            which = f"data.{keys[0][0]}: triplets {', '.join(map(str, bad))}"
-            raise TrainingError(f"{self._where(part)}: {which}: the loss is not finite; the weights were not updated")
+    def _load(self, step: Step, order: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        """This process's parts of the batches, one after the other."""
+        rank, size, device = self._processes
+        parts = [part for batch in order for part in parts_of(batch, rank, size, step.accumulate)]
+        return load(self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
+
+    def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
+        """Update the weights by one batch; returns its mean loss and the norm of its gradients."""
+        recipe, position, source = self._recipe, self._position, keys[0][0]
+        where = f"step {part.name}, epoch {position.epoch + 1}, batch {position.batch + 1}: data.{source}"
+        key = (recipe.seed, position.epoch, position.batch)
+        try:
+            losses = backward(self._module, loaded, part.step, self._processes, recipe.amp, key)
+        except (TypeError, ValueError) as error:  # images that the network does not take
+            raise TrainingError(f"{where}: {error}") from error
+        bad = [str(index) for (_, index), loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
+        if bad:
+            triplets = f"triplets {', '.join(bad)}"
+            raise TrainingError(f"{where}: {triplets}: the loss is not finite; the weights were not updated")
+        gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            raise TrainingError(f"{where}: the gradients are not finite; the weights were not updated")
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._ema is not None:
             self._ema.update_parameters(self._model)
-        return float(everyones.mean())
-
-    def _where(self, part: Part) -> str:
-        return f"step {part.name}, epoch {self._position.epoch + 1}, batch {self._position.batch + 1}"
+        return float(losses.mean()), norm
 
     def _end_epoch(self, part: Part) -> None:
         position, wanted = self._position, self._recipe.validation
@@ -237,10 +229,10 @@ class Trainer:
         report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
         for observer in self._observers:
             observer.epoch(report)
+        if self._processes.rank == 0:
+            self._folder.end_epoch(result)  # before the checkpoint, which says that all of the epoch is done
         position.next_epoch()
         self._checkpoint()
-        if self._processes.rank == 0:
-            self._folder.end_epoch(result)
 
     def _checkpoint(self) -> None:
         if self._processes.rank == 0:
