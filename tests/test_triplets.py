@@ -8,7 +8,6 @@ import os
 import zipfile
 
 import labelled_folders as folders
-import numpy as np
 import pytest
 import torch
 from shared_data import shared_file
@@ -20,7 +19,6 @@ from fastiqa.data import (
     Triplet,
     TripletDataset,
     WholeImage,
-    batches_by_source,
     read_clic,
     read_image,
 )
@@ -288,31 +286,3 @@ def test_published_triplet_through_the_dataset():
     ref, a, b = (shared_file(f"lpips/ex_{name}.png") for name in ("ref", "p0", "p1"))
     item = TripletDataset([Triplet(ref, a, b, 1.0, "traditional")], RandomCrop(448, flip=False, swap=False))[0]
     assert [tensor.shape for tensor in item] == [(3, 448, 448)] * 3 + [()]
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_batches_come_from_one_source_each(drop_last):
-    lengths = [10, 7, 3]
-    source = np.repeat([0, 1, 2], lengths)
-    batches = batches_by_source(lengths, 4, seed=1, epoch=2, drop_last=drop_last)
-    assert all(len(set(source[batch])) == 1 for batch in batches)
-    items = [item for batch in batches for item in batch]
-    if drop_last:
-        assert [len(batch) for batch in batches] == [4, 4, 4]
-        assert len(set(items)) == 12
-    else:
-        assert sorted(items) == list(range(20))
-        assert sorted(map(len, batches)) == [2, 3, 3, 4, 4, 4]
-    assert batches == batches_by_source(lengths, 4, seed=1, epoch=2, drop_last=drop_last)
-    assert batches != batches_by_source(lengths, 4, seed=1, epoch=3, drop_last=drop_last)
-    assert batches != batches_by_source(lengths, 4, seed=2, epoch=2, drop_last=drop_last)
-
-
-def test_batches_of_two_sizes_load(tmp_path):
-    sizes = [24] * 3 + [40] * 3
-    paths = [folders.png(tmp_path / f"{i}.png", size) for i, size in enumerate(sizes)]
-    dataset = TripletDataset([Triplet(path, path, path, 0.5) for path in paths], RandomCrop(32, small="native"))
-    loader = DataLoader(dataset, batch_sampler=batches_by_source([3, 3], 2))
-    assert sorted(tuple(batch[0].shape) for batch in loader) == sorted(
-        [(2, 3, 24, 24), (1, 3, 24, 24), (2, 3, 32, 32), (1, 3, 32, 32)]
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastiqa.data.bapps import check_bapps, read_bapps
-from fastiqa.data.batches import batches_by_source
 from fastiqa.data.clic import check_clic, read_clic
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.data.pieapp import check_pieapp, read_pieapp
@@ -21,7 +20,6 @@ __all__ = [
     "Triplet",
     "TripletDataset",
     "WholeImage",
-    "batches_by_source",
     "check_bapps",
     "check_clic",
     "check_pieapp",

@@ -31,8 +31,8 @@ import numpy as np
 import PIL
 from PIL import features
 
+from fastiqa._files import write_atomically
 from fastiqa.data.codecs import CODECS
-from fastiqa.data.files import write_atomically
 from fastiqa.data.images import one_line
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions

@@ -24,7 +24,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from fastiqa.data.files import UNFINISHED, write_atomically
+from fastiqa._files import remove_unfinished, write_atomically
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.data.synth_labels import METRICS, SMALLEST_SIDE
 from fastiqa.data.synth_ladder import DistortedImage, Pixels, distorted, draw_ladders, draw_pairs
@@ -89,8 +89,7 @@ def work(task: Task) -> Outcome:
         reason = f"is {width}x{height} pixels, want both sides at least {SMALLEST_SIDE}"
         return Outcome(task, bad=f"{task.source}: {reason}")
     task.folder.mkdir(parents=True, exist_ok=True)
-    for left_over in task.folder.glob(f".*{UNFINISHED}"):  # of a run that was killed
-        left_over.unlink()
+    remove_unfinished(task.folder)
     photograph = _made(pixels, task)
     write_atomically(task.folder / RECORD, json.dumps(dataclasses.asdict(photograph), indent=1).encode())
     return Outcome(task, photograph)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fastiqa.data.files import write_atomically
+from fastiqa._files import write_atomically
 from fastiqa.data.synth_csv import COLUMNS, SIDES, SPLITS, TRIPLETS
 from fastiqa.data.synth_photo import REFERENCE, Outcome
 

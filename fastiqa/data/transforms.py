@@ -27,7 +27,7 @@ class RandomCrop:
         size: height and width of the crop in pixels.
         small: what becomes of images with a side below `size`. "upscale" enlarges them bicubically, the shorter side to
             `size`, so that every item has one size; "native" crops min(size, side) of each side and leaves the pixels
-            as they are, for batches of one source (see :func:`fastiqa.data.batches_by_source`).
+            as they are, for batches of one source, as ``fastiqa train`` makes them.
         flip: mirror left and right with probability one half.
         swap: exchange A and B with probability one half, and the label with 1 - label: the network is not
             antisymmetric, and labels as distributed may prefer a side.
