@@ -249,10 +249,10 @@ def test_images_that_the_network_refuses_are_named(tmp_path):
         ("model.name=prf", "model: name: got 'prf'"),
         ("model.options.depth=3", "model: .*unexpected keyword argument 'depth'"),
         ("model.pretrained=nowhere.safetensors", "model: .*nowhere.safetensors"),
-        ("data.clic.kind=ava", "data.clic.kind: got 'ava', want one of random"),
+        ("data.clic.kind=ava", "data.clic: kind: got 'ava', want one of random"),
         ("data.clic.kind=null", "data.clic.kind: missing"),
-        ("data.clic.size=3", "data.clic.size: unknown option of kind 'random', want one of items"),
-        ("data.clic.items=0", "data.clic.items: got 0"),
+        ("data.clic.size=3", "data.clic: size: unknown option of kind 'random', want one of items"),
+        ("data.clic.items=0", "data.clic: items: got 0"),
         ("data.clic.items=7", "data.clic: got 7 triplets, want at least the 8 of a batch of steps.coarse"),
     ],
 )
