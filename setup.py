@@ -70,7 +70,7 @@ class Wheel(bdist_wheel):
 setup(
     packages=[*find_packages(include=["fastiqa", "fastiqa.*"], exclude=list(FOLDERS)), *FOLDERS],
     package_dir={"fastiqa": "fastiqa", **FOLDERS},
-    package_data={"fastiqa": ["py.typed"]},
+    package_data={"fastiqa": ["py.typed"], "fastiqa.training": ["recipes/*.yaml"]},
     include_package_data=False,  # MANIFEST.in is for the source distribution
     ext_modules=[Extension(f"fastiqa.libfastiqa_{library}", sources=[]) for library in wanted()],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},

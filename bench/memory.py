@@ -51,17 +51,28 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes two lines to stderr each time
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     live = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
+    for change in _changes(call):
+        live += change
         most = max(most, live)
     return most
+
+
+def live_bytes(call: Callable[[], Any]) -> int:
+    """Bytes on the CPU that live when a call has ended, beyond what existed before: its results and their graph."""
+    return sum(_changes(call))
+
+
+def _changes(call: Callable[[], Any]) -> list[int]:
+    """Bytes that PyTorch's CPU allocator gives, and takes back (negative), while the call runs; its result lives on."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes two lines to stderr each time
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = call()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    del result
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return [event.nbytes() for event in sorted(events, key=lambda e: e.start_ns())]
 
 
 def saved_bytes(f: Callable[..., Any], leaves: Sequence[Any]) -> int:

@@ -22,6 +22,7 @@ from .summary import FASTIQA, median_us, ours, speedup, spread
 
 DATA = ROOT / "bench" / "data"
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
+COMMANDS = {"prfnet_step": "python -m fastiqa.bench.training"}  # of tables that fastiqa bench does not make
 SLOWER = 0.05  # a regression is slower by more than this and by more than three times the spread of its rounds
 
 Case = dict[str, Row]
@@ -80,7 +81,7 @@ def table(op: str, cases: Iterable[Case]) -> str:
         "compile, losses included; GB/s is the least traffic over fastiqa's time, beside a copy of as many bytes; MB "
         "are eager's / fastiqa's; error is fastiqa's against float64 over eager's.\n\n"
         + markdown([*header, *numbers], lines, len(header))
-        + f"\nCommand: `fastiqa bench {op}`.\n"
+        + f"\nCommand: `{COMMANDS.get(op, f'fastiqa bench {op}')}`.\n"
     )
 
 

@@ -3,7 +3,7 @@
     python examples/compare_codecs.py [OUT_DIR]
 
 The photograph is scikit-image's bundled astronaut (NASA, public domain), 512×512. The size aimed at is that of JPEG at
-quality 30; WebP and AVIF come near it by bisecting their quality, JPEG 2000 by its rate. OUT_DIR (by default
+quality 30; the others come near it by bisecting their quality, in JPEG 2000 the bits per pixel. OUT_DIR (by default
 codec_comparison) receives the coded files, their decoded pixels as PNG, and a picture with the SSIM maps.
 
 Needs fastiqa[cli], scikit-image and matplotlib; takes about half a minute on two cores.
@@ -11,7 +11,6 @@ Needs fastiqa[cli], scikit-image and matplotlib; takes about half a minute on tw
 
 from __future__ import annotations
 
-import io
 import itertools
 import sys
 from pathlib import Path
@@ -28,56 +27,42 @@ from rich.table import Table
 
 from fastiqa.cli.compare import Comparison, compare_files
 from fastiqa.data import read_image
+from fastiqa.data.codecs import CODECS, decode, encode
 from fastiqa.metrics import luma, ssim
 
 mpl.use("Agg")  # before pyplot, which otherwise opens windows where it can
 from matplotlib import pyplot as plt
 
-SUFFIXES = {"JPEG": ".jpg", "WebP": ".webp", "AVIF": ".avif", "JPEG 2000": ".jp2"}
+TITLES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpeg2000"}
 METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
 
 
-def coded(photograph: PIL.Image.Image, codec: str, setting: float) -> bytes:
-    """The photograph coded at a quality of 0 to 100 or, for JPEG 2000, at a number of bytes."""
-    stream = io.BytesIO()
-    if codec == "JPEG 2000":
-        raw = 3 * photograph.width * photograph.height
-        photograph.save(stream, "JPEG2000", irreversible=True, mct=1, quality_layers=[raw / setting])
-    elif codec == "WebP":
-        photograph.save(stream, "WEBP", quality=setting, method=6)
-    else:
-        photograph.save(stream, codec, quality=int(setting))
-    return stream.getvalue()
-
-
-def coded_to_size(photograph: PIL.Image.Image, codec: str, target: int) -> tuple[float, bytes]:
-    """Setting and bytes whose number is nearest to the target, found by bisection: more of the setting, more bytes."""
-    low, high = (1.0, 2.0 * target) if codec == "JPEG 2000" else (0.0, 100.0)
-    tried: list[tuple[int, float, bytes]] = []
+def coded_to_size(pixels: NDArray[np.uint8], codec: str, target: int) -> bytes:
+    """The bytes whose number is nearest to the target, found by bisecting the quality: more of it, more bytes."""
+    bits = 8 * target / (pixels.shape[0] * pixels.shape[1])
+    low, high = (0.0, 2 * bits) if codec == "jpeg2000" else (0.0, 100.0)
+    tried = []
     for _ in range(9):
         middle = (low + high) / 2
-        middle = float(int(middle)) if codec == "AVIF" else middle
-        data = coded(photograph, codec, middle)
-        tried.append((abs(len(data) - target), middle, data))
+        data = encode(pixels, codec, middle)
+        tried.append(data)
         low, high = (middle, high) if len(data) < target else (low, middle)
-    _, setting, data = min(tried, key=lambda trial: trial[0])
-    return setting, data
+    return min(tried, key=lambda data: abs(len(data) - target))
 
 
 def write_codings(out: Path) -> tuple[Path, dict[str, Path], dict[str, int]]:
     """Write the reference, the coded files and their decoded PNGs; return the PNGs and the coded sizes in bytes."""
     pixels: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
-    photograph = PIL.Image.fromarray(pixels)
     reference = out / "reference.png"
-    photograph.save(reference)
-    target = len(coded(photograph, "JPEG", 30))
+    PIL.Image.fromarray(pixels).save(reference)
+    jpeg = encode(pixels, "jpeg", 30)
     decoded, sizes = {}, {}
-    for codec, suffix in SUFFIXES.items():
-        data = coded(photograph, codec, 30) if codec == "JPEG" else coded_to_size(photograph, codec, target)[1]
-        (out / f"coded{suffix}").write_bytes(data)
-        sizes[codec] = len(data)
-        decoded[codec] = out / f"decoded_{codec.lower().replace(' ', '')}.png"
-        PIL.Image.open(io.BytesIO(data)).convert("RGB").save(decoded[codec])
+    for title, codec in TITLES.items():
+        data = jpeg if codec == "jpeg" else coded_to_size(pixels, codec, len(jpeg))
+        (out / f"coded{CODECS[codec].suffix}").write_bytes(data)
+        sizes[title] = len(data)
+        decoded[title] = out / f"decoded_{codec}.png"
+        PIL.Image.fromarray(decode(data, codec)).save(decoded[title])
     return reference, decoded, sizes
 
 

@@ -23,12 +23,12 @@ _EXPORTS = {
     "rank": "fastiqa.models",
     "save_model": "fastiqa.models",
 }
-_SUBMODULES = ("cli", "data", "kernels", "metrics", "models", "nn", "ops", "reference")
+_SUBMODULES = ("cli", "data", "kernels", "metrics", "models", "nn", "ops", "reference", "training")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
 if TYPE_CHECKING:
-    from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference
+    from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
     from fastiqa._accelerate import accelerate
     from fastiqa._dispatch import explain, use
     from fastiqa.models import create_model, list_models, load_model, rank, save_model

@@ -39,6 +39,11 @@ NETWORKS = [
     Case("CrossSubtraction", {"channels": 6, "cross_channels": 4, "norm": True}, [(2, 6, 9, 7)] * 3),
     Case("PRFHead", {"channels": (4, 6, 5), "gate_kernel": 3, "hidden": 7}, STAGES, packed),
     Case("PRFHead", {"channels": (4, 6, 5), "cross_norm": True, "hidden": 7}, STAGES, packed),
+    Case(
+        "SERes2Block",
+        {"inputs": 8, "planes": 4, "stride": 2, "base_width": 32, "scale": 4, "se_reduction": 4, "first": True},
+        [(2, 8, 9, 7)],
+    ),
     Case("SERes2Net", SMALL, [(2, 3, 33, 40)], staged),
     Case("PRFNet", SMALL, [(3, 3, 33, 40)] * 3, shown),
     Case("PRFNet", {**SMALL, "fusion": "fpn"}, [(3, 3, 33, 40)] * 3, shown),
@@ -133,8 +138,8 @@ def test_the_report_names_every_module() -> None:
     assert all(type(model.get_submodule(name)) is after is PAIRS[before] for name, before, after in report.swapped)
     assert (report.left, report.explained) == ((), (("head", fastiqa.explain(model.head)),))
     assert str(report).splitlines() == [
-        "swapped: 1 PRFNet, 1 SERes2Net, 25 BatchNormAct2d, 4 SqueezeExcitation, 1 PRFHead, 4 CrossSubtraction, "
-        "1 ProgressiveFusion",
+        "swapped: 1 PRFNet, 1 SERes2Net, 25 BatchNormAct2d, 4 SERes2Block, 4 SqueezeExcitation, 1 PRFHead, "
+        "4 CrossSubtraction, 1 ProgressiveFusion",
         "  head: PRFHead runs in one pass over the feature maps",
     ]
 

@@ -18,7 +18,7 @@ import torch
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import _dispatch, ops
-from fastiqa.bench import equality, memory, plots, report, rows, run, settings, summary, timing
+from fastiqa.bench import equality, memory, plots, report, rows, run, settings, summary, timing, training
 from fastiqa.cli import main
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
@@ -320,3 +320,15 @@ def test_gpu_script_says_so_where_there_is_no_gpu():
     assert done.returncode == 3
     assert done.stderr.startswith("bench/gpu.sh: ")
     assert "nothing was run" in done.stderr
+
+
+def test_a_training_step_is_measured_after_its_gradients_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "OPTIONS", {"layers": (1, 1, 1, 1), "width": 8, "dropout": 0.0})
+    file = tmp_path / "steps.csv"
+    assert training.main(["--triplets", "1", "--size", "64", "--rounds", "2", "--csv", str(file)]) == 0
+    kept = {(r["arguments"], r["provider"]): float(r["saved_mb"]) for r in rows.read(file)}
+    assert len(kept) == 6
+    assert kept["memory=least", "cpu"] < kept["memory=lean", "cpu"] < 0.7 * kept["memory=lean", "eager"]
+    monkeypatch.setattr(training, "LARGEST_DIFFERENCE", 0.0)
+    with pytest.raises(ValueError, match="gradients differ from the plain network's in float64"):
+        training.measure(1, 64, 2)

@@ -132,6 +132,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     names = zipfile.ZipFile(built).namelist()
     assert "fastiqa/libfastiqa_cpu.so" in names
     assert "fastiqa/py.typed" in names
+    assert "fastiqa/training/recipes/prfnet_progressive.yaml" in names
     assert "fastiqa/bench/run.py" in names
     assert not [name for name in names if name.startswith("fastiqa/bench/") and not re.search(r"/\w+\.py$", name)]
     assert not [name for name in names if "regression" in name]

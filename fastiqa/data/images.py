@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastiqa.data import stored_depth
+from fastiqa.data import archives, stored_depth
 from fastiqa.data.stored_depth import TRUNCATED, Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
@@ -69,7 +69,8 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     """Read one RGB image file.
 
     Args:
-        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file; the content decides, not the suffix.
+        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file; the content decides, not the suffix. It may lie in
+            an uncompressed .tar or a .zip: ``shards/0.tar/0abc.png``.
 
     Returns:
         An :class:`Image` with the code values that the file stores, turned upright.
@@ -118,13 +119,13 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     file = Path(path)
     if "\0" in str(file):
         raise Refused("not a file name")
-    if not file.exists():
-        raise Refused("no such file")
     if file.is_dir():
         raise Refused("is a directory")
-    if not file.is_file():
+    if file.exists() and not file.is_file():
         raise Refused("not a regular file")
-    data = file.read_bytes()
+    data = file.read_bytes() if file.exists() else archives.read_member(file)
+    if data is None:
+        raise Refused("no such file")
     if not data:
         raise Refused("the file is empty")
     return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fastiqa
+from fastiqa._files import replacing
 from fastiqa.models.backbones import se_res2net
 from fastiqa.reference import SERes2Net
 
@@ -138,12 +138,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
         "fastiqa.version": fastiqa.__version__,
     }
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
+    with replacing(target) as temporary:
         save_file(tensors, temporary, metadata)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastiqa import nn, reference
 
@@ -10,7 +10,8 @@ from fastiqa import nn, reference
 class PRFNet(reference.PRFNet):
     """Equivalent to `fastiqa.reference.PRFNet`, whose constructor, methods and state dict it shares.
 
-    The blocks are those of `fastiqa.nn`. Source: arXiv 2401.06992.
+    The blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it is no property of
+    the network and is not saved with it. Source: arXiv 2401.06992.
 
     Example:
         >>> import torch
@@ -23,3 +24,13 @@ class PRFNet(reference.PRFNet):
 
     backbone_block: ClassVar[type[reference.SERes2Net]] = nn.SERes2Net
     head_block: ClassVar[type[reference.PRFHead]] = nn.PRFHead
+
+    def __init__(self, *, memory: str = "off", **options: Any) -> None:
+        super().__init__(**options)
+        if memory != "off":
+            self.set_memory(memory)
+
+    def set_memory(self, level: str) -> None:
+        """What the backbone keeps for the backward pass, see `fastiqa.nn.SERes2Net.set_memory`."""
+        backbone: Any = self.backbone
+        backbone.set_memory(level)

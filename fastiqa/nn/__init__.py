@@ -8,7 +8,7 @@ from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.octave_conv import OctaveConv2d
 from fastiqa.nn.prf_head import PRFHead
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
-from fastiqa.nn.se_res2net import SERes2Net
+from fastiqa.nn.se_res2net import SERes2Block, SERes2Net
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "OctaveConv2d",
     "PRFHead",
     "ProgressiveFusion",
+    "SERes2Block",
     "SERes2Net",
     "SqueezeExcitation",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from fastiqa import reference
+from fastiqa.nn.recomputation import running_pass
 from fastiqa.ops.batch_norm_act import batch_norm_act
 
 
@@ -19,7 +20,8 @@ class BatchNormAct2d(reference.BatchNormAct2d):
     In training `fastiqa.ops.batch_norm_act` keeps the input alone for the backward pass. The layer that comes next
     keeps the result, unless it is called through `followed_by`. PyTorch's own functions run without training, and
     without an activation, where nothing is to be fused; but for NCHW maps on a CPU, which PyTorch normalises slowly
-    (256 channels of 112x112 twice, two threads: 5.3 ms, 1.7 here; with the gradient 7.5 and 4.5).
+    (256 channels of 112x112 twice, two threads: 5.3 ms, 1.7 here; with the gradient 7.5 and 4.5), and in a block that
+    is computed again in the backward pass, where the running statistics must not be updated once more.
 
     Example:
         >>> import torch
@@ -36,7 +38,8 @@ class BatchNormAct2d(reference.BatchNormAct2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
         slow = x.device.type == "cpu" and x.is_contiguous()
-        if not self.training or (self.negative_slope == 1 and not slow):
+        fused = self.negative_slope != 1 or slow or running_pass() is not None
+        if not self.training or not fused:
             return super().forward(x)
         return self._normalised(x)
 
@@ -62,14 +65,19 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         if count == 1:
             raise ValueError(f"x: shape {tuple(x.shape)}, want more than one value per channel in training")
         out, mean, rstd = batch_norm_act(x, self.weight, self.bias, self.negative_slope, self.eps)
-        if count:
+        if count and running_pass() != "again":
             self._track(mean, rstd, count)
         return out  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, rstd: Tensor, count: int) -> None:
         """The batch's mean and unbiased variance into the running ones."""
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+        if (
+            running_pass() == "again"
+            or not self.track_running_stats
+            or self.running_mean is None
+            or self.running_var is None
+        ):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)

@@ -9,7 +9,7 @@ from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 from fastiqa.reference.octave_conv import OctaveConv2d
 from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.prfnet import PRFNet
-from fastiqa.reference.se_res2net import SERes2Net
+from fastiqa.reference.se_res2net import SERes2Block, SERes2Net
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "PRFHead",
     "PRFNet",
     "ProgressiveFusion",
+    "SERes2Block",
     "SERes2Net",
     "SqueezeExcitation",
 ]

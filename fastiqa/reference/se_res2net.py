@@ -29,6 +29,9 @@ EXPANSION = 4
 class SERes2Block(nn.Module):
     """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
 
+    se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
+    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+
     def __init__(
         self,
         inputs: int,
@@ -38,10 +41,9 @@ class SERes2Block(nn.Module):
         scale: int,
         se_reduction: int,
         first: bool,
-        se_block: type[SqueezeExcitation] = SqueezeExcitation,
-        norm_block: type[BatchNormAct2d] = BatchNormAct2d,
     ) -> None:
         super().__init__()
+        norm_block = self.norm_block
         width = planes * base_width // 64
         outputs = planes * EXPANSION
         self.scale = scale
@@ -51,7 +53,7 @@ class SERes2Block(nn.Module):
         self.bns = nn.ModuleList(norm_block(width) for _ in range(scale - 1))
         self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
         self.bn3 = norm_block(outputs, negative_slope=1.0)
-        self.se = se_block(outputs, se_reduction)
+        self.se = self.se_block(outputs, se_reduction)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
         self.downsample = (
             nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm_block(outputs, negative_slope=1.0))
@@ -94,7 +96,7 @@ class SERes2Net(nn.Module):
     Raises: ValueError naming the argument.
     """
 
-    se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
+    block: ClassVar[type[SERes2Block]] = SERes2Block
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
 
     layer1: nn.Sequential
@@ -129,7 +131,7 @@ class SERes2Net(nn.Module):
         for i, depth in enumerate(layers):
             planes, outputs = width * 2**i, self.channels[i]
             blocks = [
-                SERes2Block(
+                self.block(
                     inputs=outputs if j else inputs,
                     planes=planes,
                     stride=2 if i and not j else 1,
@@ -137,8 +139,6 @@ class SERes2Net(nn.Module):
                     scale=scale,
                     se_reduction=se_reduction,
                     first=j == 0,
-                    se_block=self.se_block,
-                    norm_block=self.norm_block,
                 )
                 for j in range(depth)
             ]

@@ -14,8 +14,8 @@ from fastiqa.models.inference.fastest import Fastest
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.se_res2net import InferenceSERes2Block
 from fastiqa.models.prfnet import PRFNet
+from fastiqa.nn import SERes2Block
 from fastiqa.reference import arguments
-from fastiqa.reference.se_res2net import SERes2Block
 
 PASSES = ("measure", "batch", "three")
 

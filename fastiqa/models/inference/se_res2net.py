@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastiqa.models.inference.onednn import conv_add_relu_, one_call
-from fastiqa.reference.se_res2net import SERes2Block
+from fastiqa.nn import SERes2Block
 
 
 class InferenceSERes2Block(SERes2Block):

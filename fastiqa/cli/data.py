@@ -1,0 +1,98 @@
+"""``fastiqa data``: labelled data sets on the disk, checked or made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastiqa.cli.synth import synth
+
+if TYPE_CHECKING:
+    from fastiqa.data import Report
+
+app = typer.Typer(name="data", help="Labelled triplets: check a data set, make one.", no_args_is_help=True)
+
+
+@app.callback()
+def _data() -> None:
+    """Labelled triplets: check a data set, make one."""
+
+
+app.command()(synth)
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="clic, bapps or pieapp.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="CLIC's csv of O,A,B,T; else the folder.", show_default=False)
+    ],
+    images: Annotated[
+        Path | None, typer.Argument(metavar="[IMAGES]", help="CLIC's folder of images or archives; default: the csv's.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="train, val, test (PieAPP); repeatable; default: all there are.")
+    ] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Read every image, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object for each split.")] = False,
+) -> None:
+    """Count what a data set holds and name what cannot be used: missing files, bad labels, bad rows.
+
+    Exit status 0 where everything can be used, 1 where there is a problem.
+    """
+    try:
+        reports = _reports(dataset, path, images, split)
+    except (OSError, ValueError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        raise typer.Exit(2) from None
+    if decode:
+        reports = [_decoded(report) for report in reports]
+    if as_json:
+        print(json.dumps([report.as_dict() for report in reports], indent=2))
+    else:
+        print("\n\n".join(map(str, reports)))
+    raise typer.Exit(0 if all(report.triplets and not report.problems for report in reports) else 1)
+
+
+def _decoded(report: Report) -> Report:
+    """The report after every image was read, with a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fastiqa.data import decode
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(report.dataset)
+        return decode(report, on_image=lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[Report]:
+    """A report for each split, or one for CLIC, which has none."""
+    from fastiqa.data import check_bapps, check_clic, check_pieapp
+    from fastiqa.reference import arguments
+
+    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp"))
+    if dataset == "clic":
+        if split:
+            raise ValueError(f"--split: got {split[0]!r}, want none: CLIC's splits are separate csv files")
+        return [check_clic(path, images)]
+    if images is not None:
+        raise ValueError(f"IMAGES: got {str(images)!r}, want none for {dataset}: its folder has a fixed layout")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    if dataset == "bapps":
+        return [check_bapps(path, name) for name in split or _present(path, "{}", "2afc/{}")]
+    return [check_pieapp(path, name) for name in split or _present(path, "{}_reference_list.txt")]
+
+
+def _present(folder: Path, *patterns: str) -> list[str]:
+    """The splits that the folder has. Raises ValueError where it has none."""
+    names = [name for name in ("train", "val", "test") if any((folder / p.format(name)).exists() for p in patterns)]
+    if not names:
+        wanted = " or ".join(pattern.format("train") for pattern in patterns)
+        raise ValueError(f"{folder}: got none of train, val and test, want such as {wanted} in it")
+    return names

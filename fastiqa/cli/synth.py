@@ -1,0 +1,108 @@
+"""``fastiqa data synth``: options, progress bar and report; the work is done by fastiqa.data.synth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fastiqa.data.synth import Summary
+    from fastiqa.data.synth_options import SynthOptions
+
+
+def synth(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE_FOLDER", help="Photographs.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)],
+    seed: Annotated[int, typer.Option("--seed", help="Decides everything that is drawn.")] = 0,
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", help="jpeg, webp, avif, jpeg2000; repeatable; all by default.")
+    ] = None,
+    levels: Annotated[int, typer.Option("--levels", help="Qualities of a codec for a photograph.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", help="Triplets of a photograph, at most.")] = 40,
+    metric: Annotated[str, typer.Option("--metric", help="Labels across codecs: ms-ssim, ssimulacra2.")] = "ms-ssim",
+    max_size: Annotated[
+        int | None, typer.Option("--max-size", help="Crop larger photographs to this many pixels a side.")
+    ] = None,
+    resize: Annotated[bool, typer.Option("--resize/--no-resize", help="Shrunk, coded, enlarged images too.")] = True,
+    blur: Annotated[bool, typer.Option("--blur", help="Blurred coded images too.")] = False,
+    noise: Annotated[bool, typer.Option("--noise", help="Noisy coded images too.")] = False,
+    val: Annotated[float, typer.Option("--val", help="Share of the photographs for validation.")] = 0.15,
+    test: Annotated[float, typer.Option("--test", help="Share of the photographs for testing.")] = 0.15,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; as many as there are cores by default.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name photographs that are no use and go on.")] = False,
+) -> None:
+    """Make labelled triplets from a folder of photographs with real codecs.
+
+    Of two images by one codec with equal settings the one of higher quality is closer; of any other two the metric says
+    with what probability. No photograph is in two of train, val and test. After an interruption, run the same again:
+    what is whole is kept. The same seed, photographs and versions of the codecs give the same files.
+    """
+    from fastiqa.data.synth_options import SynthError, SynthOptions
+
+    extras = [name for name, wanted in (("resize", resize), ("blur", blur), ("noise", noise)) if wanted]
+    try:
+        options = SynthOptions(
+            seed=seed,
+            extras=tuple(extras),
+            levels=levels,
+            pairs=pairs,
+            metric=metric,
+            max_size=max_size,
+            val=val,
+            test=test,
+            **({"codecs": tuple(codec)} if codec else {}),
+        )
+        summary = _with_progress(source, out, options, workers, skip_bad)
+    except SynthError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    _report(summary, out)
+
+
+def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int | None, skip_bad: bool) -> Summary:
+    from rich import progress as rich
+    from rich.console import Console
+
+    from fastiqa.data.synth import synthesize
+    from fastiqa.data.synth_photo import Outcome
+
+    console = Console(stderr=True)
+    columns = (
+        rich.TextColumn("photographs"), rich.BarColumn(), rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[images]} images"),
+        rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn(),
+    )  # fmt: skip
+    with rich.Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", images=0)
+        images = 0
+
+        def finished(outcome: Outcome) -> None:
+            nonlocal images
+            images += len(outcome.photograph.images) if outcome.photograph else 0
+            progress.update(bar, advance=1, images=images)
+
+        return synthesize(
+            source,
+            out,
+            options,
+            workers=workers,
+            skip_bad=skip_bad,
+            started=lambda photographs: progress.update(bar, total=photographs),
+            finished=finished,
+        )
+
+
+def _report(summary: Summary, out: Path) -> None:
+    for line in summary.bad:
+        print(f"skipped: {line}", file=sys.stderr)
+    for file in summary.duplicates:
+        print(f"skipped: {file}: equal to another photograph", file=sys.stderr)
+    splits = ", ".join(f"{count} {name}" for name, count in summary.triplets.items())
+    print(f"{sum(summary.triplets.values())} triplets ({splits}) of {summary.photographs} photographs in {out}")
+    if summary.kept:
+        print(f"{summary.kept} photographs were whole from an earlier run")

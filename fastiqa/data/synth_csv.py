@@ -1,0 +1,77 @@
+"""triplets.csv of a folder that ``fastiqa data synth`` wrote: one row a triplet, UTF-8, with a header.
+
+ref, a, b           files, relative to the folder, with forward slashes
+label               probability in [0, 1] that b is closer to ref than a is
+rule                "quality" or "metric": fastiqa.data.synth_labels
+group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
+                    "jpeg-jpeg" (two settings, or one of them resized)
+split               "train", "val" or "test"
+photograph          file in the source folder
+a_codec, a_settings, a_bytes, a_score; b_…
+                    what made each image, in the order in which it acts; size of the coded file in bytes; score of
+                    the labelling metric
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastiqa.data.triplets import Triplet
+
+TRIPLETS = "triplets.csv"
+SPLITS = ("train", "val", "test")
+SIDES = ("codec", "settings", "bytes", "score")
+COLUMNS = (
+    *("ref", "a", "b", "label", "rule", "group", "split", "photograph"),
+    *(f"{side}_{name}" for side in "ab" for name in SIDES),
+)
+
+
+def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None = None) -> list[Triplet]:
+    """The triplets of one split of a folder that ``fastiqa data synth`` wrote.
+
+    Args:
+        folder: the OUT of that command.
+        split: "train", "val" or "test"; no photograph is in two of them.
+        rule: only triplets labelled by "quality" (same codec and settings) or by "metric" (all others).
+
+    Returns:
+        Triplets in the order of the file, with paths below ``folder``; labels of "quality" are 0 or 1.
+
+    Raises:
+        ValueError: another split or rule; a file that is missing (the command has not finished), has other columns, or
+            holds a value that is out of range: naming the file and the line.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, want one of {', '.join(SPLITS)}")
+    if rule not in (None, "quality", "metric"):
+        raise ValueError(f"rule: got {rule!r}, want 'quality', 'metric' or None")
+    path = Path(folder) / TRIPLETS
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"{path}:1: got columns {rows.fieldnames}, want {','.join(COLUMNS)}")
+            return [
+                _triplet(row, path, rows.line_num)
+                for row in rows
+                if row["split"] == split and rule in (None, row["rule"])
+            ]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file: fastiqa data synth writes it when all else is there") from None
+
+
+def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
+    if None in row or None in row.values():
+        raise ValueError(f"{path}:{line}: got another number of fields, want {len(COLUMNS)}")
+    try:
+        label = float(row["label"] or "")
+    except ValueError:
+        label = -1.0
+    if not 0 <= label <= 1:
+        raise ValueError(f"{path}:{line}: label: got {row['label']!r}, want a number from 0 to 1")
+    ref, a, b = (path.parent / str(row[name]) for name in ("ref", "a", "b"))
+    return Triplet(ref, a, b, label, str(row["group"]))

@@ -1,0 +1,102 @@
+"""The processes of a run: one, or those that `torchrun --nproc-per-node=N` started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastiqa.training.recipe import RecipeError
+
+
+class Processes(NamedTuple):
+    """This process among those of the run, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over all processes in the backward pass."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, of equal shapes, one after the other."""
+        if self.size == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of the values of all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Statistics of batch normalisation as the first process has them, for all."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def gradients_stay_here(module: nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
+    """While it lasts the gradients of a parallel module are added up in this process alone, if `stay`."""
+    if stay and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def joined(device: str | None = None) -> Iterator[Processes]:
+    """Join the other processes of the run, through NCCL on CUDA devices and gloo on CPUs.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:1"; None is CUDA where there is one. Of several processes each takes the CUDA
+            device of its number on the machine.
+
+    Raises: RecipeError for a device that PyTorch does not have.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    chosen = _device(device, size)
+    if size == 1:
+        yield Processes(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str | None, size: int) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RecipeError(f"device: got {name!r}, want cpu or cuda") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RecipeError(f"device: got {name!r}, but PyTorch finds no CUDA device")
+        if size > 1:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    elif device.type != "cpu":
+        raise RecipeError(f"device: got {name!r}, want cpu or cuda")
+    return device

@@ -1,0 +1,209 @@
+"""read_recipe: a recipe from YAML, with the overrides of a command line, checked against the dataclasses.
+
+    base: prfnet_progressive       another recipe, by name or by a path relative to this file, that this one changes
+    optimizer: {lr: 0.001}         fields of a step that stand at the top are defaults of all steps
+    steps:
+      coarse: {losses: {clic: bce}, epochs: 40}
+      fine: null                   null takes a key away
+
+Mappings are joined key by key: base, file, overrides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import os
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from fastiqa.training.recipe import Recipe, RecipeError, Step
+
+FOLDER = Path(__file__).parent / "recipes"
+STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
+KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with fastiqa, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: one of `recipe_names()`, or a YAML file.
+        overrides: changes as "key.of.the.recipe=value", the value being YAML; "=null" takes the key away.
+
+    Raises:
+        RecipeError: for an unknown name, a file that is not YAML, and for every key that is unknown, missing, or of a
+            value that the recipe cannot have; the message names the file and the key.
+        ImportError: without PyYAML.
+
+    Example:
+        >>> recipe = read_recipe("prfnet_progressive", ["steps.coarse.epochs=2"])
+        >>> recipe.steps["coarse"].epochs, recipe.steps["fine"].freeze_backbone
+        (2, True)
+    """
+    path = _resolve(source, Path())
+    values = _with_base(path, ())
+    for text in overrides:
+        key, value = _override(text)
+        _refuse_hidden(key, values)
+        values = _joined(values, _nested(key, value))
+    try:
+        return _construct(Recipe, _with_shared(_without_null(values)), "")  # type: ignore[no-any-return]
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """A recipe in full, as `read_recipe` reads it."""
+    return str(_yaml().safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True))
+
+
+def _yaml() -> Any:
+    try:
+        return importlib.import_module("yaml")
+    except ImportError:
+        raise ImportError("recipes need PyYAML: pip install fastiqa[train]") from None
+
+
+def _resolve(source: str | os.PathLike[str], folder: Path) -> Path:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not (folder / path).is_file():
+            raise RecipeError(f"{folder / path}: no such file")
+        return folder / path
+    if str(source) not in recipe_names():
+        raise RecipeError(f"recipe: got {str(source)!r}, want a .yaml file or one of {', '.join(recipe_names())}")
+    return FOLDER / f"{source}.yaml"
+
+
+def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping of a file on top of that of its base."""
+    if path.resolve() in seen:
+        raise RecipeError(f"{path}: base: got a recipe whose base is, in the end, itself")
+    yaml = _yaml()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: got {type(values).__name__}, want a mapping")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: base: got {base!r}, want the name or file of a recipe")
+    return _joined(_with_base(_resolve(base, path.parent), (*seen, path.resolve())), values)
+
+
+def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = _joined(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_null(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _override(text: str) -> tuple[list[str], Any]:
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set: got {text!r}, want key=value, as optimizer.lr=0.01")
+    yaml = _yaml()
+    try:
+        return parts, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {key}: {value!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _nested(key: Sequence[str], value: Any) -> dict[str, Any]:
+    return {key[0]: _nested(key[1:], value) if key[1:] else value}
+
+
+def _refuse_hidden(key: list[str], values: Mapping[str, Any]) -> None:
+    """A default of all steps that some step has a value of its own for would not reach that step."""
+    steps = values.get("steps")
+    if key[0] not in STEP_FIELDS or not isinstance(steps, Mapping):
+        return
+    hidden = [f"steps.{name}.{'.'.join(key)}" for name, step in steps.items() if _has(step, key)]
+    if hidden:
+        raise RecipeError(f"--set {'.'.join(key)}: steps have values of their own, want {' or '.join(hidden)}")
+
+
+def _has(values: object, key: Sequence[str]) -> bool:
+    if not key:
+        return True
+    return isinstance(values, Mapping) and key[0] in values and _has(values[key[0]], key[1:])
+
+
+def _with_shared(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a step that stand at the top, moved into every step."""
+    shared = {key: values.pop(key) for key in STEP_FIELDS if key in values}
+    steps = values.get("steps")
+    if isinstance(steps, Mapping) and shared:
+        values["steps"] = {k: _joined(shared, v) if isinstance(v, Mapping) else v for k, v in steps.items()}
+    return values
+
+
+def _construct(kind: type, values: object, where: str) -> Any:
+    """An instance of a dataclass from a mapping."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{where.rstrip('.')}: got {values!r}, want a mapping of {', '.join(fields)}")
+    for key in values:
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, 1)
+            hint = f"did you mean {close[0]}?" if close else f"want one of {', '.join(fields)}"
+            raise RecipeError(f"{where}{key}: unknown key; {hint}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise RecipeError(f"{where}{name}: missing")
+    hints = get_type_hints(kind)
+    converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        raise RecipeError(f"{where}{error}") from None
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """The value as the type of its field."""
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _construct(kind, value, f"{where}.")  # type: ignore[arg-type]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):  # X | None; None itself never comes here
+        return _convert(inner[0], value, where)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where}: got {value!r}, want a mapping")
+        return {str(key): _convert(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: got {value!r}, want a list")
+        return tuple(_convert(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:  # YAML 1.1 takes 1e-3, without a point, for a text
+            value = float(value)
+        except ValueError:
+            raise RecipeError(f"{where}: got {value!r}, want a number") from None
+    if type(value) is not kind:
+        raise RecipeError(f"{where}: got {value!r}, want {KINDS[kind]}")
+    return value

@@ -1,0 +1,128 @@
+"""Recipes: what the paper says, overrides, and every mistake answered by one line that names file and key."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
+from fastiqa.training import RecipeError, read_recipe, recipe_names
+from fastiqa.training.optimizer import learning_rate
+from fastiqa.training.recipe_file import as_yaml
+from fastiqa.training.setup import build_model
+
+SMALL = [f"model.options.{option}" for option in ("layers=[1,1,1,1]", "width=8")]
+
+
+def test_the_progressive_recipe_is_the_papers():
+    recipe = read_recipe("prfnet_progressive")
+    coarse, fine = recipe.steps.values()
+    assert list(recipe.steps) == ["coarse", "fine"]
+    assert (coarse.losses, coarse.epochs, coarse.freeze_backbone) == ({"clic": "bce"}, 40, False)
+    assert (fine.losses, fine.epochs, fine.freeze_backbone) == ({"bapps": "mse", "pieapp": "mse"}, 20, True)
+    for step in (coarse, fine):
+        assert (step.batch_size, step.accumulate, step.optimizer.name) == (16, 1, "sgd")
+    rates = [learning_rate(coarse, epoch, 0.5) for epoch in (0, 9, 10, 20, 39)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6])
+    assert [learning_rate(fine, epoch, 0.0) for epoch in (0, 9, 10, 19)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
+    assert build_model(read_recipe("prfnet_progressive", SMALL)).backbone.strides[0] == 2
+
+
+def test_the_multitask_recipe_has_both_losses_in_one_step():
+    (joint,) = read_recipe("prfnet_multitask").steps.values()
+    assert joint.losses == {"clic": "bce", "bapps": "mse", "pieapp": "mse"}
+    assert (joint.epochs, joint.freeze_backbone, joint.optimizer.lr, joint.batch_size) == (40, False, 1e-3, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("progressive", ProgressiveFusion), ("fpn", FPN), ("bifpn", BiFPN), ("multitask", ProgressiveFusion)],
+)
+def test_variants_differ_in_the_fusion_alone(name, kind):
+    recipe = read_recipe(f"prfnet_{name}", SMALL)
+    assert isinstance(build_model(recipe).head.fusion, kind)
+    if kind in (FPN, BiFPN):
+        progressive = read_recipe("prfnet_progressive", [*SMALL, f"model.options.fusion={name}"])
+        assert recipe == progressive
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_written_in_full_reads_as_the_same(name, tmp_path):
+    recipe = read_recipe(name)
+    file = tmp_path / "full.yaml"
+    file.write_text(as_yaml(recipe))
+    assert read_recipe(file) == recipe
+
+
+def test_overrides_reach_defaults_of_all_steps_and_single_steps():
+    recipe = read_recipe("prfnet_progressive", ["optimizer.momentum=0.8", "steps.fine.optimizer.lr=1e-2", "ema=0.99"])
+    assert [step.optimizer.momentum for step in recipe.steps.values()] == [0.8, 0.8]
+    assert [step.optimizer.lr for step in recipe.steps.values()] == [1e-3, 1e-2]  # YAML 1.1 reads 1e-2 as a text
+    assert recipe.ema == 0.99
+
+
+def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
+    (tmp_path / "below.yaml").write_text("base: smoke\nseed: 3\nvalidation: null\n")
+    (tmp_path / "above.yaml").write_text(
+        "base: below.yaml\nsteps: {fine: null, coarse: {epochs: 7}}\noptimizer: {lr: 1}\n"
+    )
+    with pytest.raises(RecipeError, match="no such file"):
+        read_recipe("above.yaml")
+    recipe = read_recipe(tmp_path / "above.yaml")
+    assert (recipe.seed, list(recipe.steps), recipe.validation.data) == (3, ["coarse"], ())
+    assert (recipe.steps["coarse"].epochs, recipe.steps["coarse"].optimizer.lr) == (7, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=0.01", "--set optimizer.lr: steps have values of their own, want steps.coarse.optimizer.lr or"),
+        ("steps.coarse.optimiser.lr=1", "steps.coarse.optimiser: unknown key; did you mean optimizer?"),
+        ("xyz=1", "xyz: unknown key; want one of data, steps, model"),
+        ("steps.coarse.epochs=0", "steps.coarse.epochs: got 0, want an integer of at least 1"),
+        ("steps.coarse.epochs=two", "steps.coarse.epochs: got 'two', want an integer"),
+        ("steps.coarse.epochs=true", "steps.coarse.epochs: got True, want an integer"),
+        ("steps.coarse.epochs=null", "steps.coarse.epochs: missing"),
+        ("steps.coarse.losses.clic=hinge", "steps.coarse.losses.clic: got 'hinge', want one of bce, mse"),
+        ("steps.coarse.losses.tid=mse", "steps.coarse.losses: got 'tid', want a data set of the recipe: clic, bapps"),
+        ("steps.coarse.optimizer.lr=fast", "steps.coarse.optimizer.lr: got 'fast', want a number"),
+        ("steps.coarse.optimizer.lr=.nan", "steps.coarse.optimizer.lr: got nan, want a number above 0"),
+        ("steps.coarse.optimizer.name=lion", "steps.coarse.optimizer.name: got 'lion', want one of sgd, adamw"),
+        ("steps.coarse.accumulate=3", "steps.coarse.accumulate: got 3, want a divisor of batch_size, 16"),
+        ("steps.coarse=5", "steps.coarse: got 5, want a mapping of losses, epochs"),
+        ("steps=null", "steps: missing"),
+        ("validation.data=clic", "validation.data: got 'clic', want a list"),
+        ("amp=1", "amp: got 1, want true or false"),
+        ("ema=1.5", "ema: got 1.5, want a decay in (0, 1)"),
+        ("ema", "--set: got 'ema', want key=value"),
+        ("ema=[", "--set ema: '[' is not YAML"),
+    ],
+)
+def test_mistakes_name_the_key(override, message):
+    with pytest.raises(RecipeError) as error:
+        read_recipe("prfnet_progressive", [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("steps: [", "not YAML: while parsing a flow node"),
+        ("- 1", "got list, want a mapping"),
+        ("", "got NoneType, want a mapping"),
+        ("base: nowhere", "recipe: got 'nowhere', want a .yaml file or one of prfnet_bifpn, "),
+        ("base: own.yaml", "base: got a recipe whose base is, in the end, itself"),
+        ("base: !!python/object/apply:os.getcwd []", "not YAML: could not determine a constructor"),
+        ("steps: {}\ndata: {}", "steps: got {}, want at least one step"),
+    ],
+)
+def test_mistakes_name_the_file(content, message, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(content)
+    with pytest.raises(RecipeError) as error:
+        read_recipe(file)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert os.fspath(file) in str(error.value) or "nowhere" in content

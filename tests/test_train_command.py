@@ -1,0 +1,142 @@
+"""``fastiqa train`` as the user runs it, in one process and under torchrun."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from training_runs import COARSE, assert_same, log, run, state
+
+from fastiqa.cli import main
+from fastiqa.training import RecipeError, read_recipe
+from fastiqa.training.batches import epoch_order, parts_of
+from fastiqa.training.setup import build_datasets, check_batches
+
+pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
+
+# One update by the gradient itself: the weights then differ by as much as the gradients do.
+ONE_UPDATE = (
+    *COARSE,
+    "data.clic.items=8",
+    "optimizer.momentum=0.0",
+    "optimizer.weight_decay=0.0",
+    "steps.coarse.optimizer.lr=1.0",
+)
+
+
+def command(capfd, *arguments):
+    """Exit status, stdout, stderr."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(["train", *map(str, arguments)])
+    return (exit_.value.code, *capfd.readouterr())
+
+
+def sets(*overrides):
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def test_it_trains_and_prints_where_the_weights_are(capfd, tmp_path):
+    options = ("--out", tmp_path / "run", "--device", "cpu", *sets(*COARSE))
+    status, out, err = command(capfd, "smoke", *options)
+    assert (status, out) == (0, f"{tmp_path / 'run' / 'model.safetensors'}\n")
+    assert err.startswith("coarse, epoch 1: loss of clic 0.")
+    assert_same(state(tmp_path / "run"), run(tmp_path / "other", *COARSE))
+    assert command(capfd, "smoke", *options) == (
+        2,
+        "",
+        f"error: {tmp_path / 'run'}: holds a run already, want another folder, or resume it (--resume)\n",
+    )
+    assert command(capfd, "smoke", *options, "--resume")[0] == 0
+
+
+def test_show_prints_a_recipe_that_reads_as_the_same(capfd, tmp_path):
+    status, out, err = command(capfd, "prfnet_fpn", "--show", *sets("seed=3"))
+    assert (status, err) == (0, "")
+    (tmp_path / "shown.yaml").write_text(out)
+    assert read_recipe(tmp_path / "shown.yaml") == read_recipe("prfnet_fpn", ["seed=3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smok"], "error: recipe: got 'smok', want a .yaml file or one of prfnet_bifpn, prfnet_fpn"),
+        (
+            ["smoke", "--set", "steps.coarse.epoch=1"],
+            "smoke.yaml: steps.coarse.epoch: unknown key; did you mean epochs?",
+        ),
+        (["smoke", "--device", "tpu"], "error: device: got 'tpu', want cpu or cuda"),
+        (["smoke", "--set", "model.options.width=0"], "error: model: width: got 0"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_status_2(arguments, message, capfd, tmp_path):
+    status, out, err = command(capfd, *arguments, "--out", tmp_path / "run")
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def torchrun(folder, *overrides):
+    """Two processes of one thread on this machine."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fastiqa"]
+    train = ["train", "smoke", "--device", "cpu", "--out", folder, *sets(*overrides)]
+    done = subprocess.run([*map(str, launch + train)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return state(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
+    """The backbone frozen, so that no statistics depend on the batch; no dropout, whose masks are the parts'."""
+    frozen = (*ONE_UPDATE, "steps.coarse.freeze_backbone=true", "model.options.dropout=0.0")
+    validated = ("validation.data=[held_out]", "validation.batch_size=3", "data.held_out.items=7")
+    one, two = run(tmp_path / "one", *frozen, *validated), torchrun(tmp_path / "two", *frozen, *validated)
+    assert_close(one, two)
+    for first, second in zip(log(tmp_path / "one"), log(tmp_path / "two"), strict=True):
+        assert second.pop("loss") == pytest.approx(first.pop("loss"), rel=1e-5)
+        assert second.pop("gradient_norm", 0) == pytest.approx(first.pop("gradient_norm", 0), rel=1e-4)
+        validation = first.pop("validation", {}).get("held_out"), second.pop("validation", {}).get("held_out")
+        assert validation[1] == (validation[0] and pytest.approx(validation[0], rel=1e-4))
+        assert second == first
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_that_accumulates_where_normalisation_depends_on_the_batch(tmp_path):
+    """Trained in 2 x 2 parts and in 4, dropout included. The running statistics are of the first process's parts, so
+    they differ; every weight has the same gradient."""
+    two = torchrun(tmp_path / "two", *ONE_UPDATE, "steps.coarse.accumulate=2")
+    four = run(tmp_path / "four", *ONE_UPDATE, "steps.coarse.accumulate=4")
+    weights = {key for key in four if "running" not in key and "num_batches" not in key}
+    assert_close({key: four[key] for key in weights}, {key: two[key] for key in weights})
+    whole = run(tmp_path / "whole", *ONE_UPDATE)
+    assert (whole["model.backbone.conv1.weight"] - two["model.backbone.conv1.weight"]).abs().max() > 1e-4
+
+
+def assert_close(one, other):
+    assert one.keys() == other.keys()
+    for key, tensor in one.items():
+        torch.testing.assert_close(other[key], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_processes_share_every_batch_of_an_epoch():
+    order = epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=2)
+    assert sorted({name for name, _ in batch} == {batch[0][0]} for batch in order) == [True] * 7
+    seen = [key for batch in order for key in batch]
+    assert len(set(seen)) == len(seen) == 28
+    for batch in order:
+        shares = [parts_of(batch, process, 2, 2) for process in (0, 1)]
+        assert [key for share in shares for part in share for key in part] == batch
+        assert [len(part) for share in shares for part in share] == [1] * 4
+    assert order == epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=2)
+    assert order != epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=3)
+    assert order != epoch_order({"x": 21, "y": 9}, 4, seed=2, epoch=2)
+
+
+def test_a_batch_that_cannot_be_cut_among_the_processes_is_refused():
+    recipe = read_recipe("smoke", ["steps.coarse.accumulate=2"])
+    with pytest.raises(
+        RecipeError, match=r"steps\.coarse\.batch_size: got 16, want a multiple of 3 processes times acc"
+    ):
+        check_batches(recipe, build_datasets(recipe, {}), 3)
