@@ -16,10 +16,11 @@ from rich.console import Console
 from training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log, run, state
 
 import fastiqa
+from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, read_recipe, train
-from fastiqa.training.comparison import PackedComparison, accuracy_of, losses_of
+from fastiqa.training.comparison import PackedComparison, losses_of
 from fastiqa.training.datasets import datasets
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.logs import BatchReport, EpochReport
@@ -334,13 +335,13 @@ def test_validation_counts_every_triplet_once(tmp_path):
     with torch.no_grad():
         logits = torch.cat([model(*(image[None] for image in images)) for *images, _ in triplets])
     label = torch.stack([label for *_, label in triplets])
-    accuracy, bce = accuracy_of(logits, label).mean(), losses_of("bce", logits, label).mean()
+    accuracy, bce = agreement(logits, label).mean(), losses_of("bce", logits, label).mean()
     assert epoch["validation"]["clic"] == pytest.approx({"accuracy": accuracy.item(), "bce": bce.item()}, rel=1e-4)
 
 
 def test_accuracy_is_the_share_of_people_who_agree():
     logits, label = torch.tensor([2.0, -1.0, 0.0, 3.0]), torch.tensor([0.8, 0.8, 0.9, 0.0])
-    torch.testing.assert_close(accuracy_of(logits, label), torch.tensor([0.8, 0.2, 0.5, 0.0]))
+    torch.testing.assert_close(agreement(logits, label), torch.tensor([0.8, 0.2, 0.5, 0.0]))
 
 
 def test_tensorboard_is_optional_and_its_absence_is_said(tmp_path, monkeypatch):

@@ -47,9 +47,3 @@ def losses_of(name: str, logits: Tensor, label: Tensor) -> Tensor:
     if name == "bce":
         return binary_cross_entropy_with_logits(logits, label, reduction="none")
     return mse_loss(torch.sigmoid(logits), label, reduction="none")
-
-
-def accuracy_of(logits: Tensor, label: Tensor) -> Tensor:
-    """The two-alternative forced-choice score of each triplet, (N,): the share of people who agree; a tie is half."""
-    agree = torch.where(logits > 0, label, 1 - label)
-    return torch.where(logits == 0, 0.5, agree)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from fastiqa.metrics.two_afc import agreement
 from fastiqa.training.batches import load
-from fastiqa.training.comparison import PackedComparison, accuracy_of, losses_of
+from fastiqa.training.comparison import PackedComparison, losses_of
 from fastiqa.training.datasets import Triplets
 from fastiqa.training.processes import Processes
 
@@ -37,7 +38,7 @@ def evaluate(
             images = batch.to(processes.device)
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
                 logits = comparison(images.ref, images.a, images.b)
-            accuracy, bce = accuracy_of(logits, images.label), losses_of("bce", logits, images.label)
+            accuracy, bce = agreement(logits, images.label), losses_of("bce", logits, images.label)
             sums += torch.stack((torch.ones_like(bce).sum(), accuracy.sum(), bce.sum()))
         count, accurate, lost = processes.total(sums).tolist()
         results[name] = {"accuracy": accurate / count, "bce": lost / count}

@@ -1,0 +1,69 @@
+"""Two-alternative forced choice: how often a metric picks the image that people pick.
+
+    agreement = p where the metric picks b, 1 − p where it picks a, 1/2 at a tie;  p: share of people who pick b
+
+The score is the mean agreement. With labels p of 0 and 1 it is the accuracy; with p between them people do not agree
+among themselves, and no metric reaches 1.
+
+Source: BAPPS (Zhang et al., arXiv 1801.03924, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Z = 1.959963984540054  # of 95 %
+
+
+class TwoAfc(NamedTuple):
+    """A score, its 95 % confidence interval (Wilson), and the number of triplets."""
+
+    score: float
+    low: float
+    high: float
+    triplets: int
+
+
+def agreement(preference: Tensor, label: Tensor) -> Tensor:
+    """The agreement of each triplet.
+
+    Args:
+        preference: (N,), positive where b is taken to be closer to the reference, negative where a is, 0 at a tie:
+            a logit, or a metric of b minus that of a.
+        label: (N,), share of people, from 0 to 1, to whom b is closer.
+
+    Returns: (N,) from 0 to 1; NaN where the preference is.
+    """
+    picked = torch.where(preference > 0, label, 1 - label)
+    picked = torch.where(preference == 0, 0.5, picked)
+    return torch.where(preference.isnan(), torch.nan, picked)
+
+
+def two_afc(preference: Tensor, label: Tensor) -> TwoAfc:
+    """The score over all triplets; arguments as of `agreement`.
+
+    The interval is Wilson's, for as many yes-or-no answers as there are triplets: with shared labels it is on the wide
+    side.
+
+    Raises:
+        ValueError: no triplets, shapes that differ, a preference that is NaN.
+
+    Example:
+        >>> import torch
+        >>> two_afc(torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor([1.0, 0.0, 0.2, 1.0])).score
+        0.675
+    """
+    if preference.shape != label.shape or preference.dim() != 1 or len(label) == 0:
+        shapes = f"{tuple(preference.shape)} and {tuple(label.shape)}"
+        raise ValueError(f"preference, label: got shapes {shapes}, want the same (N,) of both, N at least 1")
+    score = float(agreement(preference.double(), label.double()).mean())
+    if math.isnan(score):
+        raise ValueError("preference: got NaN, want numbers")
+    n = len(label)
+    centre = (score + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(score * (1 - score) / n + Z**2 / (4 * n**2))
+    return TwoAfc(round(score, 12), max(0.0, centre - half), min(1.0, centre + half), n)
