@@ -54,8 +54,8 @@ def two_afc(preference: Tensor, label: Tensor) -> TwoAfc:
 
     Example:
         >>> import torch
-        >>> two_afc(torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor([1.0, 0.0, 0.2, 1.0])).score
-        0.675
+        >>> two_afc(torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor([1.0, 0.0, 0.25, 1.0])).score
+        0.6875
     """
     if preference.shape != label.shape or preference.dim() != 1 or len(label) == 0:
         shapes = f"{tuple(preference.shape)} and {tuple(label.shape)}"
@@ -66,4 +66,4 @@ def two_afc(preference: Tensor, label: Tensor) -> TwoAfc:
     n = len(label)
     centre = (score + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(score * (1 - score) / n + Z**2 / (4 * n**2))
-    return TwoAfc(round(score, 12), max(0.0, centre - half), min(1.0, centre + half), n)
+    return TwoAfc(score, max(0.0, centre - half), min(1.0, centre + half), n)
