@@ -79,8 +79,10 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    processes = Processes(rank, size, chosen)
     try:
-        yield Processes(rank, size, chosen)
+        yield processes
+        processes.wait()  # one that goes while another still writes has been seen to abort in its last moments
     finally:
         dist.destroy_process_group()
 

@@ -90,8 +90,8 @@ def train(
     with joined(device) as processes:
         cuda = [processes.device] if processes.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            trainer = Trainer(recipe, RunFolder(Path(folder)), processes, datasets or {}, resume)
-            return trainer.run(observers)
+            # No name for it: what belongs to the process group goes before the group does.
+            return Trainer(recipe, RunFolder(Path(folder)), processes, datasets or {}, resume).run(observers)
 
 
 class Trainer:
