@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -49,3 +50,17 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         return result.fill_(float("nan")) if result.is_floating_point() and result.device.type != "meta" else result
 
     monkeypatch.setattr(torch, "empty", poisoned)
+
+
+@pytest.fixture
+def fastiqa_command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+    """The command line run in this process: exit status, stdout, stderr (file descriptors, so native code counts)."""
+    from fastiqa.cli import main
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        return (exit_.value.code, *capfd.readouterr())
+
+    return run

@@ -4,6 +4,7 @@ machines without a compiler; the models of bytes and memory; the report. No test
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import signal
 import subprocess
@@ -19,23 +20,15 @@ from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import _dispatch, ops
 from fastiqa.bench import equality, memory, plots, report, rows, run, settings, summary, timing, training
-from fastiqa.cli import main
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
 ONE = (*TINY, "--dtype", "float32", "--layout", "nchw", "--memory", "reused")
 
 
 @pytest.fixture
-def bench(tmp_path, capfd):
+def bench(tmp_path, fastiqa_command):
     """The command in this process, rows into one file: exit status, stdout, stderr."""
-
-    def command(*arguments: str) -> tuple[Any, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main(["bench", "--csv", str(tmp_path / "rows.csv"), *arguments])
-        return (exit_.value.code, *capfd.readouterr())
-
-    return command
+    return functools.partial(fastiqa_command, "bench", "--csv", tmp_path / "rows.csv")
 
 
 def read(folder: Path) -> list[dict[str, str]]:

@@ -18,25 +18,11 @@ import torch
 from shared_data import shared_file
 
 import fastiqa
-from fastiqa.cli import main
 from fastiqa.cli.compare import compare_files
 from fastiqa.data import read_image
 from fastiqa.models import create_model, save_model
 
 CODES = np.random.default_rng(0).integers(0, 256, (176, 180, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def fastiqa_command(capfd):
-    """The command line run in this process: exit status, stdout, stderr (file descriptors, so native code counts)."""
-
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        return (exit_.value.code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import torch
 from shared_data import shared_file
 
 import fastiqa
-from fastiqa.cli import main
 from fastiqa.data import Triplet, read_clic
 from fastiqa.data.predictions import read_predictions, write_predictions
 from fastiqa.metrics.evaluation import evaluate
@@ -24,14 +23,6 @@ from fastiqa.metrics.two_afc import two_afc
 pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8, "hidden": 9, "first_stage_stride": 4}
-
-
-def command(capfd: Any, *arguments: object) -> tuple[object, str, str]:
-    """Exit status, stdout, stderr."""
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        main(["eval", *map(str, arguments)])
-    return (exit_.value.code, *capfd.readouterr())
 
 
 @pytest.fixture
@@ -101,35 +92,35 @@ def test_a_network_is_asked_both_ways(triplets: list[Triplet], weights: Path) ->
 # ---- the command ----
 
 
-def test_constant_predictions_on_the_real_oracle(capfd: Any, tmp_path: Path) -> None:
+def test_constant_predictions_on_the_real_oracle(fastiqa_command: Any, tmp_path: Path) -> None:
     oracle = shared_file("clic/oracle.csv")
     rows = [line.rsplit(",", 1)[0] for line in oracle.read_text().splitlines()]
     for value, right in ((0, 2692), (1, 2528)):
         file = tmp_path / f"{value}.csv"
         file.write_text("".join(f"{row},{value}\n" for row in rows))
-        status, out, _ = command(capfd, "clic", oracle, "--predictions", file, "--json")
+        status, out, _ = fastiqa_command("eval", "clic", oracle, "--predictions", file, "--json")
         (result,) = json.loads(out)
         assert (status, result["triplets"]) == (0, 5220)
         assert result["score"] == pytest.approx(right / 5220, abs=1e-9)
         assert result["low"] < result["score"] < result["high"]
 
 
-def test_metrics_and_a_network_side_by_side(capfd: Any, tmp_path: Path, weights: Path) -> None:
+def test_metrics_and_a_network_side_by_side(fastiqa_command: Any, tmp_path: Path, weights: Path) -> None:
     csv = folders.clic(tmp_path / "clic", 192)
-    status, out, err = command(capfd, "clic", csv, "--weights", weights, "--write", tmp_path / "ours.csv")
+    status, out, err = fastiqa_command("eval", "clic", csv, "--weights", weights, "--write", tmp_path / "ours.csv")
     assert (status, err) == (0, "")
     for text in ("psnr", "ssim", "ms-ssim", "net.safetensors", "95 % interval", "consistent when swapped"):
         assert text in out
-    again = command(capfd, "clic", csv, "--predictions", tmp_path / "ours.csv", "--json")[1]
-    network = json.loads(command(capfd, "clic", csv, "--weights", weights, "--metric", "none", "--json")[1])[0]
+    again = fastiqa_command("eval", "clic", csv, "--predictions", tmp_path / "ours.csv", "--json")[1]
+    network = json.loads(fastiqa_command("eval", "clic", csv, "--weights", weights, "--metric", "none", "--json")[1])[0]
     assert json.loads(again)[0]["score"] == network["score"]
     assert network["triplets"] == len(folders.CLIC_ROWS)  # as often as they stand in the file
 
 
-def test_scores_of_each_group(capfd: Any, tmp_path: Path) -> None:
+def test_scores_of_each_group(fastiqa_command: Any, tmp_path: Path) -> None:
     folder = folders.bapps(tmp_path, "val", {"traditional": [0.0, 1.0], "cnn": [0.4], "superres": [1.0],
                                              "deblur": [0.0], "color": [0.2], "frameinterp": [0.6]})  # fmt: skip
-    status, out, err = command(capfd, "bapps", folder, "--json")
+    status, out, err = fastiqa_command("eval", "bapps", folder, "--json")
     result, ssim = json.loads(out)
     assert (status, result["predictor"], ssim["predictor"]) == (0, "psnr", "ssim")
     assert err.startswith("ms-ssim is left out: ")
@@ -178,10 +169,10 @@ def test_bad_predictions(lines: list[str], message: str, tmp_path: Path) -> None
         (("clic", "CSV", "--write", "x"), "error: --write: got a file, want --weights too, whose "),
     ],
 )  # fmt: skip
-def test_bad_arguments(arguments: tuple[str, ...], message: str, capfd: Any, tmp_path: Path) -> None:
+def test_bad_arguments(arguments: tuple[str, ...], message: str, fastiqa_command: Any, tmp_path: Path) -> None:
     csv = folders.clic(tmp_path)
     given = [str(csv) if argument == "CSV" else argument for argument in arguments]
-    status, out, err = command(capfd, *given)
+    status, out, err = fastiqa_command("eval", *given)
     assert (status, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1

@@ -8,7 +8,6 @@ import labelled_folders as folders
 import pytest
 from labelled_folders import md5_name
 
-from fastiqa.cli import main
 from fastiqa.data import check_clic, check_pieapp, decode, read_clic, read_pieapp
 
 BLUR1, BLUR2 = "distort_1_gaussian_blur_intra_0.png", "distort_1_gaussian_blur_intra_13.png"
@@ -86,19 +85,6 @@ def test_decode_finds_damaged_images_and_odd_sizes(tmp_path):
     }  # fmt: skip
     assert [triplet.label for triplet in report.triplets] == [1]
     assert seen == [(n, 6) for n in range(1, 7)]
-
-
-@pytest.fixture
-def fastiqa_command(capfd):
-    """The command line run in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        return (exit_.value.code, *capfd.readouterr())
-
-    return run
 
 
 def test_data_check_prints_the_report(tmp_path, fastiqa_command):

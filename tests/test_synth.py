@@ -20,7 +20,6 @@ import pytest
 import tifffile
 from shared_data import shared_file
 
-from fastiqa.cli import main
 from fastiqa.data import read_image, read_synth
 from fastiqa.data.synth import split_photographs, synthesize
 from fastiqa.data.synth_csv import COLUMNS
@@ -47,19 +46,6 @@ def photos(tmp_path: Path) -> Path:
         PIL.Image.fromarray(picture(number)).save(folder / name)
     (folder / "notes.txt").write_text("no photograph")
     return folder
-
-
-@pytest.fixture
-def fastiqa_command(capfd):
-    """The command line run in this process: exit status, stdout, stderr."""
-
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        return (exit_.value.code, *capfd.readouterr())
-
-    return run
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from training_runs import COARSE, assert_same, log, run, state
 
-from fastiqa.cli import main
 from fastiqa.training import RecipeError, read_recipe
 from fastiqa.training.batches import epoch_order, parts_of
 from fastiqa.training.setup import build_datasets, check_batches
@@ -26,34 +25,26 @@ ONE_UPDATE = (
 )
 
 
-def command(capfd, *arguments):
-    """Exit status, stdout, stderr."""
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as exit_:
-        main(["train", *map(str, arguments)])
-    return (exit_.value.code, *capfd.readouterr())
-
-
 def sets(*overrides):
     return [part for override in overrides for part in ("--set", override)]
 
 
-def test_it_trains_and_prints_where_the_weights_are(capfd, tmp_path):
+def test_it_trains_and_prints_where_the_weights_are(fastiqa_command, tmp_path):
     options = ("--out", tmp_path / "run", "--device", "cpu", *sets(*COARSE))
-    status, out, err = command(capfd, "smoke", *options)
+    status, out, err = fastiqa_command("train", "smoke", *options)
     assert (status, out) == (0, f"{tmp_path / 'run' / 'model.safetensors'}\n")
     assert err.startswith("coarse, epoch 1: loss of clic 0.")
     assert_same(state(tmp_path / "run"), run(tmp_path / "other", *COARSE))
-    assert command(capfd, "smoke", *options) == (
+    assert fastiqa_command("train", "smoke", *options) == (
         2,
         "",
         f"error: {tmp_path / 'run'}: holds a run already, want another folder, or resume it (--resume)\n",
     )
-    assert command(capfd, "smoke", *options, "--resume")[0] == 0
+    assert fastiqa_command("train", "smoke", *options, "--resume")[0] == 0
 
 
-def test_show_prints_a_recipe_that_reads_as_the_same(capfd, tmp_path):
-    status, out, err = command(capfd, "prfnet_fpn", "--show", *sets("seed=3"))
+def test_show_prints_a_recipe_that_reads_as_the_same(fastiqa_command, tmp_path):
+    status, out, err = fastiqa_command("train", "prfnet_fpn", "--show", *sets("seed=3"))
     assert (status, err) == (0, "")
     (tmp_path / "shown.yaml").write_text(out)
     assert read_recipe(tmp_path / "shown.yaml") == read_recipe("prfnet_fpn", ["seed=3"])
@@ -71,8 +62,8 @@ def test_show_prints_a_recipe_that_reads_as_the_same(capfd, tmp_path):
         (["smoke", "--set", "model.options.width=0"], "error: model: width: got 0"),
     ],
 )
-def test_mistakes_end_in_one_line_and_status_2(arguments, message, capfd, tmp_path):
-    status, out, err = command(capfd, *arguments, "--out", tmp_path / "run")
+def test_mistakes_end_in_one_line_and_status_2(arguments, message, fastiqa_command, tmp_path):
+    status, out, err = fastiqa_command("train", *arguments, "--out", tmp_path / "run")
     assert (status, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1

@@ -65,7 +65,8 @@ def _decoded(report: Report) -> Report:
 
     from fastiqa.data import decode
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(report.dataset)
         return decode(report, on_image=lambda done, total: progress.update(task, completed=done, total=total))
 

@@ -48,8 +48,7 @@ class RandomTriplets(Triplets):
 
     def __init__(self, items: int = 64, height: int = 64, width: int = 64, noise: float = 0.2, seed: int = 0) -> None:
         for name, value in (("items", items), ("height", height), ("width", width)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, want an integer of at least 1")
+            arguments.integer(name, value)
         if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 < noise <= 1:
             raise ValueError(f"noise: got {noise!r}, want a number in (0, 1]")
         self._items, self._size, self._noise, self._seed = items, (height, width), noise, seed
