@@ -45,7 +45,7 @@ class SERes2Block(reference.SERes2Block):
         return result
 
     def _keeps(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        """Results of the convolutions that are long and narrow: all but those that widen to the block's own result."""
+        """Results of convolutions narrower than the block's own result; the last and the shortcut's are made again."""
         if op is torch.ops.aten.convolution.default and args[1].shape[0] < self.conv3.out_channels:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
