@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fastiqa import models, reference
-from fastiqa.training.comparison import PackedComparison
+from fastiqa.training.tasks.comparison import PackedComparison
 
 from . import memory as allocator
 from .rows import Row, append, default_csv, environment

@@ -112,7 +112,7 @@ def test_mistakes_name_the_key(override, message):
         ("steps: [", "not YAML: while parsing a flow node"),
         ("- 1", "got list, want a mapping"),
         ("", "got NoneType, want a mapping"),
-        ("base: nowhere", "recipe: got 'nowhere', want a .yaml file or one of prfnet_bifpn, "),
+        ("base: nowhere", "recipe: got 'nowhere', want a .yaml file or one of dan_contrastive, "),
         ("base: own.yaml", "base: got a recipe whose base is, in the end, itself"),
         ("base: !!python/object/apply:os.getcwd []", "not YAML: could not determine a constructor"),
         ("steps: {}\ndata: {}", "steps: got {}, want at least one step"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -19,12 +20,13 @@ import fastiqa
 from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, read_recipe, train
-from fastiqa.training.comparison import PackedComparison, losses_of
+from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, rates, read_recipe, train
 from fastiqa.training.datasets import datasets
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.logs import BatchReport, EpochReport
 from fastiqa.training.progress import ProgressBar
+from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.comparison import PackedComparison, losses_of
 
 MODEL = {"layers": (1, 1, 1, 1), "width": 8, "first_stage_stride": 4, "hidden": 16}
 
@@ -198,9 +200,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
     assert len(log(tmp_path)) == 1
 
 
+def set_losses(monkeypatch, losses_of):
+    monkeypatch.setitem(TASKS, "comparison", dataclasses.replace(TASKS["comparison"], losses_of=losses_of))
+
+
 def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(tmp_path, monkeypatch):
     """The derivative of a square root at 0, as of a distance between equal features."""
-    monkeypatch.setattr("fastiqa.training.gradients.losses_of", lambda name, logits, label: (logits * 0).abs().sqrt())
+    set_losses(monkeypatch, lambda name, logits, label: (logits * 0).abs().sqrt())
     with pytest.raises(TrainingError, match=r"batch 1: data\.clic: the gradients are not finite; the weights were not"):
         run(tmp_path, *COARSE)
 
@@ -210,7 +216,7 @@ def test_only_the_triplets_that_made_the_loss_infinite_are_named(tmp_path, monke
         losses = losses_of(name, logits, label)
         return torch.where(label == 0.25, torch.nan, losses)
 
-    monkeypatch.setattr("fastiqa.training.gradients.losses_of", poisoned)
+    set_losses(monkeypatch, poisoned)
     quarter = lambda ref, a, b, label: (ref, a, b, torch.tensor(0.25))  # noqa: E731
     with pytest.raises(TrainingError, match=r"data\.clic: triplets 13: the loss is not finite"):
         run(tmp_path, *COARSE, "steps.coarse.accumulate=2", datasets={"clic": Altered(24, i13=quarter)})
@@ -265,8 +271,9 @@ def test_what_cannot_be_built_is_said_before_the_folder_is_made(override, messag
 
 def test_a_frozen_backbone_keeps_nothing_for_the_backward_pass():
     model = create_model("prfnet", **MODEL)
-    model.backbone.requires_grad_(False)
-    module = PackedComparison(model, freeze_backbone=True).train()
+    module = PackedComparison(model).train()
+    rates.freeze(model, {"backbone": 0.0})
+    rates.set_training(model, {"backbone": 0.0})
     assert (model.head.training, any(m.training for m in model.backbone.modules())) == (True, False)
     before = {key: tensor.clone() for key, tensor in model.backbone.state_dict().items()}
     images = torch.rand(3, 2, 3, 64, 64)

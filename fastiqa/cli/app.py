@@ -14,6 +14,7 @@ import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
+from fastiqa.cli.train import pretrain, train
 
 app = typer.Typer(
     name="fastiqa",
@@ -23,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app)
+app.command()(train)
+app.command()(pretrain)
 
 
 def run(arguments: list[str]) -> int:
@@ -189,32 +192,6 @@ def bench(
         resume=resume,
     )
     raise typer.Exit(status)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of fastiqa, or a YAML file.")],
-    overrides: Annotated[
-        _Many, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run is kept; default: runs/RECIPE.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if any.")] = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
-    ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the recipe in full, and train nothing.")] = False,
-) -> None:
-    """Train a network by a recipe: prfnet_progressive, prfnet_multitask, prfnet_fpn, prfnet_bifpn, smoke, or your own.
-
-    As in fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. A run that
-    was killed goes on with --resume as if nothing had happened. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa
-    train RECIPE; batch_size is that of all together.
-    """
-    from fastiqa.cli.train import train_recipe
-
-    raise typer.Exit(train_recipe(recipe, overrides or [], out=out, resume=resume, device=device, show=show))
 
 
 @app.command()

@@ -1,45 +1,54 @@
-"""``fastiqa train``, put together; the training itself is in ``fastiqa.training``."""
+"""The commands ``fastiqa train`` and ``fastiqa pretrain``; what they do is in ``fastiqa.cli.recipes``."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, read_recipe, train
-from fastiqa.training.progress import ProgressBar
-from fastiqa.training.recipe_file import as_yaml
+_Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; may be repeated.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run is kept; default: runs/RECIPE.")
+]
+_Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if any.")]
+_Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")]
+_Show = Annotated[bool, typer.Option("--show", help="Print the recipe in full, and train nothing.")]
 
-REFUSALS = (CheckpointError, DataError, ImportError, OSError, RecipeError, TrainingError)
 
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of fastiqa, or a YAML file.")],
+    overrides: _Overrides = None,
+    out: _Out = None,
+    resume: _Resume = False,
+    device: _Device = None,
+    show: _Show = False,
+) -> None:
+    """Train a network by a recipe: prfnet_progressive, mfenet, smoke, ..., or your own.
 
-def train_recipe(
-    recipe: str, overrides: list[str], *, out: Path | None, resume: bool, device: str | None, show: bool
-) -> int:
-    """Exit status of ``fastiqa train``.
-
-    Args:
-        recipe: name or file of a recipe.
-        overrides: the options --set.
-        out, resume, device, show: as the options of those names.
+    As in fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. A run that
+    was killed goes on with --resume as if nothing had happened. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa
+    train RECIPE; batch_size is that of all together.
     """
-    folder = out or Path("runs") / Path(recipe).stem
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        wanted = read_recipe(recipe, overrides)
-        if show:
-            print(as_yaml(wanted), end="")
-            return 0
-        bar = [ProgressBar(Console(stderr=True))] if first else []
-        weights = train(wanted, folder, resume=resume, device=device, observers=bar)
-    except REFUSALS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; --resume goes on from the last checkpoint in {folder}", file=sys.stderr)
-        return 130
-    if first:
-        print(weights)
-    return 0
+    from fastiqa.cli.recipes import train_recipe
+
+    raise typer.Exit(train_recipe(recipe, overrides or [], out=out, resume=resume, device=device, show=show))
+
+
+def pretrain(
+    branch: Annotated[str, typer.Argument(metavar="BRANCH", help="dan, MFENet's distortion-aware branch.")],
+    overrides: _Overrides = None,
+    out: _Out = None,
+    resume: _Resume = False,
+    device: _Device = None,
+    show: _Show = False,
+) -> None:
+    """Pre-train a branch of a network without labels: fastiqa pretrain dan --set data.photographs.folder=FOLDER.
+
+    All else is as of fastiqa train. What it writes is read by fastiqa train mfenet --set model.pretrained_dan=FILE.
+    """
+    from fastiqa.cli.recipes import pretrain_branch
+
+    raise typer.Exit(pretrain_branch(branch, overrides or [], out=out, resume=resume, device=device, show=show))

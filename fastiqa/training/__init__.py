@@ -1,4 +1,4 @@
-"""Training of PRFNet: recipes, and the trainer that runs them."""
+"""Training: recipes, tasks, and the trainer that runs them."""
 
 from fastiqa.training.batches import DataError
 from fastiqa.training.checkpoint import CheckpointError

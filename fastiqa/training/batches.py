@@ -1,4 +1,4 @@
-"""Batches of triplets: which triplets, in which order, to which process.
+"""Batches: which items, in which order, to which process.
 
 The order of an epoch depends on (seed, epoch) alone, so a run that goes on in the middle of an epoch sees what it would
 have seen. A batch is cut into `processes · accumulate` equal parts; process r computes parts r · accumulate and
@@ -7,7 +7,7 @@ following, one by one. So a run on two processes sees the parts of a run on one 
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,29 +16,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastiqa.training.datasets import Triplets
+from fastiqa.training.datasets import Items
+from fastiqa.training.tasks import Task
 
 Key = tuple[str, int]  # a data set and an index in it
 
 
 class DataError(RuntimeError):
-    """Triplets that cannot be trained on. The message is one line: data set, index, what came and what was wanted."""
+    """Items that cannot be trained on. The message is one line: data set, index, what came and what was wanted."""
 
 
 class Batch(NamedTuple):
-    """Triplets of one data set: images (N, 3, H, W) and labels (N,), float32."""
+    """Items of one data set: what the network reads and what it should say, (N, ...) each."""
 
     source: str
     indices: list[int]
-    ref: Tensor
-    a: Tensor
-    b: Tensor
-    label: Tensor
+    inputs: Sequence[Tensor]
+    targets: Sequence[Tensor]
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on a device."""
-        moved = [t.to(device, non_blocking=True) for t in (self.ref, self.a, self.b, self.label)]
-        return Batch(self.source, self.indices, *moved)
+        inputs, targets = ([t.to(device, non_blocking=True) for t in part] for part in (self.inputs, self.targets))
+        return Batch(self.source, self.indices, inputs, targets)
 
 
 def seed_of(*key: int) -> int:
@@ -69,32 +68,32 @@ def parts_of(batch: Sequence[Key], process: int, processes: int, accumulate: int
 
 
 class _Joined(Dataset[tuple[Key, tuple[Tensor, ...]]]):
-    """Several data sets behind one index, which says where a triplet came from."""
+    """Several data sets behind one index, which says where an item came from."""
 
-    def __init__(self, datasets: Mapping[str, Triplets]) -> None:
-        self._datasets = dict(datasets)
+    def __init__(self, task: Task, datasets: Mapping[str, Items]) -> None:
+        self._task, self._datasets = task, dict(datasets)
 
     def __getitem__(self, key: Key) -> tuple[Key, tuple[Tensor, ...]]:
         name, index = key
         try:
             return key, self._datasets[name][index]
         except Exception as error:
-            raise DataError(f"data.{name}: triplet {index}: {' '.join(str(error).split())}") from error
+            raise DataError(f"data.{name}: {self._task.item} {index}: {' '.join(str(error).split())}") from error
 
 
 def load(
-    datasets: Mapping[str, Triplets], parts: Sequence[list[Key]], workers: int, pin_memory: bool = False
+    task: Task, datasets: Mapping[str, Items], parts: Sequence[list[Key]], workers: int, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """Read the parts one after the other.
 
-    Raises: DataError naming data set and index where a triplet cannot be read, where its images or those of a part
-        differ in size, and where a label lies outside [0, 1].
+    Raises: DataError naming data set and index where an item cannot be read, where its images or those of a part
+        differ in size, and where the task refuses its targets.
     """
     loader: DataLoader[Batch] = DataLoader(
-        _Joined(datasets),  # type: ignore[arg-type]  # batches, not items
+        _Joined(task, datasets),  # type: ignore[arg-type]  # batches, not items
         batch_sampler=parts,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=functools.partial(collate, task),
         pin_memory=pin_memory,
     )
     try:
@@ -104,21 +103,22 @@ def load(
         raise DataError(message) from error
 
 
-def collate(items: Sequence[tuple[Key, tuple[Tensor, ...]]]) -> Batch:
-    """Join triplets of one data set. Raises DataError where they do not fit together or a label is not in [0, 1]."""
-    first = f"triplet {items[0][0][1]}"
-    size = items[0][1][0].shape
-    for (name, index), (ref, a, b, label) in items:
-        for image, pixels in (("ref", ref), ("a", a), ("b", b)):
-            if pixels.shape != size:
-                got, want = _size(pixels), f"{_size(items[0][1][0])} as the ref of {first}"
+def collate(task: Task, items: Sequence[tuple[Key, tuple[Tensor, ...]]]) -> Batch:
+    """Join items of one data set. Raises DataError where they do not fit together or the task refuses a target."""
+    (_, first), (like, *_) = items[0]
+    count = len(task.inputs)
+    for (name, index), tensors in items:
+        where = f"data.{name}: {task.item} {index}"
+        for image, pixels in zip(task.inputs, tensors[:count], strict=True):
+            if pixels.shape != like.shape:
+                got, want = _size(pixels), f"{_size(like)} as the {task.inputs[0]} of {task.item} {first}"
                 advice = "crop the images of a batch to one size, or train with batches of one"
-                raise DataError(f"data.{name}: triplet {index}: {image} is {got}, want {want}: {advice}")
-        if not 0 <= (value := float(label)) <= 1 or math.isnan(value):
-            raise DataError(f"data.{name}: triplet {index}: label {value}, want a probability in [0, 1]")
-    keys, triplets = zip(*items, strict=True)
-    tensors = [torch.stack(of_one_kind) for of_one_kind in zip(*triplets, strict=True)]
-    return Batch(keys[0][0], [index for _, index in keys], *tensors)
+                raise DataError(f"{where}: {image} is {got}, want {want}: {advice}")
+        if reason := task.refused(*tensors[count:]):
+            raise DataError(f"{where}: {reason}")
+    keys, tuples = zip(*items, strict=True)
+    joined = [torch.stack(of_one_kind) for of_one_kind in zip(*tuples, strict=True)]
+    return Batch(keys[0][0], [index for _, index in keys], joined[:count], joined[count:])
 
 
 def _size(image: Tensor) -> str:

@@ -25,7 +25,8 @@ from torch import Tensor
 import fastiqa
 from fastiqa._files import replacing
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training.recipe import differences
+from fastiqa.training.recipe import RecipeError, differences
+from fastiqa.training.recipe_file import completed
 
 METADATA = "fastiqa.run"
 
@@ -99,7 +100,8 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
     """Read a checkpoint for a run of this recipe and of a network with this state dict.
 
     Raises: CheckpointError for a file that is truncated or foreign, for one of another network, naming the keys that
-        differ, and for one of another recipe, naming the fields that differ.
+        differ, and for one of another task or recipe, naming the fields that differ. What an older version did not
+        know of counts as its default.
     """
     try:
         tensors, metadata = read_file(path)
@@ -111,10 +113,16 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
         position.losses = {name: (total, count) for name, (total, count) in position.losses.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of fastiqa train: no {METADATA} in its metadata") from error
+    try:
+        saved = completed(saved)
+    except RecipeError as error:
+        raise CheckpointError(f"{path}: of another version of fastiqa: {error}") from error
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
     for key, tensor in tensors.items():
         group, _, name = key.partition(".")
         groups.setdefault(group, {})[name] = tensor
+    if saved["task"] != recipe["task"]:
+        raise CheckpointError(f"{path}: of another task: got {saved['task']}, want {recipe['task']}")
     if differing := _differing(groups["model"], model):
         raise CheckpointError(f"{path}: of another network: {_listed(differing)}")
     if changed := differences(saved, recipe):

@@ -29,7 +29,7 @@ def draw_curve(log: Path, picture: Path) -> bool:
     panels = figure.subplots(2 if validated else 1, 1, sharex=True, squeeze=False)[:, 0]
     _draw_losses(panels[0], [line for line in lines if line["event"] == "batch"], epochs)
     if validated:
-        _draw_accuracies(panels[1], validated)
+        _draw_validation(panels[1], validated)
     for before, after in pairwise(epochs):
         if before["step"] != after["step"]:
             for axes in panels:
@@ -53,12 +53,14 @@ def _draw_losses(axes: Any, batches: list[dict[str, Any]], epochs: list[dict[str
     axes.legend()
 
 
-def _draw_accuracies(axes: Any, epochs: list[dict[str, Any]]) -> None:
+def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:
+    """The first value of each validation, which is the most telling one."""
+    first = next(iter(next(iter(epochs[0]["validation"].values()))))
     for k, name in enumerate(dict.fromkeys(name for line in epochs for name in line["validation"])):
         mine = [line for line in epochs if name in line["validation"]]
-        values = _points(mine, lambda line, name=name: line["validation"][name]["accuracy"])
+        values = _points(mine, lambda line, name=name: line["validation"][name][first])
         axes.plot(*values, "-o", color=f"C{k}", ms=3, label=name)
-    axes.set_ylabel("2AFC accuracy")
+    axes.set_ylabel(first)
     axes.legend()
 
 

@@ -1,4 +1,4 @@
-"""evaluate: how well a network predicts the labels of data sets."""
+"""evaluate: how well a network does its task on data sets."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fastiqa.metrics.two_afc import agreement
 from fastiqa.training.batches import load
-from fastiqa.training.comparison import PackedComparison, losses_of
-from fastiqa.training.datasets import Triplets
+from fastiqa.training.datasets import Items
 from fastiqa.training.processes import Processes
+from fastiqa.training.tasks import Task
 
 
 @torch.no_grad()
 def evaluate(
+    task: Task,
     model: nn.Module,
-    datasets: Mapping[str, Triplets],
+    datasets: Mapping[str, Items],
     processes: Processes,
     batch_size: int = 1,
     workers: int = 0,
     amp: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Mean over all triplets of each data set, each process computing its share; leaves the network in eval mode.
+    """The task's summary of all items of each data set, each process computing its share.
 
-    Returns: by data set "accuracy", the two-alternative forced-choice score, and "bce", the binary cross-entropy.
+    It leaves the network in eval mode.
+
+    Returns: by data set what the task's summary names, such as "accuracy" and "bce" of triplets.
     """
     processes.share_buffers(model)
-    comparison = PackedComparison(model).eval()
+    module = task.module(model).eval()
     results = {}
     for name, dataset in datasets.items():
-        mine = range(processes.rank, len(dataset), processes.size)  # type: ignore[arg-type]  # a Dataset has a length
+        count = len(dataset)  # type: ignore[arg-type]  # a Dataset has a length
+        mine = range(processes.rank, count, processes.size)
         parts = [[(name, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
-        sums = torch.zeros(3, dtype=torch.float64, device=processes.device)
-        for batch in load(datasets, parts, workers):
-            images = batch.to(processes.device)
+        rows = []
+        for batch in load(task, datasets, parts, workers):
+            _, _, inputs, targets = batch.to(processes.device)
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
-                logits = comparison(images.ref, images.a, images.b)
-            accuracy, bce = agreement(logits, images.label), losses_of("bce", logits, images.label)
-            sums += torch.stack((torch.ones_like(bce).sum(), accuracy.sum(), bce.sum()))
-        count, accurate, lost = processes.total(sums).tolist()
-        results[name] = {"accuracy": accurate / count, "bce": lost / count}
+                output = module(*inputs)
+            rows.append(task.rows(output, *targets).double())
+        results[name] = task.summary(processes.gather_shares(torch.cat(rows), count).cpu())
     return results

@@ -2,8 +2,8 @@
 
 recipe.yaml               the recipe in full
 checkpoint.safetensors    what the run goes on from
-model.safetensors         the network after the last finished epoch, for `fastiqa.load_model`; the averaged one
-                          where there is one
+model.safetensors         the network after the last finished epoch, for `fastiqa.load_model`, or of contrastive
+                          pre-training its backbone, for `load_backbone`; the averaged one where there is one
 log.jsonl                 see `fastiqa.training.logs`
 curve.png                 the learning curve, where matplotlib is installed
 tensorboard/              where the recipe asks for it
@@ -11,13 +11,13 @@ tensorboard/              where the recipe asks for it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 from torch import nn
 
 from fastiqa._files import remove_unfinished, replacing
-from fastiqa.models import save_model
 from fastiqa.training.checkpoint import CheckpointError, Position
 from fastiqa.training.curve import draw_curve
 from fastiqa.training.logs import JSONLog, Observer, TensorBoardLog
@@ -26,10 +26,15 @@ from fastiqa.training.recipe_file import as_yaml
 
 
 class RunFolder:
-    """Names of the files of a run, and what is done with them by the first process alone."""
+    """Names of the files of a run, and what is done with them by the first process alone.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the folder.
+        save: writes the network that the run ends with.
+    """
+
+    def __init__(self, path: Path, save: Callable[[nn.Module, Path], None]) -> None:
+        self.path, self._save = path, save
         self.checkpoint = path / "checkpoint.safetensors"
         self.model = path / "model.safetensors"
         self._log = path / "log.jsonl"
@@ -59,7 +64,7 @@ class RunFolder:
         Raises: CheckpointError where the network cannot be written; an older file stays.
         """
         try:
-            save_model(model, self.model)
+            self._save(model, self.model)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.model}: not written: {error}") from error
         draw_curve(self._log, self.path / "curve.png")

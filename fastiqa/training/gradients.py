@@ -8,18 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.training.batches import Batch, seed_of
-from fastiqa.training.comparison import losses_of
 from fastiqa.training.processes import Processes, gradients_stay_here
-from fastiqa.training.recipe import Step
+from fastiqa.training.step import Step
+from fastiqa.training.tasks import Task
 
 
 def backward(
-    module: nn.Module, parts: Iterator[Batch], step: Step, processes: Processes, amp: bool, key: tuple[int, ...]
+    task: Task,
+    module: nn.Module,
+    parts: Iterator[Batch],
+    step: Step,
+    processes: Processes,
+    amp: bool,
+    key: tuple[int, ...],
 ) -> Tensor:
     """Add the gradients of a batch's mean loss to those of the module's parameters.
 
     Args:
-        module: images → logits, `processes.parallel` if there are several.
+        task: says what the losses are.
+        module: `task.module` of a network, `processes.parallel` if there are several.
         parts: from which this process's `step.accumulate` parts of the batch are taken.
         step: the losses by data set, and the size of the batch.
         processes: which share the batch.
@@ -27,7 +34,7 @@ def backward(
         key: tells the batch from others; the masks of dropout are functions of it and of the part's place.
 
     Returns:
-        The loss of each triplet of the batch in all processes, (batch_size,), in the order of the batch.
+        The loss of each item of the batch in all processes, (batch_size,), in the order of the batch.
     """
     share = step.batch_size // processes.size
     losses = []
@@ -36,8 +43,8 @@ def backward(
         torch.manual_seed(seed_of(*key, processes.rank * step.accumulate + k))
         with gradients_stay_here(module, k < step.accumulate - 1):
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
-                logits = module(batch.ref, batch.a, batch.b)
-            loss = losses_of(step.losses[batch.source], logits, batch.label)
+                output = module(*batch.inputs)
+            loss = task.total_loss(step.terms(batch.source), output, batch.targets)
             (loss.sum() / share).backward()
         losses.append(loss.detach())
     return processes.gather(torch.cat(losses))

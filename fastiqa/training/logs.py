@@ -52,7 +52,8 @@ class EpochReport:
     Attributes:
         step, epoch, iteration: as in `BatchReport`.
         loss: mean of the batches by data set.
-        validation: "accuracy" (two-alternative forced choice) and "bce" by data set, where there was a validation.
+        validation: by data set the task's values, such as "accuracy" (two-alternative forced choice) and "bce", the
+            most telling one first, where there was a validation.
     """
 
     step: str

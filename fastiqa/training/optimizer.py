@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from fastiqa.training.recipe import Optimizer, Step
+from fastiqa.training.step import Optimizer, Step
 
 
-def build_optimizer(settings: Optimizer, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of a step, weight decay on every parameter."""
+def build_optimizer(settings: Optimizer, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer of a step, weight decay on every parameter; groups as of `fastiqa.training.rates`."""
+    lr, weight_decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    betas = (settings.momentum, 0.999)
-    return torch.optim.AdamW(parameters, settings.lr, betas=betas, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(groups, lr, momentum=settings.momentum, weight_decay=weight_decay)
+    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    return adam(groups, lr, betas=(settings.momentum, 0.999), weight_decay=weight_decay)
 
 
 def learning_rate(step: Step, epoch: int, done: float) -> float:
     """The learning rate in an epoch of a step, of which a part in [0, 1) is done."""
     schedule = step.schedule
+    warmup = schedule.warmup * step.epochs
+    if epoch + done < warmup:
+        return step.optimizer.lr * (epoch + done) / warmup
+    since, rest = epoch + done - warmup, step.epochs - warmup
     if schedule.name == "step":
-        return step.optimizer.lr * schedule.factor ** (epoch // schedule.every)
-    return step.optimizer.lr * (1 + math.cos(math.pi * (epoch + done) / step.epochs)) / 2
+        return step.optimizer.lr * schedule.factor ** (since // schedule.every)
+    return step.optimizer.lr * (1 + math.cos(math.pi * since / rest)) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same learning rate for every parameter."""
+    """The learning rate, times its factor for each group of parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Parameter, str]) -> dict[str, Tensor]:

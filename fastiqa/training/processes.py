@@ -36,11 +36,12 @@ class Processes(NamedTuple):
         dist.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of the values of all processes."""
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
+    def gather_shares(self, values: Tensor, count: int) -> Tensor:
+        """All of `count` values in order, of which process r has numbers r, r + size, r + 2 · size, ..."""
+        padded = values.new_zeros(-(-count // self.size), *values.shape[1:])
+        padded[: len(values)] = values
+        together = self.gather(padded).unflatten(0, (self.size, -1))
+        return together.transpose(0, 1).flatten(0, 1)[:count]
 
     def share_buffers(self, module: nn.Module) -> None:
         """Statistics of batch normalisation as the first process has them, for all."""

@@ -31,7 +31,8 @@ class ProgressBar:
 
     def epoch(self, report: EpochReport) -> None:
         losses = [f"loss of {name} {value:.4f}" for name, value in report.loss.items()]
-        scores = [f"accuracy on {name} {values['accuracy']:.4f}" for name, values in report.validation.items()]
+        firsts = [(name, *next(iter(values.items()))) for name, values in report.validation.items()]
+        scores = [f"{value} on {name} {number:.4f}" for name, value, number in firsts]  # the most telling of each
         self._console.print(
             f"{report.step}, epoch {report.epoch}: {', '.join(losses + scores)}", highlight=False, soft_wrap=True
         )

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fastiqa.training.recipe import Recipe, RecipeError, Step
+from fastiqa.training.recipe import Recipe, RecipeError
+from fastiqa.training.step import Step
 
 FOLDER = Path(__file__).parent / "recipes"
 STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
@@ -64,6 +65,15 @@ def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
 def as_yaml(recipe: Recipe) -> str:
     """A recipe in full, as `read_recipe` reads it."""
     return str(_yaml().safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True))
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as `Recipe.as_dict` gave it in an older version, with the defaults of what is new since then.
+
+    Raises: RecipeError for what is no recipe of this version.
+    """
+    recipe: Recipe = _construct(Recipe, _without_null(saved), "")
+    return recipe.as_dict()
 
 
 def _yaml() -> Any:

@@ -7,24 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fastiqa.models import create_model
-from fastiqa.training.datasets import Triplets, datasets
+from fastiqa.training import rates
+from fastiqa.training.datasets import Items, datasets
 from fastiqa.training.recipe import Recipe, RecipeError
+from fastiqa.training.tasks import TASKS
 
 
 def build_model(recipe: Recipe) -> nn.Module:
     """The network with its initial weights, a function of the seed. Raises RecipeError."""
-    wanted = recipe.model
     torch.manual_seed(recipe.seed)
     try:
-        return create_model(
-            wanted.name, wanted.pretrained or False, pretrained_backbone=wanted.pretrained_backbone, **wanted.options
-        )
+        return TASKS[recipe.task].network(recipe.model)
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
 
 
-def build_datasets(recipe: Recipe, given: Mapping[str, Triplets]) -> dict[str, Triplets]:
+def build_datasets(recipe: Recipe, given: Mapping[str, Items]) -> dict[str, Items]:
     """The data sets that the steps and the validation name, those given first. Raises RecipeError."""
     names = [name for step in recipe.steps.values() for name in step.losses]
     return {
@@ -33,18 +31,26 @@ def build_datasets(recipe: Recipe, given: Mapping[str, Triplets]) -> dict[str, T
     }
 
 
-def _build_dataset(name: str, recipe: Recipe) -> Triplets:
+def _build_dataset(name: str, recipe: Recipe) -> Items:
     options = dict(recipe.data[name])
     if "kind" not in options:
         raise RecipeError(f"data.{name}.kind: missing")
     try:
-        return datasets(**{"seed": recipe.seed, **options})
+        return datasets(**{"kinds": TASKS[recipe.task].kinds, "seed": recipe.seed, **options})
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"data.{name}: {error}") from error
 
 
-def check_batches(recipe: Recipe, built: Mapping[str, Triplets], processes: int) -> None:
+def check_rates(recipe: Recipe, model: nn.Module) -> None:
+    """Raise RecipeError for factors of parameters that the network does not have."""
+    for name, step in recipe.steps.items():
+        if reason := rates.refused(model, step.factors()):
+            raise RecipeError(f"steps.{name}.lr_factors: {reason}")
+
+
+def check_batches(recipe: Recipe, built: Mapping[str, Items], processes: int) -> None:
     """Raise RecipeError for a batch that cannot be cut among the processes, and for data sets without a whole batch."""
+    items = f"{TASKS[recipe.task].item}s"
     for name, step in recipe.steps.items():
         if step.batch_size % (processes * step.accumulate):
             divisor = f"a multiple of {processes} processes times accumulate {step.accumulate}"
@@ -53,7 +59,8 @@ def check_batches(recipe: Recipe, built: Mapping[str, Triplets], processes: int)
             length = len(built[source])  # type: ignore[arg-type]  # a Dataset has a length
             if length < step.batch_size:
                 wanted = f"at least the {step.batch_size} of a batch of steps.{name}"
-                raise RecipeError(f"data.{source}: got {length} triplets, want {wanted}")
+                raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")
     for source in recipe.validation.data:
-        if len(built[source]) == 0:  # type: ignore[arg-type]
-            raise RecipeError(f"data.{source}: got no triplets, want at least one to validate with")
+        if (length := len(built[source])) < processes:  # type: ignore[arg-type]
+            wanted = f"at least one to validate with in each of {processes} processes"
+            raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")

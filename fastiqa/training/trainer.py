@@ -1,14 +1,15 @@
 """train: the weights that a recipe ends with.
 
-Exact resume: the order of the triplets, their crops, dropout and the initial weights are functions of the recipe's seed
+Exact resume: the order of the items, their crops, dropout and the initial weights are functions of the recipe's seed
 and of the position in the run, and a checkpoint holds everything else. So a run that was killed goes on with the same
 batches and ends with the same bits, on the same machine with as many threads and processes (tested on CPUs).
 
 Several processes (`torchrun`): each computes its share of every batch, and DistributedDataParallel averages the
 gradients, so an update is that of one process with the whole batch. Batch normalisation in training takes its
-statistics over what a process computes at once, 3 · batch_size / (processes · accumulate) images; the running ones are
-those of the first process. Two processes are thus equivalent to one that accumulates two parts, and, where the backbone
-is frozen and the head has no normalisation, to one that computes the batch at once.
+statistics over what a process computes at once, batch_size / (processes · accumulate) items; the running ones are those
+of the first process. A loss that compares the items of a batch, as of contrastive pre-training, sees as many. Two
+processes are thus equivalent to one that accumulates two parts, and, where the backbone is frozen and the head has no
+normalisation, to one that computes the batch at once.
 """
 
 from __future__ import annotations
@@ -18,17 +19,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastiqa.training import setup
+from fastiqa.training import rates, setup
 from fastiqa.training.batches import Batch, Key, epoch_order, load, parts_of
 from fastiqa.training.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
-from fastiqa.training.comparison import PackedComparison
-from fastiqa.training.datasets import Triplets
+from fastiqa.training.datasets import Items
 from fastiqa.training.evaluation import evaluate
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.gradients import backward
@@ -41,7 +40,9 @@ from fastiqa.training.optimizer import (
     set_learning_rate,
 )
 from fastiqa.training.processes import Processes, joined
-from fastiqa.training.recipe import Part, Recipe, Step
+from fastiqa.training.recipe import Part, Recipe
+from fastiqa.training.step import Step
+from fastiqa.training.tasks import TASKS
 
 
 class TrainingError(RuntimeError):
@@ -54,7 +55,7 @@ def train(
     *,
     resume: bool = False,
     device: str | None = None,
-    datasets: Mapping[str, Triplets] | None = None,
+    datasets: Mapping[str, Items] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Path:
     """Train a network.
@@ -70,13 +71,14 @@ def train(
         observers: what else hears of every batch and epoch, in the first process.
 
     Returns:
-        The file of the trained network, for `fastiqa.load_model`.
+        The file of the trained network, for `fastiqa.load_model`; of contrastive pre-training that of its backbone, for
+        `fastiqa.models.load_backbone`.
 
     Raises:
         RecipeError: for a recipe whose model or data cannot be built, or whose batches cannot be cut.
         FileExistsError: where the folder holds a run and `resume` is False.
         CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
-        DataError: naming data set and triplet.
+        DataError: naming data set and item.
         TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.
 
     Example:
@@ -91,19 +93,22 @@ def train(
         cuda = [processes.device] if processes.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             # No name for it: what belongs to the process group goes before the group does.
-            return Trainer(recipe, RunFolder(Path(folder)), processes, datasets or {}, resume).run(observers)
+            run_folder = RunFolder(Path(folder), TASKS[recipe.task].save)
+            return Trainer(recipe, run_folder, processes, datasets or {}, resume).run(observers)
 
 
 class Trainer:
     """One run of a recipe in one process; arguments as of `train`."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, processes: Processes, datasets: Mapping[str, Triplets], resume: bool
+        self, recipe: Recipe, folder: RunFolder, processes: Processes, datasets: Mapping[str, Items], resume: bool
     ) -> None:
+        self._task = TASKS[recipe.task]
         self._recipe, self._folder, self._processes = recipe, folder, processes
         self._datasets = setup.build_datasets(recipe, datasets)
         setup.check_batches(recipe, self._datasets, processes.size)
         self._model: nn.Module = setup.build_model(recipe).to(processes.device)
+        setup.check_rates(recipe, self._model)
         if recipe.channels_last:
             self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = {parameter: name for name, parameter in self._model.named_parameters()}
@@ -143,12 +148,10 @@ class Trainer:
 
     def _begin(self, part: Part) -> None:
         """What a step has of its own: which weights are trained, and their optimizer."""
-        step = part.step
-        model: Any = self._model  # nn.Module's attributes have no types
-        model.backbone.requires_grad_(not step.freeze_backbone)
-        self._module = self._processes.parallel(PackedComparison(model, step.freeze_backbone))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._optimizer = build_optimizer(step.optimizer, trained)
+        factors = part.step.factors()
+        rates.freeze(self._model, factors)
+        self._module = self._processes.parallel(self._task.module(self._model))
+        self._optimizer = build_optimizer(part.step.optimizer, rates.parameter_groups(self._model, factors))
         if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
             load_optimizer_tensors(self._optimizer, self._names, self._saved.optimizer)
         self._saved = None
@@ -156,6 +159,7 @@ class Trainer:
     def _epoch(self, part: Part) -> None:
         step, position = part.step, self._position
         self._module.train()
+        rates.set_training(self._model, step.factors())
         for dataset in self._datasets.values():
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(position.epoch)
@@ -180,7 +184,7 @@ class Trainer:
                 loss=loss,
                 gradient_norm=norm,
                 lr=rate,
-                images_per_second=3 * len(keys) / (clock - before),
+                images_per_second=self._task.images * len(keys) / (clock - before),
                 memory_mb=peak_memory_mb(self._processes.device),
             )
             for observer in self._observers:
@@ -193,7 +197,7 @@ class Trainer:
         """This process's parts of the batches, one after the other."""
         rank, size, device = self._processes
         parts = [part for batch in order for part in parts_of(batch, rank, size, step.accumulate)]
-        return load(self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
+        return load(self._task, self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
 
     def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
         """Update the weights by one batch; returns its mean loss and the norm of its gradients."""
@@ -201,13 +205,13 @@ class Trainer:
         where = f"step {part.name}, epoch {position.epoch + 1}, batch {position.batch + 1}: data.{source}"
         key = (recipe.seed, position.epoch, position.batch)
         try:
-            losses = backward(self._module, loaded, part.step, self._processes, recipe.amp, key)
+            losses = backward(self._task, self._module, loaded, part.step, self._processes, recipe.amp, key)
         except (TypeError, ValueError) as error:  # images that the network does not take
             raise TrainingError(f"{where}: {error}") from error
         bad = [str(index) for (_, index), loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
         if bad:
-            triplets = f"triplets {', '.join(bad)}"
-            raise TrainingError(f"{where}: {triplets}: the loss is not finite; the weights were not updated")
+            items = f"{self._task.item}s {', '.join(bad)}"
+            raise TrainingError(f"{where}: {items}: the loss is not finite; the weights were not updated")
         gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(norm):
@@ -225,7 +229,7 @@ class Trainer:
         if (position.epoch + 1 - part.first) % wanted.every == 0 or position.epoch + 1 == part.last:
             data = {name: self._datasets[name] for name in wanted.data}
             workers, amp = self._recipe.workers, self._recipe.amp
-            validation = evaluate(result, data, self._processes, wanted.batch_size, workers, amp)
+            validation = evaluate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
         report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
         for observer in self._observers:
             observer.epoch(report)

@@ -1,0 +1,27 @@
+"""Photographs of a folder, or one part of them, for data sets that distort them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fastiqa.data.photographs import find_photographs, split_photographs
+from fastiqa.reference import arguments
+
+
+def read_photographs(
+    folder: str,
+    part: Literal["all", "train", "val", "test"] = "all",
+    split_seed: int = 0,
+    val: float = 0.15,
+    test: float = 0.15,
+) -> list[Path]:
+    """The image files below a folder; of a part, those that `fastiqa.data.split_photographs` puts there.
+
+    Raises: ValueError for another part, and where there are none; OSError for a file that cannot be read.
+    """
+    arguments.one_of("part", part, ("all", "train", "val", "test"))
+    files = find_photographs(Path(folder))
+    if not files:
+        raise ValueError(f"folder: {folder}: no images below it")
+    return files if part == "all" else split_photographs(files, split_seed, val, test)[part]

@@ -1,0 +1,114 @@
+"""Rated images: (image, score), (3, H, W) or crops (K, 3, H, W), and the number of the distortion where asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastiqa.data import SETS, RandomFlippedCrop, RatedDataset, RatedImage, TestCrops, read_rated
+from fastiqa.data.distorted import DistortedImages
+from fastiqa.data.rated import RatedTransform, whole_image
+from fastiqa.reference import arguments
+from fastiqa.training.datasets.generated import Generated, noisy
+from fastiqa.training.datasets.kinds import Items, Kind, from_files
+from fastiqa.training.datasets.photographs import read_photographs
+
+
+class RandomRated(Generated):
+    """Generated ratings: a noisy pattern, whose score falls from 1 to 0 as the noise grows.
+
+    Example:
+        >>> image, score = RandomRated(items=4, height=48, width=32)[0]
+        >>> image.shape, 0 <= score.item() <= 1
+        (torch.Size([3, 48, 32]), True)
+    """
+
+    def item(self, pattern: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        amount = torch.rand((), generator=random)
+        return noisy(pattern, self.noise * float(amount), random), 1 - amount
+
+
+class WithTypes(Items):
+    """Rated images with the number of their type of distortion, int64, among the sorted names of types.
+
+    Args:
+        dataset: of (image, score).
+        images: what its items are, in order.
+    """
+
+    def __init__(self, dataset: RatedDataset | DistortedImages, images: Sequence[RatedImage]) -> None:
+        names = sorted({image.group for image in images})
+        self._dataset, self._numbers = dataset, [names.index(image.group) for image in images]
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of the data set."""
+        self._dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, score = self._dataset[index]
+        return image, score, torch.tensor(self._numbers[index])
+
+
+def _rated(
+    images: Sequence[RatedImage],
+    view: Literal["random", "fixed", "whole"] = "random",
+    crops: int = 1,
+    size: int = 224,
+    resize: Sequence[int] | None = None,
+    flip: bool = True,
+    types: bool = False,
+    on_unreadable: Literal["raise", "skip"] = "raise",
+    seed: int = 0,
+) -> Items:
+    """Files of a data set as tensors.
+
+    Args:
+        images: the files and their scores.
+        view: "random" crops, mirrored at random if `flip`; "fixed" crops, of which the mean score is the image's;
+            "whole" images.
+        crops: of each image; random ones are as many items of an epoch.
+        size, resize: see `fastiqa.data.RandomFlippedCrop`.
+        types: give the number of the distortion type as well.
+        on_unreadable, seed: see `fastiqa.data.RatedDataset`.
+    """
+    arguments.one_of("view", view, ("random", "fixed", "whole"))
+    arguments.integer("crops", crops)
+    if arguments.flag("types", types) and on_unreadable == "skip":
+        raise ValueError("on_unreadable: got 'skip', want 'raise' with types, which another image need not have")
+    height_width = None if resize is None else arguments.integers("resize", resize, 2)
+    transforms: dict[str, RatedTransform] = {
+        "random": RandomFlippedCrop(size, height_width, flip, flip),
+        "fixed": TestCrops(crops, size, seed, height_width),
+        "whole": whole_image,
+    }
+    images = list(images) * (crops if view == "random" else 1)
+    dataset = RatedDataset(images, transforms[view], seed=seed, on_unreadable=on_unreadable)
+    return WithTypes(dataset, images) if types else dataset
+
+
+def _distorted(
+    photographs: Sequence[Path],
+    size: int = 224,
+    random_crop: bool = True,
+    keep: bool = False,
+    types: bool = False,
+    seed: int = 0,
+) -> Items:
+    """Photographs with every distortion at every level, see `fastiqa.data.distorted.DistortedImages`."""
+    dataset = DistortedImages(photographs, size, random_crop=random_crop, seed=seed, keep=keep)
+    return WithTypes(dataset, dataset.images) if arguments.flag("types", types) else dataset
+
+
+KINDS: dict[str, Kind] = {
+    "random": RandomRated,
+    "distorted": from_files(read_photographs, _distorted),
+    **{name: from_files(functools.partial(read_rated, name), _rated) for name in SETS},
+}

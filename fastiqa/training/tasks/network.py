@@ -1,0 +1,23 @@
+"""The network of a recipe, where it is one of `fastiqa.list_models()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fastiqa.models import create_model
+
+if TYPE_CHECKING:
+    from fastiqa.training.recipe import Model
+
+
+def registered(model: Model) -> nn.Module:
+    """The network with its initial weights. Raises OSError, TypeError or ValueError as `fastiqa.create_model`."""
+    return create_model(
+        model.name,
+        model.pretrained or False,
+        pretrained_backbone=model.pretrained_backbone,
+        pretrained_dan=model.pretrained_dan,
+        **model.options,
+    )

@@ -1,0 +1,124 @@
+"""The quality of an image without a reference: scores, their losses, and correlations with the ratings of people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
+
+from fastiqa.metrics.correlation import plcc, srcc
+from fastiqa.models import save_model
+from fastiqa.training.datasets import rated
+from fastiqa.training.tasks.network import registered
+from fastiqa.training.tasks.task import Task
+
+SCORE_LOSSES = {"l1": l1_loss, "mse": mse_loss, "smooth_l1": smooth_l1_loss}
+
+
+class Estimate(NamedTuple):
+    """What is known of N images.
+
+    Attributes:
+        score: (N,), float32.
+        high_frequency: (N,), mean distance of the network's high frequencies from those of the image; None where it
+            has no head for them, and in eval mode.
+        distortion_logits: (N, types), likewise.
+    """
+
+    score: Tensor
+    high_frequency: Tensor | None = None
+    distortion_logits: Tensor | None = None
+
+
+class Quality(nn.Module):
+    """Images → `Estimate`; several crops of each image give means over the crops.
+
+    Args:
+        model: images (M, 3, h, w) → scores (M,). In training mode its `outputs` where it has such a method, see
+            `fastiqa.reference.MFENet`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model  # nn.Module's attributes have no types
+
+    def forward(self, image: Tensor) -> Estimate:
+        """Images (N, 3, h, w), or crops (N, K, 3, h, w), in [0, 1] → what is known of N images."""
+        crops = image.flatten(0, -4)
+
+        def by_image(values: Tensor) -> Tensor:
+            return values.float().unflatten(0, (len(image), -1)).mean(1)
+
+        if not (self.training and hasattr(self.model, "outputs")):
+            return Estimate(by_image(self.model(crops)))
+        outputs = self.model.outputs(crops)
+        distance = logits = None
+        if outputs.high_frequency is not None:
+            target = self.model.high_frequency_target(crops)
+            distance = by_image((outputs.high_frequency - target).abs().mean((1, 2, 3)))
+        if outputs.distortion_logits is not None:
+            logits = by_image(outputs.distortion_logits)
+        return Estimate(by_image(outputs.quality), distance, logits)
+
+
+def losses_of(name: str, estimate: Estimate, score: Tensor, distortion: Tensor | None = None) -> Tensor:
+    """The loss of each image, (N,).
+
+    "l1" (MFENet's), "mse", "smooth_l1" of the score; "high_frequency", L1 of the high frequencies; "distortion_type",
+    cross-entropy of the type. Raises ValueError for the last two where the network or the data do not have what it
+    takes.
+    """
+    if name in SCORE_LOSSES:
+        return SCORE_LOSSES[name](estimate.score, score, reduction="none")
+    if name == "high_frequency":
+        if estimate.high_frequency is None:
+            raise ValueError("loss high_frequency: the network has no head for it, want predict_high_frequency: true")
+        return estimate.high_frequency
+    if estimate.distortion_logits is None or distortion is None:
+        raise ValueError("loss distortion_type: want distortion_types of the network, and types: true of the data set")
+    return cross_entropy(estimate.distortion_logits, distortion, reduction="none")
+
+
+def refused(score: Tensor, distortion: Tensor | None = None) -> str | None:
+    """What is wrong with a score, if anything."""
+    value = float(score)
+    return None if math.isfinite(value) else f"score {value}, want a finite number"
+
+
+def rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
+    """The network's score and the data set's, and the type of distortion where it is known."""
+    return torch.stack((estimate.score, score, *distortion), 1)
+
+
+def summary(rows: Tensor) -> dict[str, float]:
+    """Correlations of the network's scores with the data set's.
+
+    "srcc" of the ranks; "srcc_of_types", the mean over types of distortion, where types are known, of the "srcc" within
+    each; "plcc" without a fit. Of one or of equal scores they are NaN; such types count in no mean.
+    """
+    mine, theirs, *types = rows.unbind(1)
+    values = {"srcc": srcc(mine, theirs), "plcc": plcc(mine, theirs)}
+    for numbers in types:
+        of_each = [srcc(mine[numbers == k], theirs[numbers == k]) for k in numbers.unique()]
+        values["srcc_of_types"] = float(np.nanmean(of_each))
+    return values
+
+
+QUALITY = Task(
+    item="image",
+    inputs=("image",),
+    images=1,
+    kinds=rated.KINDS,
+    losses=(*SCORE_LOSSES, "high_frequency", "distortion_type"),
+    network=registered,
+    module=Quality,
+    losses_of=losses_of,
+    refused=refused,
+    rows=rows,
+    summary=summary,
+    save=save_model,
+)
