@@ -12,14 +12,16 @@ import typer
 from fastiqa.cli.synth import synth
 
 if TYPE_CHECKING:
-    from fastiqa.data import Report
+    from typing import Any
 
-app = typer.Typer(name="data", help="Labelled triplets: check a data set, make one.", no_args_is_help=True)
+    from fastiqa.data import LabelReport
+
+app = typer.Typer(name="data", help="Labelled data sets: check one, make one.", no_args_is_help=True)
 
 
 @app.callback()
 def _data() -> None:
-    """Labelled triplets: check a data set, make one."""
+    """Labelled data sets: check one, make one."""
 
 
 app.command()(synth)
@@ -27,7 +29,14 @@ app.command()(synth)
 
 @app.command()
 def check(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="clic, bapps or pieapp.", show_default=False)],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="Triplets: clic, bapps, pieapp. Rated images: live, csiq, tid2013, kadid10k, livec, koniq10k, spaq, flive.",
+            show_default=False,
+        ),
+    ],
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="CLIC's csv of O,A,B,T; else the folder.", show_default=False)
     ],
@@ -46,7 +55,7 @@ def check(
     """
     try:
         reports = _reports(dataset, path, images, split)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         raise typer.Exit(2) from None
     if decode:
@@ -55,10 +64,10 @@ def check(
         print(json.dumps([report.as_dict() for report in reports], indent=2))
     else:
         print("\n\n".join(map(str, reports)))
-    raise typer.Exit(0 if all(report.triplets and not report.problems for report in reports) else 1)
+    raise typer.Exit(0 if all(report.records and not report.problems for report in reports) else 1)
 
 
-def _decoded(report: Report) -> Report:
+def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
     """The report after every image was read, with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import Progress
@@ -71,20 +80,24 @@ def _decoded(report: Report) -> Report:
         return decode(report, on_image=lambda done, total: progress.update(task, completed=done, total=total))
 
 
-def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[Report]:
-    """A report for each split, or one for CLIC, which has none."""
-    from fastiqa.data import check_bapps, check_clic, check_pieapp
+def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:
+    """A report for each split, or one for CLIC and sets of rated images."""
+    from fastiqa.data import SETS, check_bapps, check_clic, check_pieapp
     from fastiqa.reference import arguments
 
-    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp"))
+    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp", *SETS))
+    if split and dataset == "clic":
+        raise ValueError(f"--split: got {split[0]!r}, want none: CLIC's splits are separate csv files")
+    if split and dataset in SETS:
+        raise ValueError(f"--split: got {split[0]!r}, want none: the whole of {dataset} is checked")
     if dataset == "clic":
-        if split:
-            raise ValueError(f"--split: got {split[0]!r}, want none: CLIC's splits are separate csv files")
         return [check_clic(path, images)]
     if images is not None:
         raise ValueError(f"IMAGES: got {str(images)!r}, want none for {dataset}: its folder has a fixed layout")
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
+    if dataset in SETS:
+        return [SETS[dataset].check(path)]
     if dataset == "bapps":
         return [check_bapps(path, name) for name in split or _present(path, "{}", "2afc/{}")]
     return [check_pieapp(path, name) for name in split or _present(path, "{}_reference_list.txt")]

@@ -1,4 +1,4 @@
-"""Images from files, without a silent loss of precision, and labelled triplets of them."""
+"""Images from files, without a silent loss of precision, labelled triplets of them, and rated images."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ from fastiqa.data.bapps import check_bapps, read_bapps
 from fastiqa.data.clic import check_clic, read_clic
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.data.pieapp import check_pieapp, read_pieapp
+from fastiqa.data.rated import RatedDataset, RatedImage
+from fastiqa.data.rated_sets import SETS, RatedSet, read_rated
+from fastiqa.data.rated_split import split_by_reference
+from fastiqa.data.rated_transforms import RandomFlippedCrop, TestCrops
+from fastiqa.data.rated_validation import RatedReport
+from fastiqa.data.report import LabelReport, Problem, decode
 from fastiqa.data.synth_csv import read_synth
 from fastiqa.data.transforms import RandomCrop, WholeImage
 from fastiqa.data.triplets import Triplet, TripletDataset
-from fastiqa.data.validation import Problem, Report, decode
+from fastiqa.data.validation import Report
 
 __all__ = [
+    "SETS",
     "Image",
     "ImageError",
+    "LabelReport",
     "Problem",
     "RandomCrop",
+    "RandomFlippedCrop",
+    "RatedDataset",
+    "RatedImage",
+    "RatedReport",
+    "RatedSet",
     "Report",
+    "TestCrops",
     "Triplet",
     "TripletDataset",
     "WholeImage",
@@ -28,5 +42,7 @@ __all__ = [
     "read_clic",
     "read_image",
     "read_pieapp",
+    "read_rated",
     "read_synth",
+    "split_by_reference",
 ]

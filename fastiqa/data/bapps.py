@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
-from fastiqa.data.validation import OnProblem, Problem, Report, Row, assemble
+from fastiqa.data.validation import Report, Row, assemble
 from fastiqa.reference import arguments
 
 SUBSETS = {

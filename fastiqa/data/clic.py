@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from fastiqa.data import archives, tables
+from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
-from fastiqa.data.validation import OnProblem, Problem, Report, Row, assemble
+from fastiqa.data.validation import Report, Row, assemble
 
 
 def read_clic(

@@ -19,8 +19,9 @@ import re
 from pathlib import Path
 
 from fastiqa.data import tables
+from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
-from fastiqa.data.validation import OnProblem, Problem, Report, Row, assemble
+from fastiqa.data.validation import Report, Row, assemble
 from fastiqa.reference import arguments
 
 SPLITS = ("train", "val", "test")

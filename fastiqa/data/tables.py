@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 
@@ -14,6 +16,24 @@ def lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
         return [(reader.line_num, columns) for columns in reader if columns]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{source}: not a csv file: {error}") from error
+
+
+def records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a csv file with a header line: line number, and column by name; a short row ends in "".
+
+    Raises: ValueError naming the file where it is no text, or the header lacks one of `columns`.
+    """
+    (line, header), *rows = lines(source, source.read_bytes()) or [(1, [])]
+    names = [name.strip() for name in header]
+    require_columns(f"{source}:{line}", names, columns)
+    for number, fields in rows:
+        yield number, dict.fromkeys(names, "") | dict(zip(names, fields, strict=False))
+
+
+def require_columns(where: str, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise ValueError unless all columns that are wanted are among the names of a header."""
+    if not set(wanted) <= set(names):
+        raise ValueError(f"{where}: got columns {', '.join(names) or 'none'}, want {', '.join(wanted)} among them")
 
 
 def relative_path(name: str) -> PurePosixPath:
@@ -33,3 +53,15 @@ def probability(text: str, tolerance: float = 0.0) -> float:
     if not -tolerance <= value <= 1 + tolerance:  # true for NaN too
         raise ValueError(f"got {text.strip()!r}, want a number from 0 to 1")
     return min(max(value, 0.0), 1.0)
+
+
+def number(value: object, low: float, high: float) -> float:
+    """A score, as text or as a number. Raises ValueError unless it lies in [low, high]."""
+    try:
+        result = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        result = math.nan
+    if not low <= result <= high:  # true for NaN too
+        text = value.strip() if isinstance(value, str) else value
+        raise ValueError(f"got {text!r}, want a number from {low:g} to {high:g}")
+    return result

@@ -71,12 +71,11 @@ class RandomCrop:
         if self.small == "upscale":
             # a square of the shorter side, enlarged below: enlarging all of a 1x1000 image would take gigabytes
             height = width = min(height, width)
-        top = int(generator.integers(full_height - height + 1))
-        left = int(generator.integers(full_width - width + 1))
+        top, left = random_place((full_height, full_width), (height, width), generator)
         window = np.s_[top : top + height, left : left + width]
         # cropped before they become floating point: 6.5 ms instead of 15.2 for three 768x768 images, decoded in 65
         crops = torch.cat([dataclasses.replace(image, pixels=image.pixels[window]).tensor() for image in images])
-        return _enlarged(crops, self.size) if self.small == "upscale" else crops
+        return enlarged(crops, self.size) if self.small == "upscale" else crops
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class WholeImage:
         """Images (H, W, 3) of one size to three float32 (3, h, w) in [0, 1] and a float32 scalar."""
         stack = torch.cat([image.tensor() for image in images])
         if self.shorter_side is not None:
-            stack = _enlarged(stack, self.shorter_side)
+            stack = enlarged(stack, self.shorter_side)
         height, width = stack.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
         if bottom >= height or right >= width:
@@ -114,12 +113,17 @@ class WholeImage:
         return ref, a, b, torch.tensor(label, dtype=torch.float32)
 
 
-def _enlarged(images: Tensor, shorter_side: int) -> Tensor:
+def random_place(image: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a crop, all places alike; sizes are (height, width)."""
+    return int(generator.integers(image[0] - crop[0] + 1)), int(generator.integers(image[1] - crop[1] + 1))
+
+
+def enlarged(images: Tensor, shorter_side: int) -> Tensor:
     """Images (N, 3, H, W) with the shorter side enlarged to `shorter_side`; as they are where it is not below."""
     height, width = images.shape[-2:]
     scale = shorter_side / min(height, width)
     if scale <= 1:
         return images
     size = (max(shorter_side, round(height * scale)), max(shorter_side, round(width * scale)))
-    enlarged = functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
-    return enlarged.clamp(0, 1)  # bicubic interpolation overshoots at edges
+    larger = functional.interpolate(images, size=size, mode="bicubic", align_corners=False)
+    return larger.clamp(0, 1)  # bicubic interpolation overshoots at edges

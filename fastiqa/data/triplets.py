@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fastiqa.data.images import Image, ImageError, read_image
-from fastiqa.reference import arguments
-
-# A few files may be damaged; a folder that vanished must not go on as an epoch of the same few triplets.
-MOST_UNREADABLE_IN_A_ROW = 16
-
-_log = logging.getLogger("fastiqa")
+from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 
 Images = tuple[Image, Image, Image]
 Item = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -47,7 +40,7 @@ def whole_images(images: Images, label: float, generator: np.random.Generator) -
     return ref, a, b, torch.tensor(label, dtype=torch.float32)
 
 
-class TripletDataset(Dataset[Item]):
+class TripletDataset(LabelledDataset[Triplet, Item]):
     """Triplets as tensors.
 
     ``dataset[i]`` is (ref, a, b, label): float32 tensors (3, H, W) in [0, 1], RGB, as :func:`fastiqa.data.read_image`
@@ -83,55 +76,25 @@ class TripletDataset(Dataset[Item]):
         (torch.Size([3, 4, 6]), tensor(0.5000))
     """
 
+    noun = "triplets"
+
     def __init__(
         self,
         triplets: Sequence[Triplet],
         transform: Transform = whole_images,
         *,
         seed: int = 0,
-        on_unreadable: Literal["raise", "skip"] = "raise",
+        on_unreadable: OnUnreadable = "raise",
     ) -> None:
-        if len(triplets) == 0:
-            raise ValueError("triplets: got none, want at least one")
         for i, triplet in enumerate(triplets):
             if not 0 <= triplet.label <= 1:  # false for NaN too
                 raise ValueError(f"triplets[{i}].label: got {triplet.label!r}, want a probability from 0 to 1")
-        arguments.one_of("on_unreadable", on_unreadable, ("raise", "skip"))
-        self.triplets = triplets
+        super().__init__(triplets, seed, on_unreadable)
         self.transform = transform
-        self.seed = arguments.integer("seed", seed, minimum=0)
-        self.on_unreadable = on_unreadable
-        self.unreadable: dict[str, str] = {}
-        # in shared memory: persistent workers of a DataLoader hold copies of this object, which set_epoch must reach
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the random choices of `epoch`, 0 or more, from here on; before the DataLoader is iterated over."""
-        self._epoch.fill_(arguments.integer("epoch", epoch, minimum=0))
-
-    def __len__(self) -> int:
-        return len(self.triplets)
-
-    def __getitem__(self, index: int) -> Item:
-        index = range(len(self))[index]  # negative ones from the end, IndexError beyond both
-        generator = np.random.default_rng((self.seed, int(self._epoch), index))
-        for following in range(index, index + min(MOST_UNREADABLE_IN_A_ROW, len(self))):
-            triplet = self.triplets[following % len(self)]
-            try:
-                images = _read(triplet)
-            except ImageError as error:
-                last = error
-                if self.on_unreadable == "raise":
-                    raise
-                self._skip(error)
-            else:
-                return self.transform(images, triplet.label, generator)
-        raise ImageError(last.path, f"{last.reason}; nor could the triplets before it be read, from number {index} on")
-
-    def _skip(self, error: ImageError) -> None:
-        if error.path not in self.unreadable:
-            self.unreadable[error.path] = error.reason
-            _log.warning("%s; triplets with this image are skipped", error)
+    def item(self, record: Triplet, generator: np.random.Generator) -> Item:
+        """The triplet, read and transformed. Raises ImageError."""
+        return self.transform(_read(record), record.label, generator)
 
 
 def _read(triplet: Triplet) -> Images:

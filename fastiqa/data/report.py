@@ -1,0 +1,162 @@
+"""LabelReport: what a labelled data set holds, and every row of it that cannot be used.
+
+A reader yields rows and problems; ``fastiqa.data.validation`` makes a report of triplets of them and
+``fastiqa.data.rated_validation`` one of rated images. :func:`decode` reads every image, so that a damaged file is found
+before the training and not in its middle.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+from fastiqa.data.images import ImageError, one_line, read_image
+from fastiqa.data.rated import RatedImage
+from fastiqa.data.triplets import Triplet
+from fastiqa.reference import arguments
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+OnProblem = Literal["raise", "skip"]
+MOST_LISTED = 20
+
+_log = logging.getLogger("fastiqa")
+
+
+class Problem(NamedTuple):
+    """Something that cannot be used.
+
+    Attributes:
+        kind: "missing labels" (a whole file or folder of them), "missing file", "bad label", "bad row" or "unreadable
+            image".
+        where: the file, with the line where it has lines.
+        reason: what was found and what was wanted, without the file's name.
+    """
+
+    kind: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return one_line(f"{self.where}: {self.kind}: {self.reason}")
+
+
+Record = TypeVar("Record", Triplet, RatedImage)
+Read = Mapping[Path, "tuple[int, ...] | str"]  # shape of every image, or the reason why it cannot be read
+
+
+@dataclass(frozen=True)
+class LabelReport(ABC, Generic[Record]):
+    """What a data set holds. ``str(report)`` is a page for people, :meth:`as_dict` the same for JSON.
+
+    Attributes:
+        noun: what the records are called.
+        dataset: its name, with the split where it has splits.
+        source: the file or folder that was read.
+        rows: labelled rows, usable or not.
+        problems: what cannot be used, in the order of the source.
+    """
+
+    noun: ClassVar[str]
+
+    dataset: str
+    source: Path
+    rows: int
+    problems: tuple[Problem, ...]
+
+    @property
+    @abstractmethod
+    def records(self) -> tuple[Record, ...]:
+        """What can be used."""
+
+    @abstractmethod
+    def paths(self) -> Iterable[Path]:
+        """The image files of all records; one may come more than once."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """All counts by name, and the problems of each kind."""
+
+    @abstractmethod
+    def after_reading(self, read: Read) -> Self:
+        """The report without the records that `read` shows to be unusable."""
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Records by group, the most frequent first; "" stands for unknown."""
+        return dict(Counter(record.group for record in self.records).most_common())
+
+    def accepted(self, on_problem: OnProblem = "raise") -> list[Record]:
+        """The usable records; with "skip" a warning of the logger ``fastiqa`` says what was left out.
+
+        Raises: ValueError where there is none, and with "raise" at any problem, naming the first.
+        """
+        arguments.one_of("on_problem", on_problem, ("raise", "skip"))
+        if self.problems:
+            more = len(self.problems) - 1
+            summary = f"{self.problems[0]}" + (f"; and {more} more problem{'s' * (more > 1)}" if more else "")
+            if on_problem == "raise" or not self.records:
+                raise ValueError(summary)
+            _log.warning("%s; skipped, %d %s are left", summary, len(self.records), self.noun)
+        if not self.records:
+            raise ValueError(f"{self.source}: got no labelled {self.noun}, want at least one")
+        return list(self.records)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON: dataset, source, counts, groups, and every problem as {"kind", "where", "reason"}."""
+        return {
+            "dataset": self.dataset,
+            "source": str(self.source),
+            "counts": self.counts(),
+            "groups": self.groups,
+            "problems": [problem._asdict() for problem in self.problems],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.dataset}: {one_line(str(self.source))}"]
+        lines += [f"  {name.replace('_', ' '):<18}{count:>9}" for name, count in self.counts().items()]
+        if set(self.groups) - {""}:
+            lines += [f"  {self.noun} by group", *(f"    {name or '?':<30}{n:>9}" for name, n in self.groups.items())]
+        if self.problems:
+            lines += ["  problems", *(f"    {problem}" for problem in self.problems[:MOST_LISTED])]
+        if len(self.problems) > MOST_LISTED:
+            lines.append(f"    and {len(self.problems) - MOST_LISTED} more")
+        return "\n".join(lines)
+
+
+Report = TypeVar("Report", bound="LabelReport[Any]")
+
+
+def decode(report: Report, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> Report:
+    """The report after every image has been read: without the records whose images cannot be, or differ in size.
+
+    Args:
+        report: of a `check_` function.
+        threads: that read.
+        on_image: called after each image with the number read so far and the number of all.
+    """
+    paths = list(dict.fromkeys(report.paths()))
+    read: dict[Path, tuple[int, ...] | str] = {}
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for path, result in zip(paths, pool.map(_shape_or_reason, paths), strict=True):
+            read[path] = result
+            if on_image:
+                on_image(len(read), len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all that is left
+    return report.after_reading(read)
+
+
+def _shape_or_reason(path: Path) -> tuple[int, ...] | str:
+    try:
+        return read_image(path).pixels.shape
+    except ImageError as error:
+        return error.reason

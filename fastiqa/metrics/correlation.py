@@ -1,0 +1,161 @@
+"""Correlation of predictions with the scores of people: SRCC, KRCC, PLCC and RMSE.
+
+    SRCC   Pearson's correlation of the ranks (Spearman); ties share the mean of their ranks
+    KRCC   pairs in the same order minus pairs in the opposite order (Kendall's τ-b, corrected for ties)
+    PLCC   Pearson's correlation, of the predictions as they are or mapped to the scores by a fitted logistic curve
+    RMSE   root of the mean squared difference, of the predictions as they are or mapped likewise
+
+    logistic4   f(x) = β₂ + (β₁ − β₂) / (1 + exp(−(x − β₃) / |β₄|))
+    logistic5   f(x) = β₁ (1/2 − 1 / (1 + exp(β₂ (x − β₃)))) + β₄ x + β₅
+
+A fit starts at max y, min y (exchanged where predictions and scores run against each other), mean x and std x / 4.
+Sources: VQEG, final report of the FR-TV test, phase I, 2000; Sheikh et al., TIP 2006, doi 10.1109/TIP.2006.881959.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fastiqa.reference import arguments
+
+Fit = Literal["none", "logistic4", "logistic5"]
+Values = ArrayLike | Tensor
+FITS = ("none", "logistic4", "logistic5")
+FEWEST = 3
+MOST_EVALUATIONS = 20_000  # of the curve, in one fit; the usual fit takes some fifty
+
+
+def srcc(prediction: Values, score: Values) -> float:
+    """Spearman's rank correlation, from -1 to 1.
+
+    Args:
+        prediction, score: (N,), N at least 3, finite.
+
+    Returns: the correlation; NaN, undefined, where all predictions or all scores are equal.
+
+    Raises:
+        ValueError: other shapes, fewer values, NaN or infinity; naming the argument. ImportError: without scipy.
+
+    Example:
+        >>> srcc([0.1, 0.4, 0.2, 0.9], [1.0, 3.0, 2.0, 4.0])
+        1.0
+    """
+    from scipy.stats import rankdata
+
+    x, y = _checked(prediction, score)
+    return _pearson(rankdata(x), rankdata(y))
+
+
+def krcc(prediction: Values, score: Values) -> float:
+    """Kendall's rank correlation τ-b, from -1 to 1; arguments, NaN and errors as of `srcc`.
+
+    Example:
+        >>> krcc([1, 2, 3, 4], [1, 2, 4, 3])
+        0.6666666666666666
+    """
+    from scipy.stats import kendalltau
+
+    x, y = _checked(prediction, score)
+    return float(kendalltau(x, y).statistic)
+
+
+def plcc(prediction: Values, score: Values, fit: Fit = "none") -> float:
+    """Pearson's linear correlation, from -1 to 1.
+
+    Args:
+        prediction, score: as of `srcc`.
+        fit: the curve that maps predictions to scores first: "none", "logistic4" or "logistic5".
+
+    Returns: the correlation; NaN where all predictions or all scores are equal, or the fit does not converge.
+
+    Raises: as `srcc`; ValueError for another fit, or fewer values than its curve has parameters.
+
+    Example:
+        >>> plcc([1, 2, 3, 4], [1, 3, 5, 7])
+        1.0
+    """
+    return _pearson(fitted(prediction, score, fit), _checked(prediction, score)[1])
+
+
+def rmse(prediction: Values, score: Values, fit: Fit = "none") -> float:
+    """Root mean squared error in the units of the scores; arguments, NaN and errors as of `plcc`.
+
+    Without a fit NaN never comes: predictions and scores may be constant.
+
+    Example:
+        >>> rmse([1, 2, 3], [1, 2, 6])
+        1.7320508075688772
+    """
+    return float(np.sqrt(np.mean((fitted(prediction, score, fit) - _checked(prediction, score)[1]) ** 2)))
+
+
+def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
+    """The predictions (N,) mapped to the scores by the curve that fits them best; arguments and errors as of `plcc`.
+
+    All NaN where predictions or scores are constant, or the fit does not converge.
+    """
+    arguments.one_of("fit", fit, FITS)
+    x, y = _checked(prediction, score)
+    if fit == "none":
+        return x
+    from scipy.optimize import OptimizeWarning, curve_fit
+
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.full_like(x, math.nan)
+    x = (x - x.mean()) / x.std()  # the curves are the same family in any unit of x; the fit is better conditioned
+    high, low = (y.max(), y.min()) if _pearson(x, y) >= 0 else (y.min(), y.max())
+    curve = _logistic4 if fit == "logistic4" else _logistic5
+    start = (high, low, 0.0, 0.25) if fit == "logistic4" else (high - low, 4.0, 0.0, 0.0, y.mean())
+    if len(x) < len(start):
+        raise ValueError(f"prediction: got {len(x)} values, want at least {len(start)} for {fit}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # of the parameters' covariance, which is not used
+        try:
+            parameters, _ = curve_fit(curve, x, y, p0=start, maxfev=MOST_EVALUATIONS)
+        except RuntimeError:  # not converged
+            return np.full_like(x, math.nan)
+    return curve(x, *parameters)
+
+
+def _logistic4(x: NDArray[np.float64], high: float, low: float, centre: float, width: float) -> NDArray[np.float64]:
+    from scipy.special import expit
+
+    return low + (high - low) * np.asarray(expit((x - centre) / max(abs(width), 1e-12)))
+
+
+def _logistic5(
+    x: NDArray[np.float64], height: float, steepness: float, centre: float, slope: float, offset: float
+) -> NDArray[np.float64]:
+    from scipy.special import expit
+
+    return height * (0.5 - np.asarray(expit(-steepness * (x - centre)))) + slope * x + offset
+
+
+def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Pearson's correlation; NaN where x or y is constant or NaN."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # of a constant less its mean rounding may be left
+        return math.nan
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
+
+
+def _checked(prediction: Values, score: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both as float64 (N,), or ValueError."""
+    x, y = _array("prediction", prediction), _array("score", score)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < FEWEST:
+        shapes = f"{x.shape} and {y.shape}"
+        raise ValueError(f"prediction, score: got shapes {shapes}, want the same (N,) of both, N at least {FEWEST}")
+    return x, y
+
+
+def _array(name: str, values: Values) -> NDArray[np.float64]:
+    array = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: got NaN or infinity, want finite numbers")
+    return array
