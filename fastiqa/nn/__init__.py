@@ -3,6 +3,9 @@
 from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.cross_subtraction import CrossSubtraction
+from fastiqa.nn.feature_fusion import FeatureFusion
+from fastiqa.nn.guidance import Guidance
+from fastiqa.nn.high_frequency import HighFrequencyModule, HighFrequencyNet, OctaveSplit
 from fastiqa.nn.high_pass import HighPass
 from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.octave_conv import OctaveConv2d
@@ -15,9 +18,14 @@ __all__ = [
     "AttentionalFeatureFusion",
     "BatchNormAct2d",
     "CrossSubtraction",
+    "FeatureFusion",
+    "Guidance",
+    "HighFrequencyModule",
+    "HighFrequencyNet",
     "HighPass",
     "LargeKernelAttention",
     "OctaveConv2d",
+    "OctaveSplit",
     "PRFHead",
     "ProgressiveFusion",
     "SERes2Block",
