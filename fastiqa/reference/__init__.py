@@ -9,14 +9,18 @@ from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 from fastiqa.reference.octave_conv import OctaveConv2d
 from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.prfnet import PRFNet
+from fastiqa.reference.resnet import Bottleneck, ResNet
 from fastiqa.reference.se_res2net import SERes2Block, SERes2Net
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
+from fastiqa.reference.van import VAN, VANBlock
 
 __all__ = [
     "FPN",
+    "VAN",
     "AttentionalFeatureFusion",
     "BatchNormAct2d",
     "BiFPN",
+    "Bottleneck",
     "CrossSubtraction",
     "HighPass",
     "LargeKernelAttention",
@@ -24,7 +28,9 @@ __all__ = [
     "PRFHead",
     "PRFNet",
     "ProgressiveFusion",
+    "ResNet",
     "SERes2Block",
     "SERes2Net",
     "SqueezeExcitation",
+    "VANBlock",
 ]
