@@ -11,12 +11,16 @@ from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.octave_conv import OctaveConv2d
 from fastiqa.nn.prf_head import PRFHead
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
+from fastiqa.nn.resnet import Bottleneck, ResNet
 from fastiqa.nn.se_res2net import SERes2Block, SERes2Net
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
+from fastiqa.nn.van import VAN, VANBlock
 
 __all__ = [
+    "VAN",
     "AttentionalFeatureFusion",
     "BatchNormAct2d",
+    "Bottleneck",
     "CrossSubtraction",
     "FeatureFusion",
     "Guidance",
@@ -28,7 +32,9 @@ __all__ = [
     "OctaveSplit",
     "PRFHead",
     "ProgressiveFusion",
+    "ResNet",
     "SERes2Block",
     "SERes2Net",
     "SqueezeExcitation",
+    "VANBlock",
 ]

@@ -13,14 +13,18 @@ from fastiqa.reference.mfenet import MFENet
 from fastiqa.reference.octave_conv import OctaveConv2d
 from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.prfnet import PRFNet
+from fastiqa.reference.resnet import Bottleneck, ResNet
 from fastiqa.reference.se_res2net import SERes2Block, SERes2Net
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
+from fastiqa.reference.van import VAN, VANBlock
 
 __all__ = [
     "FPN",
+    "VAN",
     "AttentionalFeatureFusion",
     "BatchNormAct2d",
     "BiFPN",
+    "Bottleneck",
     "CrossSubtraction",
     "FeatureFusion",
     "Guidance",
@@ -34,7 +38,9 @@ __all__ = [
     "PRFHead",
     "PRFNet",
     "ProgressiveFusion",
+    "ResNet",
     "SERes2Block",
     "SERes2Net",
     "SqueezeExcitation",
+    "VANBlock",
 ]
