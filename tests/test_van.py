@@ -252,7 +252,7 @@ def test_features_equal_transformers(tmp_path: Path) -> None:
         ({"depths": (1, 2, 3)}, "depths: got (1, 2, 3), want 4 positive integers"),
         ({"widths": (8, 8, 0, 8)}, "widths[2]: got 0, want an integer of at least 1"),
         ({"mlp_ratios": 4}, "mlp_ratios: got 4, want 4 positive integers"),
-        ({"drop_path": 1.0}, "drop_path: got 1.0, want at least 0 and below 1"),
+        ({"drop_path": 1.0}, "drop_path: got 1.0, want a number in [0, 1)"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:

@@ -26,7 +26,7 @@ _running: ContextVar[Pass | None] = ContextVar("fastiqa_pass", default=None)
 
 
 class CheckpointedBlock(nn.Module):
-    """Comes before the class of a block from a tensor to a tensor, whose `forward` it repeats in the backward pass.
+    """Comes before the class of a block from tensors to a tensor, whose `forward` it repeats in the backward pass.
 
     Attributes:
         memory: see `CheckpointedNetwork.set_memory`.
@@ -34,13 +34,13 @@ class CheckpointedBlock(nn.Module):
 
     memory: str = "off"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
         if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
-            return super().forward(x)  # type: ignore[misc, no-any-return]
+            return super().forward(*inputs)  # type: ignore[misc, no-any-return]
         result: Tensor = checkpoint(
             super().forward,
-            x,
+            *inputs,
             use_reentrant=False,
             preserve_rng_state=self._draws(),
             context_fn=self._contexts,
@@ -74,9 +74,9 @@ class CheckpointedNetwork(nn.Module):
         """What the blocks keep for the backward pass. Results and gradients differ by rounding.
 
         Args:
-            level: "off" keeps what autograd saves. "lean" keeps a block's input and the results of the convolutions
+            level: "off" keeps what autograd saves. "lean" keeps a block's inputs and the results of the convolutions
                 that its class names, and computes norms, activations, sums and products again; "least" keeps the
-                input alone.
+                inputs alone.
 
         Raises: ValueError for another level.
         """

@@ -146,8 +146,7 @@ class VAN(nn.Module):
         super().__init__()
         depths = arguments.integers("depths", depths, 4)
         mlp_ratios = arguments.integers("mlp_ratios", mlp_ratios, 4)
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path: got {drop_path!r}, want at least 0 and below 1")
+        arguments.fraction("drop_path", drop_path)
         self.channels = arguments.integers("widths", widths, 4)
         self.strides = (4, 8, 16, 32)
         inputs = 3
