@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +79,13 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             if layer.running_mean is not None and layer.running_var is not None:
                 layer.running_mean.uniform_(-0.3, 0.3, generator=generator)
                 layer.running_var.uniform_(0.5, 2.0, generator=generator)
+        elif isinstance(layer, nn.LayerNorm):
+            layer.weight.uniform_(0.5, 1.2, generator=generator)
+            layer.bias.uniform_(-0.3, 0.3, generator=generator)
         elif isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, generator=generator)
             if layer.bias is not None:
                 layer.bias.uniform_(-0.5, 0.5, generator=generator)
+    for name, parameter in module.named_parameters():
+        if re.search(r"layer_scale|_scaling\.weight", name):
+            parameter.uniform_(0.3, 0.8, generator=generator)

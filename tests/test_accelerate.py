@@ -16,8 +16,11 @@ import fastiqa
 from fastiqa import models, reference
 from fastiqa import nn as fast_nn
 from fastiqa._accelerate import PAIRS
+from fastiqa.reference.guidance import Addition
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8}
+MFENET: dict[str, Any] = {"depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12), "mlp_ratios": (2, 2, 2, 2), "hidden": (8,),
+                          "hfen_width": 8, "dan_layers": (1, 1, 1, 1), "dan_width": 4}  # fmt: skip
 
 
 def packed(head: nn.Module, *maps: Tensor) -> Any:
@@ -33,6 +36,11 @@ def shown(network: nn.Module, *images: Tensor) -> Any:
     return network(*(x.sigmoid() for x in images)).double()
 
 
+def exported(network: nn.Module, *branches: Tensor) -> Any:
+    """Branches that are there, one after the other."""
+    return tuple(y for y in network(*branches) if y is not None)
+
+
 STAGES = [(6, 4, 13, 9), (6, 6, 7, 5), (6, 5, 3, 2)]
 NETWORKS = [
     Case("CrossSubtraction", {"channels": 6, "cross_channels": 4}, [(2, 6, 9, 7)] * 3),
@@ -45,9 +53,23 @@ NETWORKS = [
         [(2, 8, 9, 7)],
     ),
     Case("SERes2Net", SMALL, [(2, 3, 33, 40)], staged),
+    Case("Bottleneck", {"inputs": 8, "planes": 4, "stride": 2, "first": True}, [(2, 8, 9, 7)]),
+    Case("Bottleneck", {"inputs": 16, "planes": 4, "stride": 1, "first": False}, [(2, 16, 9, 7)]),
+    Case("ResNet", SMALL, [(2, 3, 33, 40)], staged),
+    Case("VANBlock", {"dim": 12, "mlp_ratio": 2}, [(2, 12, 9, 7)]),
+    Case("VAN", {"depths": (1, 1, 1, 1), "widths": (6, 8, 10, 12)}, [(2, 3, 33, 40)], staged),
+    Case("OctaveSplit", {}, [(2, 6, 9, 7)]),
+    Case("HighFrequencyModule", {"channels": 8, "alpha_in": 0, "alpha_out": 0.25, "stride": 1},
+         [(2, 8, 9, 7)], exported),
+    Case("HighFrequencyModule", {"channels": 8, "alpha_in": 0.25, "alpha_out": 0.25, "stride": 2},
+         [(2, 6, 9, 7), (2, 2, 5, 4)], exported),
+    Case("HighFrequencyNet", {"width": 8}, [(2, 3, 33, 40)], staged),
+    Case("FeatureFusion", {"channels": 6}, [(2, 6, 9, 7)] * 2),
+    Case("Guidance", {"guide_channels": 5, "channels": 6, "fusion": Addition()}, [(2, 6, 9, 7), (2, 5, 9, 7)]),
+    Case("MFENet", MFENET, [(3, 3, 33, 40)], shown),
     Case("PRFNet", SMALL, [(3, 3, 33, 40)] * 3, shown),
     Case("PRFNet", {**SMALL, "fusion": "fpn"}, [(3, 3, 33, 40)] * 3, shown),
-]
+]  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES + NETWORKS, ids=str)
 
 
@@ -70,7 +92,7 @@ def images(n: int = 2) -> Tensor:
 
 def test_every_fused_module_has_its_plain_twin() -> None:
     names = {twin.__name__ for twin in PAIRS.values()}
-    assert names == {*fast_nn.__all__, "PRFNet"}
+    assert names == {*fast_nn.__all__, "PRFNet", "MFENet"}
     assert all(issubclass(fused, plain) and fused.__name__ == plain.__name__ for plain, fused in PAIRS.items())
     assert names == {case.name for case in CASES + NETWORKS}
 
@@ -100,8 +122,8 @@ def test_results_gradients_and_state_stay(case: Case, training: bool) -> None:
     for module in (before, after, copy.deepcopy(after), pickle.loads(pickle.dumps(after))):
         torch.manual_seed(1)  # the same units drop out
         steps.append(step(case, module, inputs))
-    # PRFNet's logits are float32.
-    rtol, atol = (2e-7, 1e-7) if case.name == "PRFNet" else (1e-11, 1e-12)
+    # The networks' results are float32.
+    rtol, atol = (2e-7, 1e-7) if case.name in ("PRFNet", "MFENet") else (1e-11, 1e-12)
     torch.testing.assert_close(steps[1], steps[0], rtol=rtol, atol=atol)
     torch.testing.assert_close(steps[2], steps[0], rtol=rtol, atol=atol)
     torch.testing.assert_close(steps[3], steps[0], rtol=rtol, atol=atol)

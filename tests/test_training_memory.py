@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import fastiqa
 from fastiqa import models, reference
-from fastiqa.nn.se_res2net import MEMORY, SERes2Block
+from fastiqa.nn.recomputation import MEMORY
+from fastiqa.nn.se_res2net import SERes2Block
 
 SMALL: dict[str, Any] = {"layers": (2, 1, 2, 1), "width": 8, "base_width": 32, "hidden": 9, "dropout": 0.0}
 LEVELS = [level for level in MEMORY if level != "off"]

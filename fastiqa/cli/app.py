@@ -14,6 +14,7 @@ import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
+from fastiqa.cli.score import score
 from fastiqa.cli.train import pretrain, train
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(data.app)
 app.command()(train)
 app.command()(pretrain)
+app.command()(score)
 
 
 def run(arguments: list[str]) -> int:

@@ -9,16 +9,15 @@ with the greater value; equal values are a tie.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fastiqa.cli import native_stderr
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.data.images import one_line
 from fastiqa.metrics import luma, ms_ssim, psnr, ssim
@@ -135,29 +134,10 @@ def compare_files(
 
 def _read(argument: str, path: str) -> Image:
     try:
-        with _native_stderr_silenced():
+        with native_stderr.silenced():
             return read_image(path)
     except ImageError as error:
         raise CompareError(f"{argument}: {error}") from None
-
-
-@contextlib.contextmanager
-def _native_stderr_silenced() -> Iterator[None]:
-    """libtiff writes lines of its own to file descriptor 2 where a file is damaged; the error already says so."""
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # the process was started without a stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _probability_of(weights: str | os.PathLike[str]) -> Probability:

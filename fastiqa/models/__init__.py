@@ -1,12 +1,14 @@
 """Networks, their registry and their checkpoint files."""
 
 from fastiqa.models.checkpoints import LoadReport, load_backbone, load_model, save_model
+from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.models.ranking import Ranking, rank
 from fastiqa.models.registry import create_model, list_models
 
 __all__ = [
     "LoadReport",
+    "MFENet",
     "PRFNet",
     "Ranking",
     "create_model",

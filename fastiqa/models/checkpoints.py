@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 import fastiqa
 from fastiqa._files import replacing
-from fastiqa.models.backbones import se_res2net
-from fastiqa.reference import SERes2Net
+from fastiqa.models.backbones import resnet, se_res2net, van
+from fastiqa.reference import VAN, ResNet, SERes2Net
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 _NESTING = ("state_dict", "model")
+_ADAPTERS = {SERes2Net: se_res2net.adapt_keys, ResNet: resnet.adapt_keys, VAN: van.adapt_keys}
 _REFUSED = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
 
 
@@ -30,17 +31,18 @@ class LoadReport:
     """What a file and a backbone did not share.
 
     Attributes:
-        missing: keys of the model that the file lacks. Only those of the squeeze-and-excitation gates can be missing,
-            all at once; they were set near identity (every gate sigmoid(4) = 0.982).
-        unexpected: keys of the file that the model has no place for, such as the classifier `fc.*`.
+        missing: keys of the backbone that the file lacks. Those of the squeeze-and-excitation gates can be missing, all
+            at once, and were set near identity (every gate sigmoid(4) = 0.982); so can counts of batches
+            (`num_batches_tracked`), as in files of 2017, and stayed as they were. Nothing else can.
+        unexpected: keys of the file that the backbone has no place for, such as those of a classifier.
     """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
     def __str__(self) -> str:
-        gates = f"{_listed(self.missing)}; the gates were set near identity" if self.missing else "none"
-        return f"missing: {gates}; unexpected: {_listed(self.unexpected) or 'none'}"
+        gates = "; the gates were set near identity" if any(map(_is_gate, self.missing)) else ""
+        return f"missing: {_listed(self.missing) or 'none'}{gates}; unexpected: {_listed(self.unexpected) or 'none'}"
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -67,28 +69,32 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str
 
 
 def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
-    """Load a Res2Net-50 or SE-Res2Net-50 file into an `SERes2Net` or into the `backbone` of a PRFNet.
+    """Load a file of published weights into an `SERes2Net`, `ResNet` or `VAN`, or into such a `backbone` of a model.
 
-    Keys are the official ones, which timm shares; other spellings of the squeeze-and-excitation gates are adapted. A
-    file without gates sets them near identity, see `LoadReport`. The model is left as it was where this raises.
+    Keys are those of the official files: Res2Net-50 (as timm), ResNet-50 (torchvision), VAN (its authors). Other
+    spellings are adapted: of the squeeze-and-excitation gates, CONTRIQUE's ResNet-50, Hugging Face's VAN. A file
+    without gates sets them near identity. The model is left as it was where this raises.
+
+    Returns: what the file lacks and what it has beyond the backbone, see `LoadReport`.
 
     Raises: TypeError for a model without such a backbone; FileNotFoundError; ValueError naming the file for one that
         cannot be read, for any other missing key, and for shapes that differ.
     """
     backbone = getattr(model, "backbone", model)
-    if not isinstance(backbone, SERes2Net):
-        raise TypeError(f"model: got {type(model).__name__}, want an SERes2Net or a model with one as its backbone")
-    weights = se_res2net.adapt_keys(read_file(path)[0])
+    adapt_keys = next((adapt for kind, adapt in _ADAPTERS.items() if isinstance(backbone, kind)), None)
+    if adapt_keys is None:
+        kinds = "an SERes2Net, ResNet or VAN, or a model with one as its backbone"
+        raise TypeError(f"model: got {type(model).__name__}, want {kinds}")
+    weights = adapt_keys(read_file(path)[0])
     wanted = backbone.state_dict()
     missing = tuple(key for key in wanted if key not in weights)
     unexpected = tuple(key for key in weights if key not in wanted)
-    gates = {key for key in wanted if ".se." in key}
-    if not gates.isdisjoint(weights):
-        gates = set()  # a file with some gates must have all
-    if absent := [key for key in missing if key not in gates]:
+    no_gates = not any(map(_is_gate, weights))  # a file with some gates must have all
+    optional = {key for key in wanted if key.endswith(".num_batches_tracked") or (no_gates and _is_gate(key))}
+    if absent := [key for key in missing if key not in optional]:
         raise ValueError(f"{path}: missing {len(absent)} of {len(wanted)} keys of the backbone: {_listed(absent)}")
     _check_shapes(path, weights, wanted)
-    if missing:
+    if no_gates:
         se_res2net.set_gates_near_identity(backbone)
     backbone.load_state_dict({key: weights[key] for key in wanted if key in weights}, strict=not missing)
     return LoadReport(missing, unexpected)
@@ -213,6 +219,10 @@ def _check_shapes(path: str | os.PathLike[str], weights: Mapping[str, Tensor], w
         raise ValueError(
             f"{path}: shapes differ for {len(wrong)} of {len(wanted)} keys: {_listed(wrong, separator='; ')}"
         )
+
+
+def _is_gate(key: str) -> bool:
+    return ".se." in key
 
 
 def _listed(keys: list[str] | tuple[str, ...], limit: int = 8, separator: str = ", ") -> str:

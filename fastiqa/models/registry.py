@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from fastiqa.models import checkpoints
+from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
 
 HUB_PREFIX = "hub:"
@@ -21,6 +22,7 @@ class _Entry(NamedTuple):
 
 
 _MODELS = {
+    "mfenet": _Entry(MFENet, {}),
     "prfnet": _Entry(PRFNet, {"first_stage_stride": 2}),
     "prfnet_fast": _Entry(PRFNet, {"first_stage_stride": 4}),
 }
@@ -43,6 +45,7 @@ def create_model(
     pretrained: bool | str | os.PathLike[str] = False,
     *,
     pretrained_backbone: str | os.PathLike[str] | None = None,
+    pretrained_dan: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a model, in training mode as every new module.
@@ -52,12 +55,14 @@ def create_model(
         pretrained: False for random weights, which never touches the network; a file that matches the model in every
             key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository (needs
             huggingface_hub). The options in a file of `save_model` are taken over.
-        pretrained_backbone: a Res2Net-50 file, see `load_backbone`, whose report tells what it left open.
+        pretrained_backbone: a file for the network's main branch, Res2Net-50 for PRFNet and VAN for MFENet, see
+            `load_backbone`, whose report tells what it left open.
+        pretrained_dan: a ResNet-50 file for the distortion-aware branch of MFENet, likewise.
         options: of the model's constructor.
 
     Raises: ValueError for an unknown name or option value, for a file that does not match, and for a file that was
-        saved with another option than the name or `options` ask for; TypeError for an unknown option;
-        FileNotFoundError; ImportError without huggingface_hub.
+        saved with another option than the name or `options` ask for; TypeError for an unknown option and
+        for a branch that the model lacks; FileNotFoundError; ImportError without huggingface_hub.
 
     Example:
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
@@ -75,6 +80,11 @@ def create_model(
         checkpoints.load_matching(model, path, weights)
     if pretrained_backbone is not None:
         checkpoints.load_backbone(model, pretrained_backbone)
+    if pretrained_dan is not None:
+        dan = getattr(model, "dan", None)
+        if dan is None:
+            raise TypeError(f"pretrained_dan: got a file, want None for a {name} without this branch")
+        checkpoints.load_backbone(dan, pretrained_dan)
     return model
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.ops.attentional_blend import attentional_blend
 
 
@@ -23,6 +26,8 @@ class AttentionalFeatureFusion(reference.AttentionalFeatureFusion):
 
     Source: arXiv 2009.14082, equations 1 to 4.
     """
+
+    norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, C, H, W) twice → (N, C, H, W)."""

@@ -1,33 +1,94 @@
-"""Which pass of a checkpointed block is running: modules with side effects have them in the first alone."""
+"""Less memory in training: blocks that keep little for the backward pass and compute the rest again (checkpointing).
+
+Modules with side effects must have them in the first pass alone: `running_pass` says which pass is running.
+Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
-from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from fastiqa.reference import arguments
+
+MEMORY = ("off", "lean", "least")
 
 Pass = Literal["first", "again"]
-Policy = Callable[..., CheckpointPolicy]
 
 _running: ContextVar[Pass | None] = ContextVar("fastiqa_pass", default=None)
+
+
+class CheckpointedBlock(nn.Module):
+    """Comes before the class of a block from tensors to a tensor, whose `forward` it repeats in the backward pass.
+
+    Attributes:
+        memory: see `CheckpointedNetwork.set_memory`.
+    """
+
+    memory: str = "off"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
+        if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
+            return super().forward(*inputs)  # type: ignore[misc, no-any-return]
+        result: Tensor = checkpoint(
+            super().forward,
+            *inputs,
+            use_reentrant=False,
+            preserve_rng_state=self._draws(),
+            context_fn=self._contexts,
+        )
+        return result
+
+    def _keeps(self, weight: Tensor) -> bool:
+        """Whether level "lean" keeps the result of the convolution with these weights."""
+        raise NotImplementedError
+
+    def _draws(self) -> bool:
+        """Whether the block takes random numbers, which must be the same in both passes."""
+        return False
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Both passes' contexts for `torch.utils.checkpoint`."""
+        if self.memory == "least":
+            return _during("first"), _during("again")
+        first, again = create_selective_checkpoint_contexts(self._policy)
+        return _during("first", first), _during("again", again)
+
+    def _policy(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        kept = op is torch.ops.aten.convolution.default and self._keeps(args[1])
+        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+class CheckpointedNetwork(nn.Module):
+    """Comes before the class of a network with `CheckpointedBlock`s anywhere inside."""
+
+    def set_memory(self, level: str) -> None:
+        """What the blocks keep for the backward pass. Results and gradients differ by rounding.
+
+        Args:
+            level: "off" keeps what autograd saves. "lean" keeps a block's inputs and the results of the convolutions
+                that its class names, and computes norms, activations, sums and products again; "least" keeps the
+                inputs alone.
+
+        Raises: ValueError for another level.
+        """
+        arguments.one_of("level", level, MEMORY)
+        for module in self.modules():
+            if isinstance(module, CheckpointedBlock):
+                module.memory = level
 
 
 def running_pass() -> Pass | None:
     """The forward pass of a checkpointed block, "first", or its repetition in the backward pass, "again"."""
     return _running.get()
-
-
-def contexts(policy: Policy | None) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Both passes' contexts for `torch.utils.checkpoint`; `policy` says which results are kept, None keeps none."""
-    if policy is None:
-        return _during("first"), _during("again")
-    first, again = create_selective_checkpoint_contexts(policy)
-    return _during("first", first), _during("again", again)
 
 
 @contextlib.contextmanager

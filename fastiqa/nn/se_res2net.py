@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint
 
 from fastiqa import reference
-from fastiqa.nn import recomputation
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
+from fastiqa.nn.recomputation import CheckpointedBlock, CheckpointedNetwork
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
-from fastiqa.reference import arguments
-
-MEMORY = ("off", "lean", "least")
 
 
-class SERes2Block(reference.SERes2Block):
-    """Equivalent to `fastiqa.reference.SERes2Block`, with a choice of what is kept for the backward pass.
-
-    Attributes:
-        memory: see `SERes2Net.set_memory`.
-    """
+class SERes2Block(CheckpointedBlock, reference.SERes2Block):
+    """Equivalent to `fastiqa.reference.SERes2Block`, with a choice of what is kept for the backward pass."""
 
     se_block: ClassVar[type[reference.SqueezeExcitation]] = SqueezeExcitation
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
 
-    memory: str = "off"
-
-    def forward(self, x: Tensor) -> Tensor:
-        recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
-        if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
-            return super().forward(x)
-        policy = self._keeps if self.memory == "lean" else None
-        result: Tensor = checkpoint(
-            super().forward,
-            x,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=functools.partial(recomputation.contexts, policy),
-        )
-        return result
-
-    def _keeps(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        """Results of convolutions narrower than the block's own result; the last and the shortcut's are made again."""
-        if op is torch.ops.aten.convolution.default and args[1].shape[0] < self.conv3.out_channels:
-            return CheckpointPolicy.MUST_SAVE
-        return CheckpointPolicy.PREFER_RECOMPUTE
+    def _keeps(self, weight: Tensor) -> bool:
+        """The narrow convolutions: not the last one and the shortcut's, whose results are as wide as the block's."""
+        return weight.shape[0] < self.conv3.out_channels
 
 
-class SERes2Net(reference.SERes2Net):
+class SERes2Net(CheckpointedNetwork, reference.SERes2Net):
     """Equivalent to `fastiqa.reference.SERes2Net`: same constructor, parameters, keys and results.
 
     Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass. Every normalisation,
@@ -68,17 +40,3 @@ class SERes2Net(reference.SERes2Net):
 
     block: ClassVar[type[reference.SERes2Block]] = SERes2Block
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
-
-    def set_memory(self, level: str) -> None:
-        """What the bottlenecks keep for the backward pass. Results and gradients differ by rounding.
-
-        Args:
-            level: "off" keeps what autograd saves. "lean" keeps a bottleneck's input and the results of its narrow
-                convolutions, and computes norms, sums and the last convolution again; "least" keeps the input alone.
-
-        Raises: ValueError for another level.
-        """
-        arguments.one_of("level", level, MEMORY)
-        for module in self.modules():
-            if isinstance(module, SERes2Block):
-                module.memory = level

@@ -35,6 +35,13 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
+def fraction(name: str, value: float) -> float:
+    """Return `value` if it is a number in [0, 1), else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name}: got {value!r}, want a number in [0, 1)")
+    return value
+
+
 def one_of(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise ValueError unless `value` is among `choices`."""
     if value not in choices:

@@ -10,10 +10,13 @@ parameter names of the authors' code.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
+from fastiqa.reference.batch_norm_act import BatchNormAct2d
 
 
 class AttentionalFeatureFusion(nn.Module):
@@ -28,14 +31,16 @@ class AttentionalFeatureFusion(nn.Module):
         normalisation has no statistics for the one pixel of the global branch.
     """
 
+    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+
     def __init__(self, channels: int, reduction: int = 4, doubled: bool = False) -> None:
         super().__init__()
         self.channels = arguments.integer("channels", channels)
         if arguments.integer("reduction", reduction) > channels:
             raise ValueError(f"reduction: got {reduction}, want at most the {channels} channels")
         self.doubled = arguments.flag("doubled", doubled)
-        self.local_att = nn.Sequential(*_branch(channels, channels // reduction))
-        self.global_att = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_branch(channels, channels // reduction))
+        self.local_att = nn.Sequential(*self._branch(channels // reduction))
+        self.global_att = nn.Sequential(nn.AdaptiveAvgPool2d(1), *self._branch(channels // reduction))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, C, H, W) twice → (N, C, H, W)."""
@@ -51,12 +56,11 @@ class AttentionalFeatureFusion(nn.Module):
         if self.global_att[-1].training and x.shape[0] == 1:
             raise ValueError(f"x: shape {tuple(x.shape)}, want a batch of at least 2 in training mode")
 
-
-def _branch(channels: int, hidden: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(channels, hidden, 1),
-        nn.BatchNorm2d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(hidden, channels, 1),
-        nn.BatchNorm2d(channels),
-    )
+    def _branch(self, hidden: int) -> tuple[nn.Module, ...]:
+        return (
+            nn.Conv2d(self.channels, hidden, 1),
+            self.norm_block(hidden),
+            nn.Identity(),  # the authors' ReLU, now in the norm: their names count it
+            nn.Conv2d(hidden, self.channels, 1),
+            self.norm_block(self.channels, negative_slope=1.0),
+        )

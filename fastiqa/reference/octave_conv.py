@@ -111,9 +111,7 @@ class OctaveConv2d(nn.Module):
 
 
 def _low_channels(name: str, alpha: float, channels: int) -> int:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha < 1:
-        raise ValueError(f"{name}: got {alpha!r}, want a number in [0, 1)")
-    low = int(alpha * channels)
+    low = int(arguments.fraction(name, alpha) * channels)
     if alpha > 0 and low == 0:
         raise ValueError(f"{name}: got {alpha!r}, want 0 or at least one channel of {channels}")
     return low

@@ -60,8 +60,7 @@ class PRFHead(nn.Module):
         arguments.integer("gate_kernel", gate_kernel, odd=True)
         arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
         arguments.integer("hidden", hidden)
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"dropout: got {dropout!r}, want a number in [0, 1)")
+        arguments.fraction("dropout", dropout)
         arguments.flag("cross_norm", cross_norm)
         arguments.one_of("fusion", fusion, ("prf", "fpn", "bifpn"))
         if cross_channels is None:

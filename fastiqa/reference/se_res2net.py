@@ -13,6 +13,7 @@ Sources: Gao et al., arXiv 1904.01169 (Res2Net); Hu et al., arXiv 1709.01507 (sq
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -21,9 +22,8 @@ from torch import Tensor, nn
 
 from fastiqa.reference import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.residual_network import EXPANSION, ResidualNetwork, projection
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
-
-EXPANSION = 4
 
 
 class SERes2Block(nn.Module):
@@ -55,11 +55,7 @@ class SERes2Block(nn.Module):
         self.bn3 = norm_block(outputs, negative_slope=1.0)
         self.se = self.se_block(outputs, se_reduction)
         self.pool = nn.AvgPool2d(3, stride, padding=1) if first else None
-        self.downsample = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm_block(outputs, negative_slope=1.0))
-            if first
-            else None
-        )
+        self.downsample = projection(inputs, outputs, stride, norm_block) if first else None
 
     def forward(self, x: Tensor) -> Tensor:
         *pieces, last = self.bn1(self.conv1(x)).chunk(self.scale, 1)
@@ -78,7 +74,7 @@ class SERes2Block(nn.Module):
         return result
 
 
-class SERes2Net(nn.Module):
+class SERes2Net(ResidualNetwork):
     """SE-Res2Net without a classifier.
 
     Args:
@@ -97,12 +93,6 @@ class SERes2Net(nn.Module):
     """
 
     block: ClassVar[type[SERes2Block]] = SERes2Block
-    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
-
-    layer1: nn.Sequential
-    layer2: nn.Sequential
-    layer3: nn.Sequential
-    layer4: nn.Sequential
 
     def __init__(
         self,
@@ -113,47 +103,11 @@ class SERes2Net(nn.Module):
         se_reduction: int = 16,
         first_stage_stride: int = 2,
     ) -> None:
-        super().__init__()
-        layers = arguments.integers("layers", layers, 4)
         arguments.integer("width", width)
         arguments.integer("base_width", base_width)
         arguments.integer("scale", scale, minimum=2)
         arguments.integer("se_reduction", se_reduction)
-        arguments.one_of("first_stage_stride", first_stage_stride, (2, 4))
         if width * base_width < 64:
             raise ValueError(f"base_width: got {base_width}, want at least {-(-64 // width)} for width {width}")
-        self.channels = tuple(width * EXPANSION * 2**i for i in range(4))
-        self.strides = tuple(first_stage_stride * 2**i for i in range(4))
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = self.norm_block(width)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if first_stage_stride == 4 else nn.Identity()
-        inputs = width
-        for i, depth in enumerate(layers):
-            planes, outputs = width * 2**i, self.channels[i]
-            blocks = [
-                self.block(
-                    inputs=outputs if j else inputs,
-                    planes=planes,
-                    stride=2 if i and not j else 1,
-                    base_width=base_width,
-                    scale=scale,
-                    se_reduction=se_reduction,
-                    first=j == 0,
-                )
-                for j in range(depth)
-            ]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-            inputs = outputs
-        for module in self.modules():
-            # Convolutions with a bias are those of the gates, which keep PyTorch's initialisation.
-            if isinstance(module, nn.Conv2d) and module.bias is None:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
-        x = self.maxpool(self.bn1(self.conv1(image)))
-        features: list[Tensor] = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            features.append(x)
-        return features
+        options = {"base_width": base_width, "scale": scale, "se_reduction": se_reduction}
+        super().__init__(layers, width, first_stage_stride, functools.partial(self.block, **options))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
 
-from fastiqa.metrics.correlation import plcc, srcc
+from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
 from fastiqa.training.datasets import rated
 from fastiqa.training.tasks.network import registered
@@ -97,15 +98,20 @@ def rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
 def summary(rows: Tensor) -> dict[str, float]:
     """Correlations of the network's scores with the data set's.
 
-    "srcc" of the ranks; "srcc_of_types", the mean over types of distortion, where types are known, of the "srcc" within
-    each; "plcc" without a fit. Of one or of equal scores they are NaN; such types count in no mean.
+    "srcc" of the ranks; "plcc" without a fit; and where types of distortion are known "srcc_of_types", the mean of the
+    "srcc" within each. Of fewer than three images or of equal scores they are NaN; such types do not count.
     """
     mine, theirs, *types = rows.unbind(1)
-    values = {"srcc": srcc(mine, theirs), "plcc": plcc(mine, theirs)}
+    values = {"srcc": _correlation(srcc, mine, theirs), "plcc": _correlation(plcc, mine, theirs)}
     for numbers in types:
-        of_each = [srcc(mine[numbers == k], theirs[numbers == k]) for k in numbers.unique()]
-        values["srcc_of_types"] = float(np.nanmean(of_each))
+        of_each = [_correlation(srcc, mine[numbers == k], theirs[numbers == k]) for k in numbers.unique()]
+        defined = [value for value in of_each if not math.isnan(value)]
+        values["srcc_of_types"] = statistics.fmean(defined) if defined else math.nan
     return values
+
+
+def _correlation(of: Callable[[Tensor, Tensor], float], mine: Tensor, theirs: Tensor) -> float:
+    return of(mine, theirs) if len(mine) >= FEWEST and mine.isfinite().all() else math.nan
 
 
 QUALITY = Task(

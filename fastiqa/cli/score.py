@@ -1,0 +1,37 @@
+"""``fastiqa score``: the quality of images without a reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of them.", show_default=False)
+    ],
+    weights: Annotated[
+        Path,
+        typer.Option("--weights", metavar="FILE", help="An MFENet written by fastiqa.save_model.", show_default=False),
+    ],
+    model: Annotated[str, typer.Option("--model", help="mfenet, the only one so far.")] = "mfenet",
+    crops: Annotated[
+        int | None,
+        typer.Option("--crops", min=1, help="Mean over so many random crops; default: the whole image, once."),
+    ] = None,
+    crop_size: Annotated[int, typer.Option("--crop-size", min=32, help="Sides of a crop in pixels.")] = 224,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the crops' places.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print rows image,score.")] = False,
+) -> None:
+    """Say how good images are, without a reference.
+
+    A number each, larger is better, on the scale of the scores that the network was trained on. It does not depend on
+    what else is scored.
+    """
+    from fastiqa.cli.quality import Crops, score_files
+
+    cut = None if crops is None else Crops(crops, crop_size, seed)
+    raise typer.Exit(score_files(images, model=model, weights=weights, crops=cut, as_json=as_json, as_csv=as_csv))

@@ -1,0 +1,68 @@
+"""Visual Attention Networks and their checkpoint files: the authors' and those of Hugging Face."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from fastiqa.nn import VAN
+
+# Hugging Face's name of a layer -> the authors'. Of a block's parts, and of a stage's others, where {} is its number.
+_BLOCK = {
+    "pre_normomalization.": "norm1.",  # sic
+    "attention.pre_projection.conv.": "attn.proj_1.",
+    "attention.attention_layer.attention.depth_wise.": "attn.spatial_gating_unit.conv0.",
+    "attention.attention_layer.attention.depth_wise_dilated.": "attn.spatial_gating_unit.conv_spatial.",
+    "attention.attention_layer.attention.point_wise.": "attn.spatial_gating_unit.conv1.",
+    "attention.post_projection.": "attn.proj_2.",
+    "attention_scaling.weight": "layer_scale_1",
+    "post_normalization.": "norm2.",
+    "mlp.in_dense.": "mlp.fc1.",
+    "mlp.depth_wise.": "mlp.dwconv.dwconv.",
+    "mlp.out_dense.": "mlp.fc2.",
+    "mlp_scaling.weight": "layer_scale_2",
+}
+_STAGE = {
+    "embeddings.convolution.": "patch_embed{}.proj.",
+    "embeddings.normalization.": "patch_embed{}.norm.",
+    "normalization.": "norm{}.",
+}
+_KEY = re.compile(r"^(?:van\.)?encoder\.stages\.(?P<stage>[0-3])\.(?:layers\.(?P<block>\d+)\.)?(?P<name>.+)$")
+
+
+def van_b0(drop_path: float = 0.0) -> VAN:
+    """VAN-B0 with random weights, 3.8 million of them; `drop_path` as in `VAN`."""
+    return VAN((3, 3, 5, 2), (32, 64, 160, 256), drop_path=drop_path)
+
+
+def van_b1(drop_path: float = 0.0) -> VAN:
+    """VAN-B1, as `van_b0`; 13.3 million weights."""
+    return VAN((2, 2, 4, 2), (64, 128, 320, 512), drop_path=drop_path)
+
+
+def van_b2(drop_path: float = 0.0) -> VAN:
+    """VAN-B2, as `van_b0`; 26.1 million weights."""
+    return VAN((3, 3, 12, 3), (64, 128, 320, 512), drop_path=drop_path)
+
+
+def van_b3(drop_path: float = 0.0) -> VAN:
+    """VAN-B3, as `van_b0`; 44.3 million weights."""
+    return VAN((3, 5, 27, 3), (64, 128, 320, 512), drop_path=drop_path)
+
+
+def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of `VanModel` and `VanForImageClassification` to the authors'; other keys stay as they are."""
+    return {_official(key): tensor for key, tensor in weights.items()}
+
+
+def _official(key: str) -> str:
+    if (match := _KEY.match(key)) is None:
+        return key
+    stage, block, name = int(match["stage"]) + 1, match["block"], match["name"]
+    for theirs, official in (_STAGE if block is None else _BLOCK).items():
+        if name.startswith(theirs):
+            prefix = "" if block is None else f"block{stage}.{block}."
+            return prefix + official.format(stage) + name.removeprefix(theirs)
+    return key

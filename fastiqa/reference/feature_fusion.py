@@ -1,0 +1,55 @@
+"""Feature fusion: high-frequency features join the main branch where two attentions let them.
+
+    u = conv([q; h])                                       1×1 convolution, 2C → C
+    c = σ(fc2(relu(fc1(mean_hw(u)))))                      a gate for each channel
+    s = σ(conv7×7([mean_c(u); max_c(u)]))                  a gate for each pixel
+    out = q + c · s · u
+
+Source: arXiv 2411.07556 names a feature fusion module that fuses high-frequency features adaptively, by attention; its
+equations could not be read. These gates are those of Woo et al., CBAM, arXiv 1807.06521, side by side.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastiqa.reference import arguments
+from fastiqa.reference.squeeze_excitation import SqueezeExcitation
+
+
+class FeatureFusion(nn.Module):
+    """FFM: adds to a feature map what channel and spatial attention choose of it and of a second map.
+
+    Args:
+        channels: C, channels of both maps.
+        reduction: of the channel gate's hidden width, see `SqueezeExcitation`.
+
+    Raises: ValueError or TypeError naming the argument.
+    """
+
+    gate_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.channels = arguments.integer("channels", channels)
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.channel_gate = self.gate_block(channels, reduction)
+        self.spatial_gate = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, q: Tensor, h: Tensor) -> Tensor:
+        """(N, C, H, W) twice → (N, C, H, W)."""
+        self._check(q, h)
+        u = self.mix(torch.cat([q, h], 1))
+        return q + self.channel_gate(u) * torch.sigmoid(self._spatial_logits(u))
+
+    def _spatial_logits(self, u: Tensor) -> Tensor:
+        """What s is the sigmoid of: (N, C, H, W) → (N, 1, H, W)."""
+        logits: Tensor = self.spatial_gate(torch.cat([u.mean(1, keepdim=True), u.amax(1, keepdim=True)], 1))
+        return logits
+
+    def _check(self, q: Tensor, h: Tensor) -> None:
+        arguments.check_map("q", q, None, self.channels, None, None)
+        arguments.check_map("h", h, *q.shape)

@@ -1,0 +1,130 @@
+"""High-frequency extraction: a chain of octave convolutions that puts out what its high branch carries.
+
+    high₀ = stem(image),  (high_i, low_i) = act(BN(octave_i(high_{i−1}, low_{i−1})))       i = 1 … 4, low₀ absent
+
+stem: two 3×3 convolutions of stride 2. octave_1 keeps the size, the others halve it by pooling: strides 4, 8, 16, 32.
+A quarter of the channels is low, act is leaky ReLU of slope 0.2. The low branch takes the coarse part of the signal off
+the high one and lives from module to module; it is never put out, and the last module has none. (A single module that
+drops its low branch at once would be a plain convolution: branches only part where they are chained.)
+
+Sources: arXiv 2411.07556 names octave convolutions whose low branch is discarded; sizes are those of the same group's
+HFCG-CNN (Yu et al., VCIP 2022), one octave module a stage. Chen et al., arXiv 1904.05049 (octave convolution).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, leaky_relu
+
+from fastiqa.reference import arguments
+from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.octave_conv import OctaveConv2d
+
+STRIDES = (4, 8, 16, 32)
+ALPHA = 0.25
+NEGATIVE_SLOPE = 0.2
+
+
+class OctaveSplit(nn.Module):
+    """Leaky ReLU of a high branch, and its average over 2×2 blocks: `pooled` of the `OctaveConv2d` that comes next.
+
+    Args:
+        negative_slope: of the activation.
+    """
+
+    def __init__(self, negative_slope: float = NEGATIVE_SLOPE) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) → (N, C, H, W) and (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
+        act = leaky_relu(x, self.negative_slope)
+        return act, avg_pool2d(act, 2, ceil_mode=True, count_include_pad=False)
+
+
+class HighFrequencyModule(nn.Module):
+    """Octave convolution 3×3, batch normalisation and leaky ReLU of both branches.
+
+    Args:
+        channels: C of both branches together, of input and output.
+        alpha_in, alpha_out: shares of the low branch, 0 for none: see `OctaveConv2d`.
+        stride: 1 or 2.
+    """
+
+    conv_block: ClassVar[type[OctaveConv2d]] = OctaveConv2d
+    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+    split_block: ClassVar[type[OctaveSplit]] = OctaveSplit
+
+    def __init__(self, channels: int, alpha_in: float, alpha_out: float, stride: int) -> None:
+        super().__init__()
+        self.conv = self.conv_block(channels, channels, 3, alpha_in, alpha_out, stride)
+        high, low = self.conv.out_channels
+        # With a low branch the activation comes with the average that the next module needs.
+        self.norm_high = self.norm_block(high, negative_slope=1.0 if low else NEGATIVE_SLOPE)
+        self.norm_low = self.norm_block(low, NEGATIVE_SLOPE) if low else None
+        self.split = self.split_block() if low else None
+
+    def forward(
+        self, high: Tensor, low: Tensor | None = None, pooled: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Both branches and the pooled high one, as `OctaveConv2d` takes them → the same of the result; the latter two
+        are None where `alpha_out` is 0."""
+        high, low = self.conv(high, low, pooled)
+        high = self.norm_high(high)
+        if self.split is None or self.norm_low is None:
+            return high, None, None
+        high, pooled = self.split(high)
+        return high, self.norm_low(low), pooled
+
+
+class HighFrequencyNet(nn.Module):
+    """HFEN: an image → the high branches of four octave modules.
+
+    Args:
+        width: channels of the second convolution and of both branches together, at least 4.
+
+    Attributes:
+        channels: of the four maps: three quarters of `width`, in the last, without a low branch, all of it.
+        strides: pixels per element of the four maps, (4, 8, 16, 32).
+
+    Raises: ValueError naming the argument.
+    """
+
+    module_block: ClassVar[type[HighFrequencyModule]] = HighFrequencyModule
+    norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+    split_block: ClassVar[type[OctaveSplit]] = OctaveSplit
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        arguments.integer("width", width, minimum=4)
+        self.strides = STRIDES
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width // 2, 3, 2, 1, bias=False),
+            self.norm_block(width // 2, NEGATIVE_SLOPE),
+            nn.Conv2d(width // 2, width, 3, 2, 1, bias=False),
+            self.norm_block(width, negative_slope=1.0),
+        )
+        self.split = self.split_block()
+        last = len(STRIDES) - 1
+        self.octaves = nn.ModuleList(
+            self.module_block(
+                width,
+                alpha_in=ALPHA if i > 0 else 0,
+                alpha_out=ALPHA if i < last else 0,
+                stride=2 if i > 0 else 1,
+            )
+            for i in range(len(STRIDES))
+        )
+        self.channels = tuple(module.norm_high.num_features for module in self.octaves)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
+        high, pooled = self.split(self.stem(image))
+        low: Tensor | None = None
+        exported: list[Tensor] = []
+        for module in self.octaves:
+            high, low, pooled = module(high, low, pooled)
+            exported.append(high)
+        return exported

@@ -1,0 +1,235 @@
+"""MFENet in plain PyTorch: oracle of the tests, baseline of the benchmarks.
+
+    q_i = stage_i of VAN on q̃_{i−1},  h_i = HFEN,  d_i = stage_i of ResNet on the image          i = 1 … 4
+    q̃_i = AFF(FFM(q_i, P h_i), P' d_i)                                  P, P': 1×1 convolutions to the widths of VAN
+    quality = MLP([mean_hw(q̃_1); …; mean_hw(q̃_4)])
+
+VAN is the quality estimation network (QEN), HFEN extracts high frequencies, the ResNet, pre-trained by contrastive
+learning, is the distortion-aware network (DAN). What is fused at a stage is what the next stage of VAN reads.
+
+Source: arXiv 2411.07556 for the branches and what joins them. Its sizes could not be read: they are those of sister
+papers by the same group, HFCG-CNN (VCIP 2022) and MAMIQA (IEEE SPL 2023), and options of the constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
+
+from fastiqa.reference import arguments
+from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
+from fastiqa.reference.feature_fusion import FeatureFusion
+from fastiqa.reference.guidance import Addition, Guidance
+from fastiqa.reference.high_frequency import STRIDES, HighFrequencyNet
+from fastiqa.reference.luminance import luminance_high_pass
+from fastiqa.reference.prfnet import IMAGENET_MEAN, IMAGENET_STD
+from fastiqa.reference.resnet import ResNet
+from fastiqa.reference.van import VAN
+
+# Depths, widths and MLP ratios of the published VANs.
+VAN_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
+    "b0": {"depths": (3, 3, 5, 2), "widths": (32, 64, 160, 256), "mlp_ratios": (8, 8, 4, 4)},
+    "b1": {"depths": (2, 2, 4, 2), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b2": {"depths": (3, 3, 12, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b3": {"depths": (3, 5, 27, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+}
+FUSIONS = ("attention", "add")
+
+
+class MFENetOutputs(NamedTuple):
+    """What `MFENet.outputs` returns for N images.
+
+    Attributes:
+        quality: (N,), float32.
+        high_frequency: (N, 1, H, W), an estimate of `MFENet.high_frequency_target`, or None where the network
+            has no head for it.
+        distortion_logits: (N, distortion_types), or None likewise.
+    """
+
+    quality: Tensor
+    high_frequency: Tensor | None
+    distortion_logits: Tensor | None
+
+
+class MFENet(nn.Module):
+    """How good is this image? A larger number is a better one, on the scale of the scores it was trained on.
+
+    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W from 32 pixels up. VAN and
+    HFEN see them normalised by ImageNet's mean and standard deviation, the DAN as they are, as in its contrastive
+    pre-training. Results are float32 (N,) whatever the compute dtype; in eval mode they do not depend on the batch. In
+    training mode a batch of one is refused where `AttentionalFeatureFusion` is part of the network.
+
+    Args:
+        qen: size of VAN, "b0", "b1", "b2" or "b3".
+        depths, widths, mlp_ratios: four numbers each in the place of those of `qen`, see `VAN`.
+        drop_path: of VAN in training.
+        hfen: False leaves the high-frequency branch out (ablation).
+        hfen_width: see `HighFrequencyNet`.
+        dan: False leaves the distortion-aware branch out (ablation).
+        dan_layers, dan_width: see `ResNet`.
+        fusion: "attention": FFM for high-frequency, then AFF for distortion-aware features; "add": sums in the place of
+            both (ablation).
+        hidden: widths of the hidden layers of the MLP.
+        dropout: probability of dropping a hidden unit in training mode.
+        predict_high_frequency: a head on the finest map of HFEN, for a loss.
+        distortion_types: classes of a head on the deepest map of the DAN, for a loss; 0 for none.
+
+    Attributes:
+        qen, hfen, dan: the branches; None where left out.
+        options: the constructor's arguments, ready for JSON.
+
+    Raises: the constructor ValueError; the methods TypeError (wrong type or dtype) or ValueError (wrong shape, size,
+        device or value), each naming the argument, what came and what was wanted. Values are checked as by `PRFNet`.
+
+    Example (0.9 M parameters):
+        >>> small = {"depths": (1, 1, 2, 1), "widths": (16, 32, 64, 96), "mlp_ratios": (4, 4, 4, 4), "hidden": (64,)}
+        >>> model = MFENet(**small, hfen_width=16, dan_layers=(1, 1, 1, 1), dan_width=16).eval()
+        >>> model(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2])
+
+    Source: arXiv 2411.07556.
+    """
+
+    model_name: ClassVar[str] = "mfenet"
+    qen_block: ClassVar[type[VAN]] = VAN
+    hfen_block: ClassVar[type[HighFrequencyNet]] = HighFrequencyNet
+    dan_block: ClassVar[type[ResNet]] = ResNet
+    ffm_block: ClassVar[type[FeatureFusion]] = FeatureFusion
+    aff_block: ClassVar[type[AttentionalFeatureFusion]] = AttentionalFeatureFusion
+    guidance_block: ClassVar[type[Guidance]] = Guidance
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        qen: str = "b2",
+        depths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        mlp_ratios: Sequence[int] | None = None,
+        drop_path: float = 0.0,
+        hfen: bool = True,
+        hfen_width: int = 64,
+        dan: bool = True,
+        dan_layers: Sequence[int] = (3, 4, 6, 3),
+        dan_width: int = 64,
+        fusion: str = "attention",
+        hidden: Sequence[int] = (512, 512),
+        dropout: float = 0.5,
+        predict_high_frequency: bool = False,
+        distortion_types: int = 0,
+    ) -> None:
+        super().__init__()
+        arguments.one_of("qen", qen, tuple(VAN_SIZES))
+        given = {"depths": depths, "widths": widths, "mlp_ratios": mlp_ratios}
+        sizes = VAN_SIZES[qen] | {
+            name: arguments.integers(name, values, 4) for name, values in given.items() if values is not None
+        }
+        arguments.one_of("fusion", fusion, FUSIONS)
+        hidden = arguments.integers("hidden", hidden)
+        arguments.fraction("dropout", dropout)
+        arguments.integer("distortion_types", distortion_types, minimum=0)
+        if arguments.flag("predict_high_frequency", predict_high_frequency) and not arguments.flag("hfen", hfen):
+            raise ValueError("predict_high_frequency: got True, want False without hfen")
+        if distortion_types and not arguments.flag("dan", dan):
+            raise ValueError(f"distortion_types: got {distortion_types}, want 0 without dan")
+
+        self.qen = self.qen_block(**sizes, drop_path=drop_path)
+        self.hfen = self.hfen_block(hfen_width) if hfen else None
+        self.dan = self.dan_block(dan_layers, dan_width) if dan else None
+        attention = fusion == "attention"
+        self.hfen_guidance = self._guidance(self.hfen, self.ffm_block if attention else None)
+        self.dan_guidance = self._guidance(self.dan, self.aff_block if attention else None)
+        self.head = _mlp(sum(self.qen.channels), hidden, dropout)
+        self.high_frequency_head: nn.Conv2d | None = None
+        if self.hfen is not None and predict_high_frequency:
+            self.high_frequency_head = nn.Conv2d(self.hfen.channels[0], STRIDES[0] ** 2, 1)
+        self.distortion_head: nn.Linear | None = None
+        if self.dan is not None and distortion_types > 0:
+            self.distortion_head = nn.Linear(self.dan.channels[-1], distortion_types)
+        # Not persistent: the state dict holds trained values only.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.options: dict[str, Any] = {
+            "qen": qen,
+            **{name: list(values) for name, values in sizes.items()},
+            "drop_path": drop_path,
+            "hfen": hfen,
+            "hfen_width": hfen_width,
+            "dan": dan,
+            "dan_layers": list(dan_layers),
+            "dan_width": dan_width,
+            "fusion": fusion,
+            "hidden": list(hidden),
+            "dropout": dropout,
+            "predict_high_frequency": predict_high_frequency,
+            "distortion_types": distortion_types,
+        }
+
+    @property
+    def backbone(self) -> VAN:
+        """The main branch, `qen`: what `fastiqa.models.load_backbone` loads a file into."""
+        return self.qen
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, 3, H, W) → quality (N,), float32."""
+        return self._stages(image)[0]
+
+    def outputs(self, image: Tensor) -> MFENetOutputs:
+        """Images (N, 3, H, W) → quality, and what the heads for further losses predict."""
+        quality, high, distorted = self._stages(image)
+        estimate = logits = None
+        if self.high_frequency_head is not None:
+            # Each value of the map estimates the block of pixels that it stands for, the last ones beyond the border.
+            blocks = pixel_shuffle(self.high_frequency_head(high[0]), STRIDES[0])
+            estimate = blocks[..., : image.shape[-2], : image.shape[-1]]
+        if self.distortion_head is not None:
+            logits = self.distortion_head(distorted[-1].mean((2, 3)))
+        return MFENetOutputs(quality, estimate, logits)
+
+    @staticmethod
+    def high_frequency_target(image: Tensor) -> Tensor:
+        """What `outputs(image).high_frequency` estimates: the luminance less its Gaussian blur of σ = 1.5 pixels.
+
+        (N, 3, H, W) → (N, 1, H, W).
+        """
+        return luminance_high_pass(image)
+
+    def _stages(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Quality, the maps of HFEN and those of the DAN, none of a branch that was left out."""
+        arguments.check_images(self.head[0].weight, self.qen.strides[-1], image=image)
+        normalised = (image - self.mean) / self.std
+        high = [] if self.hfen is None else self.hfen(normalised)
+        distorted = [] if self.dan is None else self.dan(image)
+        x, means = normalised, []
+        for i, stage in enumerate(self.qen.stages):
+            x = stage(x)
+            if high:
+                x = self.hfen_guidance[i](x, high[i])
+            if distorted:
+                x = self.dan_guidance[i](x, distorted[i])
+            means.append(x.mean((2, 3)))
+        quality: Tensor = self.head(torch.cat(means, 1)).squeeze(1)
+        return quality.float(), high, distorted
+
+    def _guidance(self, branch: HighFrequencyNet | ResNet | None, attention: type[nn.Module] | None) -> nn.ModuleList:
+        """A guidance for each stage; none without the branch. Without `attention` they are sums."""
+        if branch is None:
+            return nn.ModuleList()
+        return nn.ModuleList(
+            self.guidance_block(guide, channels, Addition() if attention is None else attention(channels))
+            for guide, channels in zip(branch.channels, self.qen.channels, strict=True)
+        )
+
+
+def _mlp(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(inputs, width), nn.PReLU(), nn.Dropout(dropout)]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, 1))

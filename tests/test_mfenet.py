@@ -1,0 +1,381 @@
+"""MFENet: the fused model against the plain one, both against their equations; batches, ablations, heads, files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastiqa.bench.memory import live_bytes
+from oracles import randomise
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, batch_norm, conv2d, leaky_relu
+
+import fastiqa
+from fastiqa import models, reference
+from fastiqa.models import create_model, load_model, save_model
+from fastiqa.models.backbones import resnet50
+from fastiqa.nn.recomputation import MEMORY, CheckpointedBlock
+from fastiqa.reference.guidance import Addition
+
+SMALL: dict[str, Any] = {
+    "depths": (1, 2, 1, 1), "widths": (8, 12, 16, 20), "mlp_ratios": (2, 2, 2, 2), "hidden": (10, 6),
+    "hfen_width": 8, "dan_layers": (1, 1, 1, 1), "dan_width": 4,
+}  # fmt: skip
+HEADS = {"predict_high_frequency": True, "distortion_types": 5}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "whole": HEADS,
+    "without hfen": {"hfen": False},
+    "without dan": {"dan": False},
+    "sums": {"fusion": "add"},
+    "main branch": {"hfen": False, "dan": False},
+}
+every_ablation = pytest.mark.parametrize("options", ABLATIONS.values(), ids=ABLATIONS)
+both_packages = pytest.mark.parametrize("package", [reference, models], ids=["plain", "fused"])
+
+
+def network(package: Any = models, seed: int = 0, **options: Any) -> Any:
+    """A small network in float64 and eval mode, its weights a function of the seed."""
+    model = package.MFENet(**{**SMALL, **options})
+    randomise(model, seed)
+    return model.double().eval()
+
+
+def images(n: int = 3, h: int = 65, w: int = 47, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Noise of a colour and a contrast that differ from image to image."""
+    generator = torch.Generator().manual_seed(1)
+    noise, colour = (torch.rand(n, 3, *size, generator=generator, dtype=dtype) for size in ((h, w), (1, 1)))
+    return noise * colour
+
+
+def step(model: Any, image: Tensor) -> dict[str, Any]:
+    """What a training step leaves: every output, gradient and running statistic."""
+    torch.manual_seed(2)  # the same units drop out
+    image = image.clone(memory_format=torch.preserve_format).requires_grad_()
+    outputs = {name: y for name, y in model.train().outputs(image)._asdict().items() if y is not None}
+    generator = torch.Generator().manual_seed(3)
+    torch.autograd.backward(
+        list(outputs.values()), [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in outputs.values()]
+    )
+    gradients = {f"grad {name}": p.grad for name, p in model.named_parameters()} | {"grad image": image.grad}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    return {name: y.detach() for name, y in outputs.items()} | gradients | dict(model.named_buffers())
+
+
+# ---- twins ----
+
+
+@every_ablation
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_fused_equals_plain(options: dict[str, Any], memory_format: torch.memory_format) -> None:
+    plain, fused = (network(package, **options).to(memory_format=memory_format) for package in (reference, models))
+    assert list(plain.state_dict()) == list(fused.state_dict())
+    assert plain.options == fused.options
+    image = images().to(memory_format=memory_format)
+    with torch.no_grad():
+        want = plain(image)
+        assert want.std() > 1e-2, "a thousand times the tolerance: the quality must depend on the image"
+        torch.testing.assert_close(fused(image), want, rtol=1e-6, atol=1e-6)
+    # Qualities are float32; all that comes before them is float64.
+    torch.testing.assert_close(step(fused, image), step(plain, image), rtol=2e-7, atol=1e-7)
+
+
+def test_accelerate_makes_it_the_fused_one() -> None:
+    model, image = network(reference, **HEADS), images()
+    want = model(image)
+    report = fastiqa.accelerate(model)
+    assert report.swapped[0][1:] == (reference.MFENet, models.MFENet)
+    assert report.left == ()
+    assert [type(m) for m in model.modules()] == [type(m) for m in network(models, **HEADS).modules()]
+    torch.testing.assert_close(model(image), want, rtol=1e-6, atol=1e-6)
+    model.set_memory("lean")
+
+
+# ---- equations ----
+
+
+def test_high_frequency_net_is_its_equations() -> None:
+    """Even sizes: convolutions, pooling and enlargement by two, written out; one low branch from end to end."""
+    net = reference.HighFrequencyNet(width=8).double().eval()
+    randomise(net)
+    state = net.state_dict()
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        values = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return leaky_relu(batch_norm(x, *values), 0.2)
+
+    def conv(x: Tensor, i: int, path: str) -> Tensor:
+        return conv2d(x, state[f"octaves.{i}.conv.conv_{path}.weight"], padding=1)
+
+    image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    high = norm(conv2d(image, state["stem.0.weight"], stride=2, padding=1), "stem.1")
+    high = norm(conv2d(high, state["stem.2.weight"], stride=2, padding=1), "stem.3")
+    highs = [norm(conv(high, 0, "h2h"), "octaves.0.norm_high")]
+    low = norm(conv(avg_pool2d(high, 2), 0, "h2l"), "octaves.0.norm_low")
+    for i in (1, 2, 3):
+        pooled = avg_pool2d(highs[-1], 2)
+        highs.append(norm(conv(pooled, i, "h2h") + conv(low, i, "l2h"), f"octaves.{i}.norm_high"))
+        if i < 3:
+            joined = conv(avg_pool2d(pooled, 2), i, "h2l") + conv(avg_pool2d(low, 2), i, "l2l")
+            low = norm(joined, f"octaves.{i}.norm_low")
+    torch.testing.assert_close(net(image), highs, rtol=1e-12, atol=1e-12)
+    assert [tuple(x.shape[1:]) for x in highs] == [(6, 16, 24), (6, 8, 12), (6, 4, 6), (8, 2, 3)]
+
+
+@both_packages
+def test_the_low_branch_lives_and_is_not_put_out(package: Any) -> None:
+    """Every low branch reaches the maps behind it, by its weights and alone by them: the first map knows none."""
+    net = network(package).hfen
+    image = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    low_inputs = {f"octaves.{i}.conv.conv_{path}.weight" for i in (1, 2, 3) for path in ("l2h", "l2l") if i < 3}
+    low_inputs |= {"octaves.0.conv.conv_h2l.weight", "octaves.3.conv.conv_l2h.weight"}
+    reached = {}
+    for i in range(4):
+        net.zero_grad()
+        net(image)[i].square().sum().backward()
+        reached[i] = {name for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-9}
+    assert reached[0] & low_inputs == set()
+    assert low_inputs <= reached[3]
+    assert {"octaves.0.norm_low.weight", "octaves.0.conv.conv_h2l.weight", "octaves.1.conv.conv_l2h.weight"} <= reached[
+        1
+    ]
+    assert net.octaves[3].conv.conv_l2l is None
+    assert net.octaves[3].conv.conv_h2l is None
+    assert net.channels == (6, 6, 6, 8)
+    assert [x.shape[1] for x in net(image)] == [6, 6, 6, 8]
+
+
+def test_feature_fusion_is_its_equations() -> None:
+    fusion = reference.FeatureFusion(8).double()
+    randomise(fusion)
+    weights = {name: value.numpy() for name, value in fusion.state_dict().items()}
+    q, h = torch.randn(2, 2, 8, 6, 5, dtype=torch.float64)
+    u = np.einsum("kc,nchw->nkhw", weights["mix.weight"][..., 0, 0], np.concatenate([q, h], 1))
+    u += weights["mix.bias"][:, None, None]
+    hidden = np.maximum(
+        u.mean((2, 3)) @ weights["channel_gate.fc1.weight"][..., 0, 0].T + weights["channel_gate.fc1.bias"], 0
+    )
+    c = hidden @ weights["channel_gate.fc2.weight"][..., 0, 0].T + weights["channel_gate.fc2.bias"]
+    both = torch.from_numpy(np.stack([u.mean(1), u.max(1)], 1))
+    s = conv2d(both, fusion.spatial_gate.weight, fusion.spatial_gate.bias, padding=3).detach().numpy()
+    want = q.numpy() + u / (1 + np.exp(-c))[:, :, None, None] / (1 + np.exp(-s))
+    np.testing.assert_allclose(fusion(q, h).detach().numpy(), want, rtol=1e-12)
+
+
+@both_packages
+@torch.no_grad()
+def test_what_is_fused_feeds_the_next_stage(package: Any) -> None:
+    """FFM first, then AFF, then the next stage; VAN and HFEN see normalised images, the DAN plain ones."""
+    model, image = network(package), images()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = (image - mean) / std
+    high, distorted = model.hfen(x), model.dan.stem(image)
+    means = []
+    for i in range(4):
+        x, distorted = model.qen.stages[i](x), model.dan.stages[i](distorted)
+        ffm, aff = model.hfen_guidance[i], model.dan_guidance[i]
+        x = ffm.fusion(x, ffm.projection(high[i]))
+        x = aff.fusion(x, aff.projection(distorted))
+        means.append(x.mean((2, 3)))
+    want = model.head(torch.cat(means, 1)).squeeze(1).float()
+    torch.testing.assert_close(model(image), want, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_target_is_what_a_blur_takes_off() -> None:
+    image = images(2, 40, 33)
+    luminance = (image.numpy() * np.array([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    blurred = np.stack([gaussian_filter(y, 1.5, mode="mirror", radius=4) for y in luminance])
+    np.testing.assert_allclose(
+        models.MFENet.high_frequency_target(image)[:, 0].numpy(), luminance - blurred, atol=1e-12
+    )
+
+
+# ---- batches, layouts, dtypes ----
+
+
+@both_packages
+@torch.no_grad()
+def test_alone_as_in_any_batch(package: Any) -> None:
+    model, image = network(package), images(4)
+    want = model(image)
+    assert want.dtype == torch.float32
+    alone = torch.cat([model(image[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(alone, want, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model(image[[2, 0]]), want[[2, 0]], rtol=1e-6, atol=1e-6)
+    assert model(image[:0]).shape == (0,)
+    last = model.to(memory_format=torch.channels_last)(image.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, want, rtol=1e-6, atol=1e-6)
+    assert torch.equal(model(image), model(image))
+    single = model.float()(image.float())
+    torch.testing.assert_close(single, want, rtol=1e-4, atol=1e-4)
+
+
+@both_packages
+@torch.no_grad()
+def test_compile_export_and_autocast(package: Any) -> None:
+    model, image = network(package).float(), images(2, dtype=torch.float32)
+    want = model(image)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.export.export(model, (image,)).module()(image), want, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model(image)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0.1, atol=0.1 * float(want.abs().max()))
+
+
+# ---- parts that are there only on request ----
+
+
+@every_ablation
+def test_branches_are_there_or_not(options: dict[str, Any]) -> None:
+    model = network(**options)
+    for name, guidance in (("hfen", model.hfen_guidance), ("dan", model.dan_guidance)):
+        wanted = options.get(name, True)
+        assert (getattr(model, name) is not None) == wanted
+        assert len(guidance) == (4 if wanted else 0)
+        assert not any(key.startswith(name) for key in model.state_dict()) or wanted
+    sums = [isinstance(join.fusion, Addition) for join in (*model.hfen_guidance, *model.dan_guidance)]
+    assert all(sums) if options.get("fusion") == "add" else not any(sums)
+
+
+@both_packages
+@torch.no_grad()
+def test_heads(package: Any) -> None:
+    model, image = network(package, **HEADS), images(2, 65, 47)
+    outputs = model.outputs(image)
+    torch.testing.assert_close(outputs.quality, model(image), rtol=0, atol=0)
+    assert outputs.high_frequency.shape == model.high_frequency_target(image).shape == (2, 1, 65, 47)
+    assert outputs.distortion_logits.shape == (2, 5)
+    # A value of the finest map stands for the four by four pixels around it.
+    estimate = model.high_frequency_head(model.hfen((image - model.mean) / model.std)[0])
+    torch.testing.assert_close(outputs.high_frequency[:, 0, 5, 42], estimate[:, (5 % 4) * 4 + 42 % 4, 1, 10])
+    without = network(package).outputs(image)
+    assert (without.high_frequency, without.distortion_logits) == (None, None)
+
+
+def test_levels_of_memory() -> None:
+    """The same step at each, less kept for it; running statistics are updated once."""
+    image, steps, kept = images(), {}, {}
+    for level in MEMORY:
+        model = network(**HEADS, memory=level)
+        assert {m.memory for m in model.modules() if isinstance(m, CheckpointedBlock)} == {level}
+        steps[level] = step(model, image)
+        kept[level] = live_bytes(lambda model=model: model(image))
+    for level in ("lean", "least"):
+        torch.testing.assert_close(steps[level], steps["off"], rtol=2e-7, atol=1e-7)
+    counts = {int(value) for key, value in steps["least"].items() if key.endswith("num_batches_tracked")}
+    assert counts == {1}
+    assert kept["least"] < 0.7 * kept["off"]
+    assert kept["lean"] < 0.85 * kept["off"]
+
+
+def test_sizes() -> None:
+    """The default network, and the small one that the documentation names."""
+    model = models.MFENet().to("meta")
+    assert model.qen.channels == (64, 128, 320, 512)
+    assert model.eval()(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1,)
+    small = {"depths": (1, 1, 2, 1), "widths": (16, 32, 64, 96), "mlp_ratios": (4, 4, 4, 4), "hidden": (64,)}
+    model = models.MFENet(**small, hfen_width=16, dan_layers=(1, 1, 1, 1), dan_width=16)
+    assert sum(p.numel() for p in model.parameters()) < 2e6
+
+
+# ---- files ----
+
+
+def test_save_load_and_create(tmp_path: Path) -> None:
+    model, image = network(**HEADS, fusion="add", drop_path=0.1), images(1)
+    path = tmp_path / "mfenet.safetensors"
+    save_model(model, path)
+    for again in (load_model(path), create_model("mfenet", path).double().eval()):
+        assert type(again) is models.MFENet
+        assert again.options == model.options == json.loads(json.dumps(model.options))
+        torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(again(image), model(image), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"saved with dan_width=4, asked for 8$"):
+        create_model("mfenet", path, dan_width=8)
+    with pytest.raises(ValueError, match=r"mfenet\.safetensors: holds a 'mfenet', want a PRFNet$"):
+        create_model("prfnet", path)
+
+
+def test_files_of_backbones(tmp_path: Path) -> None:
+    model = network(**SMALL)
+    torch.save(model.qen.state_dict(), tmp_path / "van.pth")
+    torch.save(model.dan.state_dict(), tmp_path / "resnet.pth")
+    files = {"pretrained_backbone": tmp_path / "van.pth", "pretrained_dan": tmp_path / "resnet.pth"}
+    other: Any = create_model("mfenet", **files, **SMALL).double()
+    for branch in ("qen", "dan"):
+        want, got = (getattr(m, branch).state_dict() for m in (model.float(), other.float()))
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    for options, name in (({"dan": False}, "mfenet"), ({}, "prfnet")):
+        with pytest.raises(
+            TypeError, match=rf"^pretrained_dan: got a file, want None for a {name} without this branch$"
+        ):
+            create_model(name, pretrained_dan=files["pretrained_dan"], **options)
+    with pytest.raises(ValueError, match=r"van\.pth: missing"):
+        create_model("mfenet", pretrained_dan=files["pretrained_backbone"], **SMALL)
+
+
+def test_the_dan_has_the_keys_of_resnet50() -> None:
+    with torch.device("meta"):
+        assert list(models.MFENet(qen="b0").dan.state_dict()) == list(resnet50().state_dict())
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"qen": "b9"}, "qen: got 'b9', want one of 'b0', 'b1', 'b2', 'b3'"),
+        ({"widths": (8, 8)}, "widths: got (8, 8), want 4 positive integers"),
+        ({"hfen": 1}, "hfen: got 1, want True or False"),
+        ({"dan": None}, "dan: got None, want True or False"),
+        ({"hfen_width": 3}, "width: got 3, want an integer of at least 4"),
+        ({"fusion": "cat"}, "fusion: got 'cat', want one of 'attention', 'add'"),
+        ({"hidden": ()}, "hidden: got (), want one or more positive integers"),
+        ({"dropout": 1}, "dropout: got 1, want a number in [0, 1)"),
+        ({"drop_path": -1}, "drop_path: got -1, want a number in [0, 1)"),
+        ({"distortion_types": -1}, "distortion_types: got -1, want an integer of at least 0"),
+        ({"hfen": False, "predict_high_frequency": True}, "predict_high_frequency: got True, want False without hfen"),
+        ({"dan": False, "distortion_types": 3}, "distortion_types: got 3, want 0 without dan"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        models.MFENet(**{**SMALL, **options})
+    assert str(error.value) == message
+
+
+GOOD = torch.full((2, 3, 40, 40), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "message"),
+    [
+        (GOOD[..., :31], ValueError, "image: shape (2, 3, 40, 31), want H and W of at least 32"),
+        (GOOD[0], ValueError, "image: shape (3, 40, 40), want (N, 3, H, W)"),
+        (GOOD * 255, ValueError, "image: values from 127.5 to 127.5, want finite ones in [0, 1]"),
+        (GOOD.double(), TypeError, "image: dtype torch.float64, want that of the model, torch.float32"),
+        (GOOD.numpy(), TypeError, "image: got ndarray, want a torch.Tensor"),
+    ],
+    ids=["small", "dimensions", "range", "dtype", "type"],
+)
+def test_bad_images(bad: Any, kind: type[Exception], message: str) -> None:
+    model = network().float()
+    for method in (model, model.outputs):
+        with pytest.raises(kind) as error:
+            method(bad)
+        assert str(error.value) == message
+    with pytest.raises(ValueError, match="want a batch of at least 2 in training mode"):
+        model.train()(GOOD[:1])
+
+
+def test_inference_takes_prfnet_only() -> None:
+    with pytest.raises(TypeError, match=r"^model: got MFENet, want a PRFNet of"):
+        fastiqa.optimize_for_inference(network())
