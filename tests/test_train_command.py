@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from training_runs import COARSE, assert_same, log, run, state
 
+from fastiqa.models import load_backbone
+from fastiqa.nn import ResNet
 from fastiqa.training import RecipeError, read_recipe
 from fastiqa.training.batches import epoch_order, parts_of
 from fastiqa.training.setup import build_datasets, check_batches
@@ -67,6 +71,23 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, message, fastiqa_comma
     assert (status, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_pretraining_writes_a_branch(fastiqa_command, tmp_path):
+    for name in ("one", "two"):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (72, 80, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    tiny = sets(
+        f"data.photographs={{folder: {tmp_path}, crop: 32, items: 8}}",
+        "model.options={layers: [1, 1, 1, 1], width: 4, projector: {hidden: 8, outputs: 4}}",
+        "steps.contrastive.epochs=1",
+        "batch_size=4",
+        "workers=0",
+    )
+    status, out, err = fastiqa_command("pretrain", "dan", "--out", tmp_path / "run", "--device", "cpu", *tiny)
+    assert (status, out) == (0, f"{tmp_path / 'run' / 'model.safetensors'}\n"), err
+    load_backbone(ResNet((1, 1, 1, 1), 4), tmp_path / "run" / "model.safetensors")
+    assert fastiqa_command("pretrain", "qen") == (2, "", "error: branch: got 'qen', want one of dan\n")
 
 
 def torchrun(folder, *overrides):

@@ -1,0 +1,73 @@
+"""Data sets of the tasks quality and contrastive, by the names that recipes use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from fastiqa.data.distortions import CLASSES
+
+from fastiqa.training.datasets import datasets
+from fastiqa.training.tasks import TASKS
+
+RATED, VIEWS = TASKS["quality"].kinds, TASKS["contrastive"].kinds
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight photographs, of smooth patterns."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(8):
+        colours = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        PIL.Image.fromarray(colours).resize((80, 72), PIL.Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
+    return folder
+
+
+def rated(folder: Path, **options: Any) -> Any:
+    return datasets("distorted", kinds=RATED, folder=str(folder), size=32, **options)
+
+
+def test_distorted_photographs_come_with_level_and_type(photographs: Path) -> None:
+    image, score, number = rated(photographs, types=True)[CLASSES.index(("jpeg", 4))]
+    assert (image.shape, score.item()) == ((3, 32, 32), pytest.approx(0.2))
+    names = sorted({name for name, _ in CLASSES})
+    assert (names[number], number.dtype) == ("jpeg", torch.int64)
+    assert len(rated(photographs)[0]) == 2
+
+
+def test_parts_share_no_photograph_and_random_crops_change_with_the_epoch(photographs: Path) -> None:
+    parts = {part: rated(photographs, part=part) for part in ("train", "val", "test")}
+    shown = {part: {image.reference for image in dataset.images} for part, dataset in parts.items()}
+    assert sum(map(len, shown.values())) == len(set.union(*shown.values())) == 8
+    one, other = rated(photographs, types=True), rated(photographs, types=True)
+    assert torch.equal(one[0][0], other[0][0])
+    one.set_epoch(1)
+    assert not torch.equal(one[0][0], other[0][0])
+    middle = rated(photographs, random_crop=False)
+    before = middle[0][0]
+    middle.set_epoch(1)
+    assert torch.equal(middle[0][0], before)
+
+
+def test_views_of_photographs(photographs: Path) -> None:
+    views, number = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=32, items=10, part="train")[3]
+    assert (views.shape, number.dtype) == ((2, 3, 32, 32), torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "half"}, "part: got 'half', want one of 'all', 'train', 'val', 'test'"),
+        ({"types": 1}, "types: got 1, want True or False"),
+        ({"crop": 3}, "crop: unknown option of kind 'distorted', want one of folder, part, split_seed"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str, photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^" + message):
+        rated(photographs, **options)
+    with pytest.raises(ValueError, match="folder: .* no images below it"):
+        rated(tmp_path)
