@@ -33,7 +33,8 @@ def check(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="Triplets: clic, bapps, pieapp. Rated images: live, csiq, tid2013, kadid10k, livec, koniq10k, spaq, flive.",
+            help="Triplets: clic, bapps, pieapp. "
+            "Rated images: live, csiq, tid2013, kadid10k, livec, koniq10k, spaq, flive.",
             show_default=False,
         ),
     ],

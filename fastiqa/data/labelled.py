@@ -39,6 +39,7 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
 
     Attributes:
         noun: what messages call the records.
+        consequence: what becomes of the records of an unreadable image, for the warning.
         unreadable: file -> reason, of the files skipped so far in this process (each worker of a DataLoader has its
             own).
 
@@ -48,6 +49,7 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
     """
 
     noun: ClassVar[str]
+    consequence: ClassVar[str]
 
     def __init__(self, records: Sequence[Record], seed: int, on_unreadable: OnUnreadable) -> None:
         if len(records) == 0:
@@ -88,4 +90,4 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
     def _skip(self, error: ImageError) -> None:
         if error.path not in self.unreadable:
             self.unreadable[error.path] = error.reason
-            _log.warning("%s; %s with this image are skipped", error, self.noun)
+            _log.warning("%s; %s", error, self.consequence)

@@ -77,6 +77,7 @@ class RatedDataset(LabelledDataset[RatedImage, RatedItem]):
     """
 
     noun = "images"
+    consequence = "skipped"
 
     def __init__(
         self,

@@ -77,6 +77,7 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
     """
 
     noun = "triplets"
+    consequence = "triplets with this image are skipped"
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from fastiqa.data.images import one_line
 from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation
 
 COLUMNS = ("method", "trained_on", "dataset", "group", "split", *Correlations._fields)
+ABSENT = "–"
 Cells = Mapping[tuple[str, str], Correlations]  # by method and column
 
 
@@ -77,37 +78,35 @@ def _add(cells: dict[tuple[str, str], Correlations], method: str, column: str, m
 
 
 def _rendered(corner: str, cells: Cells, fitted: bool, methods_in_rows: bool) -> str:
-    """The table as Markdown, every cell two: PLCC and SRCC."""
+    """The table as Markdown; each of the cells gives two, PLCC and SRCC."""
     if not cells:
         raise ValueError("evaluations: got none with anything to show, want at least one")
     methods, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    texts = {(method, column): ("–", "–") for method in methods for column in columns}
-    for column in columns:
-        present = [method for method in methods if (method, column) in cells]
-        measures = [cells[method, column] for method in present]
-        linear = _with_best_bold([m.plcc_fitted if fitted else m.plcc for m in measures])
-        ranks = _with_best_bold([m.srcc for m in measures])
-        texts.update(zip(((method, column) for method in present), zip(linear, ranks, strict=True), strict=True))
-    down, across = (methods, columns) if methods_in_rows else (columns, methods)
-    head = [
-        corner,
-        *(f"{name} {measure}" for name in across for measure in ("PLCC fitted" if fitted else "PLCC", "SRCC")),
+    rows, across = (methods, columns) if methods_in_rows else (columns, methods)
+    linear, ranks = _texts(cells, "plcc_fitted" if fitted else "plcc"), _texts(cells, "srcc")
+    titles = ("PLCC fitted" if fitted else "PLCC", "SRCC")
+    lines = [
+        [corner, *(f"{name} {title}" for name in across for title in titles)],
+        ["---", *["---:"] * (2 * len(across))],
     ]
-    rows = [
-        [left, *(text for right in across for text in texts[(left, right) if methods_in_rows else (right, left)])]
-        for left in down
-    ]
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "".join(f"| {' | '.join(map(_escaped, row))} |\n" for row in (head, rule, *rows))
+    for row in rows:
+        keys = [(row, name) if methods_in_rows else (name, row) for name in across]
+        lines.append([row, *(texts.get(key, ABSENT) for key in keys for texts in (linear, ranks))])
+    return "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in lines)
 
 
-def _with_best_bold(values: Sequence[float]) -> list[str]:
-    """Three decimals each; the highest bold if there are several, and "–" for NaN."""
-    best = max((value for value in values if not math.isnan(value)), default=math.nan)
-    texts = ["–" if math.isnan(value) else f"{value:.3f}" for value in values]
-    return [
-        f"**{text}**" if len(values) > 1 and value == best else text for text, value in zip(texts, values, strict=True)
-    ]
+def _texts(cells: Cells, measure: str) -> dict[tuple[str, str], str]:
+    """One measure of every cell with three decimals, the best method of a column bold if there are several."""
+    columns: dict[str, dict[str, float]] = {}
+    for (method, column), measures in cells.items():
+        columns.setdefault(column, {})[method] = getattr(measures, measure)
+    texts = {}
+    for column, values in columns.items():
+        best = max((value for value in values.values() if not math.isnan(value)), default=math.nan)
+        for method, value in values.items():
+            text = ABSENT if math.isnan(value) else f"{value:.3f}"
+            texts[method, column] = f"**{text}**" if value == best and len(values) > 1 else text
+    return texts
 
 
 def _escaped(text: str) -> str:
