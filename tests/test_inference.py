@@ -142,7 +142,7 @@ def test_no_norm_is_left(options: dict[str, Any]) -> None:
     norms = sum(isinstance(module, _BatchNorm) for module in model.modules())
     assert not any(isinstance(module, _BatchNorm) for module in fast.modules())
     assert fast.folded == norms > 0
-    assert f"{norms} folded into the convolutions before them, 0 left" in fastiqa.explain(fast)
+    assert f"{norms} folded into convolutions, 0 left" in fastiqa.explain(fast)
 
 
 def test_norms_need_running_statistics() -> None:
@@ -279,7 +279,7 @@ def test_compiled() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear, want a PRFNet of fastiqa.models or"),
+        ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear, want a PRFNet or MFENet of fastiqa.models or"),
         ({"dtype": torch.int8}, TypeError, "dtype: got torch.int8, want None, torch.float64"),
         ({"dtype": "float32"}, TypeError, "dtype: got 'float32', want None, torch.float64"),
         ({"memory_format": torch.preserve_format}, ValueError, "memory_format: got torch.preserve_format, want one"),

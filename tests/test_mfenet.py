@@ -6,19 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fastiqa.bench.memory import live_bytes
 from oracles import randomise
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, batch_norm, conv2d, leaky_relu
 
 import fastiqa
 from fastiqa import models, reference
 from fastiqa.models import create_model, load_model, save_model
 from fastiqa.models.backbones import resnet50
+from fastiqa.models.inference import InferenceMFENet
+from fastiqa.models.inference.folding import norms_left
 from fastiqa.nn.recomputation import MEMORY, CheckpointedBlock
 from fastiqa.reference.guidance import Addition
 
@@ -98,74 +97,6 @@ def test_accelerate_makes_it_the_fused_one() -> None:
 # ---- equations ----
 
 
-def test_high_frequency_net_is_its_equations() -> None:
-    """Even sizes: convolutions, pooling and enlargement by two, written out; one low branch from end to end."""
-    net = reference.HighFrequencyNet(width=8).double().eval()
-    randomise(net)
-    state = net.state_dict()
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        values = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-        return leaky_relu(batch_norm(x, *values), 0.2)
-
-    def conv(x: Tensor, i: int, path: str) -> Tensor:
-        return conv2d(x, state[f"octaves.{i}.conv.conv_{path}.weight"], padding=1)
-
-    image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    high = norm(conv2d(image, state["stem.0.weight"], stride=2, padding=1), "stem.1")
-    high = norm(conv2d(high, state["stem.2.weight"], stride=2, padding=1), "stem.3")
-    highs = [norm(conv(high, 0, "h2h"), "octaves.0.norm_high")]
-    low = norm(conv(avg_pool2d(high, 2), 0, "h2l"), "octaves.0.norm_low")
-    for i in (1, 2, 3):
-        pooled = avg_pool2d(highs[-1], 2)
-        highs.append(norm(conv(pooled, i, "h2h") + conv(low, i, "l2h"), f"octaves.{i}.norm_high"))
-        if i < 3:
-            joined = conv(avg_pool2d(pooled, 2), i, "h2l") + conv(avg_pool2d(low, 2), i, "l2l")
-            low = norm(joined, f"octaves.{i}.norm_low")
-    torch.testing.assert_close(net(image), highs, rtol=1e-12, atol=1e-12)
-    assert [tuple(x.shape[1:]) for x in highs] == [(6, 16, 24), (6, 8, 12), (6, 4, 6), (8, 2, 3)]
-
-
-@both_packages
-def test_the_low_branch_lives_and_is_not_put_out(package: Any) -> None:
-    """Every low branch reaches the maps behind it, by its weights and alone by them: the first map knows none."""
-    net = network(package).hfen
-    image = torch.rand(2, 3, 64, 64, dtype=torch.float64)
-    low_inputs = {f"octaves.{i}.conv.conv_{path}.weight" for i in (1, 2, 3) for path in ("l2h", "l2l") if i < 3}
-    low_inputs |= {"octaves.0.conv.conv_h2l.weight", "octaves.3.conv.conv_l2h.weight"}
-    reached = {}
-    for i in range(4):
-        net.zero_grad()
-        net(image)[i].square().sum().backward()
-        reached[i] = {name for name, p in net.named_parameters() if p.grad is not None and p.grad.abs().max() > 1e-9}
-    assert reached[0] & low_inputs == set()
-    assert low_inputs <= reached[3]
-    assert {"octaves.0.norm_low.weight", "octaves.0.conv.conv_h2l.weight", "octaves.1.conv.conv_l2h.weight"} <= reached[
-        1
-    ]
-    assert net.octaves[3].conv.conv_l2l is None
-    assert net.octaves[3].conv.conv_h2l is None
-    assert net.channels == (6, 6, 6, 8)
-    assert [x.shape[1] for x in net(image)] == [6, 6, 6, 8]
-
-
-def test_feature_fusion_is_its_equations() -> None:
-    fusion = reference.FeatureFusion(8).double()
-    randomise(fusion)
-    weights = {name: value.numpy() for name, value in fusion.state_dict().items()}
-    q, h = torch.randn(2, 2, 8, 6, 5, dtype=torch.float64)
-    u = np.einsum("kc,nchw->nkhw", weights["mix.weight"][..., 0, 0], np.concatenate([q, h], 1))
-    u += weights["mix.bias"][:, None, None]
-    hidden = np.maximum(
-        u.mean((2, 3)) @ weights["channel_gate.fc1.weight"][..., 0, 0].T + weights["channel_gate.fc1.bias"], 0
-    )
-    c = hidden @ weights["channel_gate.fc2.weight"][..., 0, 0].T + weights["channel_gate.fc2.bias"]
-    both = torch.from_numpy(np.stack([u.mean(1), u.max(1)], 1))
-    s = conv2d(both, fusion.spatial_gate.weight, fusion.spatial_gate.bias, padding=3).detach().numpy()
-    want = q.numpy() + u / (1 + np.exp(-c))[:, :, None, None] / (1 + np.exp(-s))
-    np.testing.assert_allclose(fusion(q, h).detach().numpy(), want, rtol=1e-12)
-
-
 @both_packages
 @torch.no_grad()
 def test_what_is_fused_feeds_the_next_stage(package: Any) -> None:
@@ -183,16 +114,6 @@ def test_what_is_fused_feeds_the_next_stage(package: Any) -> None:
         means.append(x.mean((2, 3)))
     want = model.head(torch.cat(means, 1)).squeeze(1).float()
     torch.testing.assert_close(model(image), want, rtol=1e-6, atol=1e-6)
-
-
-@torch.no_grad()
-def test_target_is_what_a_blur_takes_off() -> None:
-    image = images(2, 40, 33)
-    luminance = (image.numpy() * np.array([0.299, 0.587, 0.114])[:, None, None]).sum(1)
-    blurred = np.stack([gaussian_filter(y, 1.5, mode="mirror", radius=4) for y in luminance])
-    np.testing.assert_allclose(
-        models.MFENet.high_frequency_target(image)[:, 0].numpy(), luminance - blurred, atol=1e-12
-    )
 
 
 # ---- batches, layouts, dtypes ----
@@ -227,6 +148,34 @@ def test_compile_export_and_autocast(package: Any) -> None:
         got = model(image)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, want, rtol=0.1, atol=0.1 * float(want.abs().max()))
+
+
+@every_ablation
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_inference_is_the_same(options: dict[str, Any], memory_format: torch.memory_format) -> None:
+    """Every norm that can fold has folded: only the first of each block of VAN is left."""
+    model, image = network(reference, **options), images()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = fastiqa.optimize_for_inference(model, memory_format=memory_format)
+    assert type(fast) is InferenceMFENet
+    assert norms_left(fast) == sum(SMALL["depths"])
+    with torch.no_grad():
+        torch.testing.assert_close(fast.outputs(image), model.outputs(image), rtol=1e-6, atol=1e-6)
+    assert not fast(image).requires_grad
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+    single = fastiqa.optimize_for_inference(model, torch.float32, memory_format)
+    for given in (image, image.float()):
+        torch.testing.assert_close(single(given), fast(image), rtol=1e-4, atol=1e-4)
+
+
+def test_inference_of_what_it_cannot_take() -> None:
+    model = network()
+    with pytest.raises(ValueError, match=r"^passes: got 'batch', want it for a PRFNet alone$"):
+        fastiqa.optimize_for_inference(model, passes="batch")
+    with pytest.raises(TypeError, match=r"^model: got InferenceMFENet, want a PRFNet or MFENet"):
+        fastiqa.optimize_for_inference(fastiqa.optimize_for_inference(model))
+    with pytest.raises(ValueError, match=r"image: shape \(1, 3, 16, 40\), want H and W of at least 32"):
+        fastiqa.optimize_for_inference(model)(torch.zeros(1, 3, 16, 40, dtype=torch.float64))
 
 
 # ---- parts that are there only on request ----
@@ -374,8 +323,3 @@ def test_bad_images(bad: Any, kind: type[Exception], message: str) -> None:
         assert str(error.value) == message
     with pytest.raises(ValueError, match="want a batch of at least 2 in training mode"):
         model.train()(GOOD[:1])
-
-
-def test_inference_takes_prfnet_only() -> None:
-    with pytest.raises(TypeError, match=r"^model: got MFENet, want a PRFNet of"):
-        fastiqa.optimize_for_inference(network())

@@ -202,11 +202,10 @@ class MFENet(nn.Module):
 
     def _stages(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Quality, the maps of HFEN and those of the DAN, none of a branch that was left out."""
-        arguments.check_images(self.head[0].weight, self.qen.strides[-1], image=image)
-        normalised = (image - self.mean) / self.std
-        high = [] if self.hfen is None else self.hfen(normalised)
-        distorted = [] if self.dan is None else self.dan(image)
-        x, means = normalised, []
+        x, plain = self._inputs(image)
+        high = [] if self.hfen is None else self.hfen(x)
+        distorted = [] if self.dan is None else self.dan(plain)
+        means: list[Tensor] = []
         for i, stage in enumerate(self.qen.stages):
             x = stage(x)
             if high:
@@ -216,6 +215,11 @@ class MFENet(nn.Module):
             means.append(x.mean((2, 3)))
         quality: Tensor = self.head(torch.cat(means, 1)).squeeze(1)
         return quality.float(), high, distorted
+
+    def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What VAN and HFEN see of the image, and what the DAN sees."""
+        arguments.check_images(self.head[0].weight, self.qen.strides[-1], image=image)
+        return (image - self.mean) / self.std, image
 
     def _guidance(self, branch: HighFrequencyNet | ResNet | None, attention: type[nn.Module] | None) -> nn.ModuleList:
         """A guidance for each stage; none without the branch. Without `attention` they are sums."""

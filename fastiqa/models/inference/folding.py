@@ -15,13 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa.models.inference.onednn import ConvReLU2d
-from fastiqa.reference import CrossSubtraction, SERes2Net
+from fastiqa.reference import Bottleneck, CrossSubtraction
 from fastiqa.reference.fusion import WeightedNode
+from fastiqa.reference.residual_network import ResidualNetwork
 from fastiqa.reference.se_res2net import SERes2Block
 
 # Attributes of a block that hold convolutions, each with that of the norms behind them: a module, or a list of as many.
 PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
-    SERes2Net: (("conv1", "bn1"),),
+    ResidualNetwork: (("conv1", "bn1"),),
+    Bottleneck: (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
     SERes2Block: (("conv1", "bn1"), ("convs", "bns"), ("conv3", "bn3")),
     CrossSubtraction: (("conv", "bn"),),
     WeightedNode: (("pointwise", "bn"),),

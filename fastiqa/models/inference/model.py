@@ -58,7 +58,7 @@ class InferenceModel(nn.Module):
     def facts(self) -> dict[str, str]:
         """What was done, by title."""
         return {
-            "norms": f"{self.folded} folded into the convolutions before them, {norms_left(self)} left",
+            "norms": f"{self.folded} folded into convolutions, {norms_left(self)} left",
             "weights": f"{next(self.parameters()).dtype}, {self.memory_format}",
             "compiled": self.compiled or "nothing",
         }

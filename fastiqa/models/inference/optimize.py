@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import overload
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -10,39 +11,60 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastiqa import reference
 from fastiqa._accelerate import accelerate
 from fastiqa._layout import FLOATING
+from fastiqa.models.inference.mfenet import InferenceMFENet
 from fastiqa.models.inference.prfnet import PASSES, InferencePRFNet
+from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.reference import arguments
 
 MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
 
 
+@overload
 def optimize_for_inference(
     model: reference.PRFNet,
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.channels_last,
     compile: bool = False,
     passes: str = "measure",
-) -> InferencePRFNet:
+) -> InferencePRFNet: ...
+
+
+@overload
+def optimize_for_inference(
+    model: reference.MFENet,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.channels_last,
+    compile: bool = False,
+) -> InferenceMFENet: ...
+
+
+def optimize_for_inference(
+    model: reference.PRFNet | reference.MFENet,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.channels_last,
+    compile: bool = False,
+    passes: str = "measure",
+) -> InferencePRFNet | InferenceMFENet:
     """A copy of a trained network that computes the same in less time; the network given stays as it is.
 
-    Batch normalisations are folded into the convolutions before them, what the weights alone decide of the head is
-    computed once, bottlenecks end in one call (CPU), and the images run through the backbone together or one by one,
-    whichever is faster. A network of `fastiqa.reference` gets the fused operators of `fastiqa.nn`. Results differ from
-    those in eval mode by rounding, whatever mode `model` is in. They carry no gradient.
+    Batch normalisations are folded into the convolutions beside them. Of PRFNet, what the weights alone decide of the
+    head is computed once, bottlenecks end in one call (CPU), and the images run through the backbone together or one by
+    one, whichever is faster. A network of `fastiqa.reference` gets the fused operators of `fastiqa.nn`. Results differ
+    from those in eval mode by rounding, whatever mode `model` is in. They carry no gradient.
 
     Args:
-        model: a PRFNet of `fastiqa.models` or `fastiqa.reference`.
+        model: a PRFNet or MFENet of `fastiqa.models` or `fastiqa.reference`.
         dtype: of weights and feature maps: float64, float32, bfloat16 or float16; None keeps the model's. Images may
-            come in this one or in the model's; logits and probabilities are float32.
+            come in this one or in the model's; results are float32.
         memory_format: of weights and feature maps; images come in either.
-        compile: compiles the backbone by `torch.compile`, at the first call for a shape.
-        passes: "batch" runs the backbone on the three images as one batch, "three" on one after the other. "measure"
-            tries both at the first call for a shape, dtype, device and number of threads, which takes as long as nine
-            later ones, and keeps to the faster.
+        compile: compiles PRFNet's backbone, or all of MFENet, by `torch.compile`, at the first call for a shape.
+        passes: of PRFNet alone. "batch" runs the backbone on the three images as one batch, "three" on one after the
+            other. "measure" tries both at the first call for a shape, dtype, device and number of threads, which takes
+            as long as nine later ones, and keeps to the faster.
 
     Returns:
-        A module with the methods of PRFNet. Its `train()` raises RuntimeError, its state dict is its own.
+        A module with the methods of the network. Its `train()` raises RuntimeError, its state dict is its own.
         `fastiqa.explain` and its `repr` say what was done.
 
     Raises:
@@ -59,14 +81,14 @@ def optimize_for_inference(
         True
         >>> print(fastiqa.explain(fast))
         InferencePRFNet
-          norms     25 folded into the convolutions before them, 0 left
+          norms     25 folded into convolutions, 0 left
           weights   torch.float32, torch.channels_last
           compiled  nothing
           head      PRFHead runs in one pass over the feature maps, its kernels constant
           passes    batch
     """
-    if type(model) not in (PRFNet, reference.PRFNet):
-        wanted = "a PRFNet of fastiqa.models or fastiqa.reference"
+    if type(model) not in (PRFNet, reference.PRFNet, MFENet, reference.MFENet):
+        wanted = "a PRFNet or MFENet of fastiqa.models or fastiqa.reference"
         raise TypeError(f"model: got {type(model).__name__}, want {wanted}")
     if dtype is not None and dtype not in FLOATING:
         raise TypeError(f"dtype: got {dtype!r}, want None, {', '.join(map(str, FLOATING))}")
@@ -78,4 +100,8 @@ def optimize_for_inference(
             raise ValueError(f"model: {name} has no running statistics, want them to fold it into a convolution")
     network = copy.deepcopy(model)
     accelerate(network)
+    if isinstance(network, reference.MFENet):
+        if passes != "measure":
+            raise ValueError(f"passes: got {passes!r}, want it for a PRFNet alone")
+        return InferenceMFENet(network, dtype or network.head[0].weight.dtype, memory_format, compile)
     return InferencePRFNet(network, dtype or network.backbone.conv1.weight.dtype, memory_format, compile, passes)
