@@ -69,5 +69,5 @@ def test_views_of_photographs(photographs: Path) -> None:
 def test_bad_options_are_named(options: dict[str, Any], message: str, photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^" + message):
         rated(photographs, **options)
-    with pytest.raises(ValueError, match="folder: .* no images below it"):
+    with pytest.raises(ValueError, match=r"folder: .* no images below it"):
         rated(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ def test_a_run_goes_on_where_it_stopped_bit_for_bit(task: str, tmp_path: Path) -
             run(broken, task, "ema=0.9", observers=[StopAt(iteration)], resume=True)
     assert_same(run(broken, task, "ema=0.9", resume=True), want)
     assert log(broken / "run") == log(whole / "run")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_an_item_is_can_be_sent_to_processes_that_read(name: str) -> None:
+    """As where they are not forked."""
+    assert pickle.loads(pickle.dumps(TASKS[name].item)) == TASKS[name].item
 
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
@@ -263,7 +270,7 @@ def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"loss {name}: "):
             quality.losses_of(name, alone, torch.ones(2))
     torch.testing.assert_close(quality.losses_of("mse", alone, torch.full((2,), 3.0)), torch.full((2,), 9.0))
-    with pytest.raises(TrainingError, match="batch 1: data.train: loss high_frequency: the network has no head for it"):
+    with pytest.raises(TrainingError, match=r"batch 1: data\.train: loss high_frequency: the network has no head"):
         run(tmp_path, "quality", "steps.only.losses.train=l1 + high_frequency")
 
 

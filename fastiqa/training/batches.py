@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fastiqa.training.datasets import Items
-from fastiqa.training.tasks import Task
+from fastiqa.training.tasks import ItemLayout
 
 Key = tuple[str, int]  # a data set and an index in it
 
@@ -70,30 +70,34 @@ def parts_of(batch: Sequence[Key], process: int, processes: int, accumulate: int
 class _Joined(Dataset[tuple[Key, tuple[Tensor, ...]]]):
     """Several data sets behind one index, which says where an item came from."""
 
-    def __init__(self, task: Task, datasets: Mapping[str, Items]) -> None:
-        self._task, self._datasets = task, dict(datasets)
+    def __init__(self, layout: ItemLayout, datasets: Mapping[str, Items]) -> None:
+        self._noun, self._datasets = layout.noun, dict(datasets)
 
     def __getitem__(self, key: Key) -> tuple[Key, tuple[Tensor, ...]]:
         name, index = key
         try:
             return key, self._datasets[name][index]
         except Exception as error:
-            raise DataError(f"data.{name}: {self._task.item} {index}: {' '.join(str(error).split())}") from error
+            raise DataError(f"data.{name}: {self._noun} {index}: {' '.join(str(error).split())}") from error
 
 
 def load(
-    task: Task, datasets: Mapping[str, Items], parts: Sequence[list[Key]], workers: int, pin_memory: bool = False
+    layout: ItemLayout,
+    datasets: Mapping[str, Items],
+    parts: Sequence[list[Key]],
+    workers: int,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Read the parts one after the other.
 
     Raises: DataError naming data set and index where an item cannot be read, where its images or those of a part
-        differ in size, and where the task refuses its targets.
+        differ in size, and where its targets are refused.
     """
     loader: DataLoader[Batch] = DataLoader(
-        _Joined(task, datasets),  # type: ignore[arg-type]  # batches, not items
+        _Joined(layout, datasets),  # type: ignore[arg-type]  # batches, not items
         batch_sampler=parts,
         num_workers=workers,
-        collate_fn=functools.partial(collate, task),
+        collate_fn=functools.partial(collate, layout),
         pin_memory=pin_memory,
     )
     try:
@@ -103,18 +107,18 @@ def load(
         raise DataError(message) from error
 
 
-def collate(task: Task, items: Sequence[tuple[Key, tuple[Tensor, ...]]]) -> Batch:
-    """Join items of one data set. Raises DataError where they do not fit together or the task refuses a target."""
+def collate(layout: ItemLayout, items: Sequence[tuple[Key, tuple[Tensor, ...]]]) -> Batch:
+    """Join items of one data set. Raises DataError where they do not fit together or a target is refused."""
     (_, first), (like, *_) = items[0]
-    count = len(task.inputs)
+    count = len(layout.inputs)
     for (name, index), tensors in items:
-        where = f"data.{name}: {task.item} {index}"
-        for image, pixels in zip(task.inputs, tensors[:count], strict=True):
+        where = f"data.{name}: {layout.noun} {index}"
+        for image, pixels in zip(layout.inputs, tensors[:count], strict=True):
             if pixels.shape != like.shape:
-                got, want = _size(pixels), f"{_size(like)} as the {task.inputs[0]} of {task.item} {first}"
+                got, want = _size(pixels), f"{_size(like)} as the {layout.inputs[0]} of {layout.noun} {first}"
                 advice = "crop the images of a batch to one size, or train with batches of one"
                 raise DataError(f"{where}: {image} is {got}, want {want}: {advice}")
-        if reason := task.refused(*tensors[count:]):
+        if reason := layout.refused(*tensors[count:]):
             raise DataError(f"{where}: {reason}")
     keys, tuples = zip(*items, strict=True)
     joined = [torch.stack(of_one_kind) for of_one_kind in zip(*tuples, strict=True)]

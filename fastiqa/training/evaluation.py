@@ -37,7 +37,7 @@ def evaluate(
         mine = range(processes.rank, count, processes.size)
         parts = [[(name, i) for i in mine[k : k + batch_size]] for k in range(0, len(mine), batch_size)]
         rows = []
-        for batch in load(task, datasets, parts, workers):
+        for batch in load(task.item, datasets, parts, workers):
             _, _, inputs, targets = batch.to(processes.device)
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
                 output = module(*inputs)

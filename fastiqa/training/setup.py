@@ -50,7 +50,7 @@ def check_rates(recipe: Recipe, model: nn.Module) -> None:
 
 def check_batches(recipe: Recipe, built: Mapping[str, Items], processes: int) -> None:
     """Raise RecipeError for a batch that cannot be cut among the processes, and for data sets without a whole batch."""
-    items = f"{TASKS[recipe.task].item}s"
+    items = f"{TASKS[recipe.task].item.noun}s"
     for name, step in recipe.steps.items():
         if step.batch_size % (processes * step.accumulate):
             divisor = f"a multiple of {processes} processes times accumulate {step.accumulate}"

@@ -184,7 +184,7 @@ class Trainer:
                 loss=loss,
                 gradient_norm=norm,
                 lr=rate,
-                images_per_second=self._task.images * len(keys) / (clock - before),
+                images_per_second=self._task.item.images * len(keys) / (clock - before),
                 memory_mb=peak_memory_mb(self._processes.device),
             )
             for observer in self._observers:
@@ -197,7 +197,7 @@ class Trainer:
         """This process's parts of the batches, one after the other."""
         rank, size, device = self._processes
         parts = [part for batch in order for part in parts_of(batch, rank, size, step.accumulate)]
-        return load(self._task, self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
+        return load(self._task.item, self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
 
     def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
         """Update the weights by one batch; returns its mean loss and the norm of its gradients."""
@@ -210,7 +210,7 @@ class Trainer:
             raise TrainingError(f"{where}: {error}") from error
         bad = [str(index) for (_, index), loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
         if bad:
-            items = f"{self._task.item}s {', '.join(bad)}"
+            items = f"{self._task.item.noun}s {', '.join(bad)}"
             raise TrainingError(f"{where}: {items}: the loss is not finite; the weights were not updated")
         gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))

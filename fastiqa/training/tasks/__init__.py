@@ -3,9 +3,9 @@
 from fastiqa.training.tasks.comparison import COMPARISON
 from fastiqa.training.tasks.contrastive import CONTRASTIVE
 from fastiqa.training.tasks.quality import QUALITY
-from fastiqa.training.tasks.task import Task
+from fastiqa.training.tasks.task import ItemLayout, Task
 
-__all__ = ["TASKS", "Task"]
+__all__ = ["TASKS", "ItemLayout", "Task"]
 
 # By the names that recipes use.
 TASKS: dict[str, Task] = {"comparison": COMPARISON, "quality": QUALITY, "contrastive": CONTRASTIVE}

@@ -12,7 +12,7 @@ from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import save_model
 from fastiqa.training.datasets import triplets
 from fastiqa.training.tasks.network import registered
-from fastiqa.training.tasks.task import Task
+from fastiqa.training.tasks.task import ItemLayout, Task
 
 
 class PackedComparison(nn.Module):
@@ -62,15 +62,12 @@ def summary(rows: Tensor) -> dict[str, float]:
 
 
 COMPARISON = Task(
-    item="triplet",
-    inputs=("ref", "a", "b"),
-    images=3,
+    item=ItemLayout(noun="triplet", inputs=("ref", "a", "b"), images=3, refused=refused),
     kinds=triplets.KINDS,
     losses=("bce", "mse"),
     network=registered,
     module=PackedComparison,
     losses_of=losses_of,
-    refused=refused,
     rows=rows,
     summary=summary,
     save=save_model,

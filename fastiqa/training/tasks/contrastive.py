@@ -19,7 +19,7 @@ from fastiqa.models import load_backbone
 from fastiqa.nn import ResNet
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
 from fastiqa.training.datasets import views
-from fastiqa.training.tasks.task import Task
+from fastiqa.training.tasks.task import ItemLayout, Task
 
 if TYPE_CHECKING:
     from fastiqa.training.recipe import Model
@@ -73,15 +73,12 @@ def save(model: Any, path: Path) -> None:
 
 
 CONTRASTIVE = Task(
-    item="photograph",
-    inputs=("views",),
-    images=2,
+    item=ItemLayout(noun="photograph", inputs=("views",), images=2, refused=refused),
     kinds=views.KINDS,
     losses=("nt_xent",),
     network=network,
     module=lambda network: network,
     losses_of=losses_of,
-    refused=refused,
     rows=rows,
     summary=summary,
     save=save,

@@ -15,7 +15,7 @@ from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
 from fastiqa.training.datasets import rated
 from fastiqa.training.tasks.network import registered
-from fastiqa.training.tasks.task import Task
+from fastiqa.training.tasks.task import ItemLayout, Task
 
 SCORE_LOSSES = {"l1": l1_loss, "mse": mse_loss, "smooth_l1": smooth_l1_loss}
 
@@ -115,15 +115,12 @@ def _correlation(of: Callable[[Tensor, Tensor], float], mine: Tensor, theirs: Te
 
 
 QUALITY = Task(
-    item="image",
-    inputs=("image",),
-    images=1,
+    item=ItemLayout(noun="image", inputs=("image",), images=1, refused=refused),
     kinds=rated.KINDS,
     losses=(*SCORE_LOSSES, "high_frequency", "distortion_type"),
     network=registered,
     module=Quality,
     losses_of=losses_of,
-    refused=refused,
     rows=rows,
     summary=summary,
     save=save_model,

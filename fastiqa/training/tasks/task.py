@@ -17,36 +17,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ItemLayout:
+    """What an item of a data set is: a tuple of tensors, first inputs of one shape, then one target or several.
+
+    Functions of a module alone, so that it can be sent to the processes that read.
+
+    Attributes:
+        noun: what messages call an item.
+        inputs: names of the inputs.
+        images: images in an item.
+        refused: of the targets what is wrong with them; None where nothing is.
+    """
+
+    noun: str
+    inputs: tuple[str, ...]
+    images: int
+    refused: Callable[..., str | None]
+
+
+@dataclass(frozen=True)
 class Task:
     """A task.
 
-    An item of its data sets is a tuple of tensors: the `inputs`, of which a batch has equal shapes, then one target or
-    several.
-
     Attributes:
-        item: what messages call an item.
-        inputs: names of an item's inputs.
-        images: images in an item.
+        item: what its data sets give.
         kinds: of data sets, by the names that recipes use.
         losses: names of the losses.
         network: builds the network of a recipe. Raises OSError, TypeError or ValueError.
         module: of a network what a step trains, inputs → output.
         losses_of: (one of `losses`, output, *targets) → the loss of each item, (N,), float32.
-        refused: of an item's targets what is wrong with them; None where nothing is.
         rows: (output, *targets) → what a validation notes of each item, (N, K).
         summary: the rows of a data set, (M, K), float64 → its values by name, the most telling one first.
         save: writes what a run ends with: network and path, a `.safetensors`.
     """
 
-    item: str
-    inputs: tuple[str, ...]
-    images: int
+    item: ItemLayout
     kinds: Mapping[str, Kind]
     losses: tuple[str, ...]
     network: Callable[[Model], nn.Module]
     module: Callable[[nn.Module], nn.Module]
     losses_of: Callable[..., Tensor]
-    refused: Callable[..., str | None]
     rows: Callable[..., Tensor]
     summary: Callable[[Tensor], dict[str, float]]
     save: Callable[[nn.Module, Path], None]
