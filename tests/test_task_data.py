@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import rated_folders
 import torch
 from fastiqa.data.distortions import CLASSES
 
+from fastiqa.data import read_rated
 from fastiqa.training.datasets import datasets
 from fastiqa.training.tasks import TASKS
 
@@ -71,3 +73,32 @@ def test_bad_options_are_named(options: dict[str, Any], message: str, photograph
         rated(photographs, **options)
     with pytest.raises(ValueError, match=r"folder: .* no images below it"):
         rated(tmp_path)
+
+
+def tid2013(folder: Path, **options: Any) -> Any:
+    return datasets("tid2013", kinds=RATED, folder=str(folder), size=32, **options)
+
+
+def test_rated_images_come_as_random_crops_fixed_ones_or_whole(tmp_path: Path) -> None:
+    """Images of 16x12 pixels, which the crops enlarge; every image as often as it has crops."""
+    folder = rated_folders.tid2013(tmp_path)
+    images = read_rated("tid2013", folder)
+    random = tid2013(folder, crops=3)
+    assert (len(random), random[0][0].shape) == (3 * len(images), (3, 32, 32))
+    assert random[len(images)][1] == random[0][1] == pytest.approx(images[0].score)
+    assert not torch.equal(random[len(images)][0], random[0][0])
+    fixed = tid2013(folder, view="fixed", crops=3)
+    assert (len(fixed), fixed[0][0].shape) == (len(images), (3, 3, 32, 32))
+    assert tid2013(folder, view="whole")[0][0].shape == (3, 12, 16)
+    assert tid2013(folder, resize=[40, 48], view="fixed")[0][0].shape == (1, 3, 32, 32)
+    unit = tid2013(folder, scores="unit")
+    assert unit[0][1] == pytest.approx(images[0].score / 9)
+
+
+def test_types_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = rated_folders.tid2013(tmp_path)
+    groups = [image.group for image in read_rated("tid2013", folder)]
+    numbers = [int(number) for _, _, number in map(tid2013(folder, types=True).__getitem__, range(len(groups)))]
+    assert [sorted(set(groups))[number] for number in numbers] == groups
+    with pytest.raises(ValueError, match="on_unreadable: got 'skip', want 'raise' with types"):
+        tid2013(folder, types=True, on_unreadable="skip")
