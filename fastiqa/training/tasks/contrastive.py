@@ -1,8 +1,8 @@
 """Contrastive pre-training of a backbone: the loss couples the items of a batch.
 
 An item is compared with those that a process computes at once, batch_size / (processes · accumulate) of them, and the
-losses of the parts are averaged: with more parts there are fewer negatives, which is another training. Memory that
-accumulation would save is better saved by smaller crops. A validation compares `validation.batch_size` items at once,
+losses of the parts are averaged: with more parts there are fewer negatives, which is another training. Memory is better
+saved by the option "memory" than by accumulation. A validation compares `validation.batch_size` items at once,
 or what is left over of them.
 """
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def network(model: Model) -> nn.Module:
     """A ResNet and its projector.
 
-    Options are those of `fastiqa.nn.ResNet`, without any ResNet-50, and "projector", those of `Projector` but for its
-    inputs; `pretrained_backbone` is a file that the ResNet begins with.
+    Options are those of `fastiqa.nn.ResNet`, without any ResNet-50; "memory", the level of its `set_memory`; and
+    "projector", the options of `Projector` but for its inputs. `pretrained_backbone` is a file that the ResNet begins
+    with.
 
     Raises: OSError, TypeError or ValueError.
     """
@@ -38,8 +39,9 @@ def network(model: Model) -> nn.Module:
     if model.pretrained or model.pretrained_dan:
         raise ValueError("pretrained: got a file, want it as pretrained_backbone")
     options = dict(model.options)
-    projector = options.pop("projector", {})
+    projector, memory = options.pop("projector", {}), options.pop("memory", "off")
     backbone = ResNet(**options)
+    backbone.set_memory(memory)
     if model.pretrained_backbone is not None:
         load_backbone(backbone, model.pretrained_backbone)
     return ContrastiveNetwork(backbone, Projector(backbone.channels[-1], **projector))
