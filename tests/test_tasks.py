@@ -57,7 +57,9 @@ data: {{train: {{kind: random, {IMAGES}}}, held_out: {{kind: random, items: 7, h
 """,
     "contrastive": f"""
 task: contrastive
-model: {{name: resnet, options: {{layers: [1, 1, 1, 1], width: 4, memory: lean, projector: {{hidden: 16, outputs: 8}}}}}}
+model:
+  name: resnet
+  options: {{layers: [1, 1, 1, 1], width: 4, memory: lean, projector: {{hidden: 16, outputs: 8}}}}
 data: {{train: {{kind: random, {IMAGES}}}, held_out: {{kind: random, items: 12, height: 32, width: 32, seed: 1}}}}
 {SHARED}
     losses: {{train: nt_xent}}
