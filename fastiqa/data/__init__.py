@@ -1,10 +1,14 @@
-"""Images from files, without a silent loss of precision, labelled triplets of them, and rated images."""
+"""Images from files, without a silent loss of precision, labelled triplets of them, rated and distorted images."""
 
 from __future__ import annotations
 
 from fastiqa.data.bapps import check_bapps, read_bapps
 from fastiqa.data.clic import check_clic, read_clic
+from fastiqa.data.contrastive import ContrastiveDataset
+from fastiqa.data.distorted import DistortedImages
+from fastiqa.data.distortions import DISTORTIONS, distort
 from fastiqa.data.images import Image, ImageError, read_image
+from fastiqa.data.photographs import find_photographs, split_photographs
 from fastiqa.data.pieapp import check_pieapp, read_pieapp
 from fastiqa.data.rated import RatedDataset, RatedImage
 from fastiqa.data.rated_sets import SETS, RatedSet, read_rated
@@ -18,7 +22,10 @@ from fastiqa.data.triplets import Triplet, TripletDataset
 from fastiqa.data.validation import Report
 
 __all__ = [
+    "DISTORTIONS",
     "SETS",
+    "ContrastiveDataset",
+    "DistortedImages",
     "Image",
     "ImageError",
     "LabelReport",
@@ -38,6 +45,8 @@ __all__ = [
     "check_clic",
     "check_pieapp",
     "decode",
+    "distort",
+    "find_photographs",
     "read_bapps",
     "read_clic",
     "read_image",
@@ -45,4 +54,5 @@ __all__ = [
     "read_rated",
     "read_synth",
     "split_by_reference",
+    "split_photographs",
 ]

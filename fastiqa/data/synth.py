@@ -14,7 +14,6 @@ another kind of processor the last digits of scores and of JPEG 2000's wavelets 
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -34,13 +33,13 @@ from PIL import features
 from fastiqa._files import write_atomically
 from fastiqa.data.codecs import CODECS
 from fastiqa.data.images import one_line
+from fastiqa.data.photographs import SUFFIXES, find_photographs, sha256_of, split_contents
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions
 from fastiqa.data.synth_photo import Outcome, Task
 from fastiqa.data.synth_pool import outcomes
 from fastiqa.data.synth_rows import write_triplets
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jp2")
 SETTINGS = "synth.json"
 FORMAT = 1
 
@@ -112,7 +111,7 @@ def synthesize(
         raise SynthError(f"workers: got {workers}, want 1 or more")
     try:
         files = _photographs(folder, target)
-        digests = {file: _sha256(file) for file in files}
+        digests = {file: sha256_of(file) for file in files}
         unique = {sha256: file for file, sha256 in reversed(digests.items())}  # the first file of a content
         splits = split_photographs(list(unique), options)
         target.mkdir(parents=True, exist_ok=True)
@@ -144,18 +143,10 @@ def split_photographs(contents: list[str], options: SynthOptions) -> dict[str, s
 
     Raises: SynthError where there are too few for the shares that were asked for.
     """
-    order = sorted(contents, key=lambda sha256: hashlib.sha256(f"{options.seed} {sha256}".encode()).digest())
-    counts = {name: _count(share, len(order)) for name, share in (("val", options.val), ("test", options.test))}
-    if sum(counts.values()) >= len(order):
-        wanted = sum(counts.values()) + 1
-        raise SynthError(f"photographs: got {len(order)}, want at least {wanted}, or --val 0 --test 0")
-    names = ["val"] * counts["val"] + ["test"] * counts["test"]
-    names += ["train"] * (len(order) - len(names))
-    return dict(zip(order, names, strict=True))
-
-
-def _count(share: float, photographs: int) -> int:
-    return max(1, round(share * photographs)) if share else 0
+    try:
+        return split_contents(contents, options.seed, options.val, options.test)
+    except ValueError as error:
+        raise SynthError(f"{error}, or --val 0 --test 0") from None
 
 
 def _cores() -> int:
@@ -169,20 +160,10 @@ def _photographs(folder: Path, target: Path) -> list[Path]:
         raise SynthError(f"SOURCE_FOLDER: got {one_line(str(folder))}, want a folder with photographs")
     if folder.resolve() in (target.resolve(), *target.resolve().parents):
         raise SynthError(f"OUT: got {one_line(str(target))}, want a folder that is not in SOURCE_FOLDER")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    files = find_photographs(folder)
     if not files:
         raise SynthError(f"SOURCE_FOLDER: no photographs ({' '.join(SUFFIXES)}) in {one_line(str(folder))}")
     return files
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _folder_name(file: Path, sha256: str) -> str:

@@ -1,0 +1,99 @@
+"""DistortedImages: photographs with every distortion at every level, the level as a score.
+
+    score = 1 - level / 5          1 for a photograph as it is, 0.8 at level 1, 0 at level 5
+
+A pseudo-score: within a type it orders images as people do, by the construction of the levels; between types it says
+nothing of what people see. So a network that is trained on it is judged by its rank correlation within each type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastiqa.data.distortions import CLASSES, LEVELS, SMALLEST_SIDE, distort
+from fastiqa.data.images import Image
+from fastiqa.data.labelled import LabelledDataset, OnUnreadable
+from fastiqa.data.photographs import Photographs, centre_window, random_window, torch_generator
+from fastiqa.data.rated import RatedImage, RatedItem
+from fastiqa.reference import arguments
+
+
+class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
+    """Crops of photographs, each without and with 25 distortions at five levels: 126 items a photograph.
+
+    ``dataset[i]`` is (image, score), as of :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1] and a
+    float32 scalar, higher is better. Item i shows photograph i // 126 with distortion
+    ``fastiqa.data.distortions.CLASSES[i % 126]``. Every random choice of item i in epoch e is a function of
+    (seed, e, i) alone.
+
+    Args:
+        photographs: files that :func:`fastiqa.data.read_image` reads, undistorted, both sides at least `size` pixels;
+            :func:`fastiqa.data.split_photographs` divides them into those to train on and those held out.
+        size: height and width of the crop in pixels, at least 32. It is cropped first, then distorted.
+        random_crop: crop at a random place and mirror with probability one half; False takes the middle as it is.
+        seed: of the random choices, those of the distortions too; 0 or more.
+        keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
+        on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
+            :class:`fastiqa.data.RatedDataset`.
+
+    Attributes:
+        records: what the items are, in order: :class:`fastiqa.data.RatedImage` with the photograph as `image` and
+            `reference`, the score, and the type of distortion ("none" for none) as `group`.
+
+    Raises:
+        ValueError: an argument out of its range. From ``dataset[i]``: :class:`fastiqa.data.ImageError`, naming the
+            file.
+
+    Example:
+        >>> import tempfile
+        >>> import PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "grey.png"
+        ...     PIL.Image.new("RGB", (80, 70), (128, 128, 128)).save(path)
+        ...     dataset = DistortedImages([path], size=64)
+        ...     image, score = dataset[2]
+        >>> len(dataset), image.shape, dataset.records[2].group, round(float(score), 3)
+        (126, torch.Size([3, 64, 64]), 'gaussian_blur', 0.6)
+    """
+
+    noun = "photographs"
+
+    def __init__(
+        self,
+        photographs: Sequence[Path],
+        size: int = 224,
+        *,
+        random_crop: bool = True,
+        seed: int = 0,
+        keep: bool = False,
+        on_unreadable: OnUnreadable = "raise",
+    ) -> None:
+        self.size = arguments.integer("size", size, minimum=SMALLEST_SIDE)
+        self.random_crop = arguments.flag("random_crop", random_crop)
+        records = [
+            RatedImage(photograph, 1 - level / LEVELS, str(photograph), name)
+            for photograph in photographs
+            for name, level in CLASSES
+        ]
+        super().__init__(records, seed, on_unreadable)
+        self.read = Photographs(size, keep)
+
+    def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
+        """A crop of the photograph, distorted as the record says, and its score. Raises ImageError."""
+        crop = self._crop(self.read(record.image), generator)
+        level = round(LEVELS * (1 - record.score))
+        if level > 0:
+            crop = distort(crop, record.group, level, torch_generator(generator))
+        return crop[0], torch.tensor(record.score, dtype=torch.float32)
+
+    def _crop(self, photograph: Image, generator: np.random.Generator) -> Tensor:
+        """(1, 3, size, size)."""
+        if not self.random_crop:
+            return centre_window(photograph, self.size)
+        crop = random_window(photograph, self.size, generator)
+        return crop.flip(-1) if generator.random() < 0.5 else crop

@@ -1,0 +1,31 @@
+"""Compression by real encoders, on the CPU.
+
+    jpeg2000    irreversible wavelet; ratio of 24 bits a pixel to those of the file
+    jpeg        libjpeg, chroma subsampled 4:2:0; quality
+
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). A file has headers: in images below some 100×100 pixels the
+ratio 400 cannot be reached, and the encoder leaves what it can.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastiqa.data.codecs import decode, encode
+from fastiqa.data.distortions.codes import through_codes
+from fastiqa.data.distortions.distortion import Distortion
+
+
+def jpeg2000(images: Tensor, ratio: float, generator: torch.Generator | None) -> Tensor:
+    return through_codes(images, lambda codes: decode(encode(codes, "jpeg2000", 24 / ratio), "jpeg2000"))
+
+
+def jpeg(images: Tensor, quality: float, generator: torch.Generator | None) -> Tensor:
+    return through_codes(images, lambda codes: decode(encode(codes, "jpeg", quality), "jpeg"))
+
+
+COMPRESSIONS = (
+    Distortion("jpeg2000", "compression", jpeg2000, (16, 32, 45, 120, 400)),
+    Distortion("jpeg", "compression", jpeg, (43, 36, 24, 7, 4)),
+)

@@ -1,0 +1,44 @@
+"""Distortion: one way of making images worse, at five levels; and the random numbers that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEVELS = 5
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """One type of distortion.
+
+    Attributes:
+        name: as in tables and on command lines.
+        family: blur, colour, compression, noise, brightness, spatial or contrast.
+        apply: (images (N, 3, H, W) in [0, 1], a setting, a generator) to images of that shape, which may leave [0, 1].
+            The random numbers drawn do not depend on the setting.
+        settings: of levels 1 to 5.
+    """
+
+    name: str
+    family: str
+    apply: Callable[[Tensor, float, torch.Generator | None], Tensor]
+    settings: tuple[float, float, float, float, float]
+
+
+def uniform(images: Tensor, generator: torch.Generator | None, *shape: int) -> Tensor:
+    """Random numbers from [0, 1), dtype and device of `images`; equal for float32 and float64."""
+    return torch.rand(shape, generator=generator, device=_source(images, generator)).to(images)
+
+
+def normal(images: Tensor, generator: torch.Generator | None, *shape: int) -> Tensor:
+    """Random numbers of mean 0 and variance 1, dtype and device of `images`; equal for float32 and float64."""
+    return torch.randn(shape, generator=generator, device=_source(images, generator)).to(images)
+
+
+def _source(images: Tensor, generator: torch.Generator | None) -> torch.device:
+    """A generator draws on its own device: one of the CPU gives the same numbers to images on any device."""
+    return images.device if generator is None else generator.device

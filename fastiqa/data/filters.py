@@ -1,0 +1,29 @@
+"""Linear filters of images (N, C, H, W); beyond the borders the outermost pixels go on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def convolve(images: Tensor, kernels: Tensor) -> Tensor:
+    """Images (N, C, H, W) filtered with one kernel each (N, h, w), or all with the same (1, h, w); h and w odd."""
+    count, channels = images.shape[:2]
+    height, width = kernels.shape[-2:]
+    side, edge = width // 2, height // 2
+    padded = functional.pad(images, (side, side, edge, edge), mode="replicate")
+    weight = kernels.to(images).expand(count, -1, -1).repeat_interleave(channels, 0)[:, None]
+    filtered = functional.conv2d(padded.flatten(0, 1)[None], weight, groups=count * channels)
+    return filtered.view(images.shape)
+
+
+def gaussian_blur(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+    """Images filtered with a Gaussian of deviation `sigma` pixels, cut off at `radius`, by default 3 sigma."""
+    radius = math.ceil(3 * sigma) if radius is None else radius
+    distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    gaussian = torch.exp(-distance.square() / (2 * sigma**2))
+    gaussian = gaussian / gaussian.sum()
+    return convolve(convolve(images, gaussian.view(1, -1, 1)), gaussian.view(1, 1, -1))

@@ -1,0 +1,116 @@
+"""Photographs to make data sets of: the files below a folder, their split by content, and windows of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastiqa.data.images import Image, ImageError, read_image
+from fastiqa.reference import arguments
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jp2")
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """The image files below a folder, by their suffixes, in the order of their names; hidden ones aside."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def split_contents(contents: Sequence[str], seed: int, val: float, test: float) -> dict[str, str]:
+    """The split ("val", "test" or "train") of each content, named by its SHA-256.
+
+    Contents are put in the order of the SHA-256 of seed and content; the first go to val, the next to test, the others
+    to train. A share above 0 gets one at least.
+
+    Raises: ValueError where there are too few for the shares that were asked for.
+    """
+    order = sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed} {sha256}".encode()).digest())
+    counts = {name: max(1, round(share * len(order))) if share else 0 for name, share in (("val", val), ("test", test))}
+    if sum(counts.values()) >= len(order):
+        raise ValueError(f"photographs: got {len(order)}, want at least {sum(counts.values()) + 1}")
+    names = ["val"] * counts["val"] + ["test"] * counts["test"]
+    names += ["train"] * (len(order) - len(names))
+    return dict(zip(order, names, strict=True))
+
+
+def split_photographs(
+    files: Sequence[Path], seed: int = 0, val: float = 0.15, test: float = 0.15
+) -> dict[str, list[Path]]:
+    """Files by split, "train", "val" and "test", as :func:`split_contents` has it; equal ones count once, the first.
+
+    The split of a photograph depends on its content, on those of the others and on `seed`, but on no name.
+
+    Raises: ValueError where there are too few for the shares, OSError for a file that cannot be read.
+    """
+    unique = {sha256_of(file): file for file in reversed(files)}
+    split = split_contents(list(unique), seed, val, test)
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for sha256, file in sorted(unique.items(), key=lambda item: item[1]):
+        parts[split[sha256]].append(file)
+    return parts
+
+
+class Photographs:
+    """Reads photographs, and those that were read before from memory where that is wanted.
+
+    Args:
+        smallest_side: which both sides of a photograph must have, in pixels.
+        keep: hold every photograph in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader
+            its own).
+    """
+
+    def __init__(self, smallest_side: int, keep: bool) -> None:
+        self.smallest_side = smallest_side
+        self.keep = arguments.flag("keep", keep)
+        self._kept: dict[Path, Image] = {}
+
+    def __call__(self, path: Path) -> Image:
+        """The photograph. Raises ImageError, also where it is too small."""
+        if path in self._kept:
+            return self._kept[path]
+        image = read_image(path)
+        height, width = image.pixels.shape[:2]
+        if min(height, width) < self.smallest_side:
+            raise ImageError(path, f"is {width}x{height} pixels, want both sides at least {self.smallest_side}")
+        if self.keep:
+            self._kept[path] = image
+        return image
+
+
+def random_window(image: Image, side: int, generator: np.random.Generator) -> Tensor:
+    """A window of an image at a random place, (1, 3, side, side), float32 in [0, 1]."""
+    height, width = image.pixels.shape[:2]
+    return _window(image, int(generator.integers(height - side + 1)), int(generator.integers(width - side + 1)), side)
+
+
+def centre_window(image: Image, side: int) -> Tensor:
+    """The middle of an image, (1, 3, side, side), float32 in [0, 1]."""
+    height, width = image.pixels.shape[:2]
+    return _window(image, (height - side) // 2, (width - side) // 2, side)
+
+
+def torch_generator(generator: np.random.Generator) -> torch.Generator:
+    """A generator of PyTorch, on the CPU, whose seed is drawn from one of NumPy."""
+    return torch.Generator().manual_seed(int(generator.integers(2**63)))
+
+
+def _window(image: Image, top: int, left: int, side: int) -> Tensor:
+    pixels = image.pixels[top : top + side, left : left + side]
+    return dataclasses.replace(image, pixels=pixels).tensor()

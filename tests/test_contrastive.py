@@ -1,0 +1,268 @@
+"""Contrastive pre-training: data sets of distorted photographs, the network and its loss."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from test_synth import picture
+from torch import Tensor, nn
+
+from fastiqa.data import ImageError, contrastive
+from fastiqa.data.contrastive import ContrastiveDataset
+from fastiqa.data.distorted import DistortedImages
+from fastiqa.data.distortions import CLASSES, DISTORTIONS
+from fastiqa.data.photographs import find_photographs, split_photographs
+from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    """Six pictures of 80×72 pixels, of which the last equals the first."""
+    for number in (0, 1, 2, 3, 4, 0):
+        name = f"{len(list(tmp_path.iterdir()))}.png"
+        PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
+    return find_photographs(tmp_path)
+
+
+def slow_loss(projections: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """The formula of the module's docstring, pair by pair."""
+    rows = [(row, number) for item, number in zip(projections, classes.tolist(), strict=True) for row in item]
+    terms = []
+    for i, (row, number) in enumerate(rows):
+        products = [torch.cosine_similarity(row, other, dim=0) / temperature for other, _ in rows]
+        negatives = sum(product.exp() for k, product in enumerate(products) if k != i)
+        positives = [product for k, product in enumerate(products) if k != i and rows[k][1] == number]
+        terms.append(negatives.log() - sum(positives) / len(positives))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_loss_is_the_formula(temperature: float) -> None:
+    projections = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([9, 0, 9, 125, 9])
+    loss, wanted = contrastive_loss(projections, classes, temperature), slow_loss(projections, classes, temperature)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(value, projections)[0] for value in (loss, wanted)]
+    assert torch.allclose(*gradients, atol=1e-12)
+
+
+def test_gradients_of_the_loss() -> None:
+    projections = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: contrastive_loss(z, torch.tensor([4, 0, 4])), projections)
+    assert torch.autograd.gradgradcheck(lambda z: contrastive_loss(z, torch.tensor([4, 0, 4])), projections)
+
+
+def test_loss_does_not_depend_on_the_order_or_the_numbers_of_classes() -> None:
+    projections, classes = torch.randn(6, 2, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 1])
+    order = torch.randperm(6)
+    loss = contrastive_loss(projections, classes)
+    assert torch.allclose(contrastive_loss(projections[order], classes[order]), loss)
+    assert torch.allclose(contrastive_loss(projections, 100 - 7 * classes), loss)
+    assert torch.allclose(contrastive_loss(5 * projections, classes), loss)
+    assert not torch.allclose(contrastive_loss(projections, torch.arange(6)), loss)
+
+
+def test_loss_where_exponentials_overflow() -> None:
+    """exp(1 / 0.001) is no float32; one class only, and classes of one item, are no special cases."""
+    projections = torch.randn(3, 2, 4, requires_grad=True)
+    for classes in (torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])):
+        loss = contrastive_loss(projections, classes, temperature=0.001)
+        exact = contrastive_loss(projections.double(), classes, temperature=0.001)
+        assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+        (gradient,) = torch.autograd.grad(loss, projections)
+        assert torch.isfinite(gradient).all()
+
+
+def test_loss_in_half_precision_is_computed_in_float32() -> None:
+    projections, classes = torch.randn(4, 4, 16).bfloat16(), torch.tensor([0, 1, 1, 2])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = contrastive_loss(projections, classes)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, contrastive_loss(projections.float(), classes))
+
+
+def test_loss_keeps_one_matrix_of_similarities() -> None:
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    projections = torch.randn(64, 8, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        contrastive_loss(projections, torch.arange(64) % 10)
+    matrix = 512 * 512 * 4
+    assert matrix <= sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) < 1.5 * matrix
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "temperature", "message"),
+    [
+        ((4, 8), 4, 0.1, r"projections: got shape \(4, 8\), want \(N, M, D\)"),
+        ((4, 1, 8), 4, 0.1, r"projections: got shape \(4, 1, 8\), want .* M of at least 2"),
+        ((4, 2, 8), 3, 0.1, r"classes: got shape \(3,\), want \(4,\)"),
+        ((4, 2, 8), 4, 0.0, "temperature: got 0.0, want a number above 0"),
+        ((4, 2, 8), 4, math.nan, "temperature: got nan, want a number above 0"),
+    ],
+)
+def test_bad_arguments_of_the_loss(shape: tuple[int, ...], classes: int, temperature: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        contrastive_loss(torch.ones(shape), torch.zeros(classes, dtype=torch.int64), temperature)
+
+
+def test_projector_has_the_paper_s_shape() -> None:
+    shapes = {name: tuple(parameter.shape) for name, parameter in Projector().named_parameters()}
+    assert shapes["0.weight"] == (2048, 2048)
+    assert shapes["3.weight"] == (128, 2048)
+    assert not any(name in shapes for name in ("0.bias", "3.bias"))
+    assert Projector(8, 6, 4)(torch.rand(5, 8)).shape == (5, 4)
+
+
+class LastOf(nn.Sequential):
+    """A backbone with two maps: the image, and what the layers make of it."""
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return [image, super().forward(image)]
+
+
+def test_network_projects_local_features_in_order() -> None:
+    """Rows of an item: first view, then second; of a view: top left, top right, bottom left, bottom right."""
+    views = torch.rand(3, 2, 3, 16, 16)
+    projections = ContrastiveNetwork(LastOf(nn.AdaptiveAvgPool2d(4)), nn.Identity())(views)
+    assert projections.shape == (3, 8, 3)
+    for row, (view, top, left) in enumerate((v, t, x) for v in (0, 1) for t in (0, 8) for x in (0, 8)):
+        mean = views[:, view, :, top : top + 8, left : left + 8].mean((2, 3))
+        assert torch.allclose(projections[:, row], nn.functional.normalize(mean, dim=1), atol=1e-6)
+    with pytest.raises(ValueError, match=r"views: got shape \(3, 3, 16, 16\), want \(N, V, 3, H, W\)"):
+        ContrastiveNetwork(LastOf(nn.AdaptiveAvgPool2d(4)), nn.Identity())(views[:, 0])
+
+
+def test_network_learns_the_classes_of_a_batch(photographs: list[Path]) -> None:
+    dataset = ContrastiveDataset(photographs, crop=32, items=8, keep=True)
+    views, classes = (torch.stack(tensors) for tensors in zip(*(dataset[i] for i in range(8)), strict=True))
+    network = ContrastiveNetwork(LastOf(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2)), Projector(16, 32, 8))
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9)
+    losses = []
+    for _ in range(20):
+        loss = contrastive_loss(network(views), classes % 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.3, losses
+
+
+def test_views_are_of_two_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a photograph whose red is the row and whose green is the column, mirrored or not."""
+    monkeypatch.setattr(contrastive, "CLASSES", CLASSES[:1])
+    rows, columns = np.mgrid[:100, :120].astype(np.uint8)
+    PIL.Image.fromarray(np.stack([rows, columns, rows], -1)).save(tmp_path / "ramp.png")
+    dataset = ContrastiveDataset([tmp_path / "ramp.png"], crop=24, items=40, colour_spaces=["rgb"])
+    first, mirrored, corners = set(), set(), set()
+    for views, number in (dataset[i] for i in range(40)):
+        assert views.shape == (2, 3, 24, 24)
+        assert views.dtype == torch.float32
+        assert (number.item(), number.dtype) == (0, torch.int64)
+        codes = views * 255
+        steps = codes[:, 0].diff(dim=1).mean((1, 2)).round().int().tolist()
+        across = codes[:, 1].diff(dim=2).mean((1, 2)).round().int()
+        assert sorted(steps) == [1, 2]
+        assert across.abs().tolist() == steps
+        first.add(steps[0])
+        mirrored.update(across.sign().tolist())
+        corners.add((codes[0, 0].min().item(), codes[0, 1].min().item()))
+    assert (first, mirrored) == ({1, 2}, {-1, 1})
+    assert len(corners) > 30
+
+
+def test_items_depend_on_seed_epoch_and_number_alone(photographs: list[Path]) -> None:
+    dataset, same = (ContrastiveDataset(photographs, crop=16, items=150, seed=3) for _ in range(2))
+    kept = ContrastiveDataset(photographs, crop=16, items=150, seed=3, keep=True)
+    assert all(torch.equal(a, b) for i in (7, 0, -1) for a, b in zip(dataset[i], same[i], strict=True))
+    assert all(torch.equal(a, b) for i in (7, 0, 6) for a, b in zip(dataset[i], kept[i], strict=True))
+    other = ContrastiveDataset(photographs, crop=16, items=150, seed=4)
+    same.set_epoch(1)
+    for changed in (other, same):
+        assert not torch.equal(changed[7][0], dataset[7][0])
+    same.set_epoch(0)
+    assert torch.equal(same[7][0], dataset[7][0])
+    classes = [int(dataset[i][1]) for i in range(150)]
+    assert len(set(classes)) > 70
+    assert 0 <= min(classes) < 6
+    assert 119 < max(classes) <= 125
+
+
+def test_views_are_seen_in_all_colour_spaces(photographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contrastive, "CLASSES", CLASSES[:1])
+    dataset = ContrastiveDataset(photographs, crop=16, items=40)
+    views = torch.cat([dataset[i][0] for i in range(40)])
+    grey = ((views[:, 0] == views[:, 1]) & (views[:, 1] == views[:, 2])).flatten(1).all(1)
+    assert 5 <= grey.sum() <= 30
+    assert views.min() > -1e-6
+    assert views.max() < 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": 8}, "crop: got 8, want an integer of at least 16"),
+        ({"items": 0}, "items: got 0, want an integer of at least 1"),
+        ({"colour_spaces": ["cmyk"]}, "colour_spaces: got 'cmyk', want one of 'rgb', 'grey'"),
+        ({"colour_spaces": []}, "colour_spaces: got none, want at least one"),
+        ({"seed": -1}, "seed: got -1, want an integer of at least 0"),
+    ],
+)
+def test_bad_options(photographs: list[Path], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ContrastiveDataset(photographs, **options)  # type: ignore[arg-type]
+
+
+def test_a_photograph_too_small_is_named(photographs: list[Path]) -> None:
+    for dataset in (ContrastiveDataset(photographs, crop=37), DistortedImages(photographs, size=74)):
+        with pytest.raises(ImageError, match=r"0\.png: is 80x72 pixels, want both sides at least 74"):
+            dataset[0]
+    with pytest.raises(ValueError, match="photographs: got none, want at least one"):
+        DistortedImages([])
+
+
+def test_distorted_images_are_every_type_at_every_level(photographs: list[Path]) -> None:
+    dataset = DistortedImages(photographs[:2], size=48, random_crop=False)
+    assert len(dataset) == 2 * 126
+    plain, score = dataset[126]
+    assert (score.item(), score.dtype) == (1.0, torch.float32)
+    pixels = np.asarray(PIL.Image.open(photographs[1]))[12:60, 16:64]
+    assert np.array_equal(np.rint(plain.permute(1, 2, 0).numpy() * 255), pixels)
+    for i, record in enumerate(dataset.records[127:252], 127):
+        image, score = dataset[i]
+        assert image.shape == (3, 48, 48)
+        assert score == record.score == pytest.approx(1 - CLASSES[i - 126][1] / 5)
+        assert (record.group, record.image) == (CLASSES[i - 126][0], photographs[1])
+        assert not torch.equal(image, plain), record
+    assert {record.group for record in dataset.records} == {"none", *DISTORTIONS}
+    assert len({record.reference for record in dataset.records}) == 2
+
+
+def test_distorted_images_are_cropped_at_random(photographs: list[Path]) -> None:
+    dataset, same = (DistortedImages(photographs[:1], size=48, seed=2) for _ in range(2))
+    assert torch.equal(dataset[3][0], same[3][0])
+    same.set_epoch(5)
+    assert not torch.equal(dataset[3][0], same[3][0])
+    assert not torch.equal(dataset[0][0], same[0][0])
+
+
+def test_photographs_are_split_by_content(photographs: list[Path]) -> None:
+    parts = split_photographs(photographs, seed=1, val=0.2, test=0.2)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 3, "val": 1, "test": 1}
+    assert sorted(path for part in parts.values() for path in part) == photographs[:5]  # the sixth equals the first
+    renamed = [path.rename(path.with_name(f"renamed-{9 - int(path.stem)}.png")) for path in photographs]
+    again = split_photographs(sorted(renamed), seed=1, val=0.2, test=0.2)
+    assert [p.read_bytes() for p in again["test"]] == [
+        renamed[photographs.index(p)].read_bytes() for p in parts["test"]
+    ]
+    with pytest.raises(ValueError, match="photographs: got 1, want at least 3"):
+        split_photographs(renamed[:1])
