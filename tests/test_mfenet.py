@@ -62,7 +62,8 @@ def step(model: Any, image: Tensor) -> dict[str, Any]:
     )
     gradients = {f"grad {name}": p.grad for name, p in model.named_parameters()} | {"grad image": image.grad}
     assert [name for name, gradient in gradients.items() if gradient is None] == []
-    return {name: y.detach() for name, y in outputs.items()} | gradients | dict(model.named_buffers())
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return {name: y.detach() for name, y in outputs.items()} | gradients | buffers
 
 
 # ---- twins ----
@@ -136,12 +137,11 @@ def test_alone_as_in_any_batch(package: Any) -> None:
     torch.testing.assert_close(single, want, rtol=1e-4, atol=1e-4)
 
 
-@both_packages
 @torch.no_grad()
-def test_compile_export_and_autocast(package: Any) -> None:
-    model, image = network(package).float(), images(2, dtype=torch.float32)
+def test_compile_export_and_autocast() -> None:
+    model, image = network(depths=(1, 1, 1, 1)).float(), images(2, dtype=torch.float32)
     want = model(image)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(image), want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.export.export(model, (image,)).module()(image), want, rtol=1e-4, atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):

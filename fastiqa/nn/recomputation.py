@@ -37,7 +37,7 @@ class CheckpointedBlock(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
         if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
-            return super().forward(*inputs)  # type: ignore[misc, no-any-return]
+            return super().forward(*inputs)  # type: ignore[no-any-return]
         result: Tensor = checkpoint(
             super().forward,
             *inputs,

@@ -43,7 +43,8 @@ class FeatureFusion(nn.Module):
         """(N, C, H, W) twice → (N, C, H, W)."""
         self._check(q, h)
         u = self.mix(torch.cat([q, h], 1))
-        return q + self.channel_gate(u) * torch.sigmoid(self._spatial_logits(u))
+        gated: Tensor = self.channel_gate(u) * torch.sigmoid(self._spatial_logits(u))
+        return q + gated
 
     def _spatial_logits(self, u: Tensor) -> Tensor:
         """What s is the sigmoid of: (N, C, H, W) → (N, 1, H, W)."""

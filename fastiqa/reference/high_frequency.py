@@ -108,7 +108,7 @@ class HighFrequencyNet(nn.Module):
         )
         self.split = self.split_block()
         last = len(STRIDES) - 1
-        self.octaves = nn.ModuleList(
+        modules = [
             self.module_block(
                 width,
                 alpha_in=ALPHA if i > 0 else 0,
@@ -116,8 +116,9 @@ class HighFrequencyNet(nn.Module):
                 stride=2 if i > 0 else 1,
             )
             for i in range(len(STRIDES))
-        )
-        self.channels = tuple(module.norm_high.num_features for module in self.octaves)
+        ]
+        self.octaves = nn.ModuleList(modules)
+        self.channels = tuple(module.conv.out_channels[0] for module in modules)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""

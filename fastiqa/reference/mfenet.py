@@ -130,13 +130,15 @@ class MFENet(nn.Module):
         sizes = VAN_SIZES[qen] | {
             name: arguments.integers(name, values, 4) for name, values in given.items() if values is not None
         }
+        for name, value in (("hfen", hfen), ("dan", dan), ("predict_high_frequency", predict_high_frequency)):
+            arguments.flag(name, value)
         arguments.one_of("fusion", fusion, FUSIONS)
         hidden = arguments.integers("hidden", hidden)
         arguments.fraction("dropout", dropout)
         arguments.integer("distortion_types", distortion_types, minimum=0)
-        if arguments.flag("predict_high_frequency", predict_high_frequency) and not arguments.flag("hfen", hfen):
+        if predict_high_frequency and not hfen:
             raise ValueError("predict_high_frequency: got True, want False without hfen")
-        if distortion_types and not arguments.flag("dan", dan):
+        if distortion_types and not dan:
             raise ValueError(f"distortion_types: got {distortion_types}, want 0 without dan")
 
         self.qen = self.qen_block(**sizes, drop_path=drop_path)
@@ -218,7 +220,7 @@ class MFENet(nn.Module):
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What VAN and HFEN see of the image, and what the DAN sees."""
-        arguments.check_images(self.head[0].weight, self.qen.strides[-1], image=image)
+        arguments.check_images(next(self.head.parameters()), self.qen.strides[-1], image=image)
         return (image - self.mean) / self.std, image
 
     def _guidance(self, branch: HighFrequencyNet | ResNet | None, attention: type[nn.Module] | None) -> nn.ModuleList:

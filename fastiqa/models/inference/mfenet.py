@@ -56,9 +56,7 @@ class InferenceMFENet(InferenceModel, MFENet):
             if isinstance(module, reference.HighFrequencyModule):
                 self.folded += _fold_octave(module)
             elif isinstance(module, reference.VANBlock):
-                _fold_into_next(module.norm2, module.mlp.fc1)
-                module.norm2 = nn.Identity()
-                self.folded += 1
+                self.folded += _fold_second_norm(module)
 
     def _compile(self) -> None:
         if self.compiled is not None:
@@ -69,7 +67,7 @@ class InferenceMFENet(InferenceModel, MFENet):
         return super()._stages(image)
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self.head[0].weight
+        weight = next(self.head.parameters())
         as_given = isinstance(image, Tensor) and image.dtype == self.mean.dtype
         arguments.check_images(self.mean if as_given else weight, self.qen.strides[-1], image=image)
         normalised = (image - self.mean) / self.std
@@ -98,14 +96,15 @@ def _fold_octave(module: Any) -> int:
     return folded
 
 
-def _fold_into_next(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
-    """Folds a norm into the 1×1 convolution behind it, which has a bias."""
-    assert norm.running_mean is not None
-    assert conv.bias is not None
+def _fold_second_norm(block: Any) -> int:
+    """Folds the norm before the perceptron of a block of VAN into the 1×1 convolution behind it; returns 1."""
+    norm, conv = block.norm2, block.mlp.fc1
     scale = _scale(norm)
     shift = norm.bias - norm.running_mean * scale
     conv.bias.add_(conv.weight[:, :, 0, 0] @ shift)
     conv.weight.mul_(scale[:, None, None])
+    block.norm2 = nn.Identity()
+    return 1
 
 
 def _scale(norm: nn.BatchNorm2d) -> Tensor:

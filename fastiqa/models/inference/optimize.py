@@ -103,5 +103,5 @@ def optimize_for_inference(
     if isinstance(network, reference.MFENet):
         if passes != "measure":
             raise ValueError(f"passes: got {passes!r}, want it for a PRFNet alone")
-        return InferenceMFENet(network, dtype or network.head[0].weight.dtype, memory_format, compile)
+        return InferenceMFENet(network, dtype or next(network.parameters()).dtype, memory_format, compile)
     return InferencePRFNet(network, dtype or network.backbone.conv1.weight.dtype, memory_format, compile, passes)
