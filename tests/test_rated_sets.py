@@ -234,20 +234,16 @@ def test_workbooks_and_tables_that_are_something_else(tmp_path):
         SETS["kadid10k"].check(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("tid", "."), "name: got 'tid', want one of 'live', 'csiq', 'tid2013'"),
-        (("spaq", ".", "dev"), "part: got 'dev', want one of 'all', 'train', 'val', 'test'"),
-        (("spaq", ".", "val"), "part: got 'val', which has no images, want one of train, test"),
-    ],
-)
-def test_read_rated_refuses_by_name(tmp_path, arguments, message):
-    name, _, *rest = arguments
-    with pytest.raises(ValueError, match=message.replace("'", ".")):
-        read_rated(name, folders.spaq(tmp_path), *rest)
-    with pytest.raises(ValueError, match="scores: got 'z', want one of 'own', 'unit'"):
-        read_rated("spaq", tmp_path, scores="z")
+def test_read_rated_refuses_by_name(tmp_path):
+    folders.koniq10k(tmp_path, official=False)
+    for name, options, message in (
+        ("tid", {}, r"name: got 'tid', want one of 'live', 'csiq', 'tid2013'"),
+        ("koniq10k", {"part": "dev"}, r"part: got 'dev', want one of 'all', 'train', 'val', 'test'"),
+        ("koniq10k", {"part": "val"}, r"part: got 'val', which has no images, want one of train, test"),
+        ("koniq10k", {"scores": "z"}, r"scores: got 'z', want one of 'own', 'unit'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_rated(name, tmp_path, **options)
 
 
 # fastiqa data check
