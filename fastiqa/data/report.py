@@ -131,10 +131,10 @@ class LabelReport(ABC, Generic[Record]):
         return "\n".join(lines)
 
 
-Report = TypeVar("Report", bound="LabelReport[Any]")
+AnyReport = TypeVar("AnyReport", bound="LabelReport[Any]")
 
 
-def decode(report: Report, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> Report:
+def decode(report: AnyReport, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> AnyReport:
     """The report after every image has been read: without the records whose images cannot be, or differ in size.
 
     Args:

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastiqa.data.files import Files
 from fastiqa.data.rated_validation import Rating
 
@@ -68,4 +70,4 @@ def _vector(source: Path, variable: str, length: int) -> list[Any]:
     values = content[variable].ravel().tolist()
     if len(values) != length:
         raise ValueError(f"{source}: got {len(values)} entries of {variable!r}, want {length}")
-    return [value.item() if hasattr(value, "item") and value.size == 1 else value for value in values]
+    return [value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in values]

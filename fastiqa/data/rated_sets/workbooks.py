@@ -16,6 +16,7 @@ Sources: Larson and Chandler, JEI 2010, doi 10.1117/1.3267105; Fang et al., CVPR
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def csiq(files: Files) -> Iterator[Rating | Problem]:
     source = files.table("csiq.DMOS.xlsx")
     for number, row in _rows(source, "all_by_image", ("image", "dst_type", "dst_lev", "dmos")):
         where = f"{source}:{number}"
-        kind = str(row["dst_type"]).strip()
+        kind = _text(row["dst_type"])
         if kind not in CSIQ_TYPES:
             yield Problem("bad row", where, f"got dst_type {kind!r}, want one of {', '.join(CSIQ_TYPES)}")
             continue
@@ -62,33 +63,41 @@ def spaq(files: Files) -> Iterator[Rating]:
 def _rows(source: Path, sheet: str | None, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and cells by column of the rows below the header, blank ones left out; None is the first sheet.
 
-    Raises: ImportError without openpyxl; ValueError naming the file: no workbook, no such sheet, no header with all
-        `columns` in the first rows.
+    Raises: as `_cells`; ValueError naming the file where none of the first rows has all `columns`.
+    """
+    rows = [(number, row) for number, row in enumerate(_cells(source, sheet), 1) if any(c is not None for c in row)]
+    headers = [(i, [_text(c) for c in row]) for i, (number, row) in enumerate(rows) if number <= LAST_HEADER_ROW]
+    start, names = next((header for header in headers if columns[0] in header[1]), (0, []))
+    tables.require_columns(f"{source}: sheet {sheet or 1}", [name for name in names if name], columns)
+    for number, row in rows[start + 1 :]:
+        by_name = dict.fromkeys(names) | dict(zip(names, row, strict=False))  # a row may end early
+        if any(by_name[name] is not None for name in columns):
+            yield number, by_name
+
+
+def _cells(source: Path, sheet: str | None) -> list[tuple[Any, ...]]:
+    """All rows of a sheet.
+
+    Raises: ImportError without openpyxl; ValueError naming the file: no workbook, no such sheet.
     """
     try:
         from openpyxl import load_workbook
     except ImportError:
         raise ImportError(f"{source}: reading .xlsx files needs openpyxl: pip install fastiqa[train]") from None
     try:
-        workbook = load_workbook(source, read_only=True, data_only=True)
+        with contextlib.closing(load_workbook(source, read_only=True, data_only=True)) as workbook:
+            names = workbook.sheetnames
+            wanted = names[0] if sheet is None else sheet
+            rows = list(workbook[wanted].iter_rows(values_only=True)) if wanted in names else None
     except Exception as error:  # damaged files are met with BadZipFile, KeyError, ParseError, InvalidFileException…
         raise ValueError(f"{source}: damaged, or not an Excel workbook: {error}") from error
-    try:
-        if sheet is not None and sheet not in workbook.sheetnames:
-            raise ValueError(f"{source}: got sheets {', '.join(workbook.sheetnames)}, want {sheet!r} among them")
-        cells = workbook[sheet or workbook.sheetnames[0]].iter_rows(values_only=True)
-        rows = [(number, row) for number, row in enumerate(cells, 1) if any(cell is not None for cell in row)]
-    finally:
-        workbook.close()
-    headers = [(i, row) for i, (number, row) in enumerate(rows) if number <= LAST_HEADER_ROW and columns[0] in row]
-    start, names = headers[0] if headers else (-1, rows[0][1] if rows else ())
-    tables.require_columns(str(source), [str(name).strip() for name in names if name is not None], columns)
-    for number, row in rows[start + 1 :]:
-        by_name = dict(zip(names, row, strict=False))
-        if any(by_name[name] is not None for name in columns):
-            yield number, by_name
+    if rows is None:
+        raise ValueError(f"{source}: got sheets {', '.join(names)}, want {sheet!r} among them")
+    return rows
 
 
 def _text(value: object) -> str:
-    """A cell as text, a whole number without the point that Excel may store."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    """A cell as text, a whole number without the point that Excel may store; "" for an empty one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
