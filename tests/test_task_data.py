@@ -10,9 +10,9 @@ import PIL.Image
 import pytest
 import rated_folders
 import torch
-from fastiqa.data.distortions import CLASSES
 
 from fastiqa.data import read_rated
+from fastiqa.data.distortions import CLASSES
 from fastiqa.training.datasets import datasets
 from fastiqa.training.tasks import TASKS
 
@@ -43,7 +43,7 @@ def test_distorted_photographs_come_with_level_and_type(photographs: Path) -> No
 
 def test_parts_share_no_photograph_and_random_crops_change_with_the_epoch(photographs: Path) -> None:
     parts = {part: rated(photographs, part=part) for part in ("train", "val", "test")}
-    shown = {part: {image.reference for image in dataset.images} for part, dataset in parts.items()}
+    shown = {part: {image.reference for image in dataset.records} for part, dataset in parts.items()}
     assert sum(map(len, shown.values())) == len(set.union(*shown.values())) == 8
     one, other = rated(photographs, types=True), rated(photographs, types=True)
     assert torch.equal(one[0][0], other[0][0])
@@ -100,5 +100,5 @@ def test_types_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
     groups = [image.group for image in read_rated("tid2013", folder)]
     numbers = [int(number) for _, _, number in map(tid2013(folder, types=True).__getitem__, range(len(groups)))]
     assert [sorted(set(groups))[number] for number in numbers] == groups
-    with pytest.raises(ValueError, match="on_unreadable: got 'skip', want 'raise' with types"):
+    with pytest.raises(ValueError, match=r"on_unreadable: got 'skip', want 'raise' with types"):
         tid2013(folder, types=True, on_unreadable="skip")

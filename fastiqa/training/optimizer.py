@@ -30,7 +30,7 @@ def learning_rate(step: Step, epoch: int, done: float) -> float:
         return step.optimizer.lr * (epoch + done) / warmup
     since, rest = epoch + done - warmup, step.epochs - warmup
     if schedule.name == "step":
-        return step.optimizer.lr * schedule.factor ** (since // schedule.every)
+        return step.optimizer.lr * schedule.factor ** int(since // schedule.every)
     return step.optimizer.lr * (1 + math.cos(math.pi * since / rest)) / 2
 
 

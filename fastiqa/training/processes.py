@@ -38,9 +38,10 @@ class Processes(NamedTuple):
 
     def gather_shares(self, values: Tensor, count: int) -> Tensor:
         """All of `count` values in order, of which process r has numbers r, r + size, r + 2 · size, ..."""
-        padded = values.new_zeros(-(-count // self.size), *values.shape[1:])
+        share = -(-count // self.size)
+        padded = values.new_zeros(share, *values.shape[1:])
         padded[: len(values)] = values
-        together = self.gather(padded).unflatten(0, (self.size, -1))
+        together = self.gather(padded).view(self.size, share, *values.shape[1:])
         return together.transpose(0, 1).flatten(0, 1)[:count]
 
     def share_buffers(self, module: nn.Module) -> None:

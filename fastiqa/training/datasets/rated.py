@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fastiqa.data import SETS, RandomFlippedCrop, RatedDataset, RatedImage, TestCrops, read_rated
 from fastiqa.data.distorted import DistortedImages
-from fastiqa.data.rated import RatedTransform, whole_image
+from fastiqa.data.labelled import LabelledDataset, OnUnreadable
+from fastiqa.data.rated import RatedItem, RatedTransform, whole_image
 from fastiqa.reference import arguments
 from fastiqa.training.datasets.generated import Generated, noisy
 from fastiqa.training.datasets.kinds import Items, Kind, from_files
@@ -36,14 +37,15 @@ class RandomRated(Generated):
 class WithTypes(Items):
     """Rated images with the number of their type of distortion, int64, among the sorted names of types.
 
-    Args:
-        dataset: of (image, score).
-        images: what its items are, in order.
+    Raises: ValueError for a data set that puts another image, which need not have this type, in the place of an
+        unreadable one.
     """
 
-    def __init__(self, dataset: RatedDataset | DistortedImages, images: Sequence[RatedImage]) -> None:
-        names = sorted({image.group for image in images})
-        self._dataset, self._numbers = dataset, [names.index(image.group) for image in images]
+    def __init__(self, dataset: LabelledDataset[RatedImage, RatedItem]) -> None:
+        if dataset.on_unreadable == "skip":
+            raise ValueError("on_unreadable: got 'skip', want 'raise' with types")
+        names = sorted({image.group for image in dataset.records})
+        self._dataset, self._numbers = dataset, [names.index(image.group) for image in dataset.records]
 
     def set_epoch(self, epoch: int) -> None:
         """As of the data set."""
@@ -65,7 +67,7 @@ def _rated(
     resize: Sequence[int] | None = None,
     flip: bool = True,
     types: bool = False,
-    on_unreadable: Literal["raise", "skip"] = "raise",
+    on_unreadable: OnUnreadable = "raise",
     seed: int = 0,
 ) -> Items:
     """Files of a data set as tensors.
@@ -81,17 +83,17 @@ def _rated(
     """
     arguments.one_of("view", view, ("random", "fixed", "whole"))
     arguments.integer("crops", crops)
-    if arguments.flag("types", types) and on_unreadable == "skip":
-        raise ValueError("on_unreadable: got 'skip', want 'raise' with types, which another image need not have")
-    height_width = None if resize is None else arguments.integers("resize", resize, 2)
+    if resize is not None:
+        height, width = arguments.integers("resize", resize, 2)
+        resize = (height, width)
     transforms: dict[str, RatedTransform] = {
-        "random": RandomFlippedCrop(size, height_width, flip, flip),
-        "fixed": TestCrops(crops, size, seed, height_width),
+        "random": RandomFlippedCrop(size, resize, flip, flip),
+        "fixed": TestCrops(crops, size, seed, resize),
         "whole": whole_image,
     }
     images = list(images) * (crops if view == "random" else 1)
     dataset = RatedDataset(images, transforms[view], seed=seed, on_unreadable=on_unreadable)
-    return WithTypes(dataset, images) if types else dataset
+    return WithTypes(dataset) if arguments.flag("types", types) else dataset
 
 
 def _distorted(
@@ -100,11 +102,14 @@ def _distorted(
     random_crop: bool = True,
     keep: bool = False,
     types: bool = False,
+    on_unreadable: OnUnreadable = "raise",
     seed: int = 0,
 ) -> Items:
     """Photographs with every distortion at every level, see `fastiqa.data.distorted.DistortedImages`."""
-    dataset = DistortedImages(photographs, size, random_crop=random_crop, seed=seed, keep=keep)
-    return WithTypes(dataset, dataset.images) if arguments.flag("types", types) else dataset
+    dataset = DistortedImages(
+        photographs, size, random_crop=random_crop, seed=seed, keep=keep, on_unreadable=on_unreadable
+    )
+    return WithTypes(dataset) if arguments.flag("types", types) else dataset
 
 
 KINDS: dict[str, Kind] = {

@@ -52,7 +52,7 @@ class Quality(nn.Module):
         crops = image.flatten(0, -4)
 
         def by_image(values: Tensor) -> Tensor:
-            return values.float().unflatten(0, (len(image), -1)).mean(1)
+            return values.float().view(len(image), -1, *values.shape[1:]).mean(1)
 
         if not (self.training and hasattr(self.model, "outputs")):
             return Estimate(by_image(self.model(crops)))
