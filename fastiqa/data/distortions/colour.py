@@ -44,7 +44,8 @@ def colour_quantisation(images: Tensor, colours: float, generator: torch.Generat
     palettes = through_codes(images, lambda codes: _palette(codes, int(colours))).flatten(2).mT
     distances = palettes.square().sum(2)[:, None] - 2 * images.flatten(2).mT @ palettes.mT  # less that of the pixel
     nearest = distances.argmin(2)[..., None].expand(-1, -1, 3)
-    return palettes.gather(1, nearest).mT.unflatten(2, images.shape[2:])
+    quantised: Tensor = palettes.gather(1, nearest).mT.unflatten(2, images.shape[2:])
+    return quantised
 
 
 def saturation_hsv(images: Tensor, factor: float, generator: torch.Generator | None) -> Tensor:
