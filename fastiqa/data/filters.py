@@ -17,7 +17,8 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     padded = functional.pad(images, (side, side, edge, edge), mode="replicate")
     weight = kernels.to(images).expand(count, -1, -1).repeat_interleave(channels, 0)[:, None]
     filtered = functional.conv2d(padded.flatten(0, 1)[None], weight, groups=count * channels)
-    return filtered.view(images.shape)
+    separate: Tensor = filtered[0].unflatten(0, (count, channels))
+    return separate
 
 
 def gaussian_blur(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:

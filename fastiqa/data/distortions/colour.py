@@ -2,7 +2,7 @@
 
     colour_diffusion       a and b of L*a*b* blurred with a Gaussian of 1.5 s + 2 pixels and multiplied by the setting s
     colour_shift           green moved by s pixels in a random direction, where the image has edges
-    colour_quantisation    the s colours that median cut chooses for the image
+    colour_quantisation    the nearest of the s colours that median cut chooses for the image
     saturation_hsv         saturation of HSV multiplied by s; below 0 hues turn into their opposites
     saturation_lab         a and b of L*a*b* multiplied by s
 
@@ -17,12 +17,11 @@ import math
 import numpy as np
 import PIL.Image
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fastiqa.data import filters
 from fastiqa.data.colour_spaces import from_lab, luma, to_lab
-from fastiqa.data.distortions.codes import through_codes
+from fastiqa.data.distortions.codes import Codes, through_codes
 from fastiqa.data.distortions.distortion import Distortion, uniform
 
 EDGE_WIDTH = 4.0  # standard deviation, in pixels, of the blur of the map of edges
@@ -42,12 +41,11 @@ def colour_shift(images: Tensor, pixels: float, generator: torch.Generator | Non
 
 
 def colour_quantisation(images: Tensor, colours: float, generator: torch.Generator | None) -> Tensor:
-    def quantised(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        image = PIL.Image.fromarray(codes)
-        few = image.quantize(int(colours), PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
-        return np.asarray(few.convert("RGB"))
-
-    return through_codes(images, quantised)
+    palettes = through_codes(images, lambda codes: _palette(codes, int(colours))).flatten(2).mT
+    distances = palettes.square().sum(2)[:, None] - 2 * images.flatten(2).mT @ palettes.mT  # less that of the pixel
+    nearest = distances.argmin(2)[..., None].expand(-1, -1, 3)
+    quantised: Tensor = palettes.gather(1, nearest).mT.unflatten(2, images.shape[2:])
+    return quantised
 
 
 def saturation_hsv(images: Tensor, factor: float, generator: torch.Generator | None) -> Tensor:
@@ -58,6 +56,14 @@ def saturation_hsv(images: Tensor, factor: float, generator: torch.Generator | N
 def saturation_lab(images: Tensor, factor: float, generator: torch.Generator | None) -> Tensor:
     lightness, colour = to_lab(images).split((1, 2), 1)
     return from_lab(torch.cat([lightness, factor * colour], 1))
+
+
+def _palette(codes: Codes, colours: int) -> Codes:
+    """The colours of an image (H, W, 3) by median cut, as an image (1, colours, 3); the last may stand repeatedly."""
+    # of 6 bits a channel: at 8, 224×224 pixels of 40,000 colours take 160 ms instead of 30; 5 show where it is flat
+    few = PIL.Image.fromarray(codes & 0xFC | 0x02).quantize(colours, PIL.Image.Quantize.MEDIANCUT)
+    palette = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[: int(np.asarray(few).max()) + 1]
+    return np.pad(palette, ((0, colours - len(palette)), (0, 0)), mode="edge")[None]
 
 
 def _edges(images: Tensor) -> Tensor:

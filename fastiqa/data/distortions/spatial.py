@@ -43,9 +43,8 @@ def non_eccentricity_patch(images: Tensor, patches: float, generator: torch.Gene
             top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
             new_top = _inside(top + round((further_down - 0.5) * side), height - side)
             new_left = _inside(left + round((further_right - 0.5) * side), width - side)
-            image[:, new_top : new_top + side, new_left : new_left + side] = source[
-                :, top : top + side, left : left + side
-            ]
+            patch = source[:, top : top + side, left : left + side]
+            image[:, new_top : new_top + side, new_left : new_left + side] = patch
     return result
 
 
