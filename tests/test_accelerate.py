@@ -55,7 +55,7 @@ NETWORKS = [
     Case("SERes2Net", SMALL, [(2, 3, 33, 40)], staged),
     Case("Bottleneck", {"inputs": 8, "planes": 4, "stride": 2, "first": True}, [(2, 8, 9, 7)]),
     Case("Bottleneck", {"inputs": 16, "planes": 4, "stride": 1, "first": False}, [(2, 16, 9, 7)]),
-    Case("ResNet", SMALL, [(2, 3, 33, 40)], staged),
+    Case("ResNet", {**SMALL, "width": 4}, [(4, 3, 40, 40)], staged),
     Case("VANBlock", {"dim": 12, "mlp_ratio": 2}, [(2, 12, 9, 7)]),
     Case("VAN", {"depths": (1, 1, 1, 1), "widths": (6, 8, 10, 12)}, [(2, 3, 33, 40)], staged),
     Case("OctaveSplit", {}, [(2, 6, 9, 7)]),

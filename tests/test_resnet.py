@@ -11,6 +11,7 @@ from oracles import import_oracle, randomise, timm_features
 from safetensors.torch import save_file
 from torch import Tensor
 
+import fastiqa
 from fastiqa import nn as fast_nn
 from fastiqa import reference
 from fastiqa.models import LoadReport, load_backbone
@@ -42,16 +43,20 @@ def tiny(seed: int) -> reference.ResNet:
     return network
 
 
-@KINDS
 @torch.no_grad()
-def test_features_equal_timm(kind: type[reference.ResNet]) -> None:
+def test_features_equal_timm() -> None:
     image = torch.randn(2, 3, 65, 47, dtype=torch.float64)
     network = timm_resnet().eval()
-    got, want = with_weights_of(network, kind)(image), timm_features(network, image)
-    assert [tuple(x.shape) for x in got] == [(2, 256, 17, 12), (2, 512, 9, 6), (2, 1024, 5, 3), (2, 2048, 3, 2)]
-    for ours, theirs in zip(got, want, strict=True):
-        assert theirs.abs().max() > 0.1
-        assert (ours - theirs).abs().max() <= 1e-12 * theirs.abs().max()
+    want = timm_features(network, image)
+    ours = with_weights_of(network, reference.ResNet)
+    for _ in ("plain", "fused"):
+        got = ours(image)
+        assert [tuple(x.shape) for x in got] == [(2, 256, 17, 12), (2, 512, 9, 6), (2, 1024, 5, 3), (2, 2048, 3, 2)]
+        for x, y in zip(got, want, strict=True):
+            assert y.abs().max() > 0.1
+            assert (x - y).abs().max() <= 1e-12 * y.abs().max()
+        fastiqa.accelerate(ours)
+    assert type(ours) is fast_nn.ResNet
 
 
 @KINDS

