@@ -15,7 +15,6 @@ Sources: VQEG, final report of the FR-TV test, phase I, 2000; Sheikh et al., TIP
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Literal
 
 import numpy as np
@@ -28,7 +27,9 @@ Fit = Literal["none", "logistic4", "logistic5"]
 Values = ArrayLike | Tensor
 FITS = ("none", "logistic4", "logistic5")
 FEWEST = 3
-MOST_EVALUATIONS = 20_000  # of the curve, in one fit; the usual fit takes some fifty
+# Of the curve, in one fit; the usual one takes fifty. Where logistic5 has a flat valley, in one of fourteen of random sets
+# of values, it is still on its way then, and the error no longer falls in its fourth digit: the best so far counts.
+MOST_EVALUATIONS = 2_000
 
 
 def srcc(prediction: Values, score: Values) -> float:
@@ -43,8 +44,8 @@ def srcc(prediction: Values, score: Values) -> float:
         ValueError: other shapes, fewer values, NaN or infinity; naming the argument. ImportError: without scipy.
 
     Example:
-        >>> srcc([0.1, 0.4, 0.2, 0.9], [1.0, 3.0, 2.0, 4.0])
-        1.0
+        >>> round(srcc([0.1, 0.2, 0.4, 0.9], [1.0, 3.0, 2.0, 4.0]), 6)
+        0.8
     """
     from scipy.stats import rankdata
 
@@ -56,8 +57,8 @@ def krcc(prediction: Values, score: Values) -> float:
     """Kendall's rank correlation τ-b, from -1 to 1; arguments, NaN and errors as of `srcc`.
 
     Example:
-        >>> krcc([1, 2, 3, 4], [1, 2, 4, 3])
-        0.6666666666666666
+        >>> round(krcc([1, 2, 3, 4], [1, 2, 4, 3]), 6)
+        0.666667
     """
     from scipy.stats import kendalltau
 
@@ -72,12 +73,12 @@ def plcc(prediction: Values, score: Values, fit: Fit = "none") -> float:
         prediction, score: as of `srcc`.
         fit: the curve that maps predictions to scores first: "none", "logistic4" or "logistic5".
 
-    Returns: the correlation; NaN where all predictions or all scores are equal, or the fit does not converge.
+    Returns: the correlation; NaN where all predictions or all scores are equal.
 
     Raises: as `srcc`; ValueError for another fit, or fewer values than its curve has parameters.
 
     Example:
-        >>> plcc([1, 2, 3, 4], [1, 3, 5, 7])
+        >>> round(plcc([1, 2, 3, 4], [1, 3, 5, 7]), 6)
         1.0
     """
     return _pearson(fitted(prediction, score, fit), _checked(prediction, score)[1])
@@ -98,13 +99,13 @@ def rmse(prediction: Values, score: Values, fit: Fit = "none") -> float:
 def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
     """The predictions (N,) mapped to the scores by the curve that fits them best; arguments and errors as of `plcc`.
 
-    All NaN where predictions or scores are constant, or the fit does not converge.
+    All NaN where predictions or scores are constant. The fit is that of least squares by Levenberg and Marquardt.
     """
     arguments.one_of("fit", fit, FITS)
     x, y = _checked(prediction, score)
     if fit == "none":
         return x
-    from scipy.optimize import OptimizeWarning, curve_fit
+    from scipy.optimize import least_squares
 
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.full_like(x, math.nan)
@@ -114,13 +115,8 @@ def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
     start = (high, low, 0.0, 0.25) if fit == "logistic4" else (high - low, 4.0, 0.0, 0.0, y.mean())
     if len(x) < len(start):
         raise ValueError(f"prediction: got {len(x)} values, want at least {len(start)} for {fit}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)  # of the parameters' covariance, which is not used
-        try:
-            parameters, _ = curve_fit(curve, x, y, p0=start, maxfev=MOST_EVALUATIONS)
-        except RuntimeError:  # not converged
-            return np.full_like(x, math.nan)
-    return curve(x, *parameters)
+    best = least_squares(lambda p: curve(x, *p) - y, start, method="lm", max_nfev=MOST_EVALUATIONS)
+    return curve(x, *best.x)
 
 
 def _logistic4(x: NDArray[np.float64], high: float, low: float, centre: float, width: float) -> NDArray[np.float64]:
