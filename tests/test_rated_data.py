@@ -11,8 +11,16 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-from fastiqa.data import Image, ImageError, RandomFlippedCrop, RatedDataset, RatedImage, read_image, split_by_reference
-from fastiqa.data import TestCrops as CropsToTest  # by its own name pytest would take it for tests
+from fastiqa.data import (
+    Image,
+    ImageError,
+    RandomFlippedCrop,
+    RatedDataset,
+    RatedImage,
+    TestCrops,
+    read_image,
+    split_by_reference,
+)
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def test_bad_arguments_are_named(images):
     with pytest.raises(ValueError, match="resize: got 384, want 2 positive integers"):
         RandomFlippedCrop(resize=384)
     with pytest.raises(ValueError, match="n: got 0"):
-        CropsToTest(0, 8)
+        TestCrops(0, 8)
 
 
 def test_crops_are_mirrored_in_both_directions_and_reach_every_border():
@@ -117,15 +125,15 @@ def test_small_images_are_enlarged_and_large_ones_resized_first():
 
 
 def test_test_crops_are_the_same_in_every_epoch_and_differ_among_themselves(images):
-    dataset = RatedDataset(images, CropsToTest(5, 16, seed=3))
+    dataset = RatedDataset(images, TestCrops(5, 16, seed=3))
     crops, _ = dataset[1]
     assert crops.shape == (5, 3, 16, 16)
     dataset.set_epoch(7)
     assert torch.equal(dataset[1][0], crops)
     whole = read_image(images[1].image).tensor()[0]
     assert len({place(crop, whole) for crop in crops}) > 1
-    assert torch.equal(CropsToTest(3, 16, seed=3)(read_image(images[1].image)), crops[:3])
-    assert not torch.equal(CropsToTest(5, 16, seed=4)(read_image(images[1].image)), crops)
+    assert torch.equal(TestCrops(3, 16, seed=3)(read_image(images[1].image)), crops[:3])
+    assert not torch.equal(TestCrops(5, 16, seed=4)(read_image(images[1].image)), crops)
 
 
 # split by reference

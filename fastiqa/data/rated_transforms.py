@@ -8,6 +8,7 @@ to 512x384 before they crop; a test score is the mean over the crops.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -80,6 +81,8 @@ class TestCrops:
         >>> TestCrops(n=5, size=64)(image).shape
         torch.Size([5, 3, 64, 64])
     """
+
+    __test__: ClassVar[bool] = False  # by its name pytest would take it for a class of tests
 
     n: int = 25
     size: int = 224
