@@ -14,6 +14,7 @@ import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
+from fastiqa.cli.gmad import gmad
 
 app = typer.Typer(
     name="fastiqa",
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app)
+app.command()(gmad)
 
 
 def run(arguments: list[str]) -> int:

@@ -33,6 +33,7 @@ from PIL import features
 
 from fastiqa._files import write_atomically
 from fastiqa.data.codecs import CODECS
+from fastiqa.data.folders import SUFFIXES, image_files
 from fastiqa.data.images import one_line
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions
@@ -40,7 +41,6 @@ from fastiqa.data.synth_photo import Outcome, Task
 from fastiqa.data.synth_pool import outcomes
 from fastiqa.data.synth_rows import write_triplets
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jp2")
 SETTINGS = "synth.json"
 FORMAT = 1
 
@@ -169,13 +169,7 @@ def _photographs(folder: Path, target: Path) -> list[Path]:
         raise SynthError(f"SOURCE_FOLDER: got {one_line(str(folder))}, want a folder with photographs")
     if folder.resolve() in (target.resolve(), *target.resolve().parents):
         raise SynthError(f"OUT: got {one_line(str(target))}, want a folder that is not in SOURCE_FOLDER")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    files = image_files(folder)
     if not files:
         raise SynthError(f"SOURCE_FOLDER: no photographs ({' '.join(SUFFIXES)}) in {one_line(str(folder))}")
     return files
