@@ -16,7 +16,8 @@ from fastiqa.data import ImageError, contrastive
 from fastiqa.data.contrastive import ContrastiveDataset
 from fastiqa.data.distorted import DistortedImages
 from fastiqa.data.distortions import CLASSES, DISTORTIONS
-from fastiqa.data.photographs import find_photographs, split_photographs
+from fastiqa.data.folders import image_files
+from fastiqa.data.photographs import split_photographs
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
 
 
@@ -26,7 +27,7 @@ def photographs(tmp_path: Path) -> list[Path]:
     for number in (0, 1, 2, 3, 4, 0):
         name = f"{len(list(tmp_path.iterdir()))}.png"
         PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
-    return find_photographs(tmp_path)
+    return image_files(tmp_path)
 
 
 def slow_loss(projections: Tensor, classes: Tensor, temperature: float) -> Tensor:

@@ -172,12 +172,11 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
   emulate::Block block(threads);
   emulate::block = &block;
   emulate::Barrier finished(threads);
-  emulate::run(threads, [&](int t) {
-    threadIdx = {static_cast<unsigned>(t)};
-    blockDim = {static_cast<unsigned>(threads), 1, 1};
-    gridDim = {static_cast<unsigned>(blocks), 1, 1};
+  blockDim = {static_cast<unsigned>(threads), 1, 1};
+  gridDim = {static_cast<unsigned>(blocks), 1, 1};
+  emulate::run(threads, [&] {
     for (int64_t b = 0; b < blocks; ++b) {
-      blockIdx = {static_cast<unsigned>(b)};
+      emulate::begin_block(b);
       kernel(arguments...);
       finished.wait();
     }

@@ -1,60 +1,30 @@
-// A block's threads on the CPU, for emulate.h: `run(count, f)` calls f(0) ... f(count - 1) as if at once, `Barrier` makes
-// them wait for each other.
+// A block's threads on the CPU, for emulate.h: `run(count, f)` calls f `count` times as if at once, `Barrier` makes the
+// calls wait for each other, `thread_index` says which of them this is.
 //
-// Under the thread sanitizer each is an OS thread, so it sees the kernel's own races. Elsewhere they are fibers of one
-// thread, which take turns at barriers: 256 of them cost 0.1 ms a block where OS threads took 5 ms, and a barrier that
-// some of them never reach is an error, not a hang.
+// They are fibers of one OS thread, which take turns at barriers: 256 of them cost 0.1 ms a block where OS threads took 5
+// ms, and a barrier that some of them never reach is an error, not a hang. The thread sanitizer is told of them: to it
+// each is a thread, ordered with the others by barriers alone and not by the turns they take.
 #pragma once
-
-#include <cstdint>
-
-namespace fastiqa::emulate {
-
-struct Index3 {
-  unsigned x = 0, y = 0, z = 0;
-};
-
-}  // namespace fastiqa::emulate
-
-inline thread_local fastiqa::emulate::Index3 threadIdx, blockIdx, blockDim, gridDim;
-
-#if defined(__SANITIZE_THREAD__)
-
-#include <barrier>
-#include <thread>
-#include <vector>
-
-namespace fastiqa::emulate {
-
-class Barrier {
- public:
-  explicit Barrier(int count) : barrier_(count) {}
-  void wait() { barrier_.arrive_and_wait(); }
-
- private:
-  std::barrier<> barrier_;
-};
-
-template <class F>
-void run(int count, const F& f) {
-  std::vector<std::thread> threads;
-  for (int t = 0; t < count; ++t) threads.emplace_back(f, t);
-  for (auto& thread : threads) thread.join();
-}
-
-}  // namespace fastiqa::emulate
-
-#else
 
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#elif defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+// What belongs to the emulation and not to the kernel: here the turns are an order.
+#if defined(__SANITIZE_THREAD__)
+#define FASTIQA_UNSEEN __attribute__((noinline, no_sanitize("thread")))
+#else
+#define FASTIQA_UNSEEN
 #endif
 
 namespace fastiqa::emulate {
@@ -67,10 +37,16 @@ class Fibers {
     stacks_ = static_cast<char*>(mmap(nullptr, count * kStack, PROT_READ | PROT_WRITE,
                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks_ == MAP_FAILED) throw std::runtime_error("no memory for the stacks of a block's threads");
+#if defined(__SANITIZE_THREAD__)
+    static std::vector<void*> known;  // kept: to make one takes longer than to run it
+    while (known.size() < fibers_.size()) known.push_back(__tsan_create_fiber(0));
+    for (size_t t = 0; t < fibers_.size(); ++t) fibers_[t].known = known[t];
+    main_.known = __tsan_get_current_fiber();
+#endif
   }
   ~Fibers() { munmap(stacks_, fibers_.size() * kStack); }
 
-  void run() {
+  FASTIQA_UNSEEN void run() {
     current = this;
     for (size_t t = 0; t < fibers_.size(); ++t) {
       getcontext(&fibers_[t].context);
@@ -84,8 +60,7 @@ class Fibers {
       for (Fiber& fiber : fibers_) {
         if (fiber.finished) continue;
         running_ = &fiber;
-        index_ = static_cast<int>(&fiber - fibers_.data());
-        threadIdx = {static_cast<unsigned>(index_)};
+        index_ = static_cast<unsigned>(&fiber - fibers_.data());
         swap(main_, fiber, fiber.finished);
         left -= fiber.finished;
       }
@@ -94,8 +69,9 @@ class Fibers {
     current = nullptr;
   }
 
-  void yield() { swap(*running_, main_, false); }
-  void progress() { progress_ = true; }
+  FASTIQA_UNSEEN void yield() { swap(*running_, main_, false); }
+  FASTIQA_UNSEEN void progress() { progress_ = true; }
+  FASTIQA_UNSEEN unsigned index() const { return index_; }
 
   static inline Fibers* current = nullptr;
 
@@ -103,31 +79,38 @@ class Fibers {
   struct Fiber {
     ucontext_t context;
     void* fake_stack = nullptr;
+    void* known = nullptr;
+    bool started = false;
     bool finished = false;
   };
   static constexpr size_t kStack = 256 << 10;
 
-  static void enter() {
+  FASTIQA_UNSEEN static void enter() {
     current->arrived(*current->running_);
-    current->f_(current->index_);
+    current->f_();
     Fiber& self = *current->running_;
     self.finished = true;
     current->progress();
     current->swap(self, current->main_, true);
   }
 
-  void swap(Fiber& from, Fiber& to, [[maybe_unused]] const bool& ends) {
+  FASTIQA_UNSEEN void swap(Fiber& from, Fiber& to, [[maybe_unused]] const bool& ends) {
+    [[maybe_unused]] const bool enters = &to != &main_;
 #if defined(__SANITIZE_ADDRESS__)
-    const bool enters = &to != &main_;
     const char* bottom = enters ? stacks_ + index_ * kStack : static_cast<const char*>(main_bottom_);
     __sanitizer_start_switch_fiber(!enters && ends ? nullptr : &from.fake_stack, bottom, enters ? kStack : main_size_);
+#elif defined(__SANITIZE_THREAD__)
+    // What the launch wrote comes before a fiber's beginning, and a fiber's end before what the launch does next.
+    const bool ordered = enters ? !to.started : ends;
+    to.started = true;
+    __tsan_switch_to_fiber(to.known, ordered ? 0 : __tsan_switch_to_fiber_no_sync);
 #endif
     swapcontext(&from.context, &to.context);
     arrived(from);
   }
 
   /// What a fiber does first when it is switched to.
-  void arrived([[maybe_unused]] Fiber& self) {
+  FASTIQA_UNSEEN void arrived([[maybe_unused]] Fiber& self) {
 #if defined(__SANITIZE_ADDRESS__)
     const void* bottom;
     size_t size;
@@ -136,12 +119,12 @@ class Fibers {
 #endif
   }
 
-  std::function<void(int)> f_;
+  std::function<void()> f_;
   std::vector<Fiber> fibers_;
   char* stacks_ = nullptr;
   Fiber main_;
   Fiber* running_ = nullptr;
-  int index_ = 0;
+  unsigned index_ = 0;
   bool progress_ = false;
   [[maybe_unused]] const void* main_bottom_ = nullptr;
   [[maybe_unused]] size_t main_size_ = 0;
@@ -151,19 +134,28 @@ class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
 
-  void wait() {
+  FASTIQA_UNSEEN void wait() {
     const uint64_t round = round_;
+#if defined(__SANITIZE_THREAD__)
+    // By turns: a fiber that already waits for the next round is not ordered before one that leaves this round.
+    char* const order = &order_[8 * (round % 2)];
+    __tsan_release(order);
+#endif
     if (++arrived_ == count_) {
       arrived_ = 0;
       ++round_;
       Fibers::current->progress();
     }
     while (round_ == round) Fibers::current->yield();
+#if defined(__SANITIZE_THREAD__)
+    __tsan_acquire(order);
+#endif
   }
 
  private:
   int count_, arrived_ = 0;
   uint64_t round_ = 0;
+  [[maybe_unused]] alignas(8) char order_[16] = {};
 };
 
 template <class F>
@@ -171,6 +163,20 @@ void run(int count, const F& f) {
   Fibers(count, f).run();
 }
 
+struct Index3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+inline unsigned block_number = 0;
+
+FASTIQA_UNSEEN inline void begin_block(int64_t number) { block_number = static_cast<unsigned>(number); }
+FASTIQA_UNSEEN inline Index3 block_index() { return {block_number}; }
+FASTIQA_UNSEEN inline Index3 thread_index() { return {Fibers::current->index()}; }
+
 }  // namespace fastiqa::emulate
 
-#endif
+// By value, from a function that the thread sanitizer does not see: all fibers share the variables behind them.
+#define threadIdx ::fastiqa::emulate::thread_index()
+#define blockIdx ::fastiqa::emulate::block_index()
+
+inline fastiqa::emulate::Index3 blockDim, gridDim;

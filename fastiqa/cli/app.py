@@ -14,6 +14,7 @@ import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
+from fastiqa.cli.gmad import gmad
 from fastiqa.cli.score import score
 from fastiqa.cli.train import pretrain, train
 
@@ -28,6 +29,7 @@ app.add_typer(data.app)
 app.command()(train)
 app.command()(pretrain)
 app.command()(score)
+app.command()(gmad)
 
 
 def run(arguments: list[str]) -> int:

@@ -7,8 +7,9 @@ from fastiqa.data.clic import check_clic, read_clic
 from fastiqa.data.contrastive import ContrastiveDataset
 from fastiqa.data.distorted import DistortedImages
 from fastiqa.data.distortions import DISTORTIONS, distort
+from fastiqa.data.folders import image_files
 from fastiqa.data.images import Image, ImageError, read_image
-from fastiqa.data.photographs import find_photographs, split_photographs
+from fastiqa.data.photographs import split_photographs
 from fastiqa.data.pieapp import check_pieapp, read_pieapp
 from fastiqa.data.rated import RatedDataset, RatedImage
 from fastiqa.data.rated_sets import SETS, RatedSet, read_rated
@@ -46,7 +47,7 @@ __all__ = [
     "check_pieapp",
     "decode",
     "distort",
-    "find_photographs",
+    "image_files",
     "read_bapps",
     "read_clic",
     "read_image",

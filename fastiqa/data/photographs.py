@@ -1,4 +1,4 @@
-"""Photographs to make data sets of: the files below a folder, their split by content, and windows of them."""
+"""Photographs to make data sets of: their split by content, and windows of them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ from torch import Tensor
 
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.reference import arguments
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jp2")
-
-
-def find_photographs(folder: Path) -> list[Path]:
-    """The image files below a folder, by their suffixes, in the order of their names; hidden ones aside."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
 
 
 def sha256_of(file: Path) -> str:

@@ -32,8 +32,9 @@ from PIL import features
 
 from fastiqa._files import write_atomically
 from fastiqa.data.codecs import CODECS
+from fastiqa.data.folders import SUFFIXES, image_files
 from fastiqa.data.images import one_line
-from fastiqa.data.photographs import SUFFIXES, find_photographs, sha256_of, split_contents
+from fastiqa.data.photographs import sha256_of, split_contents
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions
 from fastiqa.data.synth_photo import Outcome, Task
@@ -160,7 +161,7 @@ def _photographs(folder: Path, target: Path) -> list[Path]:
         raise SynthError(f"SOURCE_FOLDER: got {one_line(str(folder))}, want a folder with photographs")
     if folder.resolve() in (target.resolve(), *target.resolve().parents):
         raise SynthError(f"OUT: got {one_line(str(target))}, want a folder that is not in SOURCE_FOLDER")
-    files = find_photographs(folder)
+    files = image_files(folder)
     if not files:
         raise SynthError(f"SOURCE_FOLDER: no photographs ({' '.join(SUFFIXES)}) in {one_line(str(folder))}")
     return files

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fastiqa.data.photographs import find_photographs, split_photographs
+from fastiqa.data.folders import image_files
+from fastiqa.data.photographs import split_photographs
 from fastiqa.reference import arguments
 
 
@@ -21,7 +22,7 @@ def read_photographs(
     Raises: ValueError for another part, and where there are none; OSError for a file that cannot be read.
     """
     arguments.one_of("part", part, ("all", "train", "val", "test"))
-    files = find_photographs(Path(folder))
+    files = image_files(Path(folder))
     if not files:
         raise ValueError(f"folder: {folder}: no images below it")
     return files if part == "all" else split_photographs(files, split_seed, val, test)[part]

@@ -1,0 +1,117 @@
+"""The pairs of a gMAD competition to look at: a page, sheet.html, and a picture, sheet.png.
+
+The page stands alone: reduced images are in it, as JPEG of high quality, and each leads to its file by a relative link.
+Names of files and metrics are escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+from fastiqa.data import read_image
+from fastiqa.data.images import one_line
+from fastiqa.metrics.gmad import GmadPair, GmadRole
+
+THUMBNAIL = 512  # pixels, the longer side, in the page
+CELL = 256  # pixels, a side, in the picture
+LINE = 20  # pixels, a line of text in the picture
+GAP = 12
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.4 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 0 1rem 2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
+figure { margin: 0; }
+img { width: 100%; height: auto; background: #808080; }
+figcaption { overflow-wrap: anywhere; font-size: 0.875rem; }
+"""
+
+
+def thumbnail(file: Path) -> Pillow.Image:
+    """The image in 8 bits, reduced to at most THUMBNAIL pixels a side. Raises fastiqa.data.ImageError."""
+    image = read_image(file)
+    codes = (image.pixels >> (image.bit_depth - 8)).astype(np.uint8)
+    picture = Pillow.fromarray(codes)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture
+
+
+def page(roles: Sequence[GmadRole], images: Sequence[Path], pictures: Mapping[int, Pillow.Image], out: Path) -> str:
+    """sheet.html of the folder `out`: every role, every level that has a pair.
+
+    Args:
+        roles: of `gmad_competition`.
+        images: files, by the indices in the roles' pairs.
+        pictures: thumbnails of those that are in a pair.
+        out: the folder that links are relative to.
+    """
+    sections = "".join(_section(role, images, pictures, out) for role in roles)
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>gMAD competition</title>\n<style>{STYLE}</style>\n"
+        "<h1>gMAD competition</h1>\n<p>To the defender the two images of a pair are of about equal quality, to the "
+        "attacker the first is the better one. Where you see no difference the attacker is wrong, where you see one "
+        "the defender is. An image leads to its file in full size.</p>\n"
+        f"{sections}</html>\n"
+    )
+
+
+def _section(role: GmadRole, images: Sequence[Path], pictures: Mapping[int, Pillow.Image], out: Path) -> str:
+    title = html.escape(one_line(f"{role.defender} defends, {role.attacker} attacks"))
+    parts = [f"<section>\n<h2>{title}</h2>\n"]
+    for pair in role.pairs:
+        parts.append(f'<h3>Level {pair.level} of {html.escape(one_line(role.defender))}</h3>\n<div class="pair">\n')
+        for number, i in enumerate((pair.better, pair.worse)):
+            link = quote(os.fsencode(os.path.relpath(images[i], out)))
+            name = html.escape(one_line(images[i].name))
+            scores = html.escape(_scores(role, pair, number))
+            picture = f'<img src="{_data_uri(pictures[i])}" alt="{name}">'
+            parts.append(f'<figure><a href="{link}">{picture}</a>')
+            parts.append(f"<figcaption>{name}<br>{scores}</figcaption></figure>\n")
+        parts.append("</div>\n")
+    return "".join([*parts, "</section>\n"])
+
+
+def sheet(roles: Sequence[GmadRole], images: Sequence[Path], pictures: Mapping[int, Pillow.Image]) -> Pillow.Image:
+    """sheet.png: two columns a role, the better image at the left; a row a level. Arguments as of `page`."""
+    levels = sorted({pair.level for role in roles for pair in role.pairs})
+    width, height = 2 * (CELL + GAP) + GAP, CELL + 2 * LINE + GAP
+    canvas = Pillow.new("RGB", (len(roles) * width, LINE + GAP + max(1, len(levels)) * height), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for column, role in enumerate(roles):
+        left = column * width + GAP
+        draw.text((left, 4), one_line(f"{role.defender} defends, {role.attacker} attacks"), "black", font)
+        for pair in role.pairs:
+            top = LINE + GAP + levels.index(pair.level) * height
+            for number, i in enumerate((pair.better, pair.worse)):
+                x = left + number * (CELL + GAP)
+                picture = pictures[i].copy()
+                picture.thumbnail((CELL, CELL))
+                canvas.paste(picture, (x, top))
+                draw.text((x, top + CELL), f"{pair.level}: {one_line(images[i].name)[-36:]}", "black", font)
+                draw.text((x, top + CELL + LINE), _scores(role, pair, number), "black", font)
+    return canvas
+
+
+def _scores(role: GmadRole, pair: GmadPair, number: int) -> str:
+    """What both metrics say of the better (0) or worse (1) image."""
+    values = ((role.defender, pair.defender[number]), (role.attacker, pair.attacker[number]))
+    return ", ".join(f"{one_line(name)} {value:.4g}" for name, value in values)
+
+
+def _data_uri(picture: Pillow.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=92, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
