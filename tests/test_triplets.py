@@ -22,6 +22,7 @@ from fastiqa.data import (
     read_clic,
     read_image,
 )
+from fastiqa.data import photographs as photographs_module
 
 
 @pytest.fixture
@@ -176,6 +177,16 @@ def test_whole_images_too_small_to_be_reflected_are_named(tmp_path):
     path = folders.png(tmp_path / "tiny.png", 12)
     with pytest.raises(ValueError, match=r"tiny\.png: got 12x12 pixels, want more than half of 32"):
         TripletDataset([Triplet(path, path, path, 0.0)], WholeImage(32))[0]
+
+
+def test_kept_images_are_read_once(triplets, monkeypatch):
+    plain, kept = (TripletDataset(triplets, RandomCrop(8), keep=keep) for keep in (False, True))
+    want = [plain[i] for i in range(len(plain))]
+    read = []
+    monkeypatch.setattr(photographs_module, "read_image", lambda path: read.append(path) or read_image(path))
+    for _ in range(2):
+        assert all(same(kept[i], item) for i, item in enumerate(want))
+    assert sorted(read) == sorted({path for triplet in triplets for path in triplet[:3]})
 
 
 def damage(triplets, index, part):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastiqa.data.images import Image, ImageError, read_image
+from fastiqa.data.images import Image, ImageError
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
+from fastiqa.data.photographs import Photographs
 
 Images = tuple[Image, Image, Image]
 Item = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -53,6 +54,8 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         transform: of three images, a label and a generator of random numbers into an item; by default
             :func:`whole_images`. See ``fastiqa.data.transforms``.
         seed: of the random choices, 0 or more.
+        keep: hold every image in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader its
+            own): where few images make many triplets.
         on_unreadable: what happens at an image that cannot be read, or whose size is not its reference's. "raise" ends
             the epoch. With "skip" the file is named once in a warning of the logger ``fastiqa`` and the next readable
             triplet takes the place, so that batches keep their size.
@@ -85,6 +88,7 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         transform: Transform = whole_images,
         *,
         seed: int = 0,
+        keep: bool = False,
         on_unreadable: OnUnreadable = "raise",
     ) -> None:
         for i, triplet in enumerate(triplets):
@@ -92,15 +96,16 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
                 raise ValueError(f"triplets[{i}].label: got {triplet.label!r}, want a probability from 0 to 1")
         super().__init__(triplets, seed, on_unreadable)
         self.transform = transform
+        self.read = Photographs(smallest_side=1, keep=keep)
 
     def item(self, record: Triplet, generator: np.random.Generator) -> Item:
         """The triplet, read and transformed. Raises ImageError."""
-        return self.transform(_read(record), record.label, generator)
+        ref, a, b = (self.read(path) for path in record[:3])
+        return self.transform(_of_one_size(ref, a, b), record.label, generator)
 
 
-def _read(triplet: Triplet) -> Images:
-    """The three images. Raises ImageError, also where their sizes differ."""
-    ref, a, b = (read_image(path) for path in triplet[:3])
+def _of_one_size(ref: Image, a: Image, b: Image) -> Images:
+    """The three images. Raises ImageError where their sizes differ."""
     height, width = ref.pixels.shape[:2]
     for image in (a, b):
         if image.pixels.shape != ref.pixels.shape:

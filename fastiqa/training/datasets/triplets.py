@@ -45,6 +45,7 @@ def _dataset(
     flip: bool = True,
     swap: bool = True,
     whole: bool = False,
+    keep: bool = False,
     on_unreadable: Literal["raise", "skip"] = "raise",
     seed: int = 0,
 ) -> TripletDataset:
@@ -52,7 +53,7 @@ def _dataset(
     arguments.flag("whole", whole)
     crop = RandomCrop(size, small, flip, swap)
     transform = WholeImage(shorter_side=size if small == "upscale" else None) if whole else crop
-    return TripletDataset(triplets, transform, seed=seed, on_unreadable=on_unreadable)
+    return TripletDataset(triplets, transform, seed=seed, keep=keep, on_unreadable=on_unreadable)
 
 
 KINDS: dict[str, Kind] = {
