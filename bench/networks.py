@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import BatchNorm2d
+from torch.nn import BatchNorm2d, Linear
 from torch.nn.functional import interpolate
 
 from fastiqa import ops, reference
@@ -33,19 +33,23 @@ class Image(ops.Map):
 
 @dataclass(frozen=True)
 class Network:
-    """A network that compares two images with a reference: probabilities, one a triplet.
+    """A network of images, one number for each item of a batch.
 
     Args:
         name, label: of its rows in the CSV file.
         kind: the network's class.
+        method: of the network, which is called.
+        signature: names of the images and of the result.
         op: an operator in it, whose backends are measured.
         sizes: N, 3, H, W of the images.
-        tolerance: largest difference of a probability from float64's, by dtype.
+        tolerance: largest difference of a result from float64's, by dtype.
     """
 
     name: str
     label: str
-    kind: type[reference.PRFNet]
+    kind: type[reference.PRFNet | reference.MFENet]
+    method: str
+    signature: Names
     op: ops.Op
     sizes: tuple[Size, ...]
     tolerance: dict[str, float]
@@ -55,29 +59,32 @@ class Network:
     exact: bool = field(default=False, init=False)
     statistics: tuple[str, ...] = field(default=(), init=False)
     saves: tuple[str, ...] = field(default=(), init=False)
-    signature: Names = field(default=Names(("ref", "a", "b"), ("probability",)), init=False)
 
     def samples(self, n: int, c: int, h: int, w: int) -> Iterator[tuple[ops.Map, ...]]:
         if c != 3:
             raise ValueError(f"--size: got {n}x{c}x{h}x{w}, want images of three channels for {self.name}")
-        yield (Image((n, c, h, w)),) * 3
+        yield (Image((n, c, h, w)),) * len(self.signature.names)
 
     @property
     def backends(self) -> tuple[Backend, ...]:
         return self.op.backends
 
     def reference(self, *images: Tensor) -> Tensor:
-        return self._made("plain", images[0]).probability(*images)  # type: ignore[no-any-return]
+        return self._answer("plain", images)
 
     def __call__(self, *images: Tensor) -> Tensor:
-        return self._made("fast", images[0]).probability(*images)  # type: ignore[no-any-return]
+        return self._answer("fast", images)
+
+    def _answer(self, which: str, images: tuple[Tensor, ...]) -> Tensor:
+        answer: Tensor = getattr(self._made(which, images[0]), self.method)(*images)
+        return answer
 
     def _made(self, which: str, image: Tensor) -> Any:
         key = (which, image.dtype)
         if key not in self.made:  # before torch.compile, whose first calls come after eager's
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                plain = _with_statistics(self.kind())
+                plain = _with_statistics(self.kind(), len(self.signature.names))
             fast = which == "fast"
             made = optimize_for_inference(plain, image.dtype) if fast else copy.deepcopy(plain).to(image.dtype)
             self.made[key] = made.to(image.device)
@@ -92,13 +99,14 @@ class Network:
 
 
 @torch.no_grad()
-def _with_statistics(network: Any) -> Any:
+def _with_statistics(network: Any, images: int) -> Any:
     """In eval mode; the norms have the statistics of noise, the last layer has larger weights."""
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.momentum = 1.0
-    network.train()(*torch.rand(3, 2, 3, 128, 128))
-    network.head.mlp[-1].weight *= 16
+    network.train()(*torch.rand(images, 2, 3, 128, 128))
+    *_, last = (module for module in network.modules() if isinstance(module, Linear))
+    last.weight *= 16
     return network.eval()
 
 
@@ -109,9 +117,21 @@ NETWORKS = {
             "prfnet",
             "",
             reference.PRFNet,
+            "probability",
+            Names(("ref", "a", "b"), ("probability",)),
             ops.OPERATORS["difference_response"],
             ((1, 3, 448, 448),),
             {"float32": 1e-4, "bfloat16": 5e-3},
+        ),
+        Network(
+            "mfenet",
+            "",
+            reference.MFENet,
+            "forward",
+            Names(("image",), ("quality",)),
+            ops.OPERATORS["large_kernel_conv"],
+            ((1, 3, 224, 224), (8, 3, 224, 224)),
+            {"float32": 1e-4, "bfloat16": 5e-2},
         ),
     )
 }

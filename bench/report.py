@@ -22,7 +22,8 @@ from .summary import FASTIQA, median_us, ours, speedup, spread
 
 DATA = ROOT / "bench" / "data"
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
-COMMANDS = {"prfnet_step": "python -m fastiqa.bench.training"}  # of tables that fastiqa bench does not make
+# Of tables that fastiqa bench does not make.
+COMMANDS = {f"{name}_step": f"python -m fastiqa.bench.training {name}" for name in ("prfnet", "mfenet")}
 SLOWER = 0.05  # a regression is slower by more than this and by more than three times the spread of its rounds
 
 Case = dict[str, Row]
