@@ -191,7 +191,7 @@ def test_shares_of_the_splits() -> None:
         split_photographs(contents[:2], SynthOptions())
 
 
-def test_what_is_read_back(photos: Path, tmp_path: Path) -> None:
+def test_what_is_read_back(photos: Path, tmp_path: Path, fastiqa_command) -> None:
     out = tmp_path / "out"
     synthesize(photos, out, SMALL, workers=1)
     triplets = read_synth(out, "train")
@@ -199,6 +199,9 @@ def test_what_is_read_back(photos: Path, tmp_path: Path) -> None:
     hard, soft = (read_synth(out, "train", rule=rule) for rule in ("quality", "metric"))
     assert sorted(hard + soft) == sorted(triplets)
     assert {triplet.label for triplet in hard} <= {0.0, 1.0}
+    for rule, asked in (("quality", hard), ("metric", soft)):
+        given = ("eval", "synth", out, "--split", "train", "--rule", rule, "--metric", "psnr", "--json")
+        assert json.loads(fastiqa_command(*given)[1])[0]["triplets"] == len(asked) > 0
     with pytest.raises(ValueError, match="split: got 'all', want one of train, val, test"):
         read_synth(out, "all")
     lines = (out / "triplets.csv").read_text().splitlines()

@@ -108,6 +108,9 @@ def evaluate(
         Path | None, typer.Argument(metavar="[IMAGES]", help="CLIC's folder of images or archives; default: the csv's.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; not for CLIC.")] = "val",
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="Of synth, triplets labelled by quality or by metric; default: both.")
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="psnr, ssim, ms-ssim or none; repeatable; default: all three.")
     ] = None,
@@ -135,6 +138,7 @@ def evaluate(
         path,
         images,
         split=split,
+        rule=rule,
         metrics=metric,
         weights=weights,
         predictions=predictions,

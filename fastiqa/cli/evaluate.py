@@ -30,6 +30,7 @@ def evaluate_dataset(
     images: Path | None,
     *,
     split: str,
+    rule: str | None,
     metrics: list[str] | None,
     weights: Path | None,
     predictions: Path | None,
@@ -42,7 +43,7 @@ def evaluate_dataset(
             arguments.one_of("--metric", name, (*PREFERENCES, "none"))
         if write is not None and weights is None:
             raise ValueError("--write: got a file, want --weights too, whose predictions are written")
-        triplets, folder = _triplets(dataset, path, images, split, check_files=predictions is None)
+        triplets, folder = _triplets(dataset, path, images, split, rule, check_files=predictions is None)
         results = _results(triplets, folder, metrics, weights, predictions)
         if write is not None:
             probabilities = torch.sigmoid(results[-1].preferences).tolist()
@@ -58,17 +59,20 @@ def evaluate_dataset(
 
 
 def _triplets(
-    dataset: str, path: Path, images: Path | None, split: str, check_files: bool
+    dataset: str, path: Path, images: Path | None, split: str, rule: str | None, check_files: bool
 ) -> tuple[list[Triplet], Path]:
     """Triplets, and the folder that CLIC's format names files relative to."""
     arguments.one_of("DATASET", dataset, DATASETS)
+    if rule is not None and dataset != "synth":
+        raise ValueError(f"--rule: got {rule!r}, want it for synth alone, not for {dataset}")
     if dataset == "clic":
         triplets = read_clic(path, images, average_duplicates=False, check_files=check_files)
         return triplets, images if images is not None else path.parent
     if images is not None:
         raise ValueError(f"IMAGES: got {str(images)!r}, want none for {dataset}: its folder has a fixed layout")
-    readers: dict[str, Any] = {"bapps": read_bapps, "pieapp": read_pieapp, "synth": read_synth}
-    return readers[dataset](path, split), path
+    if dataset == "synth":
+        return read_synth(path, split, rule=rule), path
+    return (read_bapps if dataset == "bapps" else read_pieapp)(path, split), path
 
 
 def _results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,17 +72,22 @@ def evaluate(
     Raises:
         ValueError: no triplets; `fastiqa.data.ImageError` naming an image that cannot be read; what a metric refuses.
     """
+    metrics = {name: p for name, p in predictors.items() if not isinstance(p, nn.Module)}
+    networks: dict[str, Any] = {name: p for name, p in predictors.items() if isinstance(p, nn.Module)}
     plain, padded = TripletDataset(triplets), TripletDataset(triplets, transform or WholeImage())
     values: dict[str, list[float]] = {name: [] for name in predictors}
-    swapped: dict[str, list[float]] = {name: [] for name, p in predictors.items() if isinstance(p, nn.Module)}
-    for i in range(len(triplets)):
-        for name, predictor in predictors.items():
-            if not isinstance(predictor, nn.Module):
-                ref, a, b = (image[None] for image in plain[i][:3])
-                values[name].append(float(predictor(ref, a, b)))
-                continue
-            network: Any = predictor
-            maps = [network.encode(image[None].to(network.mean)) for image in padded[i][:3]]
+    swapped: dict[str, list[float]] = {name: [] for name in networks}
+    references: dict[str, tuple[Path, Any]] = {}  # encoded once for the triplets in a row that share it
+    for i, triplet in enumerate(triplets):
+        images = [image[None] for image in plain[i][:3]] if metrics else []
+        for name, metric in metrics.items():
+            values[name].append(float(metric(*images)))
+        images = [image[None] for image in padded[i][:3]] if networks else []
+        for name, network in networks.items():
+            ref, a, b = (image.to(network.mean) for image in images)
+            if name not in references or references[name][0] != triplet.ref:
+                references[name] = (triplet.ref, network.encode(ref))
+            maps = references[name][1], network.encode(a), network.encode(b)
             values[name].append(float(network.compare(*maps)))
             swapped[name].append(float(network.compare(maps[0], maps[2], maps[1])))
         if on_triplet is not None:
