@@ -22,10 +22,10 @@ CSRC = ROOT / "csrc"
 HERE = Path(__file__).resolve().parent
 TEMPLATE = CSRC / "common" / "template_op"
 
+# Two compilations, since the thread sanitizer goes with no other; -g1: reports name lines.
 SANITIZERS = {
-    "address": ("-fsanitize=address", "-g", "-O1"),
-    "undefined": ("-fsanitize=undefined", "-fno-sanitize-recover=all", "-g", "-O1"),
-    "thread": ("-fsanitize=thread", "-g", "-O1"),
+    "address_undefined": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1"),
+    "thread": ("-fsanitize=thread", "-g1", "-O1"),
 }
 
 Call = tuple[str, tuple[Any, ...]]  # an operator's name and its arguments, outputs last
@@ -68,7 +68,8 @@ def building(work: Path) -> FileLock:
 
 
 def sources() -> list[Path]:
-    return [*sorted((CSRC / "cuda").glob("*.cu")), *sorted((TEMPLATE / "cuda").glob("*.cu")), HERE / "entry.cpp"]
+    operators = [*sorted((CSRC / "cuda").glob("*.cu")), *sorted((TEMPLATE / "cuda").glob("*.cu"))]
+    return [*operators, HERE / "entry.cpp", HERE / "selftest.cu"]
 
 
 @functools.cache
@@ -76,20 +77,20 @@ def library() -> ctypes.CDLL:
     work = ROOT / "build" / "emulated" / "plain"
     output = work / "libfastiqa_emulated.so"
     with building(work):
-        build().build_emulated(output, work, [*sources(), HERE / "selftest.cu"], ("-O2",), shared=True)
+        build().build_emulated(output, work, sources(), ("-O2",), shared=True)
     loaded = ctypes.CDLL(str(output))
     loaded.fastiqa_emulate.restype = ctypes.c_char_p
     loaded.fastiqa_emulate.argtypes = (ctypes.c_char_p, ctypes.POINTER(Value), ctypes.c_int64)
     return loaded
 
 
-def program(sanitizer: str, files: Sequence[Path], *flags: str) -> Path:
-    """The driver of entry.cpp with these sources, under a sanitizer."""
-    name = "_".join([sanitizer, *(flag.strip("-").replace("=", "") for flag in flags)])
-    work = ROOT / "build" / "emulated" / name
+def program(sanitizer: str) -> Path:
+    """The driver of entry.cpp with all sources, under a sanitizer."""
+    work = ROOT / "build" / "emulated" / sanitizer
     output = work / "driver"
+    flags = (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER")
     with building(work):
-        build().build_emulated(output, work, files, (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", *flags), shared=False)
+        build().build_emulated(output, work, sources(), flags, shared=False)
     return output
 
 
