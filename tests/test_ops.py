@@ -136,12 +136,13 @@ def test_gradcheck(name: str, backend: str) -> None:
     op = cases.operators()[name]
     # Not everywhere: PyTorch's fast mode fails where a gradient is zero by definition, as that for octave_split's act.
     slow = backend in ("triton", "cuda") and name.startswith(("gated_upsample", "difference_", "large_kernel", "mix_"))
+    if slow and backend == "triton":
+        pytest.skip("up to a minute interpreted; test_partial_gradients has every gradient, to 1e-13 of the reference")
     for args in itertools.islice(cases.arguments(op, Case((2, 2, 3, 2), torch.float64)), 1 if slow else None):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
         with cases.backend(backend):
             assert torch.autograd.gradcheck(op, leaves, fast_mode=slow)
-            if not (slow and backend == "triton"):  # interpreted up to a minute and a half; test_gradients has them
-                assert torch.autograd.gradgradcheck(op, leaves, fast_mode=slow)
+            assert torch.autograd.gradgradcheck(op, leaves, fast_mode=slow)
 
 
 def test_partial_gradients(name: str, backend: str) -> None:
