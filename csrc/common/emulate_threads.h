@@ -38,9 +38,8 @@ class Fibers {
                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks_ == MAP_FAILED) throw std::runtime_error("no memory for the stacks of a block's threads");
 #if defined(__SANITIZE_THREAD__)
-    static std::vector<void*> known;  // kept: to make one takes longer than to run it
-    while (known.size() < fibers_.size()) known.push_back(__tsan_create_fiber(0));
-    for (size_t t = 0; t < fibers_.size(); ++t) fibers_[t].known = known[t];
+    while (known_.size() < fibers_.size()) known_.push_back(__tsan_create_fiber(0));
+    for (size_t t = 0; t < fibers_.size(); ++t) fibers_[t].known = known_[t];
     main_.known = __tsan_get_current_fiber();
 #endif
   }
@@ -119,6 +118,8 @@ class Fibers {
 #endif
   }
 
+  // Of all launches, kept: to make one takes longer than to run it, and the sanitizer has 8128 at most.
+  [[maybe_unused]] static inline std::vector<void*> known_;
   std::function<void()> f_;
   std::vector<Fiber> fibers_;
   char* stacks_ = nullptr;
