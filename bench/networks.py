@@ -84,7 +84,7 @@ class Network:
         if key not in self.made:  # before torch.compile, whose first calls come after eager's
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                plain = _with_statistics(self.kind(), len(self.signature.names))
+                plain = with_statistics(self.kind(), len(self.signature.names))
             fast = which == "fast"
             made = optimize_for_inference(plain, image.dtype) if fast else copy.deepcopy(plain).to(image.dtype)
             self.made[key] = made.to(image.device)
@@ -99,8 +99,8 @@ class Network:
 
 
 @torch.no_grad()
-def _with_statistics(network: Any, images: int) -> Any:
-    """In eval mode; the norms have the statistics of noise, the last layer has larger weights."""
+def with_statistics(network: Any, images: int) -> Any:
+    """In eval mode; the norms have the statistics of noise, for maps of order 1; the last layer has larger weights."""
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.momentum = 1.0

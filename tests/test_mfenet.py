@@ -160,6 +160,7 @@ def test_inference_is_the_same(options: dict[str, Any], memory_format: torch.mem
     assert norms_left(fast) == sum(SMALL["depths"])
     with torch.no_grad():
         torch.testing.assert_close(fast.outputs(image), model.outputs(image), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(fast(image[:1]), fast(image)[:1], rtol=1e-6, atol=1e-6)  # not a batch of one to train on
     assert not fast(image).requires_grad
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
     single = fastiqa.optimize_for_inference(model, torch.float32, memory_format)

@@ -26,11 +26,12 @@ class InferenceModel(nn.Module):
     def _settle(self, dtype: torch.dtype, memory_format: torch.memory_format, compiled: str | None) -> None:
         """Folds the norms of the parts and casts; in float64 before, so that what is folded is rounded once."""
         self.memory_format, self.compiled = memory_format, compiled
-        self.requires_grad_(False).eval()
+        self.requires_grad_(False)
         for part in self.children():
             part.double()
-        self.folded = fold_norms(self)
+        self.folded = fold_norms(self.eval())
         self._fold_rest()
+        self.eval()  # modules that stand in the place of norms, too: some look at their mode
         for part in self.children():
             part.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
         self._compile()
