@@ -33,7 +33,7 @@ from .networks import with_statistics
 from .rows import Row, append, default_csv, environment
 
 LEVELS = ("off", "lean", "least")
-OPTIONS: dict[str, Any] = {"dropout": 0.0}  # which would draw other numbers in each network
+OPTIONS: dict[str, dict[str, Any]] = {"prfnet": {}, "mfenet": {}}  # of the networks, beside no dropout
 LARGEST_DIFFERENCE = 1e-9  # of a parameter's gradient in float64, relative to its norm
 NOISE = 1e-6  # of the norm of all gradients: below it lie those of biases before a batch norm, which are rounding alone
 
@@ -56,13 +56,19 @@ class Network(NamedTuple):
 
 
 def _cases(
-    plain: nn.Module, fused: type[nn.Module], packed: Callable[[nn.Module], nn.Module], part: str
+    kind: type[reference.PRFNet | reference.MFENet],
+    fused: type[nn.Module],
+    inputs: int,
+    packed: Callable[[nn.Module], nn.Module],
+    part: str,
 ) -> dict[str, Case]:
     """Every level of memory, then a step in which one part of the network is frozen."""
-    plain.train()
+    # Without dropout, which would draw other numbers in each network.
+    options = {"dropout": 0.0, **OPTIONS[kind.model_name]}
+    plain = with_statistics(kind(**options), inputs).train()
 
     def twin(level: str = "off") -> Any:
-        model = fused(memory=level, **OPTIONS).train()
+        model = fused(memory=level, **options).train()
         model.load_state_dict(plain.state_dict())
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -75,11 +81,11 @@ def _cases(
 
 
 def prfnet() -> dict[str, Case]:
-    return _cases(with_statistics(reference.PRFNet(**OPTIONS), 3), models.PRFNet, PackedComparison, "backbone")
+    return _cases(reference.PRFNet, models.PRFNet, 3, PackedComparison, "backbone")
 
 
 def mfenet() -> dict[str, Case]:
-    return _cases(with_statistics(reference.MFENet(**OPTIONS), 1), models.MFENet, lambda model: model, "dan")
+    return _cases(reference.MFENet, models.MFENet, 1, lambda model: model, "dan")
 
 
 NETWORKS = {"prfnet": Network(prfnet, 3, 2, 448), "mfenet": Network(mfenet, 1, 8, 224)}

@@ -315,13 +315,21 @@ def test_gpu_script_says_so_where_there_is_no_gpu():
     assert "nothing was run" in done.stderr
 
 
-def test_a_training_step_is_measured_after_its_gradients_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "OPTIONS", {"layers": (1, 1, 1, 1), "width": 8, "dropout": 0.0})
+@pytest.mark.parametrize("network", training.NETWORKS)
+def test_a_training_step_is_measured_after_its_gradients_agree(network, tmp_path, monkeypatch):
+    tiny = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "hfen_width": 8, "dan_width": 4}
+    small = {"prfnet": {"layers": (1, 1, 1, 1), "width": 8}, "mfenet": {**tiny, "dan_layers": (1, 1, 1, 1)}}
+    monkeypatch.setattr(training, "OPTIONS", small)
     file = tmp_path / "steps.csv"
-    assert training.main(["--triplets", "1", "--size", "64", "--rounds", "2", "--csv", str(file)]) == 0
-    kept = {(r["arguments"], r["provider"]): float(r["saved_mb"]) for r in rows.read(file)}
-    assert len(kept) == 6
-    assert kept["memory=least", "cpu"] < kept["memory=lean", "cpu"] < 0.7 * kept["memory=lean", "eager"]
+    assert training.main([network, "--items", "2", "--size", "64", "--rounds", "2", "--csv", str(file)]) == 0
+    read = rows.read(file)
+    assert {row["op"] for row in read} == {f"{network}_step"}
+    kept = {(*row["arguments"].split("="), row["provider"]): float(row["saved_mb"]) for row in read}
+    assert len(kept) == 8
+    levels = [kept["memory", level, "cpu"] for level in ("least", "lean")]
+    assert levels[0] < levels[1] < 0.7 * kept["memory", "lean", "eager"]
+    (frozen,) = (kept[key] for key in kept if key[0] == "frozen" and key[2] == "eager")
+    assert frozen < kept["memory", "off", "eager"]
     monkeypatch.setattr(training, "LARGEST_DIFFERENCE", 0.0)
     with pytest.raises(ValueError, match="gradients differ from the plain network's in float64"):
-        training.measure(1, 64, 2)
+        training.measure(network, 2, 64, 2)
