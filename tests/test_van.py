@@ -229,7 +229,7 @@ def test_features_equal_transformers(tmp_path: Path) -> None:
     """In a process of its own: the last transformers with VAN wants older packages than other oracles."""
     folder = os.environ.get("FASTIQA_TRANSFORMERS")
     if folder is None:
-        pytest.skip("FASTIQA_TRANSFORMERS does not name a folder with transformers 4.57: pip install --target")
+        pytest.skip("set FASTIQA_TRANSFORMERS to a folder of pip install --target FOLDER transformers==4.57.6")
     path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", ORACLE, str(Path(__file__).parent), str(tmp_path)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
