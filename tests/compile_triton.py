@@ -7,6 +7,7 @@ is replaced by one that only names a target.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -46,14 +47,14 @@ class Target:
         return GPUTarget("cuda", self.arch, 32)
 
 
-compiled: list[tuple[str, Any]] = []
+compiled: list[tuple[str, Any, int]] = []  # kernels by name, and the programs of a launch
 described: set[tuple[int, str]] = set()  # samples differ in numbers that a kernel does not depend on
 run = JITFunction.run
 
 
 def compile_only(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwargs: Any) -> Any:
     kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-    compiled.append((self.__name__, kernel))
+    compiled.append((self.__name__, kernel, math.prod(grid)))
     return kernel
 
 
@@ -72,24 +73,27 @@ def main(folder: Path) -> None:
                     turn = None if arch == 90 and dtype in NETWORKS else k + arch // 10
                     for args in cases.arguments(op, cases.Case(shape, dtype, (layout,), turn=turn)):
                         args = op.signature.promote(args)
-                        kernel(*args, *(output.empty() for output in op.layout(*args)))
+                        call = (*args, *(output.empty() for output in op.layout(*args)))
+                        kernel(*call)
+                        elements = max(x.numel() for x in call if isinstance(x, torch.Tensor))
                         while compiled:
-                            name, made = compiled.pop()
+                            name, made, programs = compiled.pop()
                             if (id(made), layout) in described:  # Triton keeps what it has compiled
                                 continue
                             described.add((id(made), layout))
                             reason = narrow.get(name) or narrow.get(layout)
-                            reasons = {"narrow": reason, "wide": float64.get(name)}
-                            describe(name, made, arch, op.name, str(dtype), layout, reasons, folder)
+                            facts = {"narrow": reason, "wide": float64.get(name)}
+                            facts |= {"blocks": programs, "elements": elements, "bytes": op.bytes(*args)}
+                            describe(name, made, arch, op.name, str(dtype), layout, facts, folder)
 
 
-def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, reasons: Any, folder: Path) -> None:
+def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, facts: Any, folder: Path) -> None:
     ptx = kernel.asm["ptx"]
     cubin = folder / f"{len(list(folder.glob('*.cubin')))}-{name}-{arch}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     facts = {
-        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), **reasons,
-        "threads": 32 * kernel.metadata.num_warps,
+        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), **facts,
+        "threads": 32 * kernel.metadata.num_warps, "shared": kernel.metadata.shared,
         "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
         "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),
     }  # fmt: skip

@@ -8,37 +8,41 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import emulation
+import numpy as np
 import pytest
 import torch
+from fastiqa.bench.machine_code_rows import Row, cuda_rows, cuobjdump, launch_rows, resources, triton_rows
 
 from fastiqa import _native
+from fastiqa.bench import machine_code, sass
 
-triton = pytest.importorskip("triton", reason="triton is not installed")
+pytest.importorskip("triton", reason="triton is not installed")  # whose wheel brings cuobjdump and nvdisasm
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"  # comes with Triton's wheel
 HERE = Path(__file__).parent
 
 needs_cuda_library = pytest.mark.skipif(
     not _native.path("cuda").exists(), reason="the CUDA library was not built (no nvcc)"
 )
+needs_binutils = pytest.mark.skipif(shutil.which("c++filt") is None, reason="binutils is not installed")
 needs_cpu_library = pytest.mark.skipif(
     not _native.path("cpu").exists(), reason="the CPU library was not built (no C++ compiler)"
 )
 
 
 def dump(*args: str) -> str:
-    return subprocess.run([str(CUOBJDUMP), *args], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([cuobjdump(), *args], capture_output=True, text=True, check=True).stdout
 
 
-def resources(file: Path) -> dict[str, dict[str, int]]:
-    """For each kernel in a cubin or library: registers, stack and local memory in bytes."""
-    text = dump("--dump-resource-usage", str(file))
-    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", text)
-    return {name: {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
+def compared(recorded: Path, rows: list[Row]) -> list[str]:
+    """What got worse; prints what limits the comparison, such as another compiler."""
+    before = machine_code.read(recorded)
+    print(*machine_code.remarks(before, rows), sep="\n")
+    return machine_code.worse_kernels(before, rows)
 
 
 # ---- Triton ----
@@ -104,6 +108,20 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
 
 
 @pytest.mark.slow
+def test_triton_kernels_are_not_worse_than_recorded(triton_kernels: list[dict[str, Any]]) -> None:
+    """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
+    rows = [row for row in triton_rows(triton_kernels) if row["op"] != "template_op"]
+    assert compared(machine_code.KERNELS, rows) == []
+
+
+@pytest.mark.slow
+def test_calls_launch_no_more_kernels_than_recorded() -> None:
+    rows = launch_rows(machine_code.program("launches.py", "float32"))
+    assert {row["backend"] for row in rows} == {"cuda", "triton"}
+    assert machine_code.worse_launches(machine_code.read(machine_code.LAUNCHES), rows) == []
+
+
+@pytest.mark.slow
 def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
     """Fifty sizes compile no kernel more than once a size, and no product is fused with a sum behind the source's back.
 
@@ -117,7 +135,7 @@ def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
     assert found
     for operator in found:
         # Sums of them, as a convolution's.
-        products = operator["op"].startswith(("difference_", "large_kernel", "mix_"))
+        products = operator["op"].startswith(("difference_", "large_kernel", "mix_", "ssim"))
         assert operator["contracted"] == [] or products, operator
         assert 0 < operator["variants"] <= 50 * operator["kernels"], operator
 
@@ -133,28 +151,75 @@ def test_cuda_library_holds_the_promised_architectures() -> None:
     assert set(re.findall(r"sm_(\d+)", dump("--list-ptx", library))) == {max(archs, key=int)}
 
 
+@pytest.fixture(scope="module")
+def cuda_kernels() -> list[Row]:
+    return cuda_rows(_native.path("cuda"))
+
+
 @needs_cuda_library
-def test_cuda_kernels_do_not_spill() -> None:
-    usage = resources(_native.path("cuda"))
-    assert usage
-    for name, kernel in usage.items():
-        # Of float64, whose packs take twice the registers, up to 16 bytes: a few addresses once a thread.
-        assert kernel["STACK"] <= (16 if re.search(r"_kernelI(?:Li\d+E|Lb\dE)*d", name) else 0), name
-        assert kernel["LOCAL"] == 0, name
-        # 256 threads of 64 registers: four blocks an SM; three where a thread has the packs of seven maps in hand, or
-        # float64 sums of two kernels; two where it keeps beside each sum what the roundings lost.
-        exact = re.search(r"_sum_kernelI.*(ExactSum|5PlainId)", name)
-        seven = re.search(r"_sum_kernelI.*Li7E|sums_kernelILi8Ed", name)
-        assert kernel["REG"] <= (128 if exact else 80 if seven else 64), name
+@needs_binutils
+def test_cuda_kernels_do_not_spill(cuda_kernels: list[Row]) -> None:
+    assert {row["arch"] for row in cuda_kernels} == set(emulation.build().cuda_archs())
+    for row in cuda_kernels:
+        name = row["kernel"]
+        assert row["stack"] == row["local"] == "0", row
+        # 256 threads of 64 registers: four blocks an SM; three where a thread has the packs of seven maps in hand,
+        # 64-bit indices, or float64 that would spill; two where it keeps beside each sum what the roundings lost, sums
+        # of seven maps for each of eight channels, or four moments of several windows in float64.
+        two = re.search(
+            r"_sum_kernel<.*(ExactSum|Plain<double>)|pixel_sum_kernel<4, 8, \w+, 7|ssim_\w*kernel<(\d+, )?double", name
+        )
+        float64 = "sums_kernel<8, double>|(own|products_channels)_kernel<double"
+        three = re.search(rf"_sum_kernel<.* 7,|blocks_kernel<.*\blong\b|{float64}", name)
+        assert int(row["registers"]) <= (128 if two else 80 if three else 64), row
+
+
+@needs_cuda_library
+@needs_binutils
+def test_cuda_kernels_are_not_worse_than_recorded(cuda_kernels: list[Row]) -> None:
+    """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
+    assert compared(machine_code.KERNELS, cuda_kernels) == []
+
+
+def functions(disassembly: str) -> dict[str, str]:
+    return dict(re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", disassembly, re.S))
+
+
+@needs_cuda_library
+def test_machine_code_is_read_as_the_disassembler_does(tmp_path: Path) -> None:
+    """Of each architecture one source, with loops."""
+    library = str(_native.path("cuda").resolve())
+    subprocess.run([cuobjdump(), "--extract-elf", "all", library], cwd=tmp_path, check=True, capture_output=True)
+    cubins = [file for file in tmp_path.iterdir() if b"difference_pool_cu" in file.read_bytes()]
+    assert len(cubins) == len(emulation.build().cuda_archs())
+    for cubin in cubins:
+        arch = int(cubin.suffixes[-2].removeprefix(".sm_"))
+        printed = functions(dump("--dump-sass", str(cubin)))
+        texts = {name[6:]: text for name, text in sass.sections(cubin.read_bytes()) if name.startswith(".text.")}
+        assert texts.keys() == printed.keys()
+        for name, code in printed.items():
+            words = np.frombuffer(texts[name], "<u8").reshape(-1, 2)
+            branches = re.findall(r"/\*(\w{4,5})\*/ +(?:@!?U?P\w+ +)?BRA.*0x(\w+) ?;", code)
+            assert sass.branches(words, arch) == [(int(at, 16) // 16, int(to, 16) // 16) for at, to in branches], name
+            whole = sass.describe(words, arch).whole
+            for kind, counted in (("LDG", whole.loads), ("STG", whole.stores)):
+                accesses = re.findall(rf"\b{kind}((?:\.\w+)+)", code)
+                assert counted == Counter(bytes_of(suffixes) for suffixes in accesses), name
+
+
+def bytes_of(suffixes: str) -> int:
+    """Of `.E.128` or `.E.CONSTANT`."""
+    widths = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+    return next((widths[suffix] for suffix in suffixes.split(".") if suffix in widths), 4)
 
 
 @needs_cuda_library
 def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
-    text = dump("--dump-sass", "-arch", "sm_90", str(_native.path("cuda")))
-    functions = dict(re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function :|\Z)", text, re.S))
-    assert functions
+    disassembled = functions(dump("--dump-sass", "-arch", "sm_90", str(_native.path("cuda"))))
+    assert disassembled
     packed = 0
-    for name, code in functions.items():
+    for name, code in disassembled.items():
+        assert not re.search(r"\b(?:LD|ST|LDGSTS)\.", code), f"accesses that the tables do not count: {name}"
         assert not re.search(r"\b(ATOM|ATOMG|RED)\b", code), name
         # elementwise_kernel<inputs, pack, ...>: a pack of more than one element is 16 bytes wide.
         if match := re.search(r"elementwise_kernelILi\d+ELi(\d+)", name):
@@ -203,10 +268,15 @@ def test_cpu_kernels_have_a_clone_for_each_instruction_set() -> None:
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     functions = re.findall(r"^[0-9a-f]+ <([^>\n]+)>:\n(.*?)\n\n", text, re.S | re.M)
     clones: dict[str, list[str]] = {"v4": [], "v3": [], "generic": []}
+    transposes = []
     for name, code in functions:
         kind = "v4" if "x86_64_v4" in name else "v3" if "x86_64_v3" in name else "generic"
-        clones[kind].append(code)
-    assert len(clones["v4"]) == len(clones["v3"]) > 0
+        # AVX2 has no permutation of two vectors, and GCC transposes tiles of ssim by elements.
+        if kind != "v3" or "transpose_tile" not in name:
+            clones[kind].append(code)
+        else:
+            transposes.append(name)
+    assert len(clones["v4"]) == len(clones["v3"]) + len(transposes) > len(transposes)
     assert all("zmm" in code or "ymm" in code for code in clones["v4"])
     assert any("zmm" in code for code in clones["v4"])
     assert all("ymm" in code for code in clones["v3"])

@@ -48,10 +48,12 @@ struct FinePacks {
   }
 };
 
-constexpr int kBlocksAnSm = 4;  // holds nvcc to 64 registers; left alone it takes up to 78, spilling in neither case
+/// Holds nvcc to 64 registers, left alone it takes up to 78; with 64-bit indices to 80, since some would spill.
+template <class Index>
+constexpr int kBlocksAnSm = sizeof(Index) == 4 ? 4 : 3;
 
 template <class M, Walk kWalk, class Index, class T, class F>
-__global__ void __launch_bounds__(kThreads, kBlocksAnSm)
+__global__ void __launch_bounds__(kThreads, kBlocksAnSm<Index>)
     blocks_kernel(const BlockOperands<T, M::operands> operands, const BlockNest<M::operands> nest, const Index threads,
                   const F f) {
   using A = accumulator_t<T>;

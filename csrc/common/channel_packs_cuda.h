@@ -12,17 +12,29 @@ constexpr int kWarp = 32;
 /// would what the roundings of exact sums lost.
 template <int kMaps, class F>
 constexpr int kBlocksAnSM = kExactSums<F> ? 2 : kMaps < 7 ? 4 : 3;
+/// Of pixel_sum_kernel with seven maps in packs of eight: three spill up to 40 bytes on Ampere and Hopper.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 1000
+constexpr int kBlocksOfSeven = 2;
+#else
+constexpr int kBlocksOfSeven = 3;
+#endif
+/// Steps of a loop that are loaded before the first is computed, where no store stands between them: the few warps that
+/// exact sums leave an SM would ask too little of memory with one.
+template <int kInputs, int kMaps, int kPack>
+constexpr int kAhead = kMaps > kInputs ? 1 : kPack > 1 ? 2 : 4;
+constexpr int kPlaneLanes = 4;  // sums of each kind that a thread keeps of a plane; eight of seven maps spill
 constexpr int kPixelsAThread = 32;  // terms of a thread's sum by pixels; the second kernel reads a float for so many
 
 /// What a thread adds up in.
 template <class A, class F>
 using running_t = std::conditional_t<kExactSums<F>, exact_t<A>, Plain<A>>;
 
-/// The maps' packs at one place, with f applied to them, and its terms added to sums.
-template <int kInputs, int kPack, class T, int kMaps, class V, int kValues, class S, int kSums, class F, class A, class R>
+/// The maps' packs at one place, with f applied to them, and its terms added to sums, by turns where these are fewer.
+template <int kInputs, int kPack, class T, int kMaps, class V, int kValues, class S, int kSums, class F, class A,
+          class R, int kLanes>
 __device__ void channel_packs(const ChannelMaps<T, kMaps, V, kValues, S, kSums>& maps, int64_t n, int64_t c, int64_t y,
                               int64_t x, const A (&prepared)[kPack][kValues], const F& f,
-                              R (&sums)[at_least_one(kSums)][kPack]) {
+                              R (&sums)[at_least_one(kSums)][kLanes]) {
   T* at[kMaps];
 #pragma unroll
   for (int o = 0; o < kMaps; ++o) {
@@ -42,7 +54,7 @@ __device__ void channel_packs(const ChannelMaps<T, kMaps, V, kValues, S, kSums>&
     else
       f(x, prepared[k], y);
 #pragma unroll
-    for (int s = 0; s < kSums; ++s) sums[s][k] += term[s];
+    for (int s = 0; s < kSums; ++s) sums[s][k % kLanes] += term[s];
 #pragma unroll
     for (int o = kInputs; o < kMaps; ++o) out[o - kInputs].element[k] = narrow<T>(y[o - kInputs]);
   }

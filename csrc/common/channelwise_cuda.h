@@ -67,12 +67,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const int64_t n = plane / walk.c, c = plane % walk.c;
   const bool inside = n < walk.n;
-  R sums[kSums][kPack] = {};
+  constexpr int kLanes = std::min(kPack, kPlaneLanes);
+  R sums[kSums][kLanes] = {};
   if (inside) {
     A prepared[kPack][kValues];
     prepare_channels<kPack, false>(maps, maps.value, n, c, f, prepared);
     const int64_t columns = walk.w / kPack;
     for (int64_t y = 0; y < walk.h; ++y)
+#pragma unroll (kAhead<kInputs, kMaps, kPack>)
       for (int64_t p = lane; p < columns; p += kGroup)
         channel_packs<kInputs, kPack>(maps, n, c, y, p * kPack, prepared, f, sums);
   }
@@ -81,7 +83,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
   for (int s = 0; s < kSums; ++s) {
     total[s] = sums[s][0];
 #pragma unroll
-    for (int k = 1; k < kPack; ++k) total[s] += sums[s][k];
+    for (int k = 1; k < kLanes; ++k) total[s] += sums[s][k];
 #pragma unroll
     for (int mask = kWarp / 2; mask > 0; mask /= 2) total[s] += total[s].from_lane(mask);
   }
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
 /// `across` neighbouring threads take neighbouring packs of channels, the block's other threads other pixels.
 /// partial: (kSums, n, blocks, c).
 template <int kInputs, int kPack, class T, int kMaps, class V, int kValues, class S, int kSums, class F>
-__global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
+__global__ void __launch_bounds__(kThreads, kMaps == 7 && kPack == 8 ? kBlocksOfSeven : kBlocksAnSM<kMaps, F>)
     pixel_sum_kernel(const ChannelMaps<T, kMaps, V, kValues, S, kSums> maps, const int across, const unsigned slices,
                      const unsigned blocks, const int64_t block, running_t<accumulator_t<T>, F>* partial, const F f) {
   using A = accumulator_t<T>;
@@ -119,6 +121,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
   if (c < walk.c) {
     A prepared[kPack][kValues];
     prepare_channels<kPack, true>(maps, maps.value, n, c, f, prepared);
+#pragma unroll (kAhead<kInputs, kMaps, kPack>)
     for (int64_t pixel = b * block + lane; pixel < end; pixel += lanes) {
       const int64_t y = walk.h == 1 ? 0 : pixel / walk.w;  // a 64-bit division costs as much as the rest
       channel_packs<kInputs, kPack>(maps, n, c, y, pixel - y * walk.w, prepared, f, sums);

@@ -3,6 +3,15 @@
 
 namespace fastiqa {
 
+/// The map as rows [r0, r0 + kRows) of the weight meet it.
+template <class T, int kRows>
+__device__ std::array<Shifted<T>, kRows> rows_from(const View& map, const Part& part, int64_t n, int r0) {
+  if constexpr (kRows == 1)
+    return {Shifted<T>(map, part, n, r0)};
+  else
+    return {Shifted<T>(map, part, n, r0), Shifted<T>(map, part, n, r0 + 1)};
+}
+
 // ---- sums over the pixels: parts[n][part][row][side][c] ----
 
 template <class T, int kPack, int kRows>
@@ -15,15 +24,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const Task task(t / 32, maps.c, (part.rows + kRows - 1) / kRows, part.parts);
   const int r0 = static_cast<int>(task.group) * kRows;
   const int end = static_cast<int>(std::min((task.part + 1) * part.length, maps.pixels()));
+  const auto shifted = rows_from<T, kRows>(map, part, task.n, r0);
   A sum[kRows][2] = {};
   for (int p = static_cast<int>(task.part * part.length + t % 32 * kPack); p < end; p += 32 * kPack) {
     const Differences<T, kPack> d(maps, task.n, task.item, p);
+    Pixel pixel(p, maps.w);
 #pragma unroll
-    for (int e = 0; e < kPack; ++e) {
+    for (int e = 0; e < kPack; ++e, pixel.next()) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         A factor;
-        if (r0 + r >= part.rows || !shifted<T>(map, part, task.n, r0 + r, p + e, factor)) continue;
+        if (r0 + r >= part.rows || !shifted[r].at(map, pixel, factor)) continue;
         sum[r][0] += factor * d.side[0][e];
         sum[r][1] += factor * d.side[1][e];
       }
@@ -38,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
 }
 
 template <class T, int kPack, int kRows>
-__global__ void __launch_bounds__(kThreads, kBlocksOnSm)
+__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? kBlocksOnSm : 3)  // float64 spills in 64 registers
     products_channels_kernel(const Triple<const T> maps, const Part part, const View map, const int64_t threads,
                              accumulator_t<T>* parts) {
   using A = accumulator_t<T>;
@@ -48,13 +59,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const int64_t c = task.item * kPack;
   const int r0 = static_cast<int>(task.group) * kRows;
   const int end = static_cast<int>(std::min((task.part + 1) * part.length, maps.pixels()));
+  const auto shifted = rows_from<T, kRows>(map, part, task.n, r0);
   A sum[kRows][2][kPack] = {};
-  for (int p = static_cast<int>(task.part * part.length); p < end; ++p) {
+  Pixel pixel(static_cast<int>(task.part * part.length), maps.w);
+  for (int p = static_cast<int>(task.part * part.length); p < end; ++p, pixel.next()) {
     A factor[kRows];
     bool exists[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r)
-      exists[r] = r0 + r < part.rows && shifted<T>(map, part, task.n, r0 + r, p, factor[r]);
+    for (int r = 0; r < kRows; ++r) exists[r] = r0 + r < part.rows && shifted[r].at(map, pixel, factor[r]);
     const Differences<T, kPack> d(maps, task.n, c, p);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -115,10 +127,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const A* w = weight + task.n * part.weight_sample + c;
   A g[kChannels][2][kPack] = {};
   for (int r = 0; r < part.rows; ++r) {
+    const Shifted<T> shifted(map, part, task.n, r);
+    Pixel pixel(p, grads.w);
 #pragma unroll
-    for (int e = 0; e < kPack; ++e) {
+    for (int e = 0; e < kPack; ++e, pixel.next()) {
       A value;
-      if (!shifted<T>(map, part, task.n, r, p + e, value)) continue;
+      if (!shifted.at(map, pixel, value)) continue;
 #pragma unroll
       for (int k = 0; k < 2 * kChannels; ++k)
         if (c + k / 2 < grads.c) g[k / 2][k % 2][e] += w[(2 * r + k % 2) * grads.c + k / 2] * value;
@@ -142,10 +156,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksOnSm)
   const A* w = weight + task.n * part.weight_sample + c;
   A g[kPixels][2][kPack] = {};
   for (int r = 0; r < part.rows; ++r) {
+    const Shifted<T> shifted(map, part, task.n, r);
+    Pixel pixel(p, grads.w);
 #pragma unroll
-    for (int k = 0; k < kPixels; ++k) {
+    for (int k = 0; k < kPixels; ++k, pixel.next()) {
       A value;
-      if (p + k >= grads.pixels() || !shifted<T>(map, part, task.n, r, p + k, value)) continue;
+      if (p + k >= grads.pixels() || !shifted.at(map, pixel, value)) continue;
 #pragma unroll
       for (int e = 0; e < 2 * kPack; ++e)
         g[k][e / kPack][e % kPack] += w[(2 * r + e / kPack) * grads.c + e % kPack] * value;

@@ -54,17 +54,40 @@ struct Differences {
   }
 };
 
-/// map[n][o][q - shift(t)] for row r = (o, t); false outside.
+/// Pixel p, and in turn those after it: divided once, where a division an element took most of a loop's instructions.
+struct Pixel {
+  int w, y, x;
+
+  __device__ Pixel(int p, int64_t width) : w(static_cast<int>(width)), y(p / w), x(p - y * w) {}
+
+  __device__ void next() {
+    const bool last = ++x == w;
+    x = last ? 0 : x;
+    y += last;
+  }
+};
+
+/// map[n][o] as a pixel meets it in row r = (o, t).
 template <class T>
-__device__ bool shifted(const View& map, const Part& part, int64_t n, int r, int q, accumulator_t<T>& value) {
-  const int h = static_cast<int>(map.sizes[2]), w = static_cast<int>(map.sizes[3]);
-  const int size = part.size, o = r / (size * size), t = r - o * size * size;
-  const int row = q / w, y = row - t / size + size / 2, x = q - row * w - t % size + size / 2;
-  if (y < 0 || y >= h || x < 0 || x >= w) return false;
-  value = widen(static_cast<const T*>(map.data)[n * map.strides[0] + o * map.strides[1] + y * map.strides[2] +
-                                                x * map.strides[3]]);
-  return true;
-}
+struct Shifted {
+  const T* origin;
+  int y, x;  // of what pixel (0, 0) meets
+
+  __device__ Shifted(const View& map, const Part& part, int64_t n, int r) {
+    const int size = part.size, o = r / (size * size), t = r - o * size * size;
+    origin = static_cast<const T*>(map.data) + n * map.strides[0] + o * map.strides[1];
+    y = size / 2 - t / size;
+    x = size / 2 - t % size;
+  }
+
+  /// map[n][o][q - shift(t)]; false outside.
+  __device__ bool at(const View& map, const Pixel& q, accumulator_t<T>& value) const {
+    const int row = q.y + y, column = q.x + x;
+    if (row < 0 || row >= map.sizes[2] || column < 0 || column >= map.sizes[3]) return false;
+    value = widen(origin[row * map.strides[2] + column * map.strides[3]]);
+    return true;
+  }
+};
 
 template <class A>
 __device__ A over_warp(A x) {

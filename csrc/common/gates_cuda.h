@@ -176,7 +176,7 @@ __device__ void gate_row(const Map<T>& logits, const Axis<A>& columns, int64_t n
 
 /// in * gate for a pack, with gates of its own; where sizes double, for the two rows between the same rows of logits.
 template <class T, int kPack, bool kPixels, bool kDoubles>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, sizeof(T) < 8 ? 4 : 3)  // float64 spills in 64 registers
     own_kernel(const Map<T> in, const Map<T> out, const Map<T> logits, const Geometry<accumulator_t<T>> sizes) {
   using A = accumulator_t<T>;
   const int64_t rows = kDoubles ? sizes.rows.in + 1 : sizes.rows.out;

@@ -1,0 +1,216 @@
+"""What the compilers made of each kernel, as rows: the columns of bench/data/machine-code/kernels.csv and launches.csv.
+
+kernels.csv, a kernel for an architecture:
+backend, arch, op     cuda | triton, compute capability, operator (of a CUDA kernel the source it is in)
+kernel, dtype         its name; of the maps
+layout                cuda: memory formats in which an ordinary call comes here, if any; triton: the one compiled for
+variants              Triton compiles anew for other strides and constants: so many here; each number is the worst's
+threads               of a block, at most
+registers, static_shared, dynamic_shared, stack, local      of a thread, and bytes; stack and local are spills
+occupancy_pct, limit  warps that an SM can hold of all that it could, and what limits them (occupancy.py)
+wide, narrow          instructions that access global memory, 16 bytes and less a thread
+region                loop: instructions and bytes are of the loop that moves most, once through; kernel: there is none
+instructions, bytes_128, bytes_narrow, instructions_per_byte      of a thread; bytes that it asks for in the region
+in_flight_kib         that loads of the region can ask of memory at once, from all threads that an SM holds
+element_128, element_narrow, element_design     bytes asked for an element of the call's largest tensor at 2x64x56x56,
+                      where region is kernel, masked threads included, and what caches answer; bytes that the operator
+                      call moves by design (op.bytes)
+why                   for a kernel with narrow accesses, why
+compiler              version of nvcc, or of Triton
+gpu_us                measured time: not measured
+
+launches.csv, a call of an operator at 2x64x56x56 in float32: op, backend, mode (forward, or gradient of which
+arguments), layout, arguments that are no map, launches, bytes by design for an element of the largest tensor (op.bytes;
+a gradient with kernels of its own is an operator too), kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import sass
+from .machine_code_why import why
+from .occupancy import LIMITS, RESERVED, WARP, occupancy
+
+Row = dict[str, str]
+Places = dict[tuple[str, str], tuple[list[str], tuple[int, int, int, int]]]  # (source, kernel): see _places
+
+KEY = ("backend", "arch", "op", "kernel", "dtype", "layout")
+RESOURCES = ("threads", "registers", "static_shared", "dynamic_shared", "stack", "local")
+COLUMNS = (
+    *KEY, "variants", *RESOURCES, "occupancy_pct", "limit", "wide", "narrow", "region", "instructions", "bytes_128",
+    "bytes_narrow", "instructions_per_byte", "in_flight_kib", "element_128", "element_narrow", "element_design", "why",
+    "compiler", "gpu_us",
+)  # fmt: skip
+LAUNCH_KEY = ("op", "backend", "mode", "layout", "arguments")
+LAUNCH_COLUMNS = (*LAUNCH_KEY, "launches", "bytes_by_design", "kernels")
+DTYPES = {"double": "float64", "float": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+NOT_MEASURED = "not measured"
+
+
+def tool(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def cuobjdump() -> str:
+    """The one that comes with Triton's wheel: nvcc's own is not always installed."""
+    import triton
+
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+
+
+def resources(file: Path) -> dict[str, dict[str, int]]:
+    """For each kernel in a cubin: registers, bytes of stack, shared and local memory."""
+    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", tool(cuobjdump(), "--dump-resource-usage", str(file)))
+    return {name: {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
+
+
+def row(arch: int, threads: int, dynamic: int, used: dict[str, int], kernel: sass.Kernel) -> Row:
+    """All columns that the machine code alone decides."""
+    # From Hopper on the compiler counts what the system takes of every block's.
+    static = max(0, used["SHARED"] - RESERVED) if arch >= 90 else used["SHARED"]
+    numbers: dict[str, Any] = dict(
+        zip(RESOURCES, (threads, used["REG"], static, dynamic, used["STACK"], used["LOCAL"]), strict=True)
+    )
+    code, accesses = kernel.moving, kernel.whole.loads + kernel.whole.stores
+    numbers["wide"] = sum(count for width, count in accesses.items() if width >= sass.WIDE)
+    numbers["narrow"] = accesses.total() - numbers["wide"]
+    numbers |= {"region": kernel.region, "instructions": code.instructions}
+    numbers |= {"bytes_128": code.bytes(wide=True), "bytes_narrow": code.bytes(wide=False)}
+    moved = numbers["bytes_128"] + numbers["bytes_narrow"]
+    numbers["instructions_per_byte"] = f"{code.instructions / moved:.2f}" if moved else ""
+    if arch in LIMITS:
+        held = occupancy(arch, threads, used["REG"], static + dynamic)
+        numbers |= {"occupancy_pct": held.percent, "limit": held.limit}
+        numbers["in_flight_kib"] = f"{held.warps * WARP * code.loaded / 1024:.0f}"
+    return {column: str(numbers.get(column, "")) for column in COLUMNS} | {"variants": "1", "gpu_us": NOT_MEASURED}
+
+
+def asked(found: Row, blocks: int, threads: int, elements: int, design: int) -> Row:
+    """Bytes that all threads of a launch ask for, and that its operator call moves by design, for an element."""
+    if found["region"] == "loop":
+        return {}
+    each = {"128": blocks * threads * int(found["bytes_128"]), "narrow": blocks * threads * int(found["bytes_narrow"])}
+    return {f"element_{kind}": f"{total / elements:.1f}" for kind, total in (each | {"design": design}).items()}
+
+
+# ---- CUDA ----
+
+
+def cuda_compiler(library: Path) -> str:
+    record = re.search(rb'\{"library": "cuda".*?\}', library.read_bytes())
+    assert record is not None, f"{library} holds no build record"
+    return str(json.loads(record[0])["compiler"]).rpartition(", V")[2]
+
+
+def plain(demangled: str) -> str:
+    """`elementwise_kernel<1, 4, unsigned int, float, 2, Forward>` of a demangled kernel."""
+    name = demangled.replace("(anonymous namespace)::", "").replace("fastiqa::", "").removeprefix("void ")
+    return re.sub(r"\((\w+)\)(\d)", r"\1 \2", name).partition("(")[0].strip()
+
+
+def cuda_rows(library: Path, calls: Iterable[dict[str, Any]] = ()) -> list[Row]:
+    """Of every kernel in the library; `calls`, lines of tests/launches.py, tell which calls come to it."""
+    ptx = tool(cuobjdump(), "--dump-ptx", str(library))
+    threads = dict(re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx, re.S))
+    version, places = cuda_compiler(library), _places(calls)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        extract = [cuobjdump(), "--extract-elf", "all", str(library.resolve())]
+        subprocess.run(extract, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        for cubin in sorted(Path(folder).iterdir()):
+            match = re.search(r"\.sm_(\d+)", cubin.name)
+            assert match is not None, cubin.name
+            rows += _of_cubin(cubin, int(match[1]), threads, places)
+    return [found | {"compiler": version} for found in rows]
+
+
+def _of_cubin(cubin: Path, arch: int, threads: dict[str, str], places: Places) -> Iterator[Row]:
+    binary = cubin.read_bytes()
+    codes, used = sass.kernels(binary, arch), resources(cubin)
+    # nvcc names what is local to a source after it.
+    source = re.search(rb"_(?:INTERNAL|GLOBAL__N_)_[0-9a-f]+_\d+_(\w+?)_cu_", binary)
+    op = source[1].decode() if source else ""
+    demangled = tool("c++filt", *codes).splitlines() if codes else []
+    for mangled, name in zip(codes, map(plain, demangled), strict=True):
+        found = row(arch, int(threads[mangled]), 0, used[mangled], codes[mangled])
+        layouts, launch = places.get((op, name), ([], None))
+        types = re.findall(r"\b(double|bfloat16|float16|float)\b", name)
+        reason = why(op, name.partition("<")[0], found["wide"] != "0") if found["narrow"] != "0" else ""
+        found |= {"backend": "cuda", "arch": str(arch), "op": op, "kernel": name, "layout": "+".join(layouts)}
+        found |= {"dtype": DTYPES[types[0]] if types else "", "why": reason}
+        yield found | (asked(found, *launch) if launch else {})
+
+
+def _places(calls: Iterable[dict[str, Any]]) -> Places:
+    """(source, kernel) -> memory formats of the calls that come to it; for `asked`, numbers of the first."""
+    places: Places = {}
+    for call in calls:
+        if call["backend"] == "cuda" and call["mode"] == "forward":
+            for name, blocks, threads in call["launches"]:
+                numbers = (blocks, threads, call["elements"], call["bytes"])
+                source = re.sub("(_input|_weight)?_backward$", "", call["op"])
+                layouts, _ = places.setdefault((source, plain(name)), ([], numbers))
+                if call["layout"] not in layouts:
+                    layouts.append(call["layout"])
+    return places
+
+
+# ---- Triton ----
+
+
+def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
+    """Of lines of tests/compile_triton.py: a row a key, which has the worst of each number of its variants."""
+    import triton
+
+    worst: dict[tuple[str, ...], Row] = {}
+    for facts in kernels:
+        cubin = Path(facts["cubin"])
+        (code,) = sass.kernels(cubin.read_bytes(), facts["arch"]).values()
+        (used,) = resources(cubin).values()
+        found = row(facts["arch"], facts["threads"], facts["shared"], used, code)
+        found |= {key: str(facts[key]) for key in KEY[1:] if key != "dtype"}
+        found |= {"backend": "triton", "dtype": facts["dtype"].removeprefix("torch."), "compiler": triton.__version__}
+        found |= asked(found, *(facts[key] for key in ("blocks", "threads", "elements", "bytes")))
+        found["why"] = facts["narrow"][-1] if facts["narrow"] and found["narrow"] != "0" else ""
+        key = tuple(found[column] for column in KEY)
+        worst[key] = _worse(worst[key], found) if key in worst else found
+    return list(worst.values())
+
+
+def _worse(a: Row, b: Row) -> Row:
+    """The code of the variant that asks for most by narrow accesses, with the most resources of either."""
+    kept = dict(max(a, b, key=lambda one: (int(one["narrow"]), int(one["bytes_narrow"]), int(one["registers"]))))
+    for column in RESOURCES:
+        kept[column] = max(a[column], b[column], key=int)
+    least = min(a, b, key=lambda one: float(one["occupancy_pct"] or 0))
+    return kept | {c: least[c] for c in ("occupancy_pct", "limit")} | {"variants": str(int(a["variants"]) + 1)}
+
+
+# ---- launches ----
+
+
+def launch_rows(calls: Iterable[dict[str, Any]], dtype: str = "float32") -> list[Row]:
+    return [
+        {column: str(call[column]) for column in LAUNCH_KEY}
+        | {"launches": str(len(call["launches"])), "bytes_by_design": _by_design(call)}
+        | {"kernels": " ".join(_counted(plain(name).partition("<")[0] for name, *_ in call["launches"]))}
+        for call in calls
+        if call["dtype"] == dtype
+    ]
+
+
+def _by_design(call: dict[str, Any]) -> str:
+    return f"{call['bytes'] / call['elements']:.1f}" if call["mode"] == "forward" else ""
+
+
+def _counted(names: Iterable[str]) -> Sequence[str]:
+    """The names in order, with the number of those that come more than once."""
+    every = list(names)
+    return [name + (f"×{every.count(name)}" if every.count(name) > 1 else "") for name in dict.fromkeys(every)]

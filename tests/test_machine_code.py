@@ -1,0 +1,105 @@
+"""bench/machine_code.py: occupancy is the calculator's, and a number that got worse is found and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastiqa.bench.machine_code_rows import Row, launch_rows, plain
+from fastiqa.bench.occupancy import occupancy
+
+from fastiqa.bench import machine_code
+
+
+@pytest.mark.parametrize(
+    ("arch", "threads", "registers", "shared", "warps", "percent", "limit"),
+    [
+        (90, 256, 32, 0, 64, 100, "warps"),
+        (90, 256, 33, 0, 48, 75, "registers"),  # 40 registers, since a warp gets 256 at a time
+        (90, 256, 64, 0, 32, 50, "registers"),
+        (90, 256, 65, 0, 24, 38, "registers"),
+        (90, 128, 255, 0, 8, 12, "registers"),
+        (80, 96, 32, 16384, 27, 42, "shared memory"),  # nine blocks of 17 KB in 164 KB
+        (90, 32, 16, 0, 32, 50, "blocks"),
+        (120, 128, 40, 0, 48, 100, "warps"),
+    ],
+)
+def test_occupancy(arch: int, threads: int, registers: int, shared: int, warps: int, percent: int, limit: str) -> None:
+    assert occupancy(arch, threads, registers, shared) == (warps, percent, limit)
+
+
+def test_occupancy_of_an_unknown_architecture_is_an_error() -> None:
+    with pytest.raises(ValueError, match="arch: got 75, want one of 80"):
+        occupancy(75, 256, 32, 0)
+
+
+def test_names_of_kernels_are_plain() -> None:
+    found = plain(
+        "void fastiqa::blocks_kernel<fastiqa::Maps<1, 0>, (fastiqa::Walk)2, fastiqa::(anonymous namespace)::F>(int)"
+    )
+    assert found == "blocks_kernel<Maps<1, 0>, Walk 2, F>"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Row]:
+    return machine_code.read(machine_code.KERNELS)
+
+
+def test_tables_are_of_each_other(recorded: list[Row]) -> None:
+    """The page is made of the CSV files, has no time in it, and says so."""
+    launches = machine_code.read(machine_code.LAUNCHES)
+    page = machine_code.DATA.with_suffix(".md").read_text()
+    assert page == machine_code.page(recorded, launches)
+    assert "Nothing here was\nmeasured on a GPU" in page
+    assert {row["gpu_us"] for row in recorded} == {"not measured"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "line"),
+    [
+        ("registers", "8", "registers 8 -> "),
+        ("narrow", "-1", "narrow -1 -> "),
+        ("stack", "-8", "stack -8 -> "),
+        ("occupancy_pct", "101", "occupancy_pct 101 -> "),
+    ],
+)
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_a_planted_regression_is_found(recorded: list[Row], backend: str, column: str, value: str, line: str) -> None:
+    """One better number in the table, and the kernel as it is got worse, in that column alone."""
+    assert machine_code.worse_kernels(recorded, recorded) == []
+    at = next(k for k, row in enumerate(recorded) if row["backend"] == backend)
+    planted = [*recorded[:at], recorded[at] | {column: value}, *recorded[at + 1 :]]
+    (found,) = machine_code.worse_kernels(planted, recorded)
+    assert recorded[at]["kernel"] in found
+    assert line in found
+    assert machine_code.worse_kernels(recorded, planted) == []  # a number that got better
+
+
+def test_another_compiler_is_said_and_compared_by_what_must_hold(recorded: list[Row]) -> None:
+    clean = next(row for row in recorded if row["stack"] == "0" and row["narrow"] == "0")
+    other = clean | {"compiler": "another", "registers": "255", "occupancy_pct": "1"}
+    assert machine_code.worse_kernels([clean], [other]) == []
+    assert len(machine_code.worse_kernels([clean], [other | {"stack": "8"}])) == 1
+    assert len(machine_code.worse_kernels([clean], [other | {"narrow": "2"}])) == 1
+    (remark,) = machine_code.remarks([clean], [other])
+    assert clean["compiler"] in remark
+    assert "another" in remark
+    assert machine_code.remarks([clean], [clean]) == []
+
+
+def test_more_launches_are_found() -> None:
+    call = {"op": "f", "backend": "cuda", "mode": "forward", "layout": "nchw", "arguments": "", "dtype": "float32"}
+    call |= {"elements": 8, "bytes": 64, "launches": [["void fastiqa::f_kernel<float>(float*)", 1, 256]] * 2}
+    (row,) = launch_rows([call])
+    assert (row["launches"], row["bytes_by_design"], row["kernels"]) == ("2", "8.0", "f_kernel×2")
+    assert machine_code.worse_launches([row], [row]) == []
+    assert machine_code.worse_launches([row | {"launches": "1"}], [row]) == ["f cuda forward nchw : launches 1 -> 2"]
+
+
+def test_kernels_that_one_side_lacks_are_told(recorded: list[Row], tmp_path: Path) -> None:
+    some = [row for row in recorded if row["backend"] == "cuda"][:3]
+    assert machine_code.remarks(some, some[:2]) == ["cuda: 1 kernels of the table are not in this build"]
+    assert machine_code.remarks(some[:2], some) == ["cuda: 1 kernels are not in the table yet"]
+    assert machine_code.worse_kernels(some[:2], some) == []
+    machine_code.write(tmp_path / "kernels.csv", machine_code.COLUMNS, some)
+    assert machine_code.read(tmp_path / "kernels.csv") == some
