@@ -18,6 +18,7 @@ from torch import Tensor
 from fastiqa import _dispatch
 from fastiqa._layout import Output
 from fastiqa._memory import prefer_huge_pages
+from fastiqa._plan import Plans, is_hollow
 from fastiqa._signature import Signature
 
 _library = torch.library.Library("fastiqa", "FRAGMENT")
@@ -81,6 +82,7 @@ class Op:
         self.__doc__ = reference.__doc__
         self._overload = self._register(schema)
         self.signature = Signature(self._overload._schema, wide)
+        self._plans = Plans(self.signature, layout)
         tensors = (self.signature.names[k] for k in self.signature.tensors)
         self.batched = frozenset(batched if batched is not None else tensors)
 
@@ -117,7 +119,7 @@ class Op:
             raise ValueError(f"out: got {len(outs)} tensors, want {len(outputs)}")
         for given, output in zip(outs, outputs, strict=True):
             output.check(given)
-        kernel = self._kernel(values, outputs)
+        kernel = None if is_hollow(self.signature, values, outputs) else _dispatch.choose(self, values)
         if kernel is not None:
             kernel(*values, *outs)
         else:
@@ -126,25 +128,17 @@ class Op:
         return out
 
     def _run(self, *args: Any) -> Any:
-        args = self.signature.promote(self.signature.complete(args))
-        outputs = self.layout(*args)
-        kernel = self._kernel(args, outputs)
+        args = self.signature.complete(args)
+        plan = self._plans(args)
+        if plan.promotes:
+            args = self.signature.promote(args)
+        kernel = None if plan.hollow else _dispatch.choose(self, args)
         if kernel is None:
-            results = self._reference(args, outputs)
+            results = self._reference(args, plan.outputs)
         else:
-            results = tuple([prefer_huge_pages(output.empty()) for output in outputs])
+            results = tuple([prefer_huge_pages(empty()) for empty in plan.empties])
             kernel(*args, *results)
         return results[0] if len(results) == 1 else results
-
-    def _kernel(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> Callable[..., None] | None:
-        """What computes the outputs; None for the reference, which gets all that is empty: kernels divide by sizes."""
-        for output in outputs:
-            if 0 in output.shape:
-                return None
-        for k in self.signature.tensors:
-            if args[k] is not None and 0 in args[k].shape:
-                return None
-        return _dispatch.choose(self, args)
 
     def _reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
         """The reference's results, copied where they are views of an argument or not laid out as promised."""
@@ -210,6 +204,8 @@ class Op:
         needs = tuple([k < len(wanted) and wanted[k] for k in tensors])
         kept = dict(zip(self.saves, ctx.saved_tensors, strict=True))
         gradients = _tuple(self.adjoint(SimpleNamespace(needs=needs, **kept, **ctx.constants), *grads))
+        if len(tensors) == len(names):
+            return gradients
         by_position = dict(zip(tensors, gradients, strict=True))
         return tuple([by_position.get(k) for k in range(len(names))])
 

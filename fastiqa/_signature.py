@@ -96,6 +96,10 @@ class Signature:
             for k, x in enumerate(args)
         )
 
+    def metadata(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """All that a layout rule may read of the arguments."""
+        return tuple([(x.shape, x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x for x in args])
+
     def requires_grad(self, args: tuple[Any, ...]) -> bool:
         """Whether a gradient will be wanted of a call with these arguments."""
         return torch.is_grad_enabled() and any(args[k] is not None and args[k].requires_grad for k in self.tensors)

@@ -2,121 +2,9 @@
 // for all other strides. Work is split by rows of blocks, so a batch of one fills every thread.
 #pragma once
 
-#include <cstring>
-
-#include "elementwise_cpu.h"
+#include "block_runs_cpu.h"
 
 namespace fastiqa {
-
-/// How the blocks of one run lie in memory.
-enum class Run { columns, channels, strided };
-
-/// Blocks that share a row of the maps or a row of blocks: `count` runs, and one more, the tail, at an odd border.
-template <class T, int kOperands>
-struct BlockTile {
-  T* data[kOperands];
-  int64_t inner[kOperands];   // from block to block in a run
-  int64_t middle[kOperands];  // from run to run
-  int64_t row[kOperands];
-  int64_t column[kOperands];
-  int64_t length;    // complete blocks a run
-  int64_t count;     // complete runs
-  bool odd_length;   // runs along columns: one more block, of one column, ends each run
-  bool tail;         // one more run: along columns the blocks' last row, along channels their last column
-  bool last_row;     // runs along channels: the blocks have one row
-  bool streamed;     // fine results go past the caches, a run of up to kStaged elements at a time
-};
-
-constexpr int64_t kStaged = 4096;
-
-/// 16-bit types alone: 1.0 to 1.4 times as fast, 1.17 in the mean of 24 cases; float32 0.72 to 1.35 times.
-template <class M, class T>
-constexpr bool kStreamable = sizeof(T) == 2 && M::fine_out > 0;
-
-// Two neighbours. 16-bit types are read and written as one word, so that the vector code takes pairs apart with shifts
-// and masks instead of permutations.
-template <class T, class A>
-FASTIQA_HD void load_pair(const T* from, A& first, A& second) {
-  if constexpr (sizeof(T) == 2) {
-    uint32_t word;
-    std::memcpy(&word, from, sizeof word);
-    first = widen(T{static_cast<uint16_t>(word)});
-    second = widen(T{static_cast<uint16_t>(word >> 16)});
-  } else {
-    first = widen(from[0]);
-    second = widen(from[1]);
-  }
-}
-
-template <class T, class A>
-FASTIQA_HD void store_pair(T* to, A first, A second) {
-  if constexpr (sizeof(T) == 2) {
-    const uint32_t word = narrow<T>(first).bits | uint32_t{narrow<T>(second).bits} << 16;
-    std::memcpy(to, &word, sizeof word);
-  } else {
-    to[0] = narrow<T>(first);
-    to[1] = narrow<T>(second);
-  }
-}
-
-/// Block i of a run, of kRows by kColumns pixels.
-template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
-FASTIQA_HD void one_block(const BlockTile<T, kOperands>& tile, T* const (&p)[kOperands], int64_t i, F f) {
-  using A = accumulator_t<T>;
-  constexpr bool kPairs = kRun == Run::columns && kColumns == 2;
-  const auto at = [&](int o) {
-    if constexpr (kRun == Run::strided) return p[o] + i * tile.inner[o];
-    return p[o] + (kRun == Run::columns && M::fine(o) ? 2 : 1) * i;
-  };
-  Block<A, M::fine_in, M::coarse_in> in{};
-  Block<A, M::fine_out, M::coarse_out> out;
-  for (int k = 0; k < M::fine_in; ++k)
-    for (int r = 0; r < kRows; ++r) {
-      const T* from = at(k) + r * tile.row[k];
-      if constexpr (kPairs)
-        load_pair(from, in.fine[k][2 * r], in.fine[k][2 * r + 1]);
-      else
-        for (int c = 0; c < kColumns; ++c) in.fine[k][2 * r + c] = widen(from[c * tile.column[k]]);
-    }
-  for (int k = 0; k < M::coarse_in; ++k) in.coarse[k] = widen(*at(M::fine_in + k));
-  f(in, out, A{1} / (kRows * kColumns));
-  for (int k = 0; k < M::fine_out; ++k)
-    for (int r = 0; r < kRows; ++r) {
-      const int o = M::inputs + k;
-      T* to = at(o) + r * tile.row[o];
-      if constexpr (kPairs)
-        store_pair(to, out.fine[k][2 * r], out.fine[k][2 * r + 1]);
-      else
-        for (int c = 0; c < kColumns; ++c) to[c * tile.column[o]] = narrow<T>(out.fine[k][2 * r + c]);
-    }
-  for (int k = 0; k < M::coarse_out; ++k) *at(M::inputs + M::fine_out + k) = narrow<T>(out.coarse[k]);
-}
-
-/// Blocks [0, length) in chunks of a constant number, so that no remainder is left to scalar code: the last chunk overlaps
-/// the one before it and writes the same values again. octave_split of 16x256x56x56 bfloat16, rows of 28 blocks, on one
-/// thread: 2.2 instead of 27 ms. Not along channels, whose usual numbers leave no remainder: octave_merge of 4x64x112x112
-/// bfloat16 took 0.45 instead of 0.25 ms in chunks.
-template <class M, Run kRun, int kRows, int kColumns, int kChunk, class T, int kOperands, class F>
-FASTIQA_HD void chunks(const BlockTile<T, kOperands>& tile, T* const (&p)[kOperands], F f) {
-  for (int64_t begin = 0; begin < tile.length; begin += kChunk) {
-    const int64_t first = std::min(begin, tile.length - kChunk);
-#pragma GCC ivdep
-    for (int i = 0; i < kChunk; ++i) one_block<M, kRun, kRows, kColumns>(tile, p, first + i, f);
-  }
-}
-
-/// One run, from and to p.
-template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
-FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, T* const (&p)[kOperands], F f) {
-  if (kRun == Run::columns && tile.length >= 16)
-    chunks<M, kRun, kRows, kColumns, 16>(tile, p, f);
-  else if (kRun == Run::columns && tile.length >= 4)
-    chunks<M, kRun, kRows, kColumns, 4>(tile, p, f);
-  else
-#pragma GCC ivdep
-    for (int64_t i = 0; i < tile.length; ++i) one_block<M, kRun, kRows, kColumns>(tile, p, i, f);
-  if (tile.odd_length) one_block<M, kRun, kRows, 1>(tile, p, tile.length, f);
-}
 
 /// Run m. A streamed one is first made as dense pixels or rows, which often are dense in the map as well.
 template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
@@ -124,7 +12,7 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<
                            F f) {
   T* p[kOperands];
   for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
-  if (kRun == Run::strided || !kStreamable<M, T> || !tile.streamed)
+  if (kRun == Run::strided || M::fine_out == 0 || !tile.streamed)
     return run_blocks<M, kRun, kRows, kColumns>(tile, p, f);
   alignas(kLine) T staged[M::fine_out > 0 ? M::fine_out : 1][kStaged];
   T* to[kOperands];
@@ -181,7 +69,9 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
   const auto& size = nest.size;
   const int64_t grain = std::max<int64_t>(1, kGrain / (4 * size[0]));
   const int64_t run = nest.by_channel ? 2 * size[0] : 2 * nest.width;  // elements that are written together
-  const bool streamed = kStreamable<M, T> && nest.unit && (nest.by_channel ? 2 : 1) * run <= kStaged &&
+  constexpr int64_t kValues = 4 * (M::fine_in + M::fine_out) + M::coarse_in + M::coarse_out;  // a block
+  const bool from_memory = nest.blocks() * kValues * int64_t{sizeof(T)} > kLastLevelBytes;
+  const bool streamed = M::fine_out > 0 && nest.unit && (nest.by_channel ? 2 : 1) * run <= kStaged &&
                         streams(4 * nest.blocks() * M::fine_out * sizeof(T), run * sizeof(T));
   torch::stable::parallel_for(0, nest.blocks() / size[0], grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
@@ -202,6 +92,7 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
       tile.count = std::min(runs, std::max<int64_t>(0, complete - m));
       tile.tail = tile.count < runs;
       tile.last_row = nest.by_channel && 2 * i2 + 1 == nest.height;
+      tile.from_memory = from_memory;
       tile.streamed = streamed;
       if (nest.unit)
         nest.by_channel ? channels_tile<M>(tile, f) : columns_tile<M>(tile, f);

@@ -4,9 +4,6 @@
 // T x K multiplications, so that two multiply-adds a cycle, and not the loads, are the limit.
 #pragma once
 
-#include <memory>
-#include <new>
-
 #include "channel_rows_cpu.h"
 
 namespace fastiqa {
@@ -107,22 +104,13 @@ void visit_tile(int t, F f) {
 template <class A>
 class Ring {
  public:
-  Ring(int64_t pad, int64_t pitch, int64_t depth)
-      : pad_(pad), pitch_(pitch), depth_(depth),
-        data_(static_cast<Vec<A>*>(::operator new(pitch * depth * kVectorBytes, kAlign))) {
-    std::memset(static_cast<void*>(data_.get()), 0, pitch * depth * kVectorBytes);
-  }
+  Ring(int64_t pad, int64_t pitch, int64_t depth) : pad_(pad), pitch_(pitch), depth_(depth), data_(pitch * depth) {}
 
-  Vec<A>* row(int64_t y) const { return data_.get() + y % depth_ * pitch_ + pad_; }
+  Vec<A>* row(int64_t y) const { return data_.data() + y % depth_ * pitch_ + pad_; }
 
  private:
-  static constexpr std::align_val_t kAlign{kVectorBytes};
-  struct Free {
-    void operator()(void* p) const { ::operator delete(p, kAlign); }
-  };
-
   int64_t pad_, pitch_, depth_;
-  std::unique_ptr<Vec<A>[], Free> data_;
+  Vectors<A> data_;
 };
 
 /// A block of channels' kernel, K x K and D apart, or the sums of its gradient.

@@ -71,8 +71,8 @@ FASTIQA_HD bfloat16 narrow<bfloat16>(float x) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
 #else
   const uint32_t u = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
-  return {static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+  const uint32_t rounded = u + 0x7fffu + (u >> 16 & 1u);
+  return {static_cast<uint16_t>((x != x ? 0x7fc00000u : rounded) >> 16)};
 #endif
 }
 
