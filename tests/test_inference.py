@@ -16,6 +16,7 @@ import fastiqa
 from fastiqa import models, reference
 from fastiqa.models.inference import InferencePRFNet
 from fastiqa.models.inference.fastest import Fastest
+from fastiqa.models.inference.onednn import with_activation
 from fastiqa.models.inference.se_res2net import InferenceSERes2Block
 from fastiqa.reference.se_res2net import SERes2Block
 
@@ -122,6 +123,30 @@ def test_a_bottleneck_ends_in_one_call(dtype: torch.dtype, stride: int) -> None:
     assert sum("_convolution_pointwise_" in event.key for event in profile.key_averages()) == 1
     torch.testing.assert_close(got.double(), want, **{torch.float32: {"rtol": 1e-5, "atol": 1e-5}}.get(
         dtype, {"rtol": 2e-2, "atol": 2e-2}))  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+def test_convolutions_end_in_what_comes_after(activation: str, dtype: torch.dtype) -> None:
+    """Their weights are packed anew for other sizes and other weights, and not copied or saved as such."""
+    torch.manual_seed(0)
+    conv = with_activation(nn.Conv2d(16, 16, 3, padding=1, groups=2), activation)
+    conv.to(dtype, memory_format=torch.channels_last)
+    act = {"none": lambda x: x, "relu": torch.relu, "gelu": nn.functional.gelu}[activation]
+    bounds: dict[str, float] = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    for shape in ((2, 16, 9, 11), (1, 16, 5, 4), (2, 16, 9, 11)):
+        conv.weight.mul_(1.5)
+        x, other = (torch.randn(shape).to(dtype, memory_format=torch.channels_last) for _ in range(2))
+        plain = nn.functional.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1, groups=2)
+        for module in (conv, copy.deepcopy(conv)):
+            torch.testing.assert_close(module(x).double(), act(plain), **bounds)
+            torch.testing.assert_close(module.times(x, other).double(), plain * other, **bounds)
+            if activation != "gelu":
+                total = other.clone()
+                assert module.add_to_(total, x) is total
+                torch.testing.assert_close(total.double(), act(plain + other), **bounds)
+    assert conv.state_dict().keys() == {"weight", "bias"}
 
 
 def test_features_are_encoded_once_and_ranked() -> None:

@@ -211,7 +211,8 @@ ORACLE = """
 import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, sys.argv[1])
-from oracles import declare_torchvision_operators, randomise
+from oracles import randomise
+from fastiqa.bench.torchvision_shim import declare_torchvision_operators
 declare_torchvision_operators()
 from transformers.models.deprecated.van.modeling_van import VanConfig, VanForImageClassification
 config = VanConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 2, 1, 1], mlp_ratios=[2, 3, 2, 1], drop_path_rate=0.0)

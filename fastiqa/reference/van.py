@@ -109,7 +109,14 @@ class VANBlock(nn.Module):
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._sum(x, self.layer_scale_1, self.attn(self.norm1(x)))
+        return self.perceptron(self.attention(x))
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The first half of `forward`."""
+        return self._sum(x, self.layer_scale_1, self.attn(self.norm1(x)))
+
+    def perceptron(self, x: Tensor) -> Tensor:
+        """The second half of `forward`."""
         return self._sum(x, self.layer_scale_2, self.mlp(self.norm2(x)))
 
     def _sum(self, x: Tensor, scale: Tensor, branch: Tensor) -> Tensor:

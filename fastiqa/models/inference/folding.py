@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fastiqa.models.inference.onednn import ConvReLU2d
+from fastiqa.models.inference.onednn import with_activation
 from fastiqa.reference import Bottleneck, CrossSubtraction
 from fastiqa.reference.fusion import WeightedNode
 from fastiqa.reference.residual_network import ResidualNetwork
@@ -43,12 +44,18 @@ def fold_norms(network: nn.Module) -> int:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
                 conv = fuse_conv_bn_eval(conv, norm)
                 slope = getattr(norm, "negative_slope", 1)
-                if slope == 0:
-                    conv.__class__ = ConvReLU2d
-                setattr(convs, conv_name, conv)
+                setattr(convs, conv_name, with_activation(conv, "relu") if slope == 0 else conv)
                 setattr(norms, norm_name, nn.Identity() if slope in (0, 1) else nn.LeakyReLU(slope, inplace=True))
                 folded += 1
     return folded
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """a and b of norm(x) = a x + b, one of each a channel."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
 
 
 def norms_left(network: nn.Module) -> int:

@@ -1,9 +1,7 @@
 """MFENet for inference.
 
 Norms that no convolution comes right before fold elsewhere. Both branches of an octave convolution are sums, so that
-the norm's scale goes into every convolution and its shift into one; the second norm of a block of VAN goes into the 1×1
-convolution behind it, fc1(a · x + b) = (W a) x + W b + bias. The first norm of a block stays: its result is added to
-the attention as well.
+the norm's scale goes into every convolution and its shift into one; those of VAN go into the 1×1 convolutions behind.
 """
 
 from __future__ import annotations
@@ -15,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa import reference
+from fastiqa.models.inference.folding import scale_and_shift
 from fastiqa.models.inference.model import InferenceModel
+from fastiqa.models.inference.resnet import make_inference_bottleneck
+from fastiqa.models.inference.van import fold_van_block
 from fastiqa.models.mfenet import MFENet
 from fastiqa.reference import arguments
 from fastiqa.reference.high_frequency import NEGATIVE_SLOPE
@@ -56,7 +57,9 @@ class InferenceMFENet(InferenceModel, MFENet):
             if isinstance(module, reference.HighFrequencyModule):
                 self.folded += _fold_octave(module)
             elif isinstance(module, reference.VANBlock):
-                self.folded += _fold_second_norm(module)
+                self.folded += fold_van_block(module)
+            elif isinstance(module, reference.Bottleneck):
+                make_inference_bottleneck(module)
 
     def _compile(self) -> None:
         if self.compiled is not None:
@@ -78,7 +81,10 @@ class InferenceMFENet(InferenceModel, MFENet):
 
 
 def _fold_octave(module: Any) -> int:
-    """Folds the norms of both branches into the convolutions before them; returns their number."""
+    """Folds the norms of both branches into the convolutions before them; returns their number.
+
+    Convolutions that `fastiqa.nn.OctaveConv2d` adds as one become one.
+    """
     conv = module.conv
     branches = (("norm_high", "conv_h2h", "conv_l2h"), ("norm_low", "conv_h2l", "conv_l2l"))
     folded = 0
@@ -89,24 +95,19 @@ def _fold_octave(module: Any) -> int:
         added = getattr(conv, second)
         setattr(conv, first, fuse_conv_bn_eval(getattr(conv, first), norm))
         if added is not None:
-            added.weight.mul_(_scale(norm)[:, None, None, None])
+            added.weight.mul_(scale_and_shift(norm)[0][:, None, None, None])
+            if conv.stride == 2 or first == "conv_h2l":
+                setattr(conv, first, _joined(getattr(conv, first), added))
+                setattr(conv, second, None)
         has_activation = norm.negative_slope != 1
         setattr(module, norm_name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True) if has_activation else nn.Identity())
         folded += 1
     return folded
 
 
-def _fold_second_norm(block: Any) -> int:
-    """Folds the norm before the perceptron of a block of VAN into the 1×1 convolution behind it; returns 1."""
-    norm, conv = block.norm2, block.mlp.fc1
-    scale = _scale(norm)
-    shift = norm.bias - norm.running_mean * scale
-    conv.bias.add_(conv.weight[:, :, 0, 0] @ shift)
-    conv.weight.mul_(scale[:, None, None])
-    block.norm2 = nn.Identity()
-    return 1
-
-
-def _scale(norm: nn.BatchNorm2d) -> Tensor:
-    assert norm.running_var is not None
-    return norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """The sum of two convolutions, of the channels of both; the second has no bias."""
+    weight = torch.cat([first.weight, second.weight], 1)
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], first.kernel_size, padding=first.padding, dtype=weight.dtype)  # type: ignore[arg-type]
+    conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), first.bias
+    return conv

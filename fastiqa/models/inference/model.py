@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fastiqa.models.inference.folding import fold_norms, norms_left
+from fastiqa.models.inference.onednn import make_constant
 
 
 class InferenceModel(nn.Module):
@@ -31,6 +32,7 @@ class InferenceModel(nn.Module):
             part.double()
         self.folded = fold_norms(self.eval())
         self._fold_rest()
+        make_constant(self)
         self.eval()  # modules that stand in the place of norms, too: some look at their mode
         for part in self.children():
             part.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]

@@ -48,10 +48,11 @@ def optimize_for_inference(
 ) -> InferencePRFNet | InferenceMFENet:
     """A copy of a trained network that computes the same in less time; the network given stays as it is.
 
-    Batch normalisations are folded into the convolutions beside them. Of PRFNet, what the weights alone decide of the
-    head is computed once, bottlenecks end in one call (CPU), and the images run through the backbone together or one by
-    one, whichever is faster. A network of `fastiqa.reference` gets the fused operators of `fastiqa.nn`. Results differ
-    from those in eval mode by rounding, whatever mode `model` is in. They carry no gradient.
+    Batch normalisations and layer scales are folded into the convolutions beside them. On a CPU convolutions end in the
+    activation, sum or product that comes next, and keep a second copy of their weights in the layout that oneDNN
+    multiplies in. Of PRFNet, what the weights alone decide of the head is computed once, and the images run through the
+    backbone together or one by one, whichever is faster. A network of `fastiqa.reference` gets the fused operators of
+    `fastiqa.nn`. Results differ from eval mode's by rounding, whatever mode `model` is in, and carry no gradient.
 
     Args:
         model: a PRFNet or MFENet of `fastiqa.models` or `fastiqa.reference`.
