@@ -17,7 +17,7 @@ from fastiqa.data.contrastive import ContrastiveDataset
 from fastiqa.data.distorted import DistortedImages
 from fastiqa.data.distortions import CLASSES, DISTORTIONS
 from fastiqa.data.folders import image_files
-from fastiqa.data.photographs import split_photographs
+from fastiqa.data.photographs import Photographs, split_photographs
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
 
 
@@ -254,6 +254,19 @@ def test_distorted_images_are_cropped_at_random(photographs: list[Path]) -> None
     same.set_epoch(5)
     assert not torch.equal(dataset[3][0], same[3][0])
     assert not torch.equal(dataset[0][0], same[0][0])
+
+
+def test_distorted_images_come_again(photographs: list[Path]) -> None:
+    fresh, again = (DistortedImages(photographs[:1], size=48, repeat_after=after) for after in (None, 2))
+    codes = [(fresh[7][0] * 255).round()]
+    assert torch.equal((again[7][0] * 255).round(), codes[0])
+    for dataset in (fresh, again):
+        dataset.set_epoch(3)
+    assert not torch.equal((fresh[7][0] * 255).round(), (again[7][0] * 255).round())
+    again.set_epoch(2)
+    again.read = Photographs(1000, keep=False)  # which would refuse the photograph
+    assert torch.equal((again[-119][0] * 255).round(), codes[0])
+    assert again[7][1] == fresh[7][1]
 
 
 def test_photographs_are_split_by_content(photographs: list[Path]) -> None:

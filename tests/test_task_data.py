@@ -55,6 +55,23 @@ def test_parts_share_no_photograph_and_random_crops_change_with_the_epoch(photog
     assert torch.equal(middle[0][0], before)
 
 
+def test_windows_of_a_shrunk_photograph(photographs: Path) -> None:
+    """80x72 pixels, the longest side shrunk to 60: 60x54, in which a window of 32 can go 28 to the right, 22 down."""
+    middle, windows = (rated(photographs, random_crop=False, longest_side=60, grid=grid) for grid in (1, 2))
+    plain, crops = middle[0][0], windows[0][0]
+    assert (plain.shape, crops.shape) == ((3, 32, 32), (4, 3, 32, 32))
+    whole = rated(photographs, random_crop=False, longest_side=60).read(middle.records[0].image)
+    assert whole.pixels.shape == (54, 60, 3)
+    pixels = whole.tensor()[0]
+    assert torch.equal(plain, pixels[:, 11:43, 14:46])
+    assert torch.equal(crops[1], pixels[:, 5:37, 21:53])
+    noisy = windows[CLASSES.index(("white_noise", 5))][0] - crops
+    assert not torch.equal(noisy[0], noisy[3])  # random choices of its own
+    assert rated(photographs, longest_side=81).read(middle.records[0].image).pixels.shape == (72, 80, 3)
+    views = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=16, longest_side=40)
+    assert views.read(middle.records[0].image).pixels.shape == (36, 40, 3)
+
+
 def test_views_of_photographs(photographs: Path) -> None:
     views, number = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=32, items=10, part="train")[3]
     assert (views.shape, number.dtype) == ((2, 3, 32, 32), torch.int64)
@@ -65,6 +82,8 @@ def test_views_of_photographs(photographs: Path) -> None:
     [
         ({"part": "half"}, "part: got 'half', want one of 'all', 'train', 'val', 'test'"),
         ({"types": 1}, "types: got 1, want True or False"),
+        ({"grid": 2}, "grid: got 2, want 1 with random_crop"),
+        ({"longest_side": 31}, "longest_side: got 31, want an integer of at least 32"),
         ({"crop": 3}, "crop: unknown option of kind 'distorted', want one of folder, part, split_seed"),
     ],
 )

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 from training_runs import COARSE, Stop, StopAt, assert_same, log, state
 
 import fastiqa
+from fastiqa.data.distortions import CLASSES
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, rates, read_recipe, train
@@ -232,7 +233,7 @@ def test_the_longest_beginning_of_a_name_counts() -> None:
         ("steps.only.lr_factors.den=0.1", "steps.only.lr_factors: got 'den', want the beginning of a parameter's name"),
         ("steps.only.freeze_backbone=true", "steps.only.lr_factors: got 'backbone', want the beginning of"),
         ("model.options.dan=false", "steps.only.lr_factors: got 'dan', want the beginning of"),
-        ("model.name=resnet", "model: name: got 'resnet', want one of mfenet"),
+        ("model.name=resnet", "model: name: got 'resnet', want one of lpips, mfenet, prfnet"),
         ("steps.only.losses.train=bce", "steps.only.losses.train: got 'bce', want one of l1, mse, smooth_l1"),
         ("steps.only.losses.train=l1 + 0.1*bce", "losses.train: got 'bce', want one of l1"),
         ("steps.only.losses.train=0,1*l1", "losses.train: got '0,1*l1', want a name, or a sum such as l1 + 0.1*"),
@@ -318,6 +319,11 @@ def test_the_recipes_of_mfenet_say_what_the_papers_say() -> None:
     assert (step.optimizer, step.epochs, step.batch_size) == (Optimizer("sgd", 0.6, 0.9, 1e-4), 25, 256)
     assert (step.schedule.name, step.schedule.warmup) == ("cosine", 0.1)
     assert sum(parameter.numel() for parameter in build_model(small).parameters()) <= 2_000_000
+    assert small.model.options["distortion_types"] == len({name for name, _ in CLASSES})
+    of_small = read_recipe("dan_contrastive_small")
+    assert of_small.model.options["layers"] == small.model.options["dan_layers"]
+    assert of_small.model.options["width"] == small.model.options["dan_width"]
+    assert {of_small.data["photographs"]["part"], small.data["train"]["part"]} == {"train"}
 
 
 def test_values_of_several_processes_are_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
         crop: height and width of a view in pixels, at least 16.
         items: number of items of an epoch; by default one for each photograph.
         colour_spaces: names of ``fastiqa.data.colour_spaces.COLOUR_SPACES`` to draw from.
+        longest_side: photographs with a longer side are shrunk to this many pixels first; None leaves them as they are.
         seed: of the random choices, 0 or more.
         keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
         on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
@@ -70,6 +71,7 @@ class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
         *,
         items: int | None = None,
         colour_spaces: Sequence[str] = tuple(COLOUR_SPACES),
+        longest_side: int | None = None,
         seed: int = 0,
         keep: bool = False,
         on_unreadable: OnUnreadable = "raise",
@@ -77,7 +79,7 @@ class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
         self.crop = arguments.integer("crop", crop, minimum=SMALLEST_SIDE // 2)
         items = len(photographs) if items is None else arguments.integer("items", items)
         super().__init__(list(islice(cycle(photographs), items)), seed, on_unreadable)
-        self.read = Photographs(2 * crop, keep)
+        self.read = Photographs(2 * crop, keep, longest_side)
         if len(colour_spaces) == 0:
             raise ValueError("colour_spaces: got none, want at least one")
         for name in colour_spaces:

@@ -18,7 +18,7 @@ from torch import Tensor
 from fastiqa.data.distortions import CLASSES, LEVELS, SMALLEST_SIDE, distort
 from fastiqa.data.images import Image
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
-from fastiqa.data.photographs import Photographs, centre_window, random_window, torch_generator
+from fastiqa.data.photographs import Photographs, grid_windows, random_window, torch_generator
 from fastiqa.data.rated import RatedImage, RatedItem
 from fastiqa.reference import arguments
 
@@ -26,18 +26,26 @@ from fastiqa.reference import arguments
 class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
     """Crops of photographs, each without and with 25 distortions at five levels: 126 items a photograph.
 
-    ``dataset[i]`` is (image, score), as of :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1] and a
-    float32 scalar, higher is better. Item i shows photograph i // 126 with distortion
-    ``fastiqa.data.distortions.CLASSES[i % 126]``. Every random choice of item i in epoch e is a function of
+    ``dataset[i]`` is (image, score), as of :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1], of
+    several crops (grid², 3, size, size), and a float32 scalar, higher is better. Item i shows photograph i // 126 with
+    distortion ``fastiqa.data.distortions.CLASSES[i % 126]``. Every random choice of item i in epoch e is a function of
     (seed, e, i) alone.
 
     Args:
         photographs: files that :func:`fastiqa.data.read_image` reads, undistorted, both sides at least `size` pixels;
             :func:`fastiqa.data.split_photographs` divides them into those to train on and those held out.
         size: height and width of the crop in pixels, at least 32. It is cropped first, then distorted.
-        random_crop: crop at a random place and mirror with probability one half; False takes the middle as it is.
+        random_crop: crop at a random place and mirror with probability one half; False takes crops as they are, of
+            `grid` rows and columns spread over the photograph.
+        grid: 1, which is the middle of the photograph, or more; the crops of an item have one distortion at one level,
+            each with random choices of its own.
+        longest_side: photographs with a longer side are shrunk to this many pixels first; None leaves them as they are.
+            The distortions have KADID-10k's settings, in pixels of images whose longer side has 512.
         seed: of the random choices, those of the distortions too; 0 or more.
         keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
+        repeat_after: number of epochs after which the same items come again. They are kept in memory, rounded to 8
+            bits, 3 bytes a pixel, since to distort a crop of 96 pixels takes 3 ms of one core. None: every epoch has
+            items of its own.
         on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
             :class:`fastiqa.data.RatedDataset`.
 
@@ -69,31 +77,53 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         size: int = 224,
         *,
         random_crop: bool = True,
+        grid: int = 1,
+        longest_side: int | None = None,
         seed: int = 0,
         keep: bool = False,
+        repeat_after: int | None = None,
         on_unreadable: OnUnreadable = "raise",
     ) -> None:
         self.size = arguments.integer("size", size, minimum=SMALLEST_SIDE)
         self.random_crop = arguments.flag("random_crop", random_crop)
+        self.grid = arguments.integer("grid", grid)
+        if random_crop and grid > 1:
+            raise ValueError(f"grid: got {grid}, want 1 with random_crop")
         records = [
             RatedImage(photograph, 1 - level / LEVELS, str(photograph), name)
             for photograph in photographs
             for name, level in CLASSES
         ]
         super().__init__(records, seed, on_unreadable)
-        self.read = Photographs(size, keep)
+        self.read = Photographs(size, keep, longest_side)
+        self.repeat_after = None if repeat_after is None else arguments.integer("repeat_after", repeat_after)
+        self._kept: dict[tuple[int, int], RatedItem] = {}
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of every data set; epochs of the same items count as one."""
+        super().set_epoch(epoch if self.repeat_after is None else epoch % self.repeat_after)
+
+    def __getitem__(self, index: int) -> RatedItem:
+        if self.repeat_after is None:
+            return super().__getitem__(index)
+        key = int(self._epoch), range(len(self))[index]
+        if key not in self._kept:
+            image, score = super().__getitem__(index)
+            self._kept[key] = image.mul(255).round().to(torch.uint8), score
+        codes, score = self._kept[key]
+        return codes.to(torch.float32).div(255), score
 
     def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
-        """A crop of the photograph, distorted as the record says, and its score. Raises ImageError."""
-        crop = self._crop(self.read(record.image), generator)
+        """Crops of the photograph, distorted as the record says, and their score. Raises ImageError."""
+        crops = self._crops(self.read(record.image), generator)
         level = round(LEVELS * (1 - record.score))
         if level > 0:
-            crop = distort(crop, record.group, level, torch_generator(generator))
-        return crop[0], torch.tensor(record.score, dtype=torch.float32)
+            crops = distort(crops, record.group, level, torch_generator(generator))
+        return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32)
 
-    def _crop(self, photograph: Image, generator: np.random.Generator) -> Tensor:
-        """(1, 3, size, size)."""
+    def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
+        """(grid², 3, size, size)."""
         if not self.random_crop:
-            return centre_window(photograph, self.size)
+            return grid_windows(photograph, self.size, self.grid)
         crop = random_window(photograph, self.size, generator)
         return crop.flip(-1) if generator.random() < 0.5 else crop

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.reference import arguments
@@ -61,11 +62,16 @@ class Photographs:
         smallest_side: which both sides of a photograph must have, in pixels.
         keep: hold every photograph in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader
             its own).
+        longest_side: photographs with a longer side are shrunk until it has so many pixels; None leaves them as they
+            are.
     """
 
-    def __init__(self, smallest_side: int, keep: bool) -> None:
+    def __init__(self, smallest_side: int, keep: bool, longest_side: int | None = None) -> None:
         self.smallest_side = smallest_side
         self.keep = arguments.flag("keep", keep)
+        if longest_side is not None:
+            arguments.integer("longest_side", longest_side, minimum=smallest_side)
+        self.longest_side = longest_side
         self._kept: dict[Path, Image] = {}
 
     def __call__(self, path: Path) -> Image:
@@ -73,6 +79,8 @@ class Photographs:
         if path in self._kept:
             return self._kept[path]
         image = read_image(path)
+        if self.longest_side is not None:
+            image = shrunk(image, self.longest_side)
         height, width = image.pixels.shape[:2]
         if min(height, width) < self.smallest_side:
             raise ImageError(path, f"is {width}x{height} pixels, want both sides at least {self.smallest_side}")
@@ -81,16 +89,30 @@ class Photographs:
         return image
 
 
+def shrunk(image: Image, longest_side: int) -> Image:
+    """The image with no side above `longest_side` pixels, bicubically with anti-aliasing; a small one as it is."""
+    height, width = image.pixels.shape[:2]
+    factor = longest_side / max(height, width)
+    if factor >= 1:
+        return image
+    size = [max(1, round(factor * side)) for side in (height, width)]
+    smaller = functional.interpolate(image.tensor(), size=size, mode="bicubic", align_corners=False, antialias=True)
+    codes = smaller[0].clamp(0, 1).mul(2**image.bit_depth - 1).round().permute(1, 2, 0).numpy()
+    pixels = codes.astype(np.uint8) if image.bit_depth == 8 else codes.astype(np.uint16)
+    return dataclasses.replace(image, pixels=pixels)
+
+
 def random_window(image: Image, side: int, generator: np.random.Generator) -> Tensor:
     """A window of an image at a random place, (1, 3, side, side), float32 in [0, 1]."""
     height, width = image.pixels.shape[:2]
     return _window(image, int(generator.integers(height - side + 1)), int(generator.integers(width - side + 1)), side)
 
 
-def centre_window(image: Image, side: int) -> Tensor:
-    """The middle of an image, (1, 3, side, side), float32 in [0, 1]."""
+def grid_windows(image: Image, side: int, grid: int) -> Tensor:
+    """Windows in `grid` rows and columns spread over an image, (grid², 3, side, side); of one row the middle."""
     height, width = image.pixels.shape[:2]
-    return _window(image, (height - side) // 2, (width - side) // 2, side)
+    tops, lefts = ([(2 * k + 1) * free // (2 * grid) for k in range(grid)] for free in (height - side, width - side))
+    return torch.cat([_window(image, top, left, side) for top in tops for left in lefts])
 
 
 def torch_generator(generator: np.random.Generator) -> torch.Generator:

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from fastiqa.data.images import read_image
 from fastiqa.metrics import ms_ssim
-from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL
+from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 
 SMALLEST_SIDE = LARGEST_SIDE_TOO_SMALL + 1
 LEAST_LOSS = 1e-5  # 50 dB

@@ -100,14 +100,25 @@ def _distorted(
     photographs: Sequence[Path],
     size: int = 224,
     random_crop: bool = True,
+    grid: int = 1,
+    longest_side: int | None = None,
     keep: bool = False,
+    repeat_after: int | None = None,
     types: bool = False,
     on_unreadable: OnUnreadable = "raise",
     seed: int = 0,
 ) -> Items:
     """Photographs with every distortion at every level, see `fastiqa.data.distorted.DistortedImages`."""
     dataset = DistortedImages(
-        photographs, size, random_crop=random_crop, seed=seed, keep=keep, on_unreadable=on_unreadable
+        photographs,
+        size,
+        random_crop=random_crop,
+        grid=grid,
+        longest_side=longest_side,
+        seed=seed,
+        keep=keep,
+        repeat_after=repeat_after,
+        on_unreadable=on_unreadable,
     )
     return WithTypes(dataset) if arguments.flag("types", types) else dataset
 

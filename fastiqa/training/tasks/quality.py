@@ -96,18 +96,18 @@ def rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
 
 
 def summary(rows: Tensor) -> dict[str, float]:
-    """Correlations of the network's scores with the data set's.
+    """Correlations of the network's scores with the data set's, the most telling one first.
 
-    "srcc" of the ranks; "plcc" without a fit; and where types of distortion are known "srcc_of_types", the mean of the
-    "srcc" within each. Of fewer than three images or of equal scores they are NaN; such types do not count.
+    Where types of distortion are known "srcc_of_types", the mean of the "srcc" within each; "srcc" of the ranks; "plcc"
+    without a fit. Of fewer than three images or of equal scores they are NaN; such types do not count.
     """
     mine, theirs, *types = rows.unbind(1)
-    values = {"srcc": _correlation(srcc, mine, theirs), "plcc": _correlation(plcc, mine, theirs)}
+    values = {}
     for numbers in types:
         of_each = [_correlation(srcc, mine[numbers == k], theirs[numbers == k]) for k in numbers.unique()]
         defined = [value for value in of_each if not math.isnan(value)]
         values["srcc_of_types"] = statistics.fmean(defined) if defined else math.nan
-    return values
+    return {**values, "srcc": _correlation(srcc, mine, theirs), "plcc": _correlation(plcc, mine, theirs)}
 
 
 def _correlation(of: Callable[[Tensor, Tensor], float], mine: Tensor, theirs: Tensor) -> float:
