@@ -23,7 +23,9 @@ from .summary import FASTIQA, median_us, ours, speedup, spread
 DATA = ROOT / "bench" / "data"
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
 # Of tables that fastiqa bench does not make.
+PEERS = tuple(f"{metric}_peers" for metric in ("ssim", "ms_ssim", "psnr", "lpips"))
 COMMANDS = {f"{name}_step": f"python -m fastiqa.bench.training {name}" for name in ("prfnet", "mfenet")}
+COMMANDS |= {f"{name}_parts": f"python -m fastiqa.bench.parts {name}" for name in ("mfenet", "octave")}
 SLOWER = 0.05  # a regression is slower by more than this and by more than three times the spread of its rounds
 
 Case = dict[str, Row]
@@ -62,6 +64,8 @@ def table(op: str, cases: Iterable[Case]) -> str:
     chosen = [case for case in cases if first(case)["op"] == op]
     if not chosen:
         raise ValueError(f"no measurement of {op}")
+    if op in PEERS:
+        return peers_table(op, chosen)
     several = len({first(case)["arguments"] for case in chosen}) > 1
     header = [*(["arguments"] if several else []), "direction", "dtype", "layout", "shape", "memory"]
     lines = []
@@ -83,6 +87,32 @@ def table(op: str, cases: Iterable[Case]) -> str:
         "are eager's / fastiqa's; error is fastiqa's against float64 over eager's.\n\n"
         + markdown([*header, *numbers], lines, len(header))
         + f"\nCommand: `{COMMANDS.get(op, f'fastiqa bench {op}')}`.\n"
+    )
+
+
+def peers_table(op: str, cases: Iterable[Case]) -> str:
+    """A row a library: time, how many times fastiqa's it is, memory, error; who has no time, and why."""
+    chosen = list(cases)
+    lines, reasons = [], []
+    for case in chosen:
+        fastest = median_us(case.get("fastiqa"))
+        for provider, row in case.items():
+            median = median_us(row)
+            cells = [str(row[column]) for column in ("arguments", "mode", "dtype", "shape")] + [provider]
+            cells += [milliseconds(row), f"{median / fastest:.1f}" if median and fastest else "–"]
+            cells += [digits(str(row.get(column, "")), ".3g") for column in ("peak_mem_mb", "err_vs_fp64")]
+            lines.append(cells)
+            if row["status"] != "ok":
+                reasons.append(f"{provider} is {row['status']}: {row['note']}.")
+    header = ("convention", "direction", "dtype", "shape", "library", "ms", "× fastiqa", "peak MB", "error")
+    notes = "".join(f"{reason}\n" for reason in dict.fromkeys(reasons))
+    return (
+        f"`{op.removesuffix('_peers')}` beside other libraries on {caption(chosen)}; medians. Libraries of one "
+        "convention compute the same score, checked in float64; error is the mean score's, in the table's dtype. "
+        "Peak MB are beyond the images.\n\n"
+        + markdown(header, lines, 5)
+        + (f"\n{notes}" if notes else "")
+        + f"\nCommand: `python -m fastiqa.bench.peers {op.removesuffix('_peers')}`.\n"
     )
 
 

@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 # public name -> module that defines it
 _EXPORTS = {
     "accelerate": "fastiqa._accelerate",
+    "create_metric": "fastiqa.metrics",
+    "list_metrics": "fastiqa.metrics",
     "use": "fastiqa._dispatch",
     "explain": "fastiqa._dispatch",
     "create_model": "fastiqa.models",
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
     from fastiqa._accelerate import accelerate
     from fastiqa._dispatch import explain, use
+    from fastiqa.metrics import create_metric, list_metrics
     from fastiqa.models import create_model, list_models, load_model, rank, save_model
     from fastiqa.models.inference import optimize_for_inference
 

@@ -1,11 +1,12 @@
 """Plain modules turned into fused ones, in place.
 
 A fused module is a subclass of its plain twin with the same attributes, parameters and buffers, so that changing a
-module's class is all there is to do.
+module's class is all there is to do. So are the twins of pytorch-msssim's modules.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ PAIRS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
+def _foreign() -> dict[type[nn.Module], type[nn.Module]]:
+    """Twins of pytorch-msssim's classes; where nobody has imported it, there are no modules of theirs."""
+    if "pytorch_msssim" not in sys.modules:
+        return {}
+    from fastiqa import _pytorch_msssim
+
+    return _pytorch_msssim.PAIRS
+
+
 class Swap(NamedTuple):
     """A module whose class was changed; its name is that of `torch.nn.Module.named_modules`, "" for the model."""
 
@@ -43,7 +53,7 @@ class AccelerateReport:
 
     Attributes:
         swapped: name, class before and class after of each module that runs on fused operators now.
-        left: name of each module of `fastiqa.reference` that stayed, and the reason.
+        left: name of each module of `fastiqa.reference` or pytorch-msssim that stayed, and the reason.
         explained: name of each swapped module that has more than one way to run, and what `fastiqa.explain` says of it.
     """
 
@@ -61,6 +71,8 @@ class AccelerateReport:
 
 def accelerate(model: nn.Module) -> AccelerateReport:
     """Turn each module of `fastiqa.reference` in `model` into its twin of `fastiqa.nn` or `fastiqa.models`, in place.
+
+    SSIM and MS_SSIM of pytorch-msssim are turned into twins with the same options and values.
 
     Parameters, buffers, hooks, state dict and the modules themselves stay the same objects: optimizers, references and
     wrappers go on working, and results and gradients differ by rounding alone. Modules that are fused already are
@@ -95,10 +107,11 @@ def accelerate(model: nn.Module) -> AccelerateReport:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, want a torch.nn.Module")
     _check_not_compiled(model)
-    fused = tuple(PAIRS.values())
-    plain = {n: m for n, m in model.named_modules() if isinstance(m, _PLAIN) and not isinstance(m, fused)}
+    pairs = PAIRS | _foreign()
+    known, fused = (*_PLAIN, *_foreign()), tuple(pairs.values())
+    plain = {n: m for n, m in model.named_modules() if isinstance(m, known) and not isinstance(m, fused)}
     reasons = {name: _why_not(module) for name, module in plain.items()}
-    swapped = [Swap(name, type(plain[name]), PAIRS[type(plain[name])]) for name in plain if reasons[name] is None]
+    swapped = [Swap(name, type(plain[name]), pairs[type(plain[name])]) for name in plain if reasons[name] is None]
     for name, _, after in swapped:
         plain[name].__class__ = after
     return AccelerateReport(
@@ -113,20 +126,24 @@ def _check_not_compiled(model: nn.Module) -> None:
         raise ValueError("model: got a module of TorchScript, want accelerate before torch.jit")
     for name, module in model.named_modules():
         compiled = "_orig_mod" in module._modules or module._compiled_call_impl is not None
-        if compiled and any(type(inner) in PAIRS for inner in module.modules()):
+        if compiled and any(type(inner) in PAIRS | _foreign() for inner in module.modules()):
             raise ValueError(f"model: {name or 'it'} is compiled already, want accelerate before torch.compile")
 
 
 def _why_not(module: nn.Module) -> str | None:
     """Why a plain module cannot become its twin, or None."""
     plain = type(module)
-    if plain not in PAIRS:
+    if plain not in PAIRS and plain not in _foreign():
         if plain in _PLAIN:
             return f"{plain.__name__} has no fused twin"
-        base = next(base for base in plain.__mro__ if base in _PLAIN)
+        base = next(base for base in plain.__mro__ if base in _PLAIN or base in _foreign())
         return f"{plain.__name__} is a subclass of {base.__name__}, which may compute something else"
     if "forward" in vars(module):
         return "its forward was replaced"
+    if plain in _foreign():
+        from fastiqa import _pytorch_msssim
+
+        return _pytorch_msssim.why_not(module)
     for name, inner in _read(module):
         if "forward" in vars(inner) or not type(inner).__module__.startswith(("torch.nn.", "fastiqa.")):
             return f"{name} is foreign or changed, and the fused {plain.__name__} would not call it"
@@ -141,4 +158,5 @@ def _read(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if hasattr(twin, "why_not") and twin.why_not(module) is not None:
         return  # block by block, it calls every layer
     for child in getattr(twin, "reads", ()):
-        yield from getattr(module, child).named_modules(prefix=child)
+        inner = getattr(module, child)
+        yield from () if inner is None else inner.named_modules(prefix=child)

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from fastiqa.bench.torchvision_shim import import_library
 from torch import Tensor, nn
-
-_KEPT_ALIVE: list[torch.library.Library] = []
-
-
-def declare_torchvision_operators() -> None:
-    """Make torchvision importable beside CPU torch, where its compiled extension cannot load.
-
-    Its Python side registers fakes for two operators and fails where the extension has not declared them. The
-    declarations last as long as the library object.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations or hasattr(torch.ops.torchvision, "nms"):
-        return
-    for extension in Path(spec.submodule_search_locations[0]).glob("_C*.so"):
-        try:
-            torch.ops.load_library(extension)
-        except OSError:
-            continue
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT_ALIVE.append(library)
 
 
 def import_oracle(name: str) -> ModuleType:
     """Import an oracle that needs torchvision, or skip the test and say why."""
-    declare_torchvision_operators()
     try:
-        return importlib.import_module(name)
+        return import_library(name)
     except ImportError as error:
         pytest.skip(f"oracle {name} is not installed: {error}")
 

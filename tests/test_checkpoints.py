@@ -312,7 +312,7 @@ def test_load_model_refuses_foreign_files(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Tensor], dict[str, str], str]] = [
         (dict(tiny_backbone().state_dict()), {}, "a backbone only, the PRFNet head is missing"),
         ({"weight": torch.zeros(1)}, {}, "not written by fastiqa.save_model"),
-        (weights, {**good, "fastiqa.model": "vgg"}, "cannot rebuild 'vgg': name: got 'vgg', want one of mfenet"),
+        (weights, {**good, "fastiqa.model": "vgg"}, "cannot rebuild 'vgg': name: got 'vgg', want one of lpips, mfenet"),
         (weights, {**good, "fastiqa.options": "{"}, "fastiqa.options in its metadata is not JSON"),
         (
             weights,

@@ -166,7 +166,7 @@ def test_bad_predictions(lines: list[str], message: str, tmp_path: Path) -> None
         (("bapps", ".", "images"), "error: IMAGES: got 'images', want none for bapps: its folder has a fixed layout\n"),
         (("clic", "CSV", "--rule", "metric"), "error: --rule: got 'metric', want it for synth alone, not for clic\n"),
         (("clic", "CSV", "--metric", "mse"), "error: --metric: got 'mse', want one of 'psnr', 'ssim', "),
-        (("clic", "CSV", "--metric", "none"), "error: --metric: got none, want a metric, --weights or --predictions\n"),
+        (("clic", "CSV", "--metric", "none"), "error: --metric: got none, want a metric, --lpips, --weights or "),
         (("clic", "CSV", "--write", "x"), "error: --write: got a file, want --weights too, whose "),
     ],
 )  # fmt: skip

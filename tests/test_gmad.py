@@ -23,6 +23,7 @@ from fastiqa.data import ImageError, read_image
 from fastiqa.metrics import psnr
 from fastiqa.metrics.gmad import GmadPair, gmad_competition, gmad_pairs
 from fastiqa.metrics.image_scores import read_scores, score_images
+from fastiqa.metrics.preferences import FULL_REFERENCE
 from fastiqa.metrics.scorers import Scorer, full_reference, network
 from fastiqa.models import registry
 
@@ -202,7 +203,9 @@ def test_sixteen_bits(folder: Path) -> None:
     plain, deep = folder / "ref0.png", folder / "deep.tif"
     tifffile.imwrite(deep, read_image(plain).pixels.astype(np.uint16) * 257, photometric="rgb")
     for name, best in (("psnr", np.inf), ("ssim", 1.0)):
-        assert full_reference(name, {"deep.tif": plain}).score("deep.tif", read_image(deep)) == best
+        assert (
+            full_reference(name, FULL_REFERENCE[name], {"deep.tif": plain}).score("deep.tif", read_image(deep)) == best
+        )
     assert gmad_sheet.thumbnail(deep).tobytes() == gmad_sheet.thumbnail(plain).tobytes()
 
 

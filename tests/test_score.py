@@ -130,7 +130,7 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"
     assert "--weights" in error(good)
     assert error(good, "--weights", tmp_path / "none.safetensors").endswith("none.safetensors: no such file")
-    assert "name: got 'x', want one of mfenet" in error(good, *options, "--model", "x")
+    assert "name: got 'x', want one of lpips, mfenet, prfnet" in error(good, *options, "--model", "x")
     wanted = "want a network that scores single images: mfenet"
     assert error(good, *options, "--model", "prfnet") == f"error: --model: got 'prfnet', {wanted}"
     prfnet = tmp_path / "prfnet.safetensors"

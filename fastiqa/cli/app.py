@@ -77,18 +77,23 @@ def compare(
         str | None,
         typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.", show_default=False),
     ] = None,
+    lpips: Annotated[
+        str | None,
+        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say which of A and B is closer to REF.
 
-    PSNR over RGB code values in dB; SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey; and,
-    with --weights, PRFNet's probability that B is closer. PNG, JPEG, WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
+    PSNR over RGB code values in dB; SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey; with
+    --lpips, LPIPS, of which less is better; and, with --weights, PRFNet's probability that B is closer. PNG, JPEG,
+    WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
     """
     from fastiqa.cli.compare import CompareError, compare_files
     from fastiqa.cli.report import as_json_text, print_table
 
     try:
-        comparison = compare_files(ref, a, b, weights)
+        comparison = compare_files(ref, a, b, weights, lpips)
     except CompareError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -117,6 +122,10 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.")
     ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model, as a metric."),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option("--predictions", metavar="CSV", help="Score these rows O,A,B,P instead; no images."),
@@ -141,6 +150,7 @@ def evaluate(
         rule=rule,
         metrics=metric,
         weights=weights,
+        lpips=lpips,
         predictions=predictions,
         write=write,
         as_json=as_json,

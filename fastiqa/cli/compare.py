@@ -1,10 +1,10 @@
-"""compare_files: which of two images is closer to a reference, by PSNR, SSIM, MS-SSIM and PRFNet.
+"""compare_files: which of two images is closer to a reference, by PSNR, SSIM, MS-SSIM, LPIPS and PRFNet.
 
 Conventions are those of the published values: PSNR over RGB code values; SSIM and MS-SSIM on the rounded grey of
 MATLAB's rgb2gray, 11×11 Gaussian window, valid windows, no downsampling first; MS-SSIM joins its scales by their
-weighted sum. All three are computed in float64, PRFNet in float32. Each image is scaled by the maximum of its own bit
-depth; grey is rounded to that depth, or to 16 bits where the three differ. Of two candidates a metric prefers the one
-with the greater value; equal values are a tie.
+weighted sum. All three are computed in float64, LPIPS over RGB and PRFNet in float32. Each image is scaled by the
+maximum of its own bit depth; grey is rounded to that depth, or to 16 bits where the three differ. Of two candidates a
+metric prefers the one with the greater value, LPIPS the one with the smaller; equal values are a tie.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from fastiqa.cli import native_stderr
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.data.images import one_line
 from fastiqa.metrics import luma, ms_ssim, psnr, ssim
-from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL, WINDOW
+from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
+from fastiqa.metrics.preferences import load_lpips
+from fastiqa.metrics.ssim import WINDOW
 
 Probability = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class CompareError(ValueError):
-    """A comparison that cannot be made. The message is one line: argument (REF, A, B or --weights), file and reason."""
+    """A comparison that cannot be made.
+
+    The message is one line: argument (REF, A, B, --weights or --lpips), file and reason.
+    """
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,14 @@ class Scores:
 
     a: float | None
     b: float | None
+    lower_is_better: bool = False
 
     @property
     def prefers(self) -> str | None:
         """ "a", "b", "tie" or, without values, None."""
         if self.a is None or self.b is None:
             return None
-        return "tie" if self.a == self.b else "a" if self.a > self.b else "b"
+        return "tie" if self.a == self.b else "a" if (self.a > self.b) is not self.lower_is_better else "b"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Comparison:
     Attributes:
         paths: the files, by "ref", "a" and "b".
         width, height: pixels of all three images.
-        metrics: scores by "psnr" (dB), "ssim" and "ms_ssim".
+        metrics: scores by "psnr" (dB), "ssim", "ms_ssim" and, where its weights were given, "lpips".
         prfnet: PRFNet's verdict, or None where no weights were given.
         notes: sentences on what was not computed and why.
     """
@@ -84,12 +90,14 @@ def compare_files(
     a: str | os.PathLike[str],
     b: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
+    lpips: str | os.PathLike[str] | None = None,
 ) -> Comparison:
     """Compare two image files with a reference file.
 
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
         weights: a PRFNet written by ``fastiqa.save_model``; without it PRFNet is not run.
+        lpips: an LPIPS written by it; without it LPIPS is not run.
 
     Returns:
         A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer.
@@ -121,6 +129,8 @@ def compare_files(
         metrics["ms_ssim"] = _scores(lambda x, y: ms_ssim(x, y, method="wtd_sum"), grey)
     else:
         notes.append(f"MS-SSIM is n/a: it needs both sides greater than {LARGEST_SIDE_TOO_SMALL} pixels")
+    if lpips is not None:
+        metrics["lpips"] = _lpips_scores(lpips, colour)
     if len(set(depths)) > 1:
         scaled = "each was scaled by its own maximum, grey rounded to 16 bits"
         notes.append("bit depths differ: REF {}, A {}, B {}; {}".format(*depths, scaled))
@@ -169,5 +179,17 @@ def _asked(probability: Probability, images: dict[str, Image], weights: str | os
     return value
 
 
+def _lpips_scores(file: str | os.PathLike[str], colour: dict[str, Tensor]) -> Scores:
+    try:
+        model = load_lpips(file)
+        with torch.inference_mode():
+            of_a, of_b = (float(model(colour["ref"].float(), colour[name].float())) for name in ("a", "b"))
+    except (OSError, ValueError) as error:
+        name, reason = one_line(os.fspath(file)), one_line(str(error))
+        raise CompareError(f"--lpips: {reason if name in reason else f'{name}: {reason}'}") from None
+    return Scores(of_a, of_b, lower_is_better=True)
+
+
 def _scores(metric: Callable[[Tensor, Tensor], Tensor], images: dict[str, Tensor]) -> Scores:
-    return Scores(*(float(metric(images["ref"], images[name])) for name in ("a", "b")))
+    of_a, of_b = (float(metric(images["ref"], images[name])) for name in ("a", "b"))
+    return Scores(of_a, of_b)

@@ -16,8 +16,8 @@ from rich.table import Table
 from fastiqa.data import Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
 from fastiqa.data.predictions import read_predictions, write_predictions
 from fastiqa.metrics.evaluation import Evaluation, evaluate, scored
-from fastiqa.metrics.preferences import PREFERENCES
-from fastiqa.metrics.ssim import LARGEST_SIDE_TOO_SMALL
+from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
+from fastiqa.metrics.preferences import PREFERENCES, load_lpips, negative_lpips, preference
 from fastiqa.models import load_model
 from fastiqa.reference import arguments
 
@@ -33,6 +33,7 @@ def evaluate_dataset(
     rule: str | None,
     metrics: list[str] | None,
     weights: Path | None,
+    lpips: Path | None,
     predictions: Path | None,
     write: Path | None,
     as_json: bool,
@@ -44,7 +45,7 @@ def evaluate_dataset(
         if write is not None and weights is None:
             raise ValueError("--write: got a file, want --weights too, whose predictions are written")
         triplets, folder = _triplets(dataset, path, images, split, rule, check_files=predictions is None)
-        results = _results(triplets, folder, metrics, weights, predictions)
+        results = _results(triplets, folder, metrics, weights, lpips, predictions)
         if write is not None:
             probabilities = torch.sigmoid(results[-1].preferences).tolist()
             write_predictions(write, triplets, probabilities, folder)
@@ -76,20 +77,27 @@ def _triplets(
 
 
 def _results(
-    triplets: list[Triplet], folder: Path, metrics: list[str] | None, weights: Path | None, predictions: Path | None
+    triplets: list[Triplet],
+    folder: Path,
+    metrics: list[str] | None,
+    weights: Path | None,
+    lpips: Path | None,
+    predictions: Path | None,
 ) -> list[Evaluation]:
     """Metrics first, then what was asked for."""
     if predictions is not None:
         values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64)
         return [scored(predictions.name, values - 0.5, triplets)]
     predictors: dict[str, Any] = {name: PREFERENCES[name] for name in metrics or _usual(triplets) if name != "none"}
+    if lpips is not None:
+        predictors["lpips"] = preference(negative_lpips(load_lpips(lpips)))
     if weights is not None:
         model: Any = load_model(weights)
         if not hasattr(model, "compare"):
             raise ValueError(f"--weights: {weights}: holds a {type(model).__name__}, want a PRFNet")
         predictors[weights.name] = model
     if not predictors:
-        raise ValueError("--metric: got none, want a metric, --weights or --predictions")
+        raise ValueError("--metric: got none, want a metric, --lpips, --weights or --predictions")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("triplets")

@@ -26,7 +26,7 @@ def gmad(
         list[str],
         typer.Option(
             "--metric",
-            help="psnr, ssim, ms-ssim, NAME=FILE.safetensors (a network) or NAME=FILE.csv (image,score); two or more.",
+            help="psnr, ssim, ms-ssim, NAME=FILE.safetensors (network, LPIPS), NAME=FILE.csv (image,score); 2 or more.",
             show_default=False,
         ),
     ],

@@ -3,8 +3,9 @@
 JSON keys, which stay as they are:
     paths       {"ref", "a", "b"}: the files as they were given
     size        {"width", "height"} in pixels
-    metrics     {"psnr", "ssim", "ms_ssim"}: each {"a", "b", "prefers"}: a number, the string "inf" (PSNR of equal
-                images: JSON has no infinity) or null (n/a, see notes); "a", "b", "tie" or null
+    metrics     {"psnr", "ssim", "ms_ssim"} and, where its weights were given, "lpips" (lower is better): each
+                {"a", "b", "prefers"}: a number, the string "inf" (PSNR of equal images: JSON has no infinity) or null
+                (n/a, see notes); "a", "b", "tie" or null
     prfnet      null without weights, else {"probability_b_closer", "prefers", "weights"}
     notes       sentences on what was not computed and why
 """
@@ -22,8 +23,8 @@ from rich.text import Text
 from fastiqa.cli.compare import Comparison
 from fastiqa.data.images import one_line
 
-TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
-DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
+DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}
 NARROWEST = 80  # columns: what the table needs, whatever COLUMNS says
 
 

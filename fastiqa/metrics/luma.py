@@ -44,6 +44,8 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
     if not 1 <= bit_depth <= 16:
         raise ValueError(f"bit_depth: got {bit_depth}, wanted 1 to 16")
     white = 2**bit_depth - 1
-    red, green, blue = (image.detach().double() * white).round().split(1, 1)
-    grey: Tensor = WEIGHTS[0] * red + WEIGHTS[1] * green + WEIGHTS[2] * blue
-    return grey.add(0.5).floor().div(white).to(image.dtype)
+    # A channel at a time: all three in float64 would be twice a float32 image, which may be large.
+    grey = torch.zeros_like(image[:, :1], dtype=torch.float64)
+    for weight, channel in zip(WEIGHTS, image.detach().split(1, 1), strict=True):
+        grey += (channel.double() * white).round_().mul_(weight)
+    return grey.add_(0.5).floor_().div_(white).to(image.dtype)

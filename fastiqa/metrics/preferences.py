@@ -1,17 +1,21 @@
 """Full-reference metrics by name, and which of two images each prefers: its value for b minus that for a.
 
-Conventions are those of `fastiqa compare`: PSNR over RGB, SSIM and MS-SSIM on rounded grey.
+Conventions are those of `fastiqa compare`: PSNR over RGB, SSIM and MS-SSIM on rounded grey, LPIPS over RGB, negated so
+that higher is better.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from torch import Tensor
 
+from fastiqa.metrics.lpips import LPIPS
 from fastiqa.metrics.luma import luma
+from fastiqa.metrics.ms_ssim import ms_ssim
 from fastiqa.metrics.psnr import psnr
-from fastiqa.metrics.ssim import ms_ssim, ssim
+from fastiqa.metrics.ssim import ssim
 
 FullReference = Callable[[Tensor, Tensor, int], Tensor]
 Preference = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -29,7 +33,24 @@ def _ms_ssim(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
     return ms_ssim(*(luma(x.double(), bit_depth=bit_depth) for x in (ref, image)), method="wtd_sum")
 
 
-def _preference(metric: FullReference) -> Preference:
+def load_lpips(file: str | os.PathLike[str]) -> LPIPS:
+    """LPIPS as `fastiqa.save_model` wrote it. Raises ValueError naming the file if it holds another model; OSError."""
+    from fastiqa.models import load_model  # here, since it loads every network
+
+    model = load_model(file)
+    if not isinstance(model, LPIPS):
+        raise ValueError(f"{file}: holds a {type(model).__name__}, want an LPIPS")
+    return model.float()
+
+
+def negative_lpips(model: LPIPS) -> FullReference:
+    """A metric as those of `FULL_REFERENCE`, in float32."""
+    return lambda ref, image, bit_depth: -model(ref.float(), image.float())
+
+
+def preference(metric: FullReference) -> Preference:
+    """Of two images of 8 bits beside their reference: the metric's value for b minus that for a, (N,)."""
+
     def prefers(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         of_a, of_b = metric(ref, a, 8), metric(ref, b, 8)
         return (of_b - of_a).where(of_a != of_b, 0.0)  # PSNR of both infinite: a tie
@@ -42,4 +63,4 @@ def _preference(metric: FullReference) -> Preference:
 FULL_REFERENCE: dict[str, FullReference] = {"psnr": _psnr, "ssim": _ssim, "ms-ssim": _ms_ssim}
 
 # name -> preference of RGB images of 8 bits, (N, 3, H, W) in [0, 1], (N,)
-PREFERENCES: dict[str, Preference] = {name: _preference(metric) for name, metric in FULL_REFERENCE.items()}
+PREFERENCES: dict[str, Preference] = {name: preference(metric) for name, metric in FULL_REFERENCE.items()}

@@ -2,28 +2,46 @@
 
     psnr = 10 log10( data_range² / mean((x − y)²) )         x, y: (N, C, H, W) → (N,)
 
-The mean runs over all channels and pixels together, nothing is clipped and no luma is taken.
+The mean runs over all channels and pixels together, nothing is clipped and no luma is taken unless asked for.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from fastiqa.metrics._pair import checked_pair
+from fastiqa.metrics import _windows
+from fastiqa.metrics._modules import Metric
+from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced, wide
+from fastiqa.metrics.presets import Channels
 
 
-def psnr(x: Tensor, y: Tensor, *, data_range: float = 1.0) -> Tensor:
+def psnr(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float | None = None,
+    channels: Channels = "rgb",
+    mask: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
     """Peak signal-to-noise ratio of each pair of images, in dB; higher is better.
 
     Args:
-        x: (N, C, H, W), any floating dtype, values in [0, data_range].
+        x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range].
         y: same shape, dtype and device as ``x``; the measure is symmetric.
-        data_range: value of white: 1.0 for images in [0, 1], 255 for 8-bit code values.
+        data_range: value of white; None: 255 for uint8, 1.0 for all others.
+        channels: "rgb", all channels together; "luma", MATLAB's grey, rounded to 8 bits, without a gradient;
+            "unrounded_luma".
+        mask: weights of the pixels, (N or 1, 1, H, W), bool or floating, not negative.
+        reduction: "none", a score an image; "mean", theirs.
 
     Returns:
-        (N,), float64 for float64 images and float32 for all others; infinite where the two images are equal, and
-        there without a gradient (it is NaN).
+        (N,), or () for "mean"; float64 for float64 images and float32 for all others; infinite where the two images are
+        equal, with a gradient of zero.
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range; NaN or
@@ -37,6 +55,59 @@ def psnr(x: Tensor, y: Tensor, *, data_range: float = 1.0) -> Tensor:
         >>> psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1))
         tensor([20.])
     """
-    x, y = checked_pair(x, y, data_range)
-    mean_squared_error = (x - y).square().mean((1, 2, 3))
-    return 10 * torch.log10(data_range**2 / mean_squared_error)
+    white = check_pair(x, y, data_range)
+    _windows.check_channels(x, y, channels)
+    if mask is not None:
+        check_mask(mask, x)
+    if _windows.streams(x, y):
+        parts = [_squares(x[:, :, b.start : b.stop], y[:, :, b.start : b.stop], channels, white,
+                          None if mask is None else mask[:, :, b.start : b.stop])
+                 for b in _windows.bands(x.shape[2], x)]  # fmt: skip
+        squares, weights = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
+    else:
+        squares, weights = _squares(x, y, channels, white, mask)
+    mean_squared_error = (squares / weights).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    equal = mean_squared_error == 0
+    score = 10 * torch.log10(white**2 / mean_squared_error.masked_fill(equal, 1))
+    score = score.masked_fill(equal, float("inf"))
+    return reduced(score, x, y, mask, white, reduction)
+
+
+def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums of squared errors and of weights of each image, (N,), float64."""
+    x, y = (wide(_windows.selected(image, channels, white)) for image in (x, y))
+    # In one pass over both images; (x − y).square() took 2.4 times as long.
+    errors = mse_loss(x, y, reduction="none")
+    if mask is None:
+        weights = torch.full_like(errors[:, 0, 0, 0], errors.shape[1:].numel(), dtype=torch.float64)
+        return _sum(errors), weights
+    weights = mask.to(errors.dtype).expand_as(errors[:, :1])
+    return _sum(errors * weights), _sum(weights) * errors.shape[1]
+
+
+def _sum(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N,) float64; by rows first, which gives an image the same sum alone and in any batch."""
+    return maps.sum(3).double().sum((1, 2))
+
+
+class PSNR(Metric):
+    """`psnr` with its options; calls take x, y and, if wanted, a mask.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.metrics import PSNR
+        >>> codes = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+        >>> PSNR()(codes, codes + 255)
+        tensor([0.])
+    """
+
+    name: ClassVar[str] = "psnr"
+    score_range = (float("-inf"), float("inf"))
+
+    def __init__(
+        self, *, data_range: float | None = None, channels: Channels = "rgb", reduction: Reduction = "none"
+    ) -> None:
+        super().__init__(data_range, reduction, channels=channels)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        return psnr(x, y, mask=mask, **self.options)

@@ -2,7 +2,7 @@
 
     psnr, ssim, ms-ssim     beside the reference that a csv of image,reference names
     NAME=FILE.safetensors   a no-reference network written by ``fastiqa.save_model``: of one image (1, 3, H, W) its
-                            quality (1,)
+                            quality (1,); or an LPIPS, negated, beside the reference
     NAME=FILE.csv           scores that are known, a csv of image,score
 
 Images are named relative to the folder, references relative to the csv. Higher is better.
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.data import Image, read_image, tables
-from fastiqa.metrics.preferences import FULL_REFERENCE
+from fastiqa.metrics.lpips import LPIPS
+from fastiqa.metrics.preferences import FULL_REFERENCE, FullReference, negative_lpips
 
 
 class Scorer(NamedTuple):
@@ -44,7 +45,7 @@ def scorer(metric: str, references: Mapping[str, Path] | None = None, device: to
 
     Args:
         metric: "psnr", "ssim", "ms-ssim", "NAME=FILE.safetensors" or "NAME=FILE.csv".
-        references: for the first three, of every image, from `read_references`.
+        references: for the first three and LPIPS, of every image, from `read_references`.
         device: that a network computes on.
 
     Raises: ValueError naming the metric or file; FileNotFoundError.
@@ -56,22 +57,31 @@ def scorer(metric: str, references: Mapping[str, Path] | None = None, device: to
             raise ValueError(f"metric: got {metric!r}, want {wanted}, NAME=FILE.safetensors or NAME=FILE.csv")
         if references is None:
             raise ValueError(f"metric: got {metric!r}, which needs references")
-        return full_reference(name, references)
+        return full_reference(name, FULL_REFERENCE[name], references)
     if not name or not file:
         raise ValueError(f"metric: got {metric!r}, want NAME=FILE")
     if file.lower().endswith(".csv"):
         return known_scores(name, Path(file))
     from fastiqa.models import load_model
 
+    model, sha256 = load_model(file).float().to(device), file_sha256(Path(file))
+    if isinstance(model, LPIPS):
+        if references is None:
+            raise ValueError(f"metric: got {metric!r}, an LPIPS, which needs references")
+        return full_reference(name, negative_lpips(model), references, sha256)
     try:
-        return network(name, load_model(file).float().to(device), file_sha256(Path(file)))
+        return network(name, model, sha256)
     except TypeError as error:
         raise ValueError(f"{file}: {error}") from None
 
 
-def full_reference(name: str, references: Mapping[str, Path]) -> Scorer:
-    """A metric of `FULL_REFERENCE`, in float64; grey has the images' bit depth, or 16 bits where two differ."""
-    metric = FULL_REFERENCE[name]
+def full_reference(
+    name: str, metric: FullReference, references: Mapping[str, Path], weights: str | None = None
+) -> Scorer:
+    """A metric as those of `FULL_REFERENCE`, of images in float64; `weights` is the SHA-256 of its weights, if any.
+
+    Grey has the images' bit depth, or 16 bits where two differ.
+    """
     read = functools.lru_cache(maxsize=1)(read_image)  # an image's neighbours often share its reference
     source = functools.lru_cache(maxsize=None)(file_sha256)
 
@@ -88,7 +98,11 @@ def full_reference(name: str, references: Mapping[str, Path]) -> Scorer:
         depth = image.bit_depth if image.bit_depth == reference.bit_depth else 16
         return float(metric(reference.tensor(torch.float64), image.tensor(torch.float64), depth))
 
-    return Scorer(name, score, lambda image_name: source(reference_of(image_name)))
+    def source_of(image_name: str) -> str:
+        reference = source(reference_of(image_name))
+        return reference if weights is None else hashlib.sha256(f"{weights} {reference}".encode()).hexdigest()
+
+    return Scorer(name, score, source_of)
 
 
 def network(name: str, model: nn.Module, source: str) -> Scorer:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from fastiqa.metrics.lpips import LPIPS
 from fastiqa.models import checkpoints
 from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
@@ -22,6 +23,7 @@ class _Entry(NamedTuple):
 
 
 _MODELS = {
+    "lpips": _Entry(LPIPS, {}),
     "mfenet": _Entry(MFENet, {}),
     "prfnet": _Entry(PRFNet, {"first_stage_stride": 2}),
     "prfnet_fast": _Entry(PRFNet, {"first_stage_stride": 4}),

@@ -6,6 +6,8 @@
 //
 // CALLS: int64 count, then for each call: int64 length and name, int64 values, then for each value a Value, and for a
 // tensor int64 bytes of storage, int64 offset of its data, and the storage. RESULTS: every storage after its call.
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -25,6 +27,22 @@ extern "C" const char* fastiqa_emulate(const char* name, const Value* values, in
     return error.c_str();
   }
   return nullptr;
+}
+
+/// From now on launches are written down, not run. Gives and forgets those since the last call: at most `room` of them,
+/// each kernel as an offset in this library.
+extern "C" int64_t fastiqa_note_launches(fastiqa::emulate::Noted* to, int64_t room) {
+  static std::vector<fastiqa::emulate::Noted> notes;
+  fastiqa::emulate::notes = &notes;
+  const auto count = std::min<int64_t>(static_cast<int64_t>(notes.size()), room);
+  for (int64_t k = 0; k < count; ++k) {
+    Dl_info library;
+    if (dladdr(notes[k].kernel, &library) == 0) return -1;
+    const auto offset = static_cast<const char*>(notes[k].kernel) - static_cast<const char*>(library.dli_fbase);
+    to[k] = {reinterpret_cast<const void*>(offset), notes[k].blocks, notes[k].threads};
+  }
+  notes.clear();
+  return count;
 }
 
 #if defined(FASTIQA_DRIVER)

@@ -1,0 +1,187 @@
+// The arithmetic of ssim on a tile of windows, on the CPU (fastiqa/ops/ssim.py has the formulas).
+//
+// A tile is as many rows and columns as a vector has lanes. Vertical windows are taken of vectors along rows; their
+// results are transposed, four shuffles a vector, after which horizontal windows are vertical ones as well. What is
+// filtered is x', d' = x' - y', d'^2 and x'y' for moments, and for gradients P_x, P_y, R and S, where
+//
+//   S = R (1 - C),    P_x = p mu_d (mu_x mu_d / B1 - 1) + R d - S x,    grad_x = w*P_x - d' (w*R) + x' (w*S)
+//
+// and likewise for y with -d: near x = y no large numbers are subtracted, and at x = y gradients are exactly 0.
+#pragma once
+
+#include "window_cpu.h"
+
+namespace fastiqa {
+
+constexpr int kMaps = 4;  // that are filtered
+
+/// Four rows of vectors, `pitch` apart.
+template <class A>
+struct MapRows {
+  Vec<A>* data;
+  int64_t pitch;
+
+  FASTIQA_HD Vec<A>& at(int map, int64_t i) const { return data[map * pitch + i]; }
+  FASTIQA_HD MapRows from(int64_t i) const { return {data + i, pitch}; }
+};
+
+template <class A>
+struct Constants {
+  A centre_x, centre_y, c1, c2;
+};
+
+/// Which windows of a tile there are: the first rows, in lanes, and the first columns.
+struct Extent {
+  int64_t rows, columns;
+};
+
+template <class A>
+struct Lane {
+  Vec<A> index;
+
+  FASTIQA_HD Lane() {
+    unrolled<kLanes<A>>([&](auto l) __attribute__((always_inline)) { index[int{l}] = int{l}; });
+  }
+  /// Keeps of column i what there is of it; the rest is zero.
+  FASTIQA_HD void mask(Vec<A>& x, int i, Extent extent) const {
+    const A rows = static_cast<A>(i < extent.columns ? extent.rows : 0);
+    x = index < rows ? x : Vec<A>{};
+  }
+};
+
+/// Vertical windows over two tiles of n + size - 1 rows; vector j of the result is column j.
+template <int kSize, class A>
+FASTIQA_CLONES void vertical_moments(const Window<A>& window, const Vec<A>* x, const Vec<A>* y, MapRows<A> to) {
+  constexpr int n = kLanes<A>;
+  const auto filtered = [&](int map, auto in) __attribute__((always_inline)) {
+    Vec<A> sum[n];
+    filter<kSize>(window, in, [&](auto i, const Vec<A>& s) __attribute__((always_inline)) { sum[i] = s; });
+    transpose<n / 2, A>(sum);
+    unrolled<n>([&](auto i) __attribute__((always_inline)) { to.at(map, i) = sum[i]; });
+  };
+  filtered(0, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = x[m]; });
+  filtered(1, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = x[m] - y[m]; });
+  filtered(2, [&](auto m, Vec<A>& v) __attribute__((always_inline)) {
+    const Vec<A> d = x[m] - y[m];
+    v = d * d;
+  });
+  filtered(3, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = x[m] * y[m]; });
+}
+
+/// Windows along each of four maps: n columns from n + size - 1.
+template <int kSize, class A>
+FASTIQA_HD void filter_maps(const Window<A>& window, MapRows<A> from, Vec<A> (&to)[kMaps][kLanes<A>]) {
+  unrolled<kMaps>([&](auto map) __attribute__((always_inline)) {
+    filter<kSize>(
+        window, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = from.at(map, m); },
+        [&](auto i, const Vec<A>& s) __attribute__((always_inline)) { to[map][i] = s; });
+  });
+}
+
+/// What ssim is made of at some windows. `_d` is of x - y.
+template <class A>
+struct Moments {
+  Vec<A> mean_x, mean_y, mean_d;  // of x', y', d'
+  Vec<A> full_x, full_y, full_d;  // of the images
+  Vec<A> variance_d, shared;      // 2 cov(x, y) + c2
+  Vec<A> shared_means;            // 2 mu_x mu_y + c1
+
+  FASTIQA_HD Moments(const Vec<A> (&map)[kMaps][kLanes<A>], int i, const Constants<A>& k) {
+    mean_x = map[0][i];
+    mean_d = map[1][i];
+    mean_y = mean_x - mean_d;
+    full_x = mean_x + k.centre_x;
+    full_y = mean_y + k.centre_y;
+    full_d = mean_d + (k.centre_x - k.centre_y);
+    variance_d = map[2][i] - mean_d * mean_d;
+    variance_d = variance_d < 0 ? Vec<A>{} : variance_d;
+    shared = 2 * (map[3][i] - mean_x * mean_y) + k.c2;
+    shared_means = 2 * full_x * full_y + k.c1;
+  }
+};
+
+/// ssim and contrast at a tile of windows, given vertical moments; column i in vector i, zero where there is none.
+template <int kSize, class A>
+FASTIQA_CLONES void similarities(const Window<A>& window, MapRows<A> vertical, const Constants<A>& k, Extent extent,
+                                 Vec<A>* ssim, Vec<A>* contrast) {
+  constexpr int n = kLanes<A>;
+  Vec<A> map[kMaps][n];
+  filter_maps<kSize>(window, vertical, map);
+  const Lane<A> lane;
+  for (int i = 0; i < n; ++i) {
+    const Moments<A> of(map, i, k);
+    const Vec<A> c = of.shared / (of.shared + of.variance_d);
+    contrast[i] = c;
+    ssim[i] = c * (of.shared_means / (of.shared_means + of.full_d * of.full_d));
+    lane.mask(contrast[i], i, extent);
+    lane.mask(ssim[i], i, extent);
+  }
+}
+
+/// P_x, P_y, R and S at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
+template <int kSize, class A>
+FASTIQA_CLONES void gradient_maps(const Window<A>& window, MapRows<A> vertical, const Constants<A>& k, Extent extent,
+                                  const Vec<A>* g, const Vec<A>* h, MapRows<A> to) {
+  constexpr int n = kLanes<A>;
+  Vec<A> map[kMaps][n];
+  filter_maps<kSize>(window, vertical, map);
+  const Lane<A> lane;
+  for (int i = 0; i < n; ++i) {
+    const Moments<A> of(map, i, k);
+    const Vec<A> b = 1 / (of.shared + of.variance_d), b1 = 1 / (of.shared_means + of.full_d * of.full_d);
+    const Vec<A> r = 2 * (g[i] * (of.shared_means * b1) + h[i]) * b, s = r * (of.variance_d * b);
+    const Vec<A> p = 2 * g[i] * (of.shared * b) * b1 * of.full_d, t = of.full_d * b1;
+    to.at(0, i) = p * (of.full_x * t - 1) + r * of.mean_d - s * of.mean_x;
+    to.at(1, i) = p * (of.full_y * t + 1) - r * of.mean_d - s * of.mean_y;
+    to.at(2, i) = r;
+    to.at(3, i) = s;
+    unrolled<kMaps>([&](auto map) __attribute__((always_inline)) { lane.mask(to.at(map, i), i, extent); });
+  }
+}
+
+/// Windows along the rows of gradient maps; vector i of the result is row i.
+template <int kSize, class A>
+FASTIQA_CLONES void spread_along_rows(const Window<A>& window, MapRows<A> from, MapRows<A> to) {
+  constexpr int n = kLanes<A>;
+  unrolled<kMaps>([&](auto map) __attribute__((always_inline)) {
+    Vec<A> sum[n];
+    filter<kSize>(
+        window, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = from.at(map, m); },
+        [&](auto i, const Vec<A>& s) __attribute__((always_inline)) { sum[i] = s; });
+    transpose<n / 2, A>(sum);
+    unrolled<n>([&](auto i) __attribute__((always_inline)) { to.at(map, i) = sum[i]; });
+  });
+}
+
+/// Gradients of n rows of x and y from n + size - 1 rows that spread_along_rows made.
+template <int kSize, class A>
+FASTIQA_CLONES void spread_to_pixels(const Window<A>& window, MapRows<A> from, const Vec<A>* x, const Vec<A>* y,
+                                     Vec<A>* grad_x, Vec<A>* grad_y) {
+  constexpr int n = kLanes<A>;
+  Vec<A> map[kMaps][n];
+  filter_maps<kSize>(window, from, map);
+  for (int i = 0; i < n; ++i) {
+    const Vec<A> across = (x[i] - y[i]) * map[2][i];
+    grad_x[i] = map[0][i] - across + x[i] * map[3][i];
+    grad_y[i] = map[1][i] + across + y[i] * map[3][i];
+  }
+}
+
+template <class A>
+FASTIQA_CLONES void transpose_tile(Vec<A>* tile) {
+  constexpr int n = kLanes<A>;
+  Vec<A> v[n];
+  unrolled<n>([&](auto i) __attribute__((always_inline)) { v[i] = tile[i]; });
+  transpose<n / 2, A>(v);
+  unrolled<n>([&](auto i) __attribute__((always_inline)) { tile[i] = v[i]; });
+}
+
+/// Adds the sum of a tile: of each lane first, which is short.
+template <class A>
+FASTIQA_CLONES void add_tile(const Vec<A>* tile, double& total) {
+  Vec<A> sum = tile[0];
+  for (int i = 1; i < kLanes<A>; ++i) sum += tile[i];
+  for (int l = 0; l < kLanes<A>; ++l) total += sum[l];
+}
+
+}  // namespace fastiqa

@@ -1,0 +1,25 @@
+// A map with any strides, as a kernel's argument.
+#pragma once
+
+#include "launch.h"
+
+namespace fastiqa {
+
+template <class T>
+struct Strided {
+  T* data;
+  int64_t stride[4];
+
+  __device__ T* at(int64_t n, int64_t c, int64_t y, int64_t x) const {
+    return data + n * stride[0] + c * stride[1] + y * stride[2] + x * stride[3];
+  }
+};
+
+template <class T>
+Strided<T> strided(const Tensor& x) {
+  Strided<T> result{static_cast<T*>(x.data_ptr()), {}};
+  std::copy_n(x.strides().data(), x.dim(), result.stride);
+  return result;
+}
+
+}  // namespace fastiqa

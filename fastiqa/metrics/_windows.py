@@ -1,0 +1,160 @@
+"""SSIM's terms at the windows of an image, and their means: the conventions of `presets`, around `fastiqa.ops.ssim`.
+
+Without a gradient large images go through the operator in bands of rows, one image at a time: what is converted or,
+where no kernel runs, filtered is then of a band's size; and no image is padded, but strips along its borders. The
+windows are the same, their means are weighted by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fastiqa.metrics._pair import wide
+from fastiqa.metrics.luma import WEIGHTS, luma
+from fastiqa.metrics.presets import Channels, WindowOptions
+from fastiqa.ops.ssim import ssim as ssim_terms
+
+BAND_PIXELS = 6 << 20  # of all channels: a full-HD image in one piece, an 8K one in 16; PyTorch filters 24 MiB at once
+MODES = {"reflect": "reflect", "zero": "constant"}
+
+
+def check_size(x: Tensor, options: WindowOptions) -> None:
+    """ValueError unless an image holds a window, or with padding as many pixels as are mirrored."""
+    size = options["size"]
+    least = {"valid": size, "reflect": size // 2 + 1, "zero": 1}[options["padding"]]
+    height, width = x.shape[-2:]
+    if min(height, width) < least:
+        which = "the window" if options["padding"] == "valid" else f"for padding {options['padding']!r}"
+        raise ValueError(f"x: got height {height} and width {width}, wanted both sides at least {least}, {which}")
+
+
+def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
+    """ValueError for grey of what is not RGB, or where rounding would lose a gradient that is asked for."""
+    if channels == "rgb":
+        return
+    if x.shape[1] != 3:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted three channels for channels={channels!r}")
+    if channels == "luma" and torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        raise ValueError("channels: got 'luma' and images that require a gradient, wanted 'unrounded_luma': it rounds")
+
+
+def selected(image: Tensor, channels: Channels, white: float) -> Tensor:
+    """The channels that are scored, in a floating dtype."""
+    if channels == "luma":
+        return luma(wide(image) / white) * white
+    if channels == "unrounded_luma":
+        red, green, blue = wide(image).split(1, 1)
+        grey: Tensor = WEIGHTS[0] * red + WEIGHTS[1] * green + WEIGHTS[2] * blue
+        return grey
+    return image if image.is_floating_point() else wide(image)
+
+
+def maps(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast term at every window: (N, C, H', W'), H' = H − size + 1 for "valid", else H."""
+    border = 0 if options["padding"] == "valid" else options["size"] // 2
+    return _terms(x, y, options, white, (border, border, border, border), map=True)
+
+
+def means(x: Tensor, y: Tensor, mask: Tensor | None, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+    """SSIM and its contrast term, means over the windows: (N, C)."""
+    if mask is not None:
+        values = maps(x, y, options, white)
+        return masked_mean(values[0], mask, options), masked_mean(values[1], mask, options)
+    border = options["size"] // 2
+    if options["padding"] != "valid":
+        if _keeps_graph(x, y) or min(x.shape[-2:]) < 2 * options["size"] or border == 0:
+            return _means(x, y, options, white, (border, border, border, border))
+        return _framed(x, y, options, white)
+    if not streams(x, y):
+        return _means(x, y, options, white)
+    scores = [_streamed(x[n : n + 1], y[n : n + 1], options, white) for n in range(len(x))]
+    ssim, contrast = (torch.cat(score) for score in zip(*scores, strict=True))
+    return ssim, contrast
+
+
+def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
+    """The mean over the windows, each weighted by the mask at its middle pixel: (N, C)."""
+    if options["padding"] == "valid":
+        border, (height, width) = options["size"] // 2, values.shape[2:]
+        mask = mask[..., border : border + height, border : border + width]
+    weights = mask.to(values.dtype)
+    return (values * weights).sum((2, 3)) / weights.sum((2, 3))
+
+
+def streams(x: Tensor, y: Tensor) -> bool:
+    """Whether images are large enough, and their graph is not wanted."""
+    large = x.shape[1:].numel() > BAND_PIXELS
+    return large and not (
+        _keeps_graph(x, y) or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    )
+
+
+def _keeps_graph(x: Tensor, y: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+
+
+def bands(rows: int, x: Tensor, multiple: int = 1) -> Iterator[range]:
+    """Ranges of rows, those of a band's size where images stream."""
+    step = max(1, BAND_PIXELS // (x.shape[1] * x.shape[3]) // multiple) * multiple
+    return (range(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _streamed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+    """Of an image without padding, in bands."""
+    beyond = options["size"] - 1
+    parts = []
+    for rows in bands(x.shape[2] - beyond, x):
+        x_band, y_band = (image[:, :, rows.start : rows.stop + beyond] for image in (x, y))
+        parts.append((len(rows), _means(x_band, y_band, options, white)))
+    return _weighted(parts)
+
+
+def _framed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+    """With padding: the windows in the image, and those across its borders from padded strips.
+
+    A padded copy of both full-HD images took three times as long as all of SSIM.
+    """
+    border, (height, width) = options["size"] // 2, x.shape[2:]
+    rows, columns = height - 2 * border, width - 2 * border
+    parts = [(rows * columns, means(x, y, None, {**options, "padding": "valid"}, white))]
+    for dim, windows, sides in ((2, border * width, (border, border)), (3, border * rows, (0, 0))):
+        for start, along in ((0, (border, 0)), (x.shape[dim] - 2 * border, (0, border))):
+            x_strip, y_strip = (image.narrow(dim, start, 2 * border) for image in (x, y))
+            padding = (*sides, *along) if dim == 2 else (*along, *sides)
+            parts.append((windows, _means(x_strip, y_strip, options, white, padding)))
+    return _weighted(parts)
+
+
+def _weighted(parts: list[tuple[int, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """The mean of several regions' means, each with its number of windows; summed in float64."""
+    total = sum(windows for windows, _ in parts)
+    dtype = parts[0][1][0].dtype
+    sums = (torch.stack([windows * means[k].double() for windows, means in parts]).sum(0) for k in (0, 1))
+    ssim, contrast = ((term / total).to(dtype) for term in sums)
+    return ssim, contrast
+
+
+def _means(
+    x: Tensor, y: Tensor, options: WindowOptions, white: float, padding: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor]:
+    ssim, contrast = _terms(x, y, options, white, padding, map=False)
+    return ssim.flatten(1), contrast.flatten(1)
+
+
+def _terms(
+    x: Tensor, y: Tensor, options: WindowOptions, white: float, padding: tuple[int, ...], map: bool
+) -> tuple[Tensor, Tensor]:
+    """What the operator says of images that are padded left, right, at the top and at the bottom, or by nothing."""
+    size = options["size"]
+    c1, c2 = ((options[k] * white) ** 2 for k in ("k1", "k2"))
+    if options["covariance"] == "sample":  # (n / (n − 1) σ + c2) / ... = (σ + c2 (n − 1) / n) / ..., n = size²
+        c2 *= (size**2 - 1) / size**2
+    x, y = (selected(image, options["channels"], white) for image in (x, y))
+    if any(padding):
+        x, y = (pad(image, padding, mode=MODES[options["padding"]]) for image in (x, y))
+    ssim, contrast = ssim_terms(x, y, size, options["sigma"], c1, c2, map)
+    return ssim, contrast

@@ -1,0 +1,239 @@
+"""LPIPS: the distance of two images in the features of a trained network, weighted to agree with people.
+
+    x, y          RGB in [0, data_range], scaled to [-1, 1], less (-0.030, -0.088, -0.188), by (0.458, 0.448, 0.450)
+    lpips_l(p)    Σ_c w_lc (x̂_lc(p) − ŷ_lc(p))²           x̂_l: the network's map l, each place of unit length
+    lpips         Σ_l mean_p lpips_l(p)                      x, y: (N, 3, H, W) → (N,)
+    spatial       Σ_l up(lpips_l)                            bilinear to the images' size, (N, 1, H, W)
+
+The trunk is AlexNet, VGG16 or SqueezeNet 1.1 trained on ImageNet, the heads w are the authors', version 0.1. Neither
+lies in this package: both come from files of yours.
+
+Where no gradients are asked for, maps are dropped as soon as the next is made, both images run as one batch, and VGG16,
+whose first map is 21 times its image, in bands of rows. With gradients for one of the images, the other keeps its
+tapped maps alone. The distance itself keeps nothing, see `fastiqa.metrics.lpips_distance`.
+
+Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, arXiv 1801.03924.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from fastiqa.metrics._pair import Reduction, check_pair, reduced, wide
+from fastiqa.metrics.lpips_distance import distance
+from fastiqa.metrics.lpips_trunks import Trunk, create_trunk, halo, width_of
+from fastiqa.reference import arguments
+
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+BAND_BYTES = 32 << 20
+
+
+def lpips(
+    x: Tensor,
+    y: Tensor,
+    *,
+    trunk: Trunk,
+    heads: Sequence[Tensor],
+    data_range: float | None = None,
+    spatial: bool = False,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """Perceptual distance of each pair of images by a network; 0 means equal, lower is better.
+
+    Args:
+        x: (N, 3, H, W), RGB, uint8 or any floating dtype, values in [0, data_range], sides of at least
+            ``trunk.smallest``: 31 pixels for AlexNet, 16 for VGG16, 17 for SqueezeNet.
+        y: same shape, dtype and device as ``x``; the measure is symmetric.
+        trunk: from :func:`fastiqa.metrics.lpips_trunks.create_trunk`, on the images' device.
+        heads: a weight a channel of each tapped map, (C_l,).
+        data_range: value of white; by default 1, and 255 for uint8.
+        spatial: return the map of distances instead of its mean.
+        reduction: "none", or "mean" over the batch; nothing to a map.
+
+    Returns:
+        (N,), (), or with ``spatial`` (N, 1, H, W). float64 for float64 images, float32 for all others, whatever the
+        dtype of the weights. Inside autocast convolutions run in its dtype, lengths and distances in float32.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, number
+            of heads; NaN or infinity in CPU tensors outside tracing).
+
+    Equivalent to ``lpips.LPIPS(net, spatial=spatial)(x, y, normalize=True)`` of the authors' package in eval mode with
+    the same weights, but for the gradient at images without features, which is 0 and not NaN.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.metrics import LPIPS, lpips
+        >>> model = LPIPS("squeeze")  # random weights
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> lpips(image, image, trunk=model.trunk, heads=model.heads.weights())
+        tensor([0., 0.])
+    """
+    data_range = check_pair(x, y, data_range)
+    height, width = x.shape[-2:]
+    if x.shape[1] != 3 or min(height, width) < trunk.smallest:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (N, 3, H, W), H and W of at least {trunk.smallest}")
+    if [len(weight) for weight in heads] != list(trunk.channels):
+        raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, wanted {list(trunk.channels)}")
+    given = x, y
+    x, y = (_scaled(wide(image), data_range) for image in given)
+    graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *trunk.parameters()))
+    if not graph and trunk.keeps_size and arguments.is_eager(x):
+        maps = _distances_in_bands(torch.cat([x, y]), trunk, heads)
+    else:
+        maps = _distances([x, y] if graph and x.requires_grad != y.requires_grad else [torch.cat([x, y])], trunk, heads)
+    if spatial:
+        return torch.stack([interpolate(each, (height, width), mode="bilinear") for each in maps]).sum(0)
+    score = torch.stack([each.mean((1, 2, 3)) for each in maps]).sum(0)
+    return reduced(score, *given, None, data_range, reduction)
+
+
+class LPIPS(nn.Module):
+    """`lpips` with the weights of a trunk and of heads, none of which is trained unless you ask for it.
+
+    Args:
+        net: "alex", "vgg" or "squeeze".
+        trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (its classifier is left out); None for random
+            weights, which measure nothing known, and then without heads.
+        heads: the authors' file of version 0.1 for this network, as in their package's folder ``weights/v0.1``.
+        data_range, spatial, reduction: see :func:`lpips`.
+
+    Files are safetensors, or PyTorch's read with ``weights_only=True``. `fastiqa.save_model` writes both into one, for
+    `fastiqa.load_model` and the command line; the last three are no property of the weights and not saved.
+
+    Raises: ValueError for another net, for one file without the other, and naming the file for keys that are missing or
+        left over and shapes that differ; FileNotFoundError.
+
+    Example:
+        >>> import torch
+        >>> model = LPIPS("alex")  # random weights; trunk="alexnet-owt-7be5be79.pth", heads="alex.pth" for LPIPS
+        >>> image = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> distance = model(image, torch.rand(2, 3, 64, 64))
+        >>> distance.sum().backward()
+        >>> distance.shape, image.grad.shape
+        (torch.Size([2]), torch.Size([2, 3, 64, 64]))
+    """
+
+    name = model_name = "lpips"
+    higher_is_better = False
+    score_range = (0.0, math.inf)
+
+    def __init__(
+        self,
+        net: str = "alex",
+        *,
+        trunk: str | os.PathLike[str] | None = None,
+        heads: str | os.PathLike[str] | None = None,
+        data_range: float | None = None,
+        spatial: bool = False,
+        reduction: Reduction = "none",
+    ) -> None:
+        super().__init__()
+        if (trunk is None) != (heads is None):
+            raise ValueError(f"trunk, heads: got {trunk!r} and {heads!r}, wanted two files or neither")
+        self.options = {"net": net}
+        self.convention: dict[str, Any] = {"data_range": data_range, "spatial": spatial, "reduction": reduction}
+        self.trunk = create_trunk(net)
+        self.heads = Heads(self.trunk.channels)
+        if trunk is not None and heads is not None:
+            _load(self.trunk, trunk, "classifier.")
+            _load(self.heads, heads)
+        self.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances of two batches (N, 3, H, W) as of `lpips`: (N,), or with ``spatial`` (N, 1, H, W)."""
+        return lpips(x, y, trunk=self.trunk, heads=self.heads.weights(), **self.convention)
+
+
+class Heads(nn.Module):
+    """A weight a channel of each tapped map, with the keys of the authors' files: ``lin0.model.1.weight`` and so on.
+
+    Random at first, from 0 to 1 / channels.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        for k, width in enumerate(channels):
+            head = nn.Conv2d(width, 1, 1, bias=False)
+            nn.init.uniform_(head.weight, 0, 1 / width)
+            # layer 0 of the files is the dropout of the authors' training
+            self.add_module(f"lin{k}", nn.ModuleDict({"model": nn.Sequential(nn.Identity(), head)}))
+
+    def weights(self) -> list[Tensor]:
+        """(C_l,) of each map."""
+        return [weight.flatten() for weight in self.parameters()]
+
+
+def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None = None) -> None:
+    """Weights of a file, without the keys that begin with `left_out`."""
+    from fastiqa.models.checkpoints import load_matching, read_file  # here, since the registry of models has LPIPS
+
+    weights = read_file(path)[0]
+    kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
+    load_matching(model, path, kept)
+
+
+def _scaled(image: Tensor, data_range: float) -> Tensor:
+    """(2 image / data_range − 1 − shift) / scale, channels last, in which the trunks are fastest."""
+    shift, scale = (image.new_tensor(values).view(3, 1, 1) for values in (SHIFT, SCALE))
+    scaled = torch.addcmul((-1 - shift) / scale, image, 2 / (data_range * scale))
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def _distances(images: list[Tensor], trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
+    """A map (N, 1, H_l, W_l) of each layer, from both images in one batch, or from one and the other."""
+    found = []
+    for (pool, layers), weight in zip(trunk.stages(), heads, strict=True):
+        if pool is not None:
+            images = [pool(image) for image in images]
+        images = [layers(image) for image in images]
+        x, y = images if len(images) == 2 else _halves(images[0])
+        found.append(distance(x, y, weight))
+        del x, y  # or the maps would live as long as the next stage runs
+    return found
+
+
+def _distances_in_bands(images: Tensor, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
+    """The same of both images in one batch, by bands of rows whose widest map has `BAND_BYTES`.
+
+    A band begins and ends as many rows further out as its results depend on, which are made again: 4 of 64 rows. The
+    rows there, wrong at an end that is none of the image, are left out.
+    """
+    stages = trunk.stages()
+    pools = [stage.pool for stage in stages[1:]]
+    found = []
+    for layers, next_pool, weight in zip([stage.layers for stage in stages], [*pools, None], heads, strict=True):
+        height, beyond = images.shape[2], halo(layers)
+        rows = _rows_of_a_band(images, layers)
+        distances, pooled = [], []
+        for top in range(0, height, rows):
+            first = max(top - beyond, 0)
+            band = layers(images[:, :, first : top + rows + beyond])[:, :, top - first : top - first + rows]
+            x, y = _halves(band)
+            distances.append(distance(x, y, weight))
+            if next_pool is not None and band.shape[2] > 1:  # the last row of an odd number is pooled with none
+                pooled.append(next_pool(band))
+        found.append(torch.cat(distances, 2))
+        if pooled:
+            images = torch.cat(pooled, 2)
+    return found
+
+
+def _rows_of_a_band(images: Tensor, layers: nn.Sequential) -> int:
+    """An even number, for pooling, not so few that most are made twice."""
+    bytes_of_a_row = images.shape[0] * width_of(layers) * images.shape[3] * images.element_size()
+    return max(16, BAND_BYTES // max(bytes_of_a_row, 1) // 2 * 2)
+
+
+def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
+    n = batch.shape[0] // 2
+    x, y = batch.split([n, n])
+    return x, y

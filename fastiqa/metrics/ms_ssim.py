@@ -1,0 +1,171 @@
+"""MS-SSIM: structural similarity at five scales, each half the size of the one before.
+
+    s_1..s_4  = mean contrast at scales 1–4,  s_5 = mean of luminance · contrast at scale 5
+    ms_ssim   = Π relu(s_i)^w_i                                 or, as a weighted sum, Σ w_i s_i / Σ w_i
+
+Terms are SSIM's, see `fastiqa.metrics.ssim`. Between scales 2×2 pixels are averaged; unless asked otherwise, where a
+side is odd its last window averages what exists, which is the symmetric border of the authors' MATLAB code.
+
+Source: Wang, Simoncelli, Bovik, Multiscale Structural Similarity for Image Quality Assessment, Asilomar 2003.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastiqa.metrics import _windows
+from fastiqa.metrics._modules import Metric
+from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced
+from fastiqa.metrics._scales import halved
+from fastiqa.metrics.presets import (
+    MS_SSIM_DEFAULTS,
+    MS_SSIM_PRESETS,
+    SCALE_WEIGHTS,
+    MSSSIMOptions,
+    OddSides,
+    completed,
+)
+from fastiqa.metrics.ssim import WINDOW
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# the fifth scale needs one whole window: ceil(161 / 16) = 11, ceil(160 / 16) = 10
+LARGEST_SIDE_TOO_SMALL = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
+
+
+def ms_ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: float | None = None,
+    preset: str = "fastiqa",
+    mask: Tensor | None = None,
+    reduction: Reduction = "none",
+    **options: Unpack[MSSSIMOptions],
+) -> Tensor:
+    """Multi-scale structural similarity of each pair of images; 1 means equal, higher is better.
+
+    Args:
+        x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range], both sides greater than 160.
+        y: same shape, dtype and device as ``x``; the measure is symmetric.
+        data_range: value of white; None: 255 for uint8, 1.0 for all others.
+        preset: whose conventions, one of `fastiqa.metrics.presets.MS_SSIM_PRESETS`.
+        mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative: a window has the weight of its
+            middle pixel; weights are averaged between scales as the images are.
+        reduction: "none", a score an image; "mean", theirs.
+        options: conventions that differ from the preset's: `fastiqa.metrics.presets.MSSSIMOptions` (``size``,
+            ``sigma``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``weights``, ``method``, ``odd``,
+            ``last_padding``, ``channel_mean``). Of the two methods the "product" is that of the paper and of other
+            libraries; "wtd_sum", a name of the authors' MATLAB code, alone gives the values published for TID2013's
+            pairs (0.8462 for I19; the product is 0.8418).
+
+    Returns:
+        (N,), or () for "mean"; float64 for float64 images, float32 for all others. In the product, a channel with a
+        negative mean at some scale scores 0 and has a zero gradient.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, a side
+            of 160 pixels or fewer, a convention; NaN or infinity in CPU tensors outside tracing).
+
+    Equivalent to ``pytorch_msssim.ms_ssim(size_average=False)`` where both sides are multiples of 16; at odd sides
+    that library averages with zeros from outside the image, this function only what exists: ``docs/ssim.md``.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.metrics import ms_ssim
+        >>> image = torch.rand(2, 3, 176, 192)
+        >>> ms_ssim(image, image)
+        tensor([1., 1.])
+    """
+    white = check_pair(x, y, data_range)
+    convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
+    _windows.check_channels(x, y, convention["channels"])
+    _check_size(x, convention)
+    if mask is not None:
+        check_mask(mask, x)
+    score = _joined(_scale_scores(x, y, mask, convention, white), convention).mean(1)
+    return reduced(score, x, y, mask, white, reduction)
+
+
+def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
+    size, scales = convention["size"], len(convention["weights"])
+    too_small = (size - 1) * 2 ** (scales - 1)
+    if convention["odd"] == "crop":
+        too_small = size * 2 ** (scales - 1) - 1
+    height, width = x.shape[-2:]
+    if min(height, width) <= too_small:
+        wanted = f"both sides greater than {too_small}, for {scales} scales"
+        raise ValueError(f"x: got height {height} and width {width}, wanted {wanted}")
+
+
+def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMOptions, white: float) -> list[Tensor]:
+    """The scales' mean contrast, and of the last mean SSIM: (N, C) each."""
+    if convention["channels"] != "rgb":
+        x, y = (_windows.selected(image, convention["channels"], white) for image in (x, y))
+        convention = {**convention, "channels": "rgb"}
+    scores = []
+    for _ in convention["weights"][1:]:
+        scores.append(_windows.means(x, y, mask, convention, white)[1])
+        x, y = (_half_size(image, convention["odd"]) for image in (x, y))
+        mask = None if mask is None else halved(mask.to(x.dtype), convention["odd"])
+    if convention["last_padding"] is not None:
+        convention = {**convention, "padding": convention["last_padding"]}
+    return [*scores, _windows.means(x, y, mask, convention, white)[0]]
+
+
+def _half_size(image: Tensor, odd: OddSides) -> Tensor:
+    """`halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
+    if image.dtype.itemsize >= 4 or image.shape[2] % 2 or not _windows.streams(image, image):
+        return halved(image, odd)
+    rows = _windows.bands(image.shape[2], image, multiple=2)
+    return torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
+
+
+def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:
+    """MS-SSIM of each channel, (N, C), or (N, 1) of their means."""
+    if convention["channel_mean"] == "before":
+        scores = [score.mean(1, keepdim=True) for score in scores]
+    weights = convention["weights"]
+    if convention["method"] == "wtd_sum":
+        shares = [weight / sum(weights) for weight in weights]
+        return torch.stack([share * score for share, score in zip(shares, scores, strict=True)]).sum(0)
+    product = torch.ones_like(scores[0])
+    for weight, score in zip(weights, scores, strict=True):
+        # 0^w has an infinite slope: after a relu its forward-mode and second derivatives are NaN; here the base is 1
+        negative = score <= 0  # and not NaN, which stays
+        product = product * score.masked_fill(negative, 1).pow(weight) * ~negative
+    return product
+
+
+class MSSSIM(Metric):
+    """`ms_ssim` with its options; calls take x, y and, if wanted, a mask.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.metrics import MSSSIM
+        >>> metric = MSSSIM(preset="pytorch_msssim", reduction="mean")
+        >>> image = torch.rand(2, 3, 161, 163)
+        >>> metric(image, image)
+        tensor(1.)
+    """
+
+    name: ClassVar[str] = "ms_ssim"
+
+    def __init__(
+        self,
+        *,
+        data_range: float | None = None,
+        preset: str = "fastiqa",
+        reduction: Reduction = "none",
+        **options: Unpack[MSSSIMOptions],
+    ) -> None:
+        convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
+        super().__init__(data_range, reduction, preset=preset, **options)
+        self.score_range = (0.0 if convention["method"] == "product" else -1.0, 1.0)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        return ms_ssim(x, y, mask=mask, **self.options)

@@ -1,0 +1,45 @@
+"""Full-reference metrics by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from fastiqa.metrics.lpips import LPIPS
+from fastiqa.metrics.ms_ssim import MSSSIM
+from fastiqa.metrics.psnr import PSNR
+from fastiqa.metrics.ssim import SSIM
+
+# name -> module of two images, with `name`, `higher_is_better` and `score_range`
+METRICS: dict[str, Callable[..., nn.Module]] = {metric.name: metric for metric in (PSNR, SSIM, MSSSIM, LPIPS)}
+
+
+def list_metrics(pattern: str = "*") -> list[str]:
+    """Sorted names that match the shell-style `pattern`."""
+    return sorted(name for name in METRICS if fnmatchcase(name, pattern))
+
+
+def create_metric(name: str, **options: Any) -> nn.Module:
+    """A metric as a module of two images (N, C, H, W): scores (N,).
+
+    Its attributes `name`, `higher_is_better` and `score_range` say what a score means;
+    `fastiqa.metrics.MetricLoss` makes a loss of it.
+
+    Args:
+        name: one of `list_metrics()`.
+        options: of the metric's module, such as ``data_range``, ``preset`` and ``reduction``.
+
+    Raises: ValueError for an unknown name, and what the module raises.
+
+    Example:
+        >>> import fastiqa
+        >>> metric = fastiqa.create_metric("ssim", preset="torchmetrics")
+        >>> metric.higher_is_better, metric.score_range
+        (True, (-1.0, 1.0))
+    """
+    if name not in METRICS:
+        raise ValueError(f"name: got {name!r}, want one of {', '.join(list_metrics())}")
+    return METRICS[name](**options)
