@@ -2,9 +2,9 @@
 //
 // A tile is as many rows and columns as a vector has lanes. Vertical windows are taken of vectors along rows; their
 // results are transposed, four shuffles a vector, after which horizontal windows are vertical ones as well. What is
-// filtered is x', d' = x' - y', d'^2 and x'y' for moments, and for gradients P_x, P_y, R and S, where
+// filtered is x', d' = x' - y', d'^2 and x'y' for moments, and for gradients P_x, P_y, R and U, where
 //
-//   S = R (1 - C),    P_x = p mu_d (mu_x mu_d / B1 - 1) + R d - S x,    grad_x = w*P_x - d' (w*R) + x' (w*S)
+//   U = R (1 - C),    P_x = p mu_d (mu_x mu_d / B1 - 1) + R mu_d - U mu_x,    grad_x = w*P_x - d' (w*R) + x' (w*U)
 //
 // and likewise for y with -d: near x = y no large numbers are subtracted, and at x = y gradients are exactly 0.
 #pragma once
@@ -118,7 +118,7 @@ FASTIQA_CLONES void similarities(const Window<A>& window, MapRows<A> vertical, c
   }
 }
 
-/// P_x, P_y, R and S at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
+/// P_x, P_y, R and U at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
 template <int kSize, class A>
 FASTIQA_CLONES void gradient_maps(const Window<A>& window, MapRows<A> vertical, const Constants<A>& k, Extent extent,
                                   const Vec<A>* g, const Vec<A>* h, MapRows<A> to) {
@@ -129,12 +129,12 @@ FASTIQA_CLONES void gradient_maps(const Window<A>& window, MapRows<A> vertical, 
   for (int i = 0; i < n; ++i) {
     const Moments<A> of(map, i, k);
     const Vec<A> b = 1 / (of.shared + of.variance_d), b1 = 1 / (of.shared_means + of.full_d * of.full_d);
-    const Vec<A> r = 2 * (g[i] * (of.shared_means * b1) + h[i]) * b, s = r * (of.variance_d * b);
+    const Vec<A> r = 2 * (g[i] * (of.shared_means * b1) + h[i]) * b, u = r * (of.variance_d * b);
     const Vec<A> p = 2 * g[i] * (of.shared * b) * b1 * of.full_d, t = of.full_d * b1;
-    to.at(0, i) = p * (of.full_x * t - 1) + r * of.mean_d - s * of.mean_x;
-    to.at(1, i) = p * (of.full_y * t + 1) - r * of.mean_d - s * of.mean_y;
+    to.at(0, i) = p * (of.full_x * t - 1) + r * of.mean_d - u * of.mean_x;
+    to.at(1, i) = p * (of.full_y * t + 1) - r * of.mean_d - u * of.mean_y;
     to.at(2, i) = r;
-    to.at(3, i) = s;
+    to.at(3, i) = u;
     unrolled<kMaps>([&](auto map) __attribute__((always_inline)) { lane.mask(to.at(map, i), i, extent); });
   }
 }

@@ -1,4 +1,4 @@
-// SSIM on a GPU: the window, and what is computed of the moments under it.
+// SSIM on a GPU: what is computed of the moments under a window.
 //
 // Of x and d = x - y, less constants near their pixels, four moments are summed, E[x], E[d], E[d²] and E[xy]. With
 //
@@ -7,34 +7,11 @@
 // equal images give exactly 1, and gradients of almost equal ones lose no digits: nothing nearly equal is subtracted.
 #pragma once
 
-#include <cmath>
-
-#include "tensor.h"
+#include "window.h"
 
 namespace fastiqa {
 
-constexpr int kLargestSize = 33;  // LARGEST_SIZE in ops/ssim.py
 constexpr int kQuantities = 4;
-
-template <class A>
-struct Window {
-  int size;
-  A weight[kLargestSize];
-};
-
-template <class A>
-Window<A> make_window(int64_t size, double sigma) {
-  FASTIQA_CHECK(size % 2 == 1 && size >= 1 && size <= kLargestSize, "fastiqa: a window of an odd size up to 33");
-  double weight[kLargestSize], total = 0;
-  for (int64_t k = 0; k < size; ++k) {
-    const double distance = static_cast<double>(k - size / 2);
-    weight[k] = sigma > 0 ? std::exp(-distance * distance / (2 * sigma * sigma)) : 1;
-    total += weight[k];
-  }
-  Window<A> window{static_cast<int>(size), {}};
-  for (int64_t k = 0; k < size; ++k) window.weight[k] = static_cast<A>(weight[k] / total);
-  return window;
-}
 
 template <class A>
 struct Stabilisers {
@@ -75,7 +52,7 @@ struct Similarity {
 
   /// What a window spreads over its pixels: P_x, P_y, U and R. With w* the sum of what the windows spread,
   ///
-  ///   grad_x = w*P_x + x w*U - d w*R,   grad_y = w*P_y + (x - d) w*U + d w*R,   U = R + 2 Q (ops/ssim.py) = R (1 - C)
+  ///   grad_x = w*P_x + x w*U - d w*R,   grad_y = w*P_y + (x - d) w*U + d w*R,   U = R (1 - C)
   ///
   /// shift: the centre of this window's moments less that of x and d there.
   __device__ void spread(A grad_ssim, A grad_contrast, const Centre<A>& shift, A (&maps)[kQuantities]) const {

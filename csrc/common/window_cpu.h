@@ -5,27 +5,10 @@
 // each vector is loaded once.
 #pragma once
 
-#include <cmath>
-
 #include "vectors_cpu.h"
+#include "window.h"
 
 namespace fastiqa {
-
-constexpr int kLargestSize = 33;
-
-/// A row of the window, which sums to 1: weight[k] at a distance of k from its centre.
-template <class A>
-struct Window {
-  int size, half;
-  A weight[kLargestSize / 2 + 1];
-
-  Window(int64_t size, double sigma) : size(static_cast<int>(size)), half(this->size / 2) {
-    const auto tap = [&](int k) { return sigma > 0 ? std::exp(-k * k / (2 * sigma * sigma)) : 1.0; };
-    double sum = tap(0);
-    for (int k = 1; k <= half; ++k) sum += 2 * tap(k);
-    for (int k = 0; k <= half; ++k) weight[k] = static_cast<A>(tap(k) / sum);
-  }
-};
 
 /// in(m, v) sets v to vector m; out(i, s) gets the sum of the window over vectors i to i + size - 1, for as many i as a
 /// vector has lanes. kSize 0: any size.
@@ -35,7 +18,7 @@ FASTIQA_HD void filter(const Window<A>& window, In in, Out out) {
   if constexpr (kSize > 0) {
     constexpr int half = kSize / 2;
     Vec<A> weight[half + 1], near[kSize];
-    unrolled<half + 1>([&](auto k) __attribute__((always_inline)) { weight[k] = Vec<A>{} + window.weight[k]; });
+    unrolled<half + 1>([&](auto k) __attribute__((always_inline)) { weight[k] = Vec<A>{} + window.weight[half + k]; });
     unrolled<n + kSize - 1>([&](auto m) __attribute__((always_inline)) {
       in(m, near[m % kSize]);
       if constexpr (m >= kSize - 1) {
@@ -48,12 +31,14 @@ FASTIQA_HD void filter(const Window<A>& window, In in, Out out) {
       }
     });
   } else {
+    const int half = window.size / 2;
+    const A* weight = window.weight + half;
     Vec<A> all[n + kLargestSize - 1];
-    for (int m = 0; m < n + 2 * window.half; ++m) in(m, all[m]);
+    for (int m = 0; m < n + 2 * half; ++m) in(m, all[m]);
     for (int i = 0; i < n; ++i) {
-      const Vec<A>* centre = all + i + window.half;
-      Vec<A> sum = window.weight[0] * *centre;
-      for (int k = 1; k <= window.half; ++k) sum += window.weight[k] * (centre[-k] + centre[k]);
+      const Vec<A>* centre = all + i + half;
+      Vec<A> sum = weight[0] * *centre;
+      for (int k = 1; k <= half; ++k) sum += weight[k] * (centre[-k] + centre[k]);
       out(i, sum);
     }
   }

@@ -152,7 +152,7 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
   visit(x, size, [&]<class T, int kSize>() {
     using A = accumulator_t<T>;
     constexpr int64_t n = kLanes<A>;
-    const Window<A> window(size, sigma);
+    const Window<A> window = make_window<A>(size, sigma);
     const View all_x = view(x), all_y = view(y), to_ssim = view(ssim), to_contrast = view(contrast);
     const Plan plan(all_x, size - 1, n);
     std::vector<double> sums(plan.tasks), contrast_sums(plan.tasks);
@@ -207,7 +207,7 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
   visit(x, size, [&]<class T, int kSize>() {
     using A = accumulator_t<T>;
     constexpr int64_t n = kLanes<A>;
-    const Window<A> window(size, sigma);
+    const Window<A> window = make_window<A>(size, sigma);
     const View all_x = view(x), all_y = view(y), all_g = view(grad_ssim), all_h = view(grad_contrast);
     const View to_x = view(grad_x), to_y = view(grad_y);
     const Plan plan(all_x, 0, n);

@@ -7,23 +7,27 @@ With w a window of size × size that sums to 1, E[·] = Σ w · over it, and μ,
 at every window that lies wholly in the image. x, y: (N, C, H, W) → two means (N, C, 1, 1), or with map the values at
 every window, (N, C, H−size+1, W−size+1). w is the outer product of exp(−d² / 2σ²) with itself; sigma 0: uniform.
 
-Adjoint, with g and h the gradients of ssim and contrast at a window, S, C and L = S / C its values, B = σx² + σy² + c2:
+Adjoint, with g and h the gradients of ssim and contrast at a window, C and L = ssim / C its values, B = σx² + σy² + c2,
+d = x − y and μd = μx − μy:
 
-    R = 2 (g L + h) / B              that of E[xy]             Q = −C R / 2        that of E[x²], and of E[y²]
-    P = 2 g C (μy − L μx) / (μx² + μy² + c1) − R μy − 2 Q μx                       that of μx
-    grad_x = w∗P + 2 x (w∗Q) + y (w∗R)                         likewise grad_y: w∗ spreads each window over its pixels
+    R = 2 (g L + h) / B                                            that of E[xy]
+    U = R (1 − C)                                                  R and twice that of E[x²], or of E[y²]
+    P = 2 g C (μy − L μx) / (μx² + μy² + c1) + R μd − U μx         that of μx
+    grad_x = w∗P + x (w∗U) − d (w∗R)                               w∗ spreads each window over its pixels
+
+and grad_y with x and y exchanged, whereby d and μd change signs.
 
 All but L's moments are central: of x and y less any constants, which change neither variances nor gradients. Kernels
-take constants near the pixels that they work on, so that bright flat images lose no digits. With d = x − y,
+take constants near the pixels that they work on, so that bright flat images lose no digits. And since
 
     σx² + σy² = 2 σxy + σd²,         μx² + μy² = 2 μx μy + μd²
 
-makes equal images exactly 1 and no value greater. Saved: x and y, whose moments are made again.
+equal images are exactly 1, and no value is greater. Saved: x and y, whose moments are made again.
 
 Bytes: 2|x| forward, 4|x| backward; eager PyTorch moves some 40 and 80.
 Results are float32, or float64 with such images. Memory format of gradients: that of x.
 
-    cpu     csrc/cpu/ssim.cpp     rows of moments in rings that stay in the first- or second-level cache
+    cpu     csrc/cpu/ssim.cpp     tiles of rows and columns, whose moments stay in the first- or second-level cache
     cuda    csrc/cuda/ssim.cu     a tile and its halo in shared memory; means in two steps, without atomics
     triton  kernels/ssim.py       likewise, in registers
 
