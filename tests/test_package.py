@@ -148,7 +148,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
     assert str(site / "fastiqa" / "kernels" / "cross_difference.py") in out
     assert "  cpu     runs" in out
-    command = [executable, "-m", "fastiqa", "bench", "cross_difference", "--quick", "--mode", "fwd", "--seconds", "0.02"]
+    command = [executable, "-m", "fastiqa", "bench", "cross_difference", "--quick", "--mode=fwd", "--seconds=0.02"]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(next(tmp_path.glob("fastiqa-bench-*.csv")).read_text().splitlines()) == 1 + 4 * 2

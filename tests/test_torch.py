@@ -36,7 +36,8 @@ def assert_equal(got: Any, want: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(name: str, layout: str, grad: bool) -> None:
-    op, args = example(name, Case((2, 3, 4, 5), torch.float32, (layout,)))
+    small = int(name.startswith("ssim"))  # the sample with a window of 3: that of 11 makes a graph that takes 20 s
+    op, args = example(name, Case((2, 3, 4, 5), torch.float32, (layout,), turn=small))
     args = tuple(x.detach().requires_grad_(grad) if isinstance(x, Tensor) else x for x in args)
     torch.library.opcheck(getattr(torch.ops.fastiqa, op.name).default, args)
 
@@ -49,7 +50,9 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     def step(*args: Any) -> Tensor:
         return total(op(*(2 * x if isinstance(x, Tensor) else x for x in args)))
 
-    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    # Of second derivatives Inductor's C++, up to a minute an operator, is compiled for dynamic shapes alone.
+    backend = "aot_eager" if name.endswith("_backward") and not dynamic else "inductor"
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
         for layout in ("nchw", "nhwc"):
             _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
