@@ -117,7 +117,7 @@ def peers_table(op: str, cases: Iterable[Case]) -> str:
 
 
 def summary(cases: Iterable[Case]) -> str:
-    """A row an operator and direction: geometric mean, worst and best speed-up."""
+    """A row an operator and direction: geometric mean, worst and best speed-up. Nothing where there is no speed-up."""
     every = list(cases)
     lines = []
     for op, mode in dict.fromkeys((first(case)["op"], first(case)["mode"]) for case in every):
@@ -125,6 +125,8 @@ def summary(cases: Iterable[Case]) -> str:
         found = spread(ratio for case in mine if (ratio := speedup(case)) is not None)
         if found:
             lines.append([f"`{op}`", mode, str(found.cases), *(f"{x:.2f}" for x in found[1:])])
+    if not lines:
+        return ""
     header = ("operator", "direction", "cases", "×, geometric mean", "worst", "best")
     return (
         f"{caption(every)}; × is fastiqa's speed-up over the better of eager and compile in each case.\n\n"
@@ -136,7 +138,8 @@ def summary(cases: Iterable[Case]) -> str:
 def page(file: Path) -> str:
     """The full table of a file: the summary and every operator's table."""
     cases = list(latest(read(file)).values())
-    parts = [f"# {file.stem}\n\nFrom `{file.name}`; made by `python -m fastiqa.bench.report`.\n", summary(cases)]
+    parts = [f"# {file.stem}\n\nFrom `{file.name}`; made by `python -m fastiqa.bench.report`.\n"]
+    parts += filter(None, [summary(cases)])
     parts += [f"## {op}\n\n{table(op, cases)}" for op in dict.fromkeys(first(case)["op"] for case in cases)]
     return "\n".join(parts)
 
