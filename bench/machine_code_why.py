@@ -49,6 +49,11 @@ NO_PACKS = {
     "gate_kernel": GATES,
     "two_convolutions_kernel": TILES,
     "large_kernel_conv/sums_kernel": TILES,
+    "ssim_kernel": TILES,
+    "ssim_backward_kernel": TILES,
+    "ssim_maps_kernel": TILES,
+    "ssim_spread_kernel": TILES,
+    "ssim_mean_kernel": FEW,
 }
 
 
