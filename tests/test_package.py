@@ -84,8 +84,12 @@ def checkout(folder: Path) -> Path:
 
 def test_import_is_cheap_and_touches_nothing(tmp_path: Path) -> None:
     """Under 0.3 s beyond torch, everything public included; no CUDA, no Triton, no compiled library, no output."""
-    # Of the processor: other tests run beside this one.
-    timed = "import time, torch; start = time.process_time(); import {}; print(time.process_time() - start)"
+    # Of the processor: other tests run beside this one. Without torch's objects, which the collector looks through at
+    # some allocation or other after its import: 0.1 s on a machine where fastiqa's own is 0.15.
+    timed = (
+        "import gc, time, torch; gc.collect(); gc.freeze(); start = time.process_time(); import {};"
+        " print(time.process_time() - start)"
+    )
     everything = "fastiqa, fastiqa.ops, fastiqa.nn, fastiqa.models, fastiqa.metrics, fastiqa.reference, fastiqa.data"
     seconds = statistics.median(float(python(timed.format(everything), tmp_path)) for _ in range(5))
     assert seconds < 0.3

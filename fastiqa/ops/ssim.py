@@ -140,9 +140,8 @@ def adjoint(saved: Any, grad_ssim: Tensor, grad_contrast: Tensor) -> tuple[Tenso
     if not saved.map:
         windows = (saved.x.shape[2] - saved.size + 1) * (saved.x.shape[3] - saved.size + 1)
         grad_ssim, grad_contrast = grad_ssim / windows, grad_contrast / windows
-    return ssim_backward(  # type: ignore[no-any-return]
-        grad_ssim, grad_contrast, saved.x, saved.y, saved.size, saved.sigma, saved.c1, saved.c2
-    )
+    settings = saved.size, saved.sigma, saved.c1, saved.c2
+    return ssim_backward(grad_ssim, grad_contrast, saved.x, saved.y, *settings)  # type: ignore[no-any-return]
 
 
 def _windows(x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float) -> tuple[int, int]:
@@ -168,13 +167,10 @@ def layout(
     return output, output
 
 
-def _images(n: int, c: int, h: int, w: int, size: int) -> Map:
-    return Map((n, c, h + size - 1, w + size - 1))
-
-
 def samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Any, ...]]:
     for size, sigma, map in ((11, 1.5, False), (3, 0.0, False), (5, 1.5, True)):
-        yield _images(n, c, h, w, size), _images(n, c, h, w, size), size, sigma, 0.1, 0.9, map
+        image = Map((n, c, h + size - 1, w + size - 1))
+        yield image, image, size, sigma, 0.1, 0.9, map
 
 
 ssim = Op(
@@ -198,9 +194,8 @@ def backward_reference(
     grad_ssim and grad_contrast: (N, C, H−size+1, W−size+1), or (N, C, 1, 1), the same at every window; float32, or
     float64 with such images.
     """
-    return _gradients(
-        grad_ssim, grad_contrast, x, y, size, c1, c2, functools.partial(_filtered, size=size, sigma=sigma)
-    )
+    filtered = functools.partial(_filtered, size=size, sigma=sigma)
+    return _gradients(grad_ssim, grad_contrast, x, y, size, c1, c2, filtered)
 
 
 def _gradients(
@@ -246,8 +241,8 @@ def backward_layout(
 
 def backward_samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Any, ...]]:
     for size, sigma, grads in ((11, 1.5, (1, 1)), (3, 0.0, (h, w))):
-        images = _images(n, c, h, w, size), _images(n, c, h, w, size)
-        yield Map((n, c, *grads)), Map((n, c, *grads)), *images, size, sigma, 0.1, 0.9
+        grad, image = Map((n, c, *grads)), Map((n, c, h + size - 1, w + size - 1))
+        yield grad, grad, image, image, size, sigma, 0.1, 0.9
 
 
 ssim_backward = Op(
