@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -141,22 +142,29 @@ def _record(library: str, version: list[str], flags: Sequence[str], **more: obje
 
 
 def _compile(command: Sequence[str], sources: Sequence[Path], work: Path, jobs: int) -> list[Path]:
-    """Compiles each source unless its object is newer than it, every header, and was made by the same command."""
+    """Compiles each source unless its object is newer than all it is made of, and was made by the same command."""
     work.mkdir(parents=True, exist_ok=True)
-    shared = [*CSRC.glob("common/*.h"), *CSRC.glob("cpu/*.cpp")]
 
     def one(source: Path) -> Path:
         obj = work / f"{source.parent.name}_{source.name}.o"
-        note = obj.with_suffix(".command")
+        note, files = obj.with_suffix(".command"), obj.with_suffix(".files")
         line = json.dumps([*command, str(source)])
-        newest = max(path.stat().st_mtime for path in [source, *shared])
-        if not (obj.exists() and obj.stat().st_mtime > newest and note.exists() and note.read_text() == line):
-            _run([*command, str(source), "-o", str(obj)])
+        if not (note.exists() and note.read_text() == line and _is_newer(obj, files)):
+            note.unlink(missing_ok=True)
+            _run([*command, "-MMD", "-MF", str(files), str(source), "-o", str(obj)])
             note.write_text(line)
         return obj
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(one, sources))
+
+
+def _is_newer(obj: Path, files: Path) -> bool:
+    """Whether an object is newer than its source and headers, in the list for make that its compiler wrote of them."""
+    if not (obj.exists() and files.exists()):
+        return False
+    names = shlex.split(files.read_text().replace("\\\n", " ").partition(": ")[2])
+    return all(Path(name).exists() and Path(name).stat().st_mtime < obj.stat().st_mtime for name in names)
 
 
 def _run(command: Sequence[str]) -> None:

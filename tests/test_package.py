@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from emulation import build
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(sysconfig.get_paths()["purelib"])
@@ -187,6 +188,40 @@ def test_build_errors_say_what_to_do(variables: dict[str, str], message: str) ->
     done = subprocess.run(command, cwd=ROOT, env=clean_environment() | variables, capture_output=True, text=True)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_objects_are_made_again_when_what_they_are_made_of_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    source, included, other = folder / "a.cpp", folder / "a.h", folder / "b.h"
+    source.write_text('#include "a.h"\n')
+    included.write_text("int a;\n")
+    other.write_text("int b;\n")
+    compiler = [build().find_cxx(), "-c"]
+
+    def made(command: list[str]) -> bool:
+        """Whether there is a new object now."""
+        before = obj.stat().st_mtime_ns if obj.exists() else None
+        assert build()._compile(command, [source], tmp_path, jobs=1) == [obj]
+        return obj.stat().st_mtime_ns != before
+
+    obj = tmp_path / f"{folder.name}_a.cpp.o"
+    for file in (source, included, other):
+        os.utime(file, (1, 1))
+    assert made(compiler)
+    assert not made(compiler)
+    os.utime(other)
+    assert not made(compiler)
+    os.utime(included)
+    assert made(compiler)
+    os.utime(source)
+    assert made(compiler)
+    assert made([*compiler, "-O1"])
+    assert not made([*compiler, "-O1"])
+    included.unlink()
+    source.write_text("int c;\n")
+    os.utime(source, (1, 1))
+    assert made([*compiler, "-O1"])
 
 
 def test_a_build_without_torch_says_how_to_build(tmp_path: Path) -> None:

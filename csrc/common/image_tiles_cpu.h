@@ -58,28 +58,37 @@ struct bits_of<float16> {
 template <class T, class A>
 FASTIQA_CLONES void load_tile(const Plane<const T>& plane, int64_t y, int64_t x, int64_t rows, A centre, Vec<A>* to) {
   constexpr int n = kLanes<A>;
-  constexpr int64_t kAhead = 4 * n;  // columns
   using Bits = typename bits_of<T>::type;
   const int64_t exist = std::clamp<int64_t>(plane.height - y, 0, rows);
   const int columns = static_cast<int>(std::clamp<int64_t>(plane.width - x, 0, n));
-  for (int64_t i = 0; i < exist; ++i) {
-    const T* from = plane.at(y + i, x);
-    __builtin_prefetch(from + kAhead * plane.column);
-    if (plane.column == 1 && columns == n) {
-      widen_vector(from, to[i]);
-      to[i] -= centre;
-    } else if (plane.column == 3 && columns == n && plane.end - from >= 3 * n) {
+  const T* from = plane.at(y, x);
+  const int64_t row = plane.row;
+  // By row, with nothing to decide in it.
+  const auto each = [&](auto load) __attribute__((always_inline)) {
+    for (int64_t i = 0; i < exist; ++i, from += row) {
+      Vec<A> v;
+      load(v);
+      to[i] = v - centre;
+    }
+  };
+  const bool whole = columns == n;
+  if (plane.column == 1 && whole) {
+    each([&](Vec<A>& v) __attribute__((always_inline)) { widen_vector(from, v); });
+  } else if (plane.column == 3 && whole && exist > 0 && plane.end - (from + (exist - 1) * row) >= 3 * n) {
+    each([&](Vec<A>& v) __attribute__((always_inline)) {
       Bits third[n];
       every_third(reinterpret_cast<const Bits*>(from), third);
       T some[n];
       std::memcpy(some, third, sizeof some);
-      widen_vector(some, to[i]);
-      to[i] -= centre;
-    } else {
-      A lanes[n] = {};
-      for (int l = 0; l < columns; ++l) lanes[l] = widen(from[l * plane.column]) - centre;
-      std::memcpy(&to[i], lanes, sizeof lanes);
-    }
+      widen_vector(some, v);
+    });
+  } else {
+    const int64_t column = plane.column;
+    each([&](Vec<A>& v) __attribute__((always_inline)) {
+      A lanes[n];
+      for (int l = 0; l < n; ++l) lanes[l] = l < columns ? widen(from[l * column]) : centre;
+      std::memcpy(&v, lanes, sizeof v);
+    });
   }
   for (int64_t i = exist; i < rows; ++i) to[i] = Vec<A>{};
 }

@@ -10,11 +10,10 @@
 
 namespace fastiqa {
 
-/// in(m, v) sets v to vector m; out(i, s) gets the sum of the window over vectors i to i + size - 1, for as many i as a
-/// vector has lanes. kSize 0: any size.
-template <int kSize, class A, class In, class Out>
+/// in(m, v) sets v to vector m; out(i, s) gets the sum of the window over vectors i to i + size - 1, for n of i.
+/// kSize 0: any size.
+template <int kSize, int n, class A, class In, class Out>
 FASTIQA_HD void filter(const Window<A>& window, In in, Out out) {
-  constexpr int n = kLanes<A>;
   if constexpr (kSize > 0) {
     constexpr int half = kSize / 2;
     Vec<A> weight[half + 1], near[kSize];

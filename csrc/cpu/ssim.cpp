@@ -3,116 +3,17 @@
 //   forward     x, y -> means, or values at every window               8 windows of `size` taps a pixel
 //   backward    grad_ssim, grad_contrast, x, y -> grad_x, grad_y       16: moments are made again, gradients spread
 //
-// A task walks down a band of a strip of a plane, tile by tile (similarity_cpu.h). Tiles keep the rows that those below
-// them need again; with the vertical moments of a row of tiles they are 245 KB a thread, with gradients on their way to
-// the pixels 620 KB, all in the second-level cache. A band or strip computes one row or column of tiles for its
-// neighbour's sake: vertical windows of pixels, or for gradients windows.
+// A task walks down a band of a strip of a plane, tile by tile (similarity_walk_cpu.h). A band or strip computes one
+// row or column of tiles for its neighbour's sake: vertical windows of pixels, or for gradients windows.
+#include <numeric>
 #include <vector>
 
-#include "image_tiles_cpu.h"
-#include "similarity_cpu.h"
+#include "similarity_walk_cpu.h"
 
 namespace fastiqa {
 namespace {
 
-// ---- plan ----
-
-constexpr int64_t kStrip = 512;      // columns at the most; they decide how much a thread keeps
-constexpr int64_t kLeastTasks = 16;  // of a plane that is large enough
-constexpr int64_t kLeastBand = 4;    // tiles
-
-int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/// Results in rows [top, bottom) of columns [left, right) of a plane.
-struct Task {
-  int64_t n, c, top, bottom, left, right;
-};
-
-/// How planes are cut. It depends on their height and width alone, and so do the results, in any batch.
-struct Plan {
-  int64_t samples, channels, height, width, strip, strips, band, bands, tasks;
-
-  /// Of results that have `less` rows and columns less than x.
-  Plan(const View& x, int64_t less, int64_t lanes)
-      : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2] - less), width(x.sizes[3] - less) {
-    const int64_t rows = divided(height, lanes);
-    strip = divided(divided(width, lanes), divided(width, kStrip)) * lanes;
-    strips = divided(width, strip);
-    const int64_t wanted = divided(kLeastTasks, strips);
-    band = divided(rows, std::clamp<int64_t>(wanted, 1, divided(rows, kLeastBand))) * lanes;
-    bands = divided(height, band);
-    tasks = samples * channels * bands * strips;
-  }
-
-  /// Channels come first, as they share memory where they are stored side by side.
-  Task task(int64_t k) const {
-    const int64_t c = k % channels, x = k / channels % strips * strip, y = k / channels / strips % bands * band;
-    return {k / channels / strips / bands, c, y, std::min(y + band, height), x, std::min(x + strip, width)};
-  }
-
-  /// Tasks that are worth a thread.
-  int64_t grain() const { return std::max<int64_t>(1, kGrain / 16 / (band * strip)); }
-};
-
-// ---- tiles ----
-
 constexpr int kUsualSize = 11;  // of windows that stay in registers; not of float64, which is for checks
-
-/// Pixels of two planes in a row of tiles, and their moments under vertical windows.
-template <class T, int kSize>
-struct Pixels {
-  using A = accumulator_t<T>;
-  static constexpr int n = kLanes<A>;
-
-  const Window<A>& window;
-  int64_t rows, pitch;
-  Vectors<A> tiles, vertical;
-  Constants<A> constants;
-  Plane<const T> x, y;
-  int64_t left, made;
-
-  /// For rows of tiles that are `halo` columns longer than the plan's strips, with what their windows reach.
-  Pixels(const Window<A>& window, const Plan& plan, int64_t halo, double c1, double c2)
-      : window(window), rows(n + window.size - 1), pitch(divided(plan.strip + halo + window.size - 1, n) * n),
-        tiles(2 * rows * pitch / n), vertical(kMaps * pitch), constants{0, 0, static_cast<A>(c1), static_cast<A>(c2)} {}
-
-  Vec<A>* tile_x(int64_t column) { return tiles.data() + (column - left) / n * 2 * rows; }
-  Vec<A>* tile_y(int64_t column) { return tile_x(column) + rows; }
-  MapRows<A> moments(int64_t column) { return {vertical.data() + column - left, pitch}; }
-
-  /// Calls f(row, column) for tiles from (top, left) on, when there are moments for windows there.
-  template <class F>
-  void walk(const View& all_x, const View& all_y, const Task& task, int64_t top, int64_t leftmost, F f) {
-    x = plane_of<const T>(all_x, task.n, task.c);
-    y = plane_of<const T>(all_y, task.n, task.c);
-    const int64_t height = std::min(task.bottom + window.size - 1, x.height) - top;
-    const int64_t width = std::min(task.right + window.size - 1, x.width) - leftmost;
-    constants.centre_x = centre_of(x, top, leftmost, height, width);
-    constants.centre_y = centre_of(y, top, leftmost, height, width);
-    left = leftmost;
-    for (int64_t row = top; row < task.bottom; row += n) {
-      made = left;
-      for (int64_t column = left; column < task.right; column += n) {
-        const int64_t needed = std::min(column + rows, x.width);
-        for (; made < needed; made += n) make(row, row == top);
-        f(row, column);
-      }
-    }
-  }
-
- private:
-  void make(int64_t row, bool first) {
-    load(x, row, first, constants.centre_x, tile_x(made));
-    load(y, row, first, constants.centre_y, tile_y(made));
-    vertical_moments<kSize>(window, tile_x(made), tile_y(made), moments(made));
-  }
-
-  void load(const Plane<const T>& plane, int64_t row, bool first, A centre, Vec<A>* tile) {
-    const int64_t kept = first ? 0 : rows - n;
-    std::copy_n(tile + n, kept, tile);
-    load_tile<T>(plane, row + kept, made, rows - kept, centre, tile + kept);
-  }
-};
 
 /// Calls f.template operator()<T, kSize>().
 template <class F>
@@ -157,9 +58,10 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
     const Plan plan(all_x, size - 1, n);
     std::vector<double> sums(plan.tasks), contrast_sums(plan.tasks);
     torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
-      Pixels<T, kSize> pixels(window, plan, 0, c1, c2);
+      Pixels<T, kSize> pixels(window, c1, c2);
       for (int64_t k = begin; k < end; ++k) {
         const Task task = plan.task(k);
+        double rows[n] = {}, contrast_rows[n] = {};
         pixels.walk(all_x, all_y, task, task.top, task.left, [&](int64_t row, int64_t column) {
           const Extent extent{std::min(n, task.bottom - row), std::min(n, task.right - column)};
           alignas(kVectorBytes) Vec<A> values[n], contrasts[n];
@@ -168,10 +70,12 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
             store_values<A>(values, to_ssim, task, row, column, extent);
             store_values<A>(contrasts, to_contrast, task, row, column, extent);
           } else {
-            add_tile<A>(values, sums[k]);
-            add_tile<A>(contrasts, contrast_sums[k]);
+            add_tile<A>(values, rows);
+            add_tile<A>(contrasts, contrast_rows);
           }
         });
+        sums[k] = std::accumulate(rows, rows + n, 0.0);
+        contrast_sums[k] = std::accumulate(contrast_rows, contrast_rows + n, 0.0);
       }
     });
     if (map) return;
@@ -213,25 +117,32 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
     const Plan plan(all_x, 0, n);
     const int64_t around = size - 1, halo = divided(around, n) * n;
     torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
-      Pixels<T, kSize> pixels(window, plan, halo, c1, c2);
-      // Maps of gradients at windows, after `around` columns of none, and their sums along rows, tile by tile.
-      const int64_t pitch = pixels.pitch + around, rows = pixels.rows;
-      Vectors<A> maps(kMaps * pitch), spread(kMaps * rows * pixels.pitch / n);
+      Pixels<T, kSize> pixels(window, c1, c2);
+      // Maps of gradients at a tile of windows, after the last columns before it. Their sums along rows, after the last
+      // rows above it, which a strip keeps for the tiles below.
+      const int64_t count = kMaps * around;
+      Vectors<A> maps(kMaps * pixels.rows), spread(kMaps * pixels.rows), kept(count * divided(plan.strip + halo, n));
+      const Maps<A> at_windows{maps.data()}, sums{spread.data()};
       for (int64_t k = begin; k < end; ++k) {
         const Task task = plan.task(k);
         const int64_t top = std::max<int64_t>(0, task.top - halo), left = std::max<int64_t>(0, task.left - halo);
         const auto g = gradient_of<A>(all_g, task), h = gradient_of<A>(all_h, task);
-        spread.clear();
+        kept.clear();
         pixels.walk(all_x, all_y, task, top, left, [&](int64_t row, int64_t column) {
           alignas(kVectorBytes) Vec<A> tile_g[n], tile_h[n];
           load_gradient(g, row, column, tile_g);
           load_gradient(h, row, column, tile_h);
           const Extent windows{plan.height - around - row, plan.width - around - column};
+          if (column == left)
+            std::fill_n(maps.data(), count, Vec<A>{});
+          else
+            std::copy_n(at_windows.from(n).data, count, maps.data());
           gradient_maps<kSize>(window, pixels.moments(column), pixels.constants, windows, tile_g, tile_h,
-                               MapRows<A>{maps.data() + around + column - left, pitch});
-          const MapRows<A> sums{spread.data() + kMaps * rows * ((column - left) / n), rows};
-          for (int map = 0; map < kMaps; ++map) std::copy_n(&sums.at(map, n), around, &sums.at(map, 0));
-          spread_along_rows<kSize>(window, MapRows<A>{maps.data() + column - left, pitch}, sums.from(around));
+                               at_windows.from(around));
+          Vec<A>* const above = kept.data() + (column - left) / n * count;
+          std::copy_n(above, count, spread.data());
+          spread_along_rows<kSize>(window, at_windows, sums.from(around));
+          std::copy_n(sums.from(n).data, count, above);
           if (row < task.top || column < task.left) return;
           spread_to_pixels<kSize>(window, sums, pixels.tile_x(column), pixels.tile_y(column), tile_g, tile_h);
           const int64_t height = std::min(n, task.bottom - row), width = std::min(n, task.right - column);
