@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +11,43 @@ from torch.nn.functional import avg_pool2d, pad
 
 from fastiqa.metrics._pair import wide
 from fastiqa.metrics.presets import Downsample, OddSides
-from fastiqa.ops.octave_merge import octave_merge_backward
+from fastiqa.ops.octave_merge import octave_merge, octave_merge_backward
 
 SHORT_SIDE = 256  # of an image that is not made smaller
+
+
+class _Fork(torch.autograd.Function):
+    """An image and sums of its 2×2 blocks, with a gradient that saves nothing: one pass over the gradients of both.
+
+    With autograd's addition, MS-SSIM of 1080p images and its gradients took 177 instead of 136 ms.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(image: Tensor) -> tuple[Tensor, Tensor]:
+        return image.view_as(image), octave_merge_backward(image)  # avg_pool2d took 15 times as long on a CPU
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        """Nothing is needed."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, to_sums: Tensor) -> Tensor:
+        return octave_merge(grad, to_sums)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def jvp(ctx: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+        return image.view_as(image), octave_merge_backward(image)
+
+
+def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor]:
+    """An image, for whatever else becomes of it, and `halved`."""
+    odd_height, odd_width = image.shape[2] % 2, image.shape[3] % 2
+    if image.dtype.itemsize < 4 or (odd != "average" and (odd_height or odd_width)):
+        return image, halved(image, odd)
+    image, sums = _Fork.apply(image)
+    return image, _mean(sums, image)
 
 
 def halved(image: Tensor, odd: OddSides) -> Tensor:
@@ -26,8 +61,11 @@ def halved(image: Tensor, odd: OddSides) -> Tensor:
     elif odd == "replicate" and (odd_height or odd_width):
         image = pad(image, (1, 0, 1, 0), mode="replicate")
         image = image[..., : image.shape[2] // 2 * 2, : image.shape[3] // 2 * 2]
-    # Sums of 2×2 blocks, with a gradient that saves nothing; avg_pool2d took 15 times as long on a CPU.
-    sums: Tensor = octave_merge_backward(image)
+    return _mean(octave_merge_backward(image), image)
+
+
+def _mean(sums: Tensor, image: Tensor) -> Tensor:
+    """Means of the 2×2 blocks of an image, in place of their sums."""
     if image.shape[2] % 2 == image.shape[3] % 2 == 0:
         return sums.div_(4)
     return sums.div_(_pixels(image.shape[2], sums).view(-1, 1) * _pixels(image.shape[3], sums))

@@ -19,7 +19,7 @@ from torch import Tensor
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced
-from fastiqa.metrics._scales import halved
+from fastiqa.metrics._scales import forked, halved
 from fastiqa.metrics.presets import (
     MS_SSIM_DEFAULTS,
     MS_SSIM_PRESETS,
@@ -109,20 +109,21 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
         convention = {**convention, "channels": "rgb"}
     scores = []
     for _ in convention["weights"][1:]:
+        (x, half_x), (y, half_y) = (_forked(image, convention["odd"]) for image in (x, y))
         scores.append(_windows.means(x, y, mask, convention, white)[1])
-        x, y = (_half_size(image, convention["odd"]) for image in (x, y))
+        x, y = half_x, half_y
         mask = None if mask is None else halved(mask.to(x.dtype), convention["odd"])
     if convention["last_padding"] is not None:
         convention = {**convention, "padding": convention["last_padding"]}
     return [*scores, _windows.means(x, y, mask, convention, white)[0]]
 
 
-def _half_size(image: Tensor, odd: OddSides) -> Tensor:
-    """`halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
+def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor]:
+    """`forked`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
     if image.dtype.itemsize >= 4 or image.shape[2] % 2 or not _windows.streams(image, image):
-        return halved(image, odd)
+        return forked(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
-    return torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
+    return image, torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
 
 
 def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:
