@@ -145,9 +145,10 @@ FASTIQA_CLONES void similarities(const Window<A>& window, Maps<A> vertical, cons
 }
 
 /// P_x, P_y, R and U at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
+/// Fetches the pixels' gradients that will be written next.
 template <int kSize, class A>
 FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, const Constants<A>& k, Extent extent,
-                                  const Vec<A>* g, const Vec<A>* h, Maps<A> to) {
+                                  const Vec<A>* g, const Vec<A>* h, Ahead next_x, Ahead next_y, Maps<A> to) {
   const Constants<A> constants = k;
   for (int first = 0; first < kLanes<A>; first += kAtOnce) {
     Vec<A> map[kMaps][kAtOnce];
@@ -162,6 +163,8 @@ FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, con
       to.at(1, i) = p * (of.full_y * t + 1) - r * of.mean_d - u * of.mean_y;
       to.at(2, i) = r;
       to.at(3, i) = u;
+      next_x.fetch(i);
+      next_y.fetch(i);
     });
   }
   for (int map = 0; map < kMaps; ++map) clear_beyond<A>(extent, [&](int i) -> Vec<A>& { return to.at(map, i); });

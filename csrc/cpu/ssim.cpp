@@ -88,23 +88,25 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
 
 /// A gradient at every window, or the same at all of a plane.
 template <class A>
-Plane<const A> gradient_of(const View& v, const Task& task) {
-  Plane<const A> plane = plane_of<const A>(v, task.n, task.c);
-  if (v.sizes[2] == 1 && v.sizes[3] == 1) plane.row = plane.column = 0;
-  return plane;
-}
+struct Gradient {
+  static constexpr int n = kLanes<A>;
 
-/// Vector i is column i.
-template <class A>
-void load_gradient(const Plane<const A>& plane, int64_t row, int64_t column, Vec<A>* to) {
-  constexpr int n = kLanes<A>;
-  if (plane.row == 0 && plane.column == 0) {
-    std::fill_n(to, n, Vec<A>{} + *plane.data);
-  } else {
-    load_tile<A>(plane, row, column, n, A{0}, to);
-    transpose_tile<A>(to);
+  Plane<const A> plane;
+  bool uniform;
+  alignas(kVectorBytes) Vec<A> tile[n];  // vector i is column i
+
+  Gradient(const View& v, const Task& task)
+      : plane(plane_of<const A>(v, task.n, task.c)), uniform(v.sizes[2] == 1 && v.sizes[3] == 1) {
+    if (uniform) std::fill_n(tile, n, Vec<A>{} + *plane.data);
   }
-}
+
+  const Vec<A>* at(int64_t row, int64_t column) {
+    if (uniform) return tile;
+    load_tile<A>(plane, row, column, n, A{0}, tile);
+    transpose_tile<A>(tile);
+    return tile;
+  }
+};
 
 void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, int64_t size, double sigma, double c1,
                    double c2, Tensor grad_x, Tensor grad_y) {
@@ -126,28 +128,28 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
       for (int64_t k = begin; k < end; ++k) {
         const Task task = plan.task(k);
         const int64_t top = std::max<int64_t>(0, task.top - halo), left = std::max<int64_t>(0, task.left - halo);
-        const auto g = gradient_of<A>(all_g, task), h = gradient_of<A>(all_h, task);
+        Gradient<A> g(all_g, task), h(all_h, task);
+        const auto plane_x = plane_of<T>(to_x, task.n, task.c), plane_y = plane_of<T>(to_y, task.n, task.c);
         kept.clear();
         pixels.walk(all_x, all_y, task, top, left, [&](int64_t row, int64_t column) {
-          alignas(kVectorBytes) Vec<A> tile_g[n], tile_h[n];
-          load_gradient(g, row, column, tile_g);
-          load_gradient(h, row, column, tile_h);
           const Extent windows{plan.height - around - row, plan.width - around - column};
           if (column == left)
             std::fill_n(maps.data(), count, Vec<A>{});
           else
             std::copy_n(at_windows.from(n).data, count, maps.data());
-          gradient_maps<kSize>(window, pixels.moments(column), pixels.constants, windows, tile_g, tile_h,
+          gradient_maps<kSize>(window, pixels.moments(column), pixels.constants, windows, g.at(row, column),
+                               h.at(row, column), ahead(plane_x, row, column), ahead(plane_y, row, column),
                                at_windows.from(around));
           Vec<A>* const above = kept.data() + (column - left) / n * count;
           std::copy_n(above, count, spread.data());
           spread_along_rows<kSize>(window, at_windows, sums.from(around));
           std::copy_n(sums.from(n).data, count, above);
           if (row < task.top || column < task.left) return;
-          spread_to_pixels<kSize>(window, sums, pixels.tile_x(column), pixels.tile_y(column), tile_g, tile_h);
+          alignas(kVectorBytes) Vec<A> tile_x[n], tile_y[n];
+          spread_to_pixels<kSize>(window, sums, pixels.tile_x(column), pixels.tile_y(column), tile_x, tile_y);
           const int64_t height = std::min(n, task.bottom - row), width = std::min(n, task.right - column);
-          store_tile<T>(tile_g, plane_of<T>(to_x, task.n, task.c), row, column, height, width);
-          store_tile<T>(tile_h, plane_of<T>(to_y, task.n, task.c), row, column, height, width);
+          store_tile<T>(tile_x, plane_x, row, column, height, width);
+          store_tile<T>(tile_y, plane_y, row, column, height, width);
         });
       }
     });
