@@ -145,10 +145,10 @@ FASTIQA_CLONES void similarities(const Window<A>& window, Maps<A> vertical, cons
 }
 
 /// P_x, P_y, R and U at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
-/// Fetches the pixels' gradients that will be written next.
+/// Fetches meanwhile what will be written to `next`.
 template <int kSize, class A>
 FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, const Constants<A>& k, Extent extent,
-                                  const Vec<A>* g, const Vec<A>* h, Ahead next_x, Ahead next_y, Maps<A> to) {
+                                  const Vec<A>* g, const Vec<A>* h, Ahead next, Maps<A> to) {
   const Constants<A> constants = k;
   for (int first = 0; first < kLanes<A>; first += kAtOnce) {
     Vec<A> map[kMaps][kAtOnce];
@@ -163,22 +163,24 @@ FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, con
       to.at(1, i) = p * (of.full_y * t + 1) - r * of.mean_d - u * of.mean_y;
       to.at(2, i) = r;
       to.at(3, i) = u;
-      next_x.fetch(i);
-      next_y.fetch(i);
+      next.fetch(i);
     });
   }
   for (int map = 0; map < kMaps; ++map) clear_beyond<A>(extent, [&](int i) -> Vec<A>& { return to.at(map, i); });
 }
 
-/// Windows along the rows of gradient maps; vector i of the result is row i.
+/// Windows along the rows of gradient maps; vector i of the result is row i. Fetches as well.
 template <int kSize, class A>
-FASTIQA_CLONES void spread_along_rows(const Window<A>& window, Maps<A> from, Maps<A> to) {
+FASTIQA_CLONES void spread_along_rows(const Window<A>& window, Maps<A> from, Ahead next, Maps<A> to) {
   constexpr int n = kLanes<A>;
   unrolled<kMaps>([&](auto map) __attribute__((always_inline)) {
     Vec<A> sum[n];
     filter<kSize, n>(
         window, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = from.at(map, m); },
-        [&](auto i, const Vec<A>& s) __attribute__((always_inline)) { sum[i] = s; });
+        [&](auto i, const Vec<A>& s) __attribute__((always_inline)) {
+          sum[i] = s;
+          if (i % kMaps == map) next.fetch(i);
+        });
     transpose<n / 2, A>(sum);
     unrolled<n>([&](auto i) __attribute__((always_inline)) { to.at(map, i) = sum[i]; });
   });

@@ -138,11 +138,10 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
           else
             std::copy_n(at_windows.from(n).data, count, maps.data());
           gradient_maps<kSize>(window, pixels.moments(column), pixels.constants, windows, g.at(row, column),
-                               h.at(row, column), ahead(plane_x, row, column), ahead(plane_y, row, column),
-                               at_windows.from(around));
+                               h.at(row, column), ahead(plane_x, row, column), at_windows.from(around));
           Vec<A>* const above = kept.data() + (column - left) / n * count;
           std::copy_n(above, count, spread.data());
-          spread_along_rows<kSize>(window, at_windows, sums.from(around));
+          spread_along_rows<kSize>(window, at_windows, ahead(plane_y, row, column), sums.from(around));
           std::copy_n(sums.from(n).data, count, above);
           if (row < task.top || column < task.left) return;
           alignas(kVectorBytes) Vec<A> tile_x[n], tile_y[n];
