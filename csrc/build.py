@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -163,7 +163,8 @@ def _is_newer(obj: Path, files: Path) -> bool:
     """Whether an object is newer than its source and headers, in the list for make that its compiler wrote of them."""
     if not (obj.exists() and files.exists()):
         return False
-    names = shlex.split(files.read_text().replace("\\\n", " ").partition(": ")[2])
+    words = re.split(r"(?<!\\)\s+", files.read_text().replace("\\\n", " ").partition(": ")[2].strip())
+    names = (word.replace("\\ ", " ") for word in words)
     return all(Path(name).exists() and Path(name).stat().st_mtime < obj.stat().st_mtime for name in names)
 
 

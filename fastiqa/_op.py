@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastiqa import _dispatch
 from fastiqa._layout import Output
@@ -95,9 +96,14 @@ class Op:
             return self._into(values, out)
         if torch.compiler.is_compiling():
             return self._overload(*values)
+        if forward_ad._current_level >= 0:
+            # Kernels know no tangents: in forward mode the reference runs, whose operations have their own.
+            self._plans(self.signature.complete(values))
+            return self.reference(*self.signature.promote(values))
         if torch._C._are_functorch_transforms_active():
-            # A registered gradient is invisible to torch.func, which knows autograd functions alone.
-            return (self._transformed.apply if self.signature.requires_grad(values) else self._overload)(*values)
+            # A registered gradient is invisible to torch.func, which knows autograd functions alone. What a batch hides
+            # may require one.
+            return self._transformed.apply(*values)
         # With no mode, subclass or autocast rule to act, the dispatcher would only cost time: 4 us without a gradient,
         # 6 us with one, beside 8 us for all the rest.
         if (
@@ -129,6 +135,10 @@ class Op:
 
     def _run(self, *args: Any) -> Any:
         args = self.signature.complete(args)
+        if forward_ad._current_level >= 0 and self.signature.has_tangents(args):
+            raise NotImplementedError(
+                f"torch.ops.fastiqa.{self.name} has no derivative in forward mode: call fastiqa.ops.{self.name}"
+            )
         plan = self._plans(args)
         if plan.promotes:
             args = self.signature.promote(args)
@@ -159,7 +169,7 @@ class Op:
         _library.impl(self.name, self._run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, self._fake, lib=_library)
         torch.library.register_autograd(qualified, self._backward, setup_context=self._setup_context, lib=_library)
-        torch.library.register_vmap(qualified, self._vmap, lib=_library)
+        torch.library.register_vmap(qualified, lambda *args: self._vmap(self._overload, *args), lib=_library)
         if self.autocast == "lower":
             for device in ("CPU", "CUDA"):
                 _library.impl(self.name, functools.partial(self._autocast, device), f"Autocast{device}")
@@ -180,7 +190,8 @@ class Op:
 
         backward = staticmethod(self._backward)
         eager = {"forward": staticmethod(forward), "backward": backward}
-        context = {"setup_context": staticmethod(self._setup_context), "vmap": staticmethod(self._vmap)}
+        vmap = staticmethod(functools.partial(self._vmap, self))
+        context = {"setup_context": staticmethod(self._setup_context), "vmap": vmap}
         transformed = {"forward": staticmethod(below_autograd), "backward": backward, **context}
         base = (torch.autograd.Function,)
         return type(self.name, base, eager), type(self.name, base, transformed)
@@ -209,7 +220,9 @@ class Op:
         by_position = dict(zip(tensors, gradients, strict=True))
         return tuple([by_position.get(k) for k in range(len(names))])
 
-    def _vmap(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    def _vmap(
+        self, call: Callable[..., Any], info: Any, in_dims: tuple[int | None, ...], *args: Any
+    ) -> tuple[Any, Any]:
         size = info.batch_size
         mapped = [k for k, dim in enumerate(in_dims) if dim is not None]
         batched = [k for k, name in enumerate(self.signature.names) if name in self.batched]
@@ -219,12 +232,12 @@ class Op:
                 if args[k] is not None:
                     x = args[k].movedim(in_dims[k], 0) if k in mapped else args[k].expand(size, *args[k].shape)
                     folded[k] = x.flatten(0, 1)
-            results = tuple(y.unflatten(0, (size, y.shape[0] // size)) for y in _tuple(self._overload(*folded)))
+            results = tuple(y.unflatten(0, (size, y.shape[0] // size)) for y in _tuple(call(*folded)))
         else:
             calls = []
             for i in range(size):
                 ith = (x.select(in_dims[k], i) if k in mapped else x for k, x in enumerate(args))
-                calls.append(_tuple(self._overload(*ith)))
+                calls.append(_tuple(call(*ith)))
             results = tuple(torch.stack(column) for column in zip(*calls, strict=True))
         return (results[0], 0) if len(results) == 1 else (results, (0,) * len(results))
 

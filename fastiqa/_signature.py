@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastiqa._layout import ACCUMULATION, FLOATING
 
@@ -103,6 +104,11 @@ class Signature:
     def requires_grad(self, args: tuple[Any, ...]) -> bool:
         """Whether a gradient will be wanted of a call with these arguments."""
         return torch.is_grad_enabled() and any(args[k] is not None and args[k].requires_grad for k in self.tensors)
+
+    def has_tangents(self, args: tuple[Any, ...]) -> bool:
+        """Whether forward-mode differentiation wants the derivative of a call with these arguments."""
+        tensors = (args[k] for k in self.tensors if args[k] is not None)
+        return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
     def is_plain(self, args: tuple[Any, ...]) -> bool:
         """Whether every tensor is an ordinary one: no subclass that would want to see the call."""

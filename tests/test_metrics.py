@@ -247,6 +247,21 @@ def test_vmap_and_compile():
     torch.testing.assert_close(compiled(x, y), ssim(x, y))
 
 
+def test_ms_ssim_in_vmap_and_compiled():
+    """With gradients, which join those of an image and of its half elsewhere than in eager calls."""
+    x, y = pair(2, 1, 176, 180)
+    x.requires_grad_()
+    want = torch.autograd.grad(ms_ssim(x, y).sum(), x)[0]
+    mapped = torch.vmap(lambda p, q: ms_ssim(p[None], q[None])[0])(x, y)
+    torch.testing.assert_close(torch.autograd.grad(mapped.sum(), x)[0], want)
+    compiled = torch.compile(ms_ssim, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(x, y).sum(), x)[0], want)
+    halves = x.detach().bfloat16().requires_grad_(), y.bfloat16()
+    low = torch.autograd.grad(ms_ssim(*halves).sum(), halves[0])[0]
+    exact = halves[0].detach().double().requires_grad_()
+    torch.testing.assert_close(low, torch.autograd.grad(ms_ssim(exact, halves[1].double()).sum(), exact)[0].bfloat16())
+
+
 IMAGE = torch.rand(1, 3, 176, 176)
 BAD_PAIRS = {
     "list": ([0.5], IMAGE, TypeError, r"^x: got list, wanted a torch.Tensor$"),

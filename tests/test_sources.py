@@ -47,6 +47,24 @@ def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) 
     assert not where(r"\bint \w+ = .*\b(numel|elements)\(", native)
 
 
+@pytest.mark.parametrize("library", ["cpu", "cuda"])
+def test_a_library_has_one_type_of_a_name(native: dict[str, str], library: str) -> None:
+    """Of headers that no one file includes, too: of their functions of equal names the linker would keep one."""
+    included, waiting = set(), [name for name in native if name.startswith(f"csrc/{library}/")]
+    while waiting:
+        text = native[waiting.pop()]
+        new = {f"csrc/common/{name}" for name in re.findall(r'#include "(?:\.\./common/)?(\w+\.h)"', text)} - included
+        included |= new
+        waiting += new
+    assert len(included) > 10
+    homes: dict[str, list[str]] = {}
+    for name in included - {"csrc/common/emulate.h", "csrc/common/emulate_threads.h", "csrc/common/scratch_host.h"}:
+        for kind in set(re.findall(r"^(?:struct|class|enum class) (\w+)(?: \w+)*(?: : .*)? \{", native[name], re.M)):
+            homes.setdefault(kind, []).append(name)
+    assert len(homes) > 10
+    assert not {kind: names for kind, names in homes.items() if len(names) > 1}
+
+
 def test_every_triton_launch_has_a_device_guard() -> None:
     """A launch is the call of a subscript: kernel[grid](...)."""
 

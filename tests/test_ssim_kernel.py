@@ -50,6 +50,36 @@ def test_flat_bright_images_lose_no_digits(step: float) -> None:
         assert got.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [1, 17, 33])
+@pytest.mark.parametrize("width", [33, 40, 48, 49, 59, 64, 65, 96, 113])
+def test_windows_and_widths_of_every_kind(size: int, width: int, dtype: torch.dtype) -> None:
+    """Where moments at hand end in the middle of a window, and where windows reach over several tiles."""
+    x, y = pair(1, 1, 34, width)
+    terms = (size, 1.5, 0.01, 0.02, True)
+    leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
+    want = reference(*leaves, *terms)
+    weights = [torch.randn_like(v) for v in want]
+    gradients = torch.autograd.grad(want, leaves, weights)
+    leaves = x.to(dtype).requires_grad_(), y.to(dtype).requires_grad_()
+    with cases.backend("cpu"):
+        got = ssim(*leaves, *terms)
+        found = torch.autograd.grad(got, leaves, [w.to(dtype) for w in weights])
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-4
+    for a, b in zip((*got, *found), (*want, *gradients), strict=True):
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+def test_gradients_of_a_map_by_its_sum() -> None:
+    """The same at every window, in memory once."""
+    x, y = (image.float().requires_grad_() for image in pair(1, 2, 50, 70))
+    with cases.backend("cpu"):
+        expanded = torch.autograd.grad(ssim(x, y, map=True)[0].sum(), (x, y))
+        written = torch.autograd.grad(ssim(x, y, map=True)[0], (x, y), torch.ones(1, 2, 40, 60))
+    for a, b in zip(expanded, written, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_never_above_one_and_symmetric() -> None:
     for noise in (1e-4, 1e-2, 1.0):
         x, y = (image.float() for image in pair(1, 3, 50, 60, noise=noise))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import Case, outputs
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import fastiqa
 
@@ -111,6 +112,62 @@ def test_vmap_of_a_gradient(name: str) -> None:
     want = [gradient(*args) for args in arguments]
     for k, g in enumerate(got):
         torch.testing.assert_close(g, torch.stack([w[k] for w in want]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by PyTorch itself, in forward mode
+@pytest.mark.parametrize("how", ["dual", "func", "vmap"])
+def test_forward_mode(name: str, how: str) -> None:
+    """By the product that both modes know: of the outputs' gradients with the tangents, of the inputs'."""
+    op, args = example(name, Case((2, 3, 4, 5), torch.float64), grad=True)
+    places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
+    leaves, rest = [args[k] for k in places], list(args)
+    tangents = tuple(torch.randn_like(x) for x in leaves)
+
+    def results(*tensors: Tensor) -> tuple[Tensor, ...]:
+        for k, x in zip(places, tensors, strict=True):
+            rest[k] = x
+        named = zip(op.signature.results, outputs(op(*rest)), strict=True)
+        return tuple(y for result, y in named if result not in op.statistics)
+
+    values = results(*leaves)
+    weights = [torch.randn_like(y) for y in values]
+    gradients = torch.autograd.grad(values, leaves, weights)
+    primals = tuple(x.detach() for x in leaves)
+    if how == "dual":
+        with forward_ad.dual_level():
+            duals = map(forward_ad.make_dual, primals, tangents)
+            found = [forward_ad.unpack_dual(y).tangent for y in results(*duals)]
+    elif how == "func":
+        found = torch.func.jvp(results, primals, tangents)[1]
+    else:
+        twice = (torch.stack((t, 2 * t)) for t in tangents)
+        mapped = torch.vmap(lambda *t: torch.func.jvp(results, primals, t)[1])(*twice)
+        found = [y[1] / 2 for y in mapped]
+    got = sum((w * t).sum() for w, t in zip(weights, found, strict=True))
+    want = sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_forward_mode_of_the_overload_is_refused(name: str) -> None:
+    """Below it there are kernels alone, which would lose the tangents without a word."""
+    op, args = example(name, Case((2, 3, 4, 5)))
+    with forward_ad.dual_level():
+        args = tuple(forward_ad.make_dual(x, torch.ones_like(x)) if isinstance(x, Tensor) else x for x in args)
+        with pytest.raises(NotImplementedError, match=f"call fastiqa.ops.{op.name}"):
+            getattr(torch.ops.fastiqa, op.name)(*args)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_gradients_of_mapped_gradients(name: str) -> None:
+    op, args = example(name, Case((1, 2, 2, 2), torch.float64))
+    places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
+
+    def value(x: Tensor) -> Tensor:
+        return total(op(x, *args[1:])) ** 2
+
+    assert places[0] == 0
+    reverse = torch.func.jacrev(torch.func.jacrev(value))(args[0])
+    torch.testing.assert_close(torch.func.hessian(value)(args[0]), reverse, rtol=1e-10, atol=1e-10)
 
 
 def test_autocast_keeps_the_dtype_of_eager(name: str) -> None:

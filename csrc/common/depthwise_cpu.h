@@ -14,7 +14,7 @@ constexpr int kMostTaps = 7;
 
 /// The rows of a kernel that meet rows of the map: for each the first input of column 0, and its K weights or sums.
 template <class A>
-struct Taps {
+struct KernelTaps {
   int rows;
   const Vec<A>* input[kMostTaps];
   Vec<A>* weight[kMostTaps];
@@ -22,7 +22,7 @@ struct Taps {
 
 /// A row of a convolution: kernels of K columns, D apart. A tile of outputs in registers is D * T neighbours.
 template <class A, int K, int D, int T>
-FASTIQA_CLONES void convolve_row(const Taps<A>& taps, const Vec<A>& bias, int64_t width, Vec<A>* out) {
+FASTIQA_CLONES void convolve_row(const KernelTaps<A>& taps, const Vec<A>& bias, int64_t width, Vec<A>* out) {
   for (int64_t x = 0; x < width; x += D * T) {
     Vec<A> sum[D * T];
     unrolled<D * T>([&](auto j) __attribute__((always_inline)) { sum[j] = bias; });
@@ -45,7 +45,7 @@ FASTIQA_CLONES void convolve_row(const Taps<A>& taps, const Vec<A>& bias, int64_
 
 /// Adds to a kernel's gradient what a row of the output's gradient, zero beyond `width`, contributes.
 template <class A, int K, int D, int T>
-FASTIQA_CLONES void correlate_row(const Taps<A>& taps, const Vec<A>* grad, int64_t width) {
+FASTIQA_CLONES void correlate_row(const KernelTaps<A>& taps, const Vec<A>* grad, int64_t width) {
   for (int row = 0; row < taps.rows; ++row) {
     Vec<A> sum[K], other[K] = {};  // two of each, because an addition waits for the one before
     unrolled<K>([&](auto k) __attribute__((always_inline)) { sum[k] = taps.weight[row][k]; });
@@ -130,20 +130,20 @@ struct Kernel {
 
   /// Row y of the convolution.
   void convolve(const Ring<A>& in, int64_t y, Vec<A>* out) {
-    const Taps<A> taps = meet(in, y);
+    const KernelTaps<A> taps = meet(in, y);
     visit_tile<A, D>(tile, [&]<int T>() { convolve_row<A, K, D, T>(taps, bias, width, out); });
   }
 
   /// Adds to the sums what row y of the convolution's gradient contributes.
   void correlate(const Ring<A>& in, const Ring<A>& grad, int64_t y) {
-    const Taps<A> taps = meet(in, y);
+    const KernelTaps<A> taps = meet(in, y);
     visit_tile<A, D>(tile, [&]<int T>() { correlate_row<A, K, D, T>(taps, grad.row(y), width); });
     add_row<A>(grad.row(y), width, bias);
   }
 
  private:
-  Taps<A> meet(const Ring<A>& in, int64_t y) {
-    Taps<A> taps;
+  KernelTaps<A> meet(const Ring<A>& in, int64_t y) {
+    KernelTaps<A> taps;
     taps.rows = 0;
     for (int k = 0; k < K; ++k) {
       const int64_t row = y + D * (k - K / 2);
@@ -162,16 +162,16 @@ enum class Turn { none, half };  // turned by half, a kernel is that of the adjo
 constexpr int64_t kLeastBand = 28;  // rows; a band computes up to 18 rows of the map between over again
 
 /// A band of rows of a block of channels.
-struct Task {
+struct DepthwiseTask {
   int64_t n, first, begin, end;
   int channels;
 };
 
 /// Tasks in the order of blocks of channels, samples, bands.
-struct Plan {
+struct DepthwisePlan {
   int64_t samples, channels, height, width, lanes, blocks, bands, tasks;
 
-  Plan(const View& x, int64_t lanes, int64_t least_tasks)
+  DepthwisePlan(const View& x, int64_t lanes, int64_t least_tasks)
       : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2]), width(x.sizes[3]), lanes(lanes),
         blocks((channels + lanes - 1) / lanes) {
     const int64_t planes = samples * blocks;
@@ -179,7 +179,7 @@ struct Plan {
     tasks = planes * bands;
   }
 
-  Task task(int64_t k) const {
+  DepthwiseTask task(int64_t k) const {
     const int64_t band = k % bands, first = k / bands / samples * lanes;
     return {k / bands % samples, first, band * height / bands, (band + 1) * height / bands,
             static_cast<int>(std::min(lanes, channels - first))};
@@ -194,7 +194,7 @@ const T* end_of(const View& v) {
 }
 
 template <class T>
-Row<T> row_of(const View& v, const Task& task, int64_t y) {
+Row<T> row_of(const View& v, const DepthwiseTask& task, int64_t y) {
   const auto& stride = v.strides;
   auto* data = static_cast<T*>(v.data) + task.n * stride[0] + task.first * stride[1] + y * stride[2];
   return {data, stride[1], stride[3], task.channels, v.sizes[3], y + 1 < v.sizes[2] ? stride[2] : 0, end_of<T>(v)};
@@ -202,7 +202,7 @@ Row<T> row_of(const View& v, const Task& task, int64_t y) {
 
 /// f(row, first tap) for the task's channels of a weight (C, 1, K, K): all taps as one row, or row by row.
 template <class T, int K, class F>
-void visit_weight(const View& w, const Task& task, F f) {
+void visit_weight(const View& w, const DepthwiseTask& task, F f) {
   const auto& stride = w.strides;
   auto* data = static_cast<T*>(w.data) + task.first * stride[0];
   const bool one_run = stride[2] == K * stride[3];
@@ -211,14 +211,14 @@ void visit_weight(const View& w, const Task& task, F f) {
 }
 
 template <class T, class A, int K, int D>
-void load_weight(Kernel<A, K, D>& kernel, const View& w, const Task& task, Turn turn) {
+void load_weight(Kernel<A, K, D>& kernel, const View& w, const DepthwiseTask& task, Turn turn) {
   visit_weight<T, K>(w, task, [&](const Row<T>& row, int tap) { gather_row(row, kernel.weight + tap); });
   if (turn == Turn::half) std::reverse(kernel.weight, kernel.weight + K * K);
 }
 
 /// The task's channels of a bias (C).
 template <class T>
-Row<T> row_of(const Tensor& b, const Task& task) {
+Row<T> row_of(const Tensor& b, const DepthwiseTask& task) {
   const int64_t stride = b.strides()[0];
   return {static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr};
 }

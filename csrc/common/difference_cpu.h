@@ -23,7 +23,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
   };
 
   // First what each row of the weight makes of the differences at a pixel itself ...
-  for_parts(cut, maps, [&](const Part& part) {
+  for_parts(cut, maps, [&](const RowsPart& part) {
     const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
     A* to = sums_at(part.split, part.n, 0) + part.p;
     if (cut.flat) {
@@ -101,7 +101,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
   const int64_t indices = cut.indices(maps.c);
   Buffer<A> parts(maps.n * cut.chunks * rows * indices);
 
-  for_parts(cut, maps, [&](const Part& part) {
+  for_parts(cut, maps, [&](const RowsPart& part) {
     Buffer<A> shifted(rows * cut.pixels);
     shifted_rows<T>(map, g.size, part, cut.pixels, shifted.get());
     A* to = parts.get() + (part.n * cut.chunks + part.chunk) * rows * indices;
@@ -156,7 +156,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
 
 /// difference_spread's sums of the products that exist, one by one.
 template <class T>
-void spread_exactly(const View& map, const WeightView& weight, const Triple<T>& grads, const Part& part) {
+void spread_exactly(const View& map, const WeightView& weight, const Triple<T>& grads, const RowsPart& part) {
   using A = accumulator_t<T>;
   const T *m = static_cast<const T*>(map.data), *w = static_cast<const T*>(weight.data);
   for (int64_t p = part.p; p < part.p + part.count; ++p)
@@ -195,7 +195,7 @@ void difference_spread(const View& map, const WeightView& weight, const Triple<T
     gradient_rows(ga, gb, count, at(0), at(1), at(2));
   };
 
-  for_parts(cut, grads, [&](const Part& part) {
+  for_parts(cut, grads, [&](const RowsPart& part) {
     const A* w = packed.get() + (weight.sample == 0 ? 0 : part.n) * rows * indices;
     if (!finite) return spread_exactly(map, weight, grads, part);
     Buffer<A> shifted(rows * cut.pixels);

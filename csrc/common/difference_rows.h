@@ -93,11 +93,11 @@ struct Cut {
 };
 
 /// One task: sample n, pixels [p, p + count), channels [c, c_end).
-struct Part {
+struct RowsPart {
   int64_t n, chunk, split, p, count, c, c_end;
 
   template <class T>
-  Part(const Cut& cut, const Triple<T>& maps, int64_t task)
+  RowsPart(const Cut& cut, const Triple<T>& maps, int64_t task)
       : n(task / cut.chunks / cut.splits),
         chunk(task % cut.chunks),
         split(task / cut.chunks % cut.splits),
@@ -110,13 +110,13 @@ struct Part {
 template <class T, class F>
 void for_parts(const Cut& cut, const Triple<T>& maps, F f) {
   torch::stable::parallel_for(0, maps.n * cut.chunks * cut.splits, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) f(Part(cut, maps, task));
+    for (int64_t task = begin; task < end; ++task) f(RowsPart(cut, maps, task));
   });
 }
 
 /// Differences of channels [c, c + channels) at pixels [p, p + count): rows of `width`, side after side.
 template <class T, class A>
-void channel_rows(const Triple<T>& maps, const Part& part, int64_t c, int64_t channels, int64_t width, A* rows) {
+void channel_rows(const Triple<T>& maps, const RowsPart& part, int64_t c, int64_t channels, int64_t width, A* rows) {
   const int64_t ahead = c + 2 * channels <= part.c_end ? channels * maps.stride[0][1] : 0;
   for (int64_t g = 0; g < channels; ++g) {
     A *to_a = rows + 2 * g * width, *to_b = to_a + width;
@@ -146,7 +146,7 @@ void pixel_rows(const Triple<T>& maps, int64_t n, int64_t p, int64_t pixels, int
 /// f(source, first, length) for the differences of channels [c, c + channels) at the part's pixels from `first` on: whole
 /// vectors straight from the maps where that can be, the others from rows made in `made`, two a channel.
 template <class T, class A, class F>
-void along_pixels(const Triple<T>& maps, const Part& part, int64_t c, int64_t channels, A* made, F f) {
+void along_pixels(const Triple<T>& maps, const RowsPart& part, int64_t c, int64_t channels, A* made, F f) {
   int64_t first = 0;
   if constexpr (kWidensLanes<std::remove_const_t<T>>) {
     first = maps.flat ? part.count / kLanes<A> * kLanes<A> : 0;
@@ -156,7 +156,7 @@ void along_pixels(const Triple<T>& maps, const Part& part, int64_t c, int64_t ch
     if (first > 0) f(rows, 0, first);
     if (first == part.count) return;
   }
-  Part rest = part;
+  RowsPart rest = part;
   rest.p += first;
   rest.count -= first;
   const int64_t width = up(rest.count, kLanes<A>);
@@ -206,7 +206,7 @@ Buffer<accumulator_t<T>> pack_weight(const WeightView& weight, const Cut& cut, i
 
 /// The part's pixels of every map, moved by every tap: rows of `cut.pixels`, zero where the map ends.
 template <class T, class A>
-void shifted_rows(const View& maps, int64_t size, const Part& part, int64_t width, A* rows) {
+void shifted_rows(const View& maps, int64_t size, const RowsPart& part, int64_t width, A* rows) {
   const int64_t h = maps.sizes[2], w = maps.sizes[3], taps = size * size;
   std::fill_n(rows, maps.sizes[1] * taps * width, A{0});
   for (int64_t r = 0; r < maps.sizes[1] * taps; ++r) {

@@ -36,10 +36,10 @@ struct Blocks {
   int64_t count() const { return samples * across() * down(); }
 };
 
-struct Block {
+struct GateBlock {
   int64_t n, channel, lanes, begin, end;
 
-  Block(const Blocks& blocks, int64_t task) {
+  GateBlock(const Blocks& blocks, int64_t task) {
     begin = task % blocks.down() * blocks.height;
     end = std::min(blocks.rows, begin + blocks.height);
     channel = task / blocks.down() % blocks.across() * blocks.step;

@@ -17,11 +17,11 @@ constexpr int kMaps = 4;  // that are filtered
 
 /// Rows of vectors of four maps, side by side: what is near in a tile has addresses with constant differences.
 template <class A>
-struct Maps {
+struct WindowMaps {
   Vec<A>* data;
 
   FASTIQA_HD Vec<A>& at(int map, int64_t i) const { return data[i * kMaps + map]; }
-  FASTIQA_HD Maps from(int64_t i) const { return {&at(0, i)}; }
+  FASTIQA_HD WindowMaps from(int64_t i) const { return {&at(0, i)}; }
 };
 
 template <class A>
@@ -58,7 +58,7 @@ struct Ahead {
 /// would occupy the buffers through which the second-level cache is read.
 template <int kSize, class A>
 FASTIQA_CLONES void vertical_moments(const Window<A>& window, const Vec<A>* x, const Vec<A>* y, Ahead next_x,
-                                     Ahead next_y, Maps<A> to) {
+                                     Ahead next_y, WindowMaps<A> to) {
   constexpr int n = kLanes<A>;
   const int seen = (kSize > 0 ? kSize : window.size) - 1;
   const auto fetch = [&](auto m, Ahead next, int odd) __attribute__((always_inline)) {
@@ -95,7 +95,7 @@ constexpr int kAtOnce = 4;
 
 /// Windows along each of four maps: some columns from size - 1 more.
 template <int kSize, class A>
-FASTIQA_HD void filter_maps(const Window<A>& window, Maps<A> from, Vec<A> (&to)[kMaps][kAtOnce]) {
+FASTIQA_HD void filter_maps(const Window<A>& window, WindowMaps<A> from, Vec<A> (&to)[kMaps][kAtOnce]) {
   unrolled<kMaps>([&](auto map) __attribute__((always_inline)) {
     filter<kSize, kAtOnce>(
         window, [&](auto m, Vec<A>& v) __attribute__((always_inline)) { v = from.at(map, m); },
@@ -127,7 +127,7 @@ struct Moments {
 
 /// ssim and contrast at a tile of windows, given vertical moments; column i in vector i, zero where there is none.
 template <int kSize, class A>
-FASTIQA_CLONES void similarities(const Window<A>& window, Maps<A> vertical, const Constants<A>& k, Extent extent,
+FASTIQA_CLONES void similarities(const Window<A>& window, WindowMaps<A> vertical, const Constants<A>& k, Extent extent,
                                  Vec<A>* ssim, Vec<A>* contrast) {
   const Constants<A> constants = k;
   for (int first = 0; first < kLanes<A>; first += kAtOnce) {
@@ -147,8 +147,8 @@ FASTIQA_CLONES void similarities(const Window<A>& window, Maps<A> vertical, cons
 /// P_x, P_y, R and U at a tile of windows, given vertical moments and the gradients g of ssim and h of contrast.
 /// Fetches meanwhile what will be written to `next`.
 template <int kSize, class A>
-FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, const Constants<A>& k, Extent extent,
-                                  const Vec<A>* g, const Vec<A>* h, Ahead next, Maps<A> to) {
+FASTIQA_CLONES void gradient_maps(const Window<A>& window, WindowMaps<A> vertical, const Constants<A>& k, Extent extent,
+                                  const Vec<A>* g, const Vec<A>* h, Ahead next, WindowMaps<A> to) {
   const Constants<A> constants = k;
   for (int first = 0; first < kLanes<A>; first += kAtOnce) {
     Vec<A> map[kMaps][kAtOnce];
@@ -171,7 +171,7 @@ FASTIQA_CLONES void gradient_maps(const Window<A>& window, Maps<A> vertical, con
 
 /// Windows along the rows of gradient maps; vector i of the result is row i. Fetches as well.
 template <int kSize, class A>
-FASTIQA_CLONES void spread_along_rows(const Window<A>& window, Maps<A> from, Ahead next, Maps<A> to) {
+FASTIQA_CLONES void spread_along_rows(const Window<A>& window, WindowMaps<A> from, Ahead next, WindowMaps<A> to) {
   constexpr int n = kLanes<A>;
   unrolled<kMaps>([&](auto map) __attribute__((always_inline)) {
     Vec<A> sum[n];
@@ -188,7 +188,7 @@ FASTIQA_CLONES void spread_along_rows(const Window<A>& window, Maps<A> from, Ahe
 
 /// Gradients of n rows of x and y from n + size - 1 rows that spread_along_rows made.
 template <int kSize, class A>
-FASTIQA_CLONES void spread_to_pixels(const Window<A>& window, Maps<A> from, const Vec<A>* x, const Vec<A>* y,
+FASTIQA_CLONES void spread_to_pixels(const Window<A>& window, WindowMaps<A> from, const Vec<A>* x, const Vec<A>* y,
                                      Vec<A>* grad_x, Vec<A>* grad_y) {
   for (int first = 0; first < kLanes<A>; first += kAtOnce) {
     Vec<A> map[kMaps][kAtOnce];

@@ -1,7 +1,8 @@
 // The way of ssim's tasks through images on the CPU: down a band of a strip of a plane, tile by tile.
 //
-// What a tile is made of stays in the first-level cache: two tiles of pixels and four of vertical moments, 23 KB with
-// the usual window in float32. Rows of pixels that tiles share are read again, from the second-level cache.
+// What a tile is made of stays in the first-level cache: two tiles of each image's pixels and four of vertical moments,
+// 23 KB with the usual window in float32. Rows of pixels that tiles share are read again, from the second-level cache,
+// where gradients keep 80 KB of sums of a strip as well.
 #pragma once
 
 #include "image_tiles_cpu.h"
@@ -18,16 +19,16 @@ constexpr int64_t kLeastBand = 4;    // tiles
 inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Results in rows [top, bottom) of columns [left, right) of a plane.
-struct Task {
+struct ImageTask {
   int64_t n, c, top, bottom, left, right;
 };
 
 /// How planes are cut. It depends on their height and width alone, and so do the results, in any batch.
-struct Plan {
+struct ImagePlan {
   int64_t samples, channels, height, width, strip, strips, band, bands, tasks;
 
   /// Of results that have `less` rows and columns less than x.
-  Plan(const View& x, int64_t less, int64_t lanes)
+  ImagePlan(const View& x, int64_t less, int64_t lanes)
       : samples(x.sizes[0]), channels(x.sizes[1]), height(x.sizes[2] - less), width(x.sizes[3] - less) {
     const int64_t rows = divided(height, lanes);
     strip = divided(divided(width, lanes), divided(width, kStrip)) * lanes;
@@ -39,7 +40,7 @@ struct Plan {
   }
 
   /// Channels come first, as they share memory where they are stored side by side.
-  Task task(int64_t k) const {
+  ImageTask task(int64_t k) const {
     const int64_t c = k % channels, x = k / channels % strips * strip, y = k / channels / strips % bands * band;
     return {k / channels / strips / bands, c, y, std::min(y + band, height), x, std::min(x + strip, width)};
   }
@@ -55,14 +56,14 @@ Ahead ahead(const Plane<T>& plane, int64_t row, int64_t column) {
   return {reinterpret_cast<const char*>(plane.at(row, column)), plane.row * static_cast<int64_t>(sizeof(T))};
 }
 
-/// Pixels of two planes in a row of tiles, and their moments under vertical windows.
+/// Pixels of two planes at the tiles under a horizontal window, and their moments under vertical windows.
 template <class T, int kSize>
 struct Pixels {
   using A = accumulator_t<T>;
   static constexpr int n = kLanes<A>;
 
   const Window<A>& window;
-  int64_t rows, reach, width;  // rows of a tile; tiles under a horizontal window; columns of moments that are at hand
+  int64_t rows, reach, width;  // rows of a tile; tiles under a horizontal window; columns of moments at hand
   Vectors<A> tiles, vertical;
   Constants<A> constants;
   Plane<const T> x, y;
@@ -70,15 +71,16 @@ struct Pixels {
 
   Pixels(const Window<A>& window, double c1, double c2)
       : window(window), rows(n + window.size - 1), reach(divided(rows, n)), width((reach + 2) * n),
-        tiles(2 * rows * reach), vertical(kMaps * width), constants{0, 0, static_cast<A>(c1), static_cast<A>(c2)} {}
+        tiles(2 * rows * reach), vertical(kMaps * (width + window.size - 1)),
+        constants{0, 0, static_cast<A>(c1), static_cast<A>(c2)} {}
 
   Vec<A>* tile_x(int64_t column) { return tiles.data() + (column - left) / n % reach * 2 * rows; }
   Vec<A>* tile_y(int64_t column) { return tile_x(column) + rows; }
-  Maps<A> moments(int64_t column) { return Maps<A>{vertical.data()}.from(column - held); }
+  WindowMaps<A> moments(int64_t column) { return WindowMaps<A>{vertical.data()}.from(column - held); }
 
   /// Calls f(row, column) for tiles from (top, left) on, when there are moments for windows there.
   template <class F>
-  void walk(const View& all_x, const View& all_y, const Task& task, int64_t top, int64_t leftmost, F f) {
+  void walk(const View& all_x, const View& all_y, const ImageTask& task, int64_t top, int64_t leftmost, F f) {
     x = plane_of<const T>(all_x, task.n, task.c);
     y = plane_of<const T>(all_y, task.n, task.c);
     const int64_t height = std::min(task.bottom + window.size - 1, x.height) - top;
@@ -114,7 +116,6 @@ struct Pixels {
     vertical_moments<kSize>(window, tile_x(made), tile_y(made), ahead(x, row, next), ahead(y, row, next),
                             moments(made));
   }
-
 };
 
 }  // namespace fastiqa

@@ -25,7 +25,7 @@ template <class T>
 FASTIQA_CLONES void gate_map(const GateCall<T>& call, const Blocks& blocks, int64_t begin, int64_t end,
                              accumulator_t<T>* memory, accumulator_t<T>* map) {
   for (int64_t task = begin; task < end; ++task) {
-    const Block block(blocks, task);
+    const GateBlock block(blocks, task);
     Gates<T> gate(call, block.n, 0, 1, memory);
     for (int64_t y = block.begin; y < block.end; ++y)
       gate.row(y, map + (block.n * call.rows.out + y) * call.columns.out);
@@ -40,7 +40,7 @@ FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, i
   const int64_t width = call.columns.out;
   const View &in = call.in, &features = call.features, &out = call.out;
   for (int64_t task = begin; task < end; ++task) {
-    const Block block(blocks, task);
+    const GateBlock block(blocks, task);
     const A* gates = map + (block.n * call.rows.out + block.begin) * width;
     A* sum = kSum ? sums + (block.n * call.rows.out + block.begin) * width : nullptr;
     if (kSum) std::fill_n(sum, (block.end - block.begin) * width, A(0));
@@ -68,7 +68,7 @@ FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, i
 
 /// The walk over the channels of one row of a block whose gate is each channel's own.
 template <class T>
-FASTIQA_HD Runs<T> own_row(const GateCall<T>& call, const Block& block, int64_t y, const accumulator_t<T>* gates) {
+FASTIQA_HD Runs<T> own_row(const GateCall<T>& call, const GateBlock& block, int64_t y, const accumulator_t<T>* gates) {
   const int outer = call.pixels ? 3 : 1, inner = call.pixels ? 1 : 3;
   return {at<T>(call.in, block.n, block.channel, y),
           nullptr,
@@ -87,7 +87,7 @@ template <class T>
 FASTIQA_CLONES void own_gate(const GateCall<T>& call, const Blocks& blocks, int64_t begin, int64_t end,
                              accumulator_t<T>* memory) {
   for (int64_t task = begin; task < end; ++task) {
-    const Block block(blocks, task);
+    const GateBlock block(blocks, task);
     Gates<T> gate(call, block.n, block.channel, block.lanes, memory);
     auto* gates = memory + Gates<T>::memory(call, block.lanes);
     for (int64_t y = block.begin; y < block.end; ++y) {
@@ -106,7 +106,7 @@ FASTIQA_CLONES void gather(const GateCall<T>& call, const View& to_logits, const
   using A = accumulator_t<T>;
   const int64_t width = call.columns.out;
   for (int64_t task = begin; task < end; ++task) {
-    const Block block(blocks, task);
+    const GateBlock block(blocks, task);
     const int64_t length = call.columns.in * block.lanes;
     Gates<T> gate(call, block.n, block.channel, block.lanes, memory);
     A* gates = memory + Gates<T>::memory(call, block.lanes);

@@ -22,14 +22,14 @@ using Far = Kernel<A, 7, 3>;
 template <class T, class First, class Second, class Load>
 void two_convolutions(const View& in, const View& out, Load load) {
   using A = accumulator_t<T>;
-  const Plan plan(in, kLanes<A>, torch::stable::get_num_threads());  // no result depends on the bands
+  const DepthwisePlan plan(in, kLanes<A>, torch::stable::get_num_threads());  // no result depends on the bands
   const int64_t height = plan.height, width = plan.width;
   torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
     First first(height, width);
     Second second(height, width);
     const Ring<A> inputs = first.ring(), between = second.ring(), result(0, width + kLanes<A>, 1);
     for (int64_t k = begin; k < end; ++k) {
-      const Task task = plan.task(k);
+      const DepthwiseTask task = plan.task(k);
       load(first, second, task);
       int64_t made = std::max<int64_t>(0, task.begin - Second::kHalf), read = std::max<int64_t>(0, made - First::kHalf);
       for (int64_t y = task.begin; y < task.end; ++y) {
@@ -47,7 +47,7 @@ void two_convolutions(const View& in, const View& out, Load load) {
 void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Tensor out) {
   visit_dtype(x, [&]<class T>() {
     using A = accumulator_t<T>;
-    two_convolutions<T, Near<A>, Far<A>>(view(x), view(out), [&](Near<A>& near, Far<A>& far, const Task& task) {
+    two_convolutions<T, Near<A>, Far<A>>(view(x), view(out), [&](Near<A>& near, Far<A>& far, const DepthwiseTask& task) {
       load_weight<T>(near, view(w5), task, Turn::none);
       load_weight<T>(far, view(w7), task, Turn::none);
       gather_row(row_of<T>(b5, task), &near.bias);
@@ -59,7 +59,7 @@ void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Ten
 void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor grad_x) {
   visit_dtype(grad, [&]<class T>() {
     using A = accumulator_t<T>;
-    two_convolutions<T, Far<A>, Near<A>>(view(grad), view(grad_x), [&](Far<A>& far, Near<A>& near, const Task& task) {
+    two_convolutions<T, Far<A>, Near<A>>(view(grad), view(grad_x), [&](Far<A>& far, Near<A>& near, const DepthwiseTask& task) {
       load_weight<T>(near, view(w5), task, Turn::half);
       load_weight<T>(far, view(w7), task, Turn::half);
     });
@@ -101,7 +101,7 @@ struct Backward {
   Ring<A> xs = near.ring(14), ts = far_sums.ring(), grads = far_adjoint.ring(), grads_t = near_adjoint.ring();
   Ring<A> result{0, width + kLanes<A>, 1};
 
-  void run(const Task& task, double* totals) {
+  void run(const DepthwiseTask& task, double* totals) {
     const auto first = [&](int64_t halo) { return std::max<int64_t>(0, task.begin - halo); };
     int64_t x_row = first(11), t_row = first(9), grad_row = first(11), grad_t_row = first(2);
     int64_t terms = 0;
@@ -130,7 +130,7 @@ struct Backward {
 
 /// Adds a kernel's totals over the tasks of a block of channels, in their order, and writes the gradients.
 template <class T, int K>
-void write_sums(const double* totals, int64_t tasks, const Task& block, const Tensor& weight, const Tensor& bias) {
+void write_sums(const double* totals, int64_t tasks, const DepthwiseTask& block, const Tensor& weight, const Tensor& bias) {
   using A = accumulator_t<T>;
   constexpr int n = kLanes<A>;
   Vec<A> sums[K * K + n + 1];  // with room for what scatter_row reads beyond a row
@@ -152,12 +152,12 @@ void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tenso
   visit_dtype(x, [&]<class T>() {
     constexpr int n = kLanes<accumulator_t<T>>;
     const View maps[] = {view(x), view(grad), view(grad_x)};
-    const Plan plan(maps[0], n, kBackwardTasks);
+    const DepthwisePlan plan(maps[0], n, kBackwardTasks);
     std::vector<double> totals(plan.tasks * kSums * n);
     torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
       Backward<T> backward{maps[0], maps[1], maps[2], plan.height, plan.width};
       for (int64_t k = begin; k < end; ++k) {
-        const Task task = plan.task(k);
+        const DepthwiseTask task = plan.task(k);
         load_weight<T>(backward.near, view(w5), task, Turn::none);
         gather_row(row_of<T>(b5, task), &backward.near.bias);
         load_weight<T>(backward.near_adjoint, view(w5), task, Turn::half);

@@ -29,17 +29,17 @@ void visit(const Tensor& x, int64_t size, F f) {
 
 /// A tile of windows' values, in whose place their gradients are: vector i is column i.
 template <class A>
-void store_values(Vec<A>* tile, const View& to, const Task& task, int64_t row, int64_t column, Extent extent) {
+void store_values(Vec<A>* tile, const View& to, const ImageTask& task, int64_t row, int64_t column, Extent extent) {
   transpose_tile<A>(tile);
   store_tile<A>(tile, plane_of<A>(to, task.n, task.c), row, column, extent.rows, extent.columns);
 }
 
 /// Means over the windows of each plane from sums of its tasks, in their order.
 template <class A>
-void store_means(const std::vector<double>& sums, const Plan& plan, const View& to) {
+void store_means(const std::vector<double>& sums, const ImagePlan& plan, const View& to) {
   std::vector<double> totals(plan.samples * plan.channels);
   for (int64_t k = 0; k < plan.tasks; ++k) {
-    const Task task = plan.task(k);
+    const ImageTask task = plan.task(k);
     totals[task.n * plan.channels + task.c] += sums[k];
   }
   for (int64_t n = 0; n < plan.samples; ++n)
@@ -55,12 +55,12 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
     constexpr int64_t n = kLanes<A>;
     const Window<A> window = make_window<A>(size, sigma);
     const View all_x = view(x), all_y = view(y), to_ssim = view(ssim), to_contrast = view(contrast);
-    const Plan plan(all_x, size - 1, n);
+    const ImagePlan plan(all_x, size - 1, n);
     std::vector<double> sums(plan.tasks), contrast_sums(plan.tasks);
     torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
       Pixels<T, kSize> pixels(window, c1, c2);
       for (int64_t k = begin; k < end; ++k) {
-        const Task task = plan.task(k);
+        const ImageTask task = plan.task(k);
         double rows[n] = {}, contrast_rows[n] = {};
         pixels.walk(all_x, all_y, task, task.top, task.left, [&](int64_t row, int64_t column) {
           const Extent extent{std::min(n, task.bottom - row), std::min(n, task.right - column)};
@@ -86,7 +86,7 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
 
 // ---- gradients ----
 
-/// A gradient at every window, or the same at all of a plane.
+/// A gradient at every window, or the same at all of a plane: of means, and of a map's sum.
 template <class A>
 struct Gradient {
   static constexpr int n = kLanes<A>;
@@ -95,10 +95,12 @@ struct Gradient {
   bool uniform;
   alignas(kVectorBytes) Vec<A> tile[n];  // vector i is column i
 
-  Gradient(const View& v, const Task& task)
-      : plane(plane_of<const A>(v, task.n, task.c)), uniform(v.sizes[2] == 1 && v.sizes[3] == 1) {
+  Gradient(const View& v, const ImageTask& task)
+      : plane(plane_of<const A>(v, task.n, task.c)), uniform(same(v, 2) && same(v, 3)) {
     if (uniform) std::fill_n(tile, n, Vec<A>{} + *plane.data);
   }
+
+  static bool same(const View& v, int d) { return v.sizes[d] == 1 || v.strides[d] == 0; }
 
   const Vec<A>* at(int64_t row, int64_t column) {
     if (uniform) return tile;
@@ -116,7 +118,7 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
     const Window<A> window = make_window<A>(size, sigma);
     const View all_x = view(x), all_y = view(y), all_g = view(grad_ssim), all_h = view(grad_contrast);
     const View to_x = view(grad_x), to_y = view(grad_y);
-    const Plan plan(all_x, 0, n);
+    const ImagePlan plan(all_x, 0, n);
     const int64_t around = size - 1, halo = divided(around, n) * n;
     torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
       Pixels<T, kSize> pixels(window, c1, c2);
@@ -124,9 +126,9 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
       // rows above it, which a strip keeps for the tiles below.
       const int64_t count = kMaps * around;
       Vectors<A> maps(kMaps * pixels.rows), spread(kMaps * pixels.rows), kept(count * divided(plan.strip + halo, n));
-      const Maps<A> at_windows{maps.data()}, sums{spread.data()};
+      const WindowMaps<A> at_windows{maps.data()}, sums{spread.data()};
       for (int64_t k = begin; k < end; ++k) {
-        const Task task = plan.task(k);
+        const ImageTask task = plan.task(k);
         const int64_t top = std::max<int64_t>(0, task.top - halo), left = std::max<int64_t>(0, task.left - halo);
         Gradient<A> g(all_g, task), h(all_h, task);
         const auto plane_x = plane_of<T>(to_x, task.n, task.c), plane_y = plane_of<T>(to_y, task.n, task.c);
