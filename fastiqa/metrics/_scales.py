@@ -31,8 +31,8 @@ class _Fork(torch.autograd.Function):
         return octave_merge(grad, to_sums)  # type: ignore[no-any-return]
 
 
-def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor]:
-    """An image, for whatever else becomes of it, and `halved`."""
+def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
+    """An image, for whatever else becomes of it, and `halved`; or None, where that may wait until it is needed."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if (
         image.requires_grad
@@ -42,7 +42,7 @@ def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor]:
     ):
         image, sums = _Fork.apply(image)
         return image, _mean(sums, image)
-    return image, halved(image, odd)
+    return image, None
 
 
 def halved(image: Tensor, odd: OddSides) -> Tensor:

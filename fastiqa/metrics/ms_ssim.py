@@ -109,21 +109,22 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
         convention = {**convention, "channels": "rgb"}
     scores = []
     for _ in convention["weights"][1:]:
-        (x, half_x), (y, half_y) = (_forked(image, convention["odd"]) for image in (x, y))
+        (x, half_x), (y, half_y) = (forked(image, convention["odd"]) for image in (x, y))
         scores.append(_windows.means(x, y, mask, convention, white)[1])
-        x, y = half_x, half_y
+        x = _half_size(x, convention["odd"]) if half_x is None else half_x
+        y = _half_size(y, convention["odd"]) if half_y is None else half_y
         mask = None if mask is None else halved(mask.to(x.dtype), convention["odd"])
     if convention["last_padding"] is not None:
         convention = {**convention, "padding": convention["last_padding"]}
     return [*scores, _windows.means(x, y, mask, convention, white)[0]]
 
 
-def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor]:
-    """`forked`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
+def _half_size(image: Tensor, odd: OddSides) -> Tensor:
+    """`halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
     if image.dtype.itemsize >= 4 or image.shape[2] % 2 or not _windows.streams(image, image):
-        return forked(image, odd)
+        return halved(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
-    return image, torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
+    return torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
 
 
 def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:
