@@ -19,6 +19,7 @@ from fastiqa.data.distortions import CLASSES, DISTORTIONS
 from fastiqa.data.folders import image_files
 from fastiqa.data.photographs import Photographs, split_photographs
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
+from fastiqa.training.datasets.rated import WithTypes
 
 
 @pytest.fixture
@@ -267,6 +268,31 @@ def test_distorted_images_come_again(photographs: list[Path]) -> None:
     again.read = Photographs(1000, keep=False)  # which would refuse the photograph
     assert torch.equal((again[-119][0] * 255).round(), codes[0])
     assert again[7][1] == fresh[7][1]
+
+
+def test_the_levels_of_a_ladder_are_of_one_crop(photographs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = DistortedImages(photographs[:2], size=48, ladders=True)
+    assert [len(block) for block in dataset.blocks] == [1, *[5] * 25] * 2
+    assert [index for block in dataset.blocks for index in block] == list(range(252))
+    for block in dataset.blocks[1:26]:
+        ladder = [dataset.records[index] for index in block]
+        assert [round(5 * (1 - record.score)) for record in ladder] == [1, 2, 3, 4, 5]
+        assert len({(record.image, record.group) for record in ladder}) == 1
+    calls: list[tuple[Tensor, int]] = []
+
+    def untouched(crops: Tensor, _name: str, _level: int, random: torch.Generator) -> Tensor:
+        calls.append((crops, random.initial_seed()))
+        return crops
+
+    monkeypatch.setattr("fastiqa.data.distorted.distort", untouched)
+    for index in (1, 5, 6):
+        dataset[index]
+    (first, seed), (fifth, same), (other, another) = calls
+    assert torch.equal(first, fifth)
+    assert seed == same
+    assert not torch.equal(first, other)
+    assert seed != another
+    assert WithTypes(dataset).blocks == dataset.blocks
 
 
 def test_photographs_are_split_by_content(photographs: list[Path]) -> None:

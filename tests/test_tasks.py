@@ -274,12 +274,27 @@ def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
     losses.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     alone = Estimate(torch.zeros(2))
-    for name in ("high_frequency", "distortion_type"):
+    for name in ("high_frequency", "distortion_type", "ranking"):
         with pytest.raises(ValueError, match=f"loss {name}: "):
             quality.losses_of(name, alone, torch.ones(2))
     torch.testing.assert_close(quality.losses_of("mse", alone, torch.full((2,), 3.0)), torch.full((2,), 9.0))
     with pytest.raises(TrainingError, match=r"batch 1: data\.train: loss high_frequency: the network has no head"):
         run(tmp_path, "quality", "steps.only.losses.train=l1 + high_frequency")
+
+
+def test_images_are_ranked_among_those_of_their_type() -> None:
+    mine = torch.tensor([0.3, 0.5, 0.1, 0.9, 0.2], requires_grad=True)
+    theirs, types = torch.tensor([0.8, 0.4, 0.0, 0.4, 0.4]), torch.tensor([1, 1, 1, 2, 1])
+    losses = TASKS["quality"].losses_of("ranking", Estimate(mine), theirs, types)
+    pairs = {0: (1, 2, 4), 1: (0, 2), 2: (0, 1, 4), 3: (), 4: (0, 2)}  # of one type, with another score
+    for i, others in pairs.items():
+        wrong = [
+            math.log1p(math.exp(-float((mine[i] - mine[j]) * (theirs[i] - theirs[j]).sign()) / 0.1)) for j in others
+        ]
+        assert losses[i].item() == pytest.approx(sum(wrong) / max(1, len(wrong)), rel=1e-5)
+    (gradient,) = torch.autograd.grad(losses.sum(), mine)
+    assert gradient[0] < 0 < gradient[1]  # the score of the best one should rise, one above it fall
+    assert gradient[3] == 0
 
 
 def test_accumulated_parts_of_a_contrastive_batch_are_compared_within(tmp_path: Path) -> None:
@@ -288,7 +303,7 @@ def test_accumulated_parts_of_a_contrastive_batch_are_compared_within(tmp_path: 
     run(tmp_path, "contrastive", *options)
     (line,) = [line for line in log(tmp_path / "run") if line["event"] == "batch"]
     whole, contrastive = recipe(tmp_path, "contrastive", *options), TASKS["contrastive"]
-    (batch,) = epoch_order({"train": 8}, 8, whole.seed, 0)
+    (batch,) = epoch_order({"train": [[index] for index in range(8)]}, 8, whole.seed, 0)
     items = [build_datasets(whole, {})["train"][index] for _, index in batch]
     network = build_model(whole).train()
     losses = []

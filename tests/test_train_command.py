@@ -133,7 +133,8 @@ def assert_close(one, other):
 
 
 def test_processes_share_every_batch_of_an_epoch():
-    order = epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=2)
+    blocks = {"x": [[index] for index in range(21)], "y": [[index] for index in range(9)]}
+    order = epoch_order(blocks, 4, seed=1, epoch=2)
     assert sorted({name for name, _ in batch} == {batch[0][0]} for batch in order) == [True] * 7
     seen = [key for batch in order for key in batch]
     assert len(set(seen)) == len(seen) == 28
@@ -141,9 +142,22 @@ def test_processes_share_every_batch_of_an_epoch():
         shares = [parts_of(batch, process, 2, 2) for process in (0, 1)]
         assert [key for share in shares for part in share for key in part] == batch
         assert [len(part) for share in shares for part in share] == [1] * 4
-    assert order == epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=2)
-    assert order != epoch_order({"x": 21, "y": 9}, 4, seed=1, epoch=3)
-    assert order != epoch_order({"x": 21, "y": 9}, 4, seed=2, epoch=2)
+    assert order == epoch_order(blocks, 4, seed=1, epoch=2)
+    assert order != epoch_order(blocks, 4, seed=1, epoch=3)
+    assert order != epoch_order(blocks, 4, seed=2, epoch=2)
+
+
+def test_items_of_a_block_stay_together():
+    """But where a batch ends."""
+    blocks = [[0], *(range(first, first + 5) for first in range(1, 51, 5))]
+    (batch,) = epoch_order({"x": blocks}, 51, seed=0, epoch=0)
+    order = [index for _, index in batch]
+    places = [order.index(block[0]) for block in blocks]
+    assert all(order[place : place + len(block)] == [*block] for place, block in zip(places, blocks, strict=True))
+    assert places != sorted(places)
+    batches = [{index for _, index in batch} for batch in epoch_order({"x": blocks}, 17, seed=0, epoch=0)]
+    assert sorted(index for batch in batches for index in batch) == list(range(51))
+    assert sum(len({*block} & batch) > 0 for block in blocks for batch in batches) <= len(blocks) + 2
 
 
 def test_a_batch_that_cannot_be_cut_among_the_processes_is_refused():

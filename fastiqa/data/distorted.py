@@ -8,6 +8,7 @@ nothing of what people see. So a network that is trained on it is judged by its 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastiqa.data.distortions import CLASSES, LEVELS, SMALLEST_SIDE, distort
+from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, SMALLEST_SIDE, distort
 from fastiqa.data.images import Image
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.photographs import Photographs, grid_windows, random_window, torch_generator
@@ -43,6 +44,8 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
             The distortions have KADID-10k's settings, in pixels of images whose longer side has 512.
         seed: of the random choices, those of the distortions too; 0 or more.
         keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
+        ladders: the five levels of a type on a photograph are of one crop, with the same random choices, and stay
+            together in training, for losses that compare the items of a batch.
         repeat_after: number of epochs after which the same items come again. They are kept in memory, rounded to 8
             bits, 3 bytes a pixel, since to distort a crop of 96 pixels takes 3 ms of one core. None: every epoch has
             items of its own.
@@ -52,6 +55,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
     Attributes:
         records: what the items are, in order: :class:`fastiqa.data.RatedImage` with the photograph as `image` and
             `reference`, the score, and the type of distortion ("none" for none) as `group`.
+        blocks: indices of the items that stay together in the order of an epoch: every ladder, or every item alone.
 
     Raises:
         ValueError: an argument out of its range. From ``dataset[i]``: :class:`fastiqa.data.ImageError`, naming the
@@ -81,6 +85,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         longest_side: int | None = None,
         seed: int = 0,
         keep: bool = False,
+        ladders: bool = False,
         repeat_after: int | None = None,
         on_unreadable: OnUnreadable = "raise",
     ) -> None:
@@ -98,6 +103,14 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         self.read = Photographs(size, keep, longest_side)
         self.repeat_after = None if repeat_after is None else arguments.integer("repeat_after", repeat_after)
         self._kept: dict[tuple[int, int], RatedItem] = {}
+        lengths = [1, *[LEVELS] * len(DISTORTIONS)] if arguments.flag("ladders", ladders) else [1] * len(CLASSES)
+        ends = [*itertools.accumulate(lengths * len(photographs))]
+        self.blocks = [range(start, end) for start, end in itertools.pairwise([0, *ends])]
+        self._draws = [block[0] for block in self.blocks for _ in block]
+
+    def draws(self, index: int) -> int:
+        """The same of all items of a block."""
+        return self._draws[index]
 
     def set_epoch(self, epoch: int) -> None:
         """As of every data set; epochs of the same items count as one."""

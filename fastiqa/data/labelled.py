@@ -66,6 +66,10 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
     def item(self, record: Record, generator: np.random.Generator) -> Item:
         """Read a record's images and transform them. Raises ImageError where they cannot be read."""
 
+    def draws(self, index: int) -> int:
+        """Number of the random choices of an item; items of one number have the same."""
+        return index
+
     def set_epoch(self, epoch: int) -> None:
         """Draw the random choices of `epoch`, 0 or more, from here on; before the DataLoader is iterated over."""
         self._epoch.fill_(arguments.integer("epoch", epoch, minimum=0))
@@ -75,7 +79,7 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
 
     def __getitem__(self, index: int) -> Item:
         index = range(len(self))[index]  # negative ones from the end, IndexError beyond both
-        generator = np.random.default_rng((self.seed, int(self._epoch), index))
+        generator = np.random.default_rng((self.seed, int(self._epoch), self.draws(index)))
         for following in range(index, index + min(MOST_UNREADABLE_IN_A_ROW, len(self))):
             try:
                 return self.item(self.records[following % len(self)], generator)

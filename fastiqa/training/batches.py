@@ -45,17 +45,19 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
-def epoch_order(lengths: Mapping[str, int], batch_size: int, seed: int, epoch: int) -> list[list[Key]]:
+def epoch_order(
+    blocks: Mapping[str, Sequence[Sequence[int]]], batch_size: int, seed: int, epoch: int
+) -> list[list[Key]]:
     """The batches of an epoch: each of one data set, all data sets' shuffled together.
 
-    What is left over when a data set is cut into batches, less than a batch, is left out of this epoch; the order is
-    new in each.
+    Of each data set its blocks, see `blocks_of`, are shuffled, and cut where a batch ends within one. What is left over
+    when a data set is cut into batches, less than a batch, is left out of this epoch; the order is new in each.
     """
     random = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     batches: list[list[Key]] = []
-    for name, length in lengths.items():
-        order = random.permutation(length).tolist()
-        starts = range(0, length - batch_size + 1, batch_size)
+    for name, of_dataset in blocks.items():
+        order = [index for block in random.permutation(len(of_dataset)).tolist() for index in of_dataset[block]]
+        starts = range(0, len(order) - batch_size + 1, batch_size)
         batches += [[(name, index) for index in order[i : i + batch_size]] for i in starts]
     return [batches[i] for i in random.permutation(len(batches))]
 

@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastiqa.training import rates, setup
 from fastiqa.training.batches import Batch, Key, epoch_order, load, parts_of
 from fastiqa.training.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
-from fastiqa.training.datasets import Items
+from fastiqa.training.datasets import Items, blocks_of
 from fastiqa.training.evaluation import evaluate
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.gradients import backward
@@ -163,8 +163,8 @@ class Trainer:
         for dataset in self._datasets.values():
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(position.epoch)
-        lengths = {name: len(self._datasets[name]) for name in step.losses}  # type: ignore[arg-type]
-        order = epoch_order(lengths, step.batch_size, self._recipe.seed, position.epoch)
+        blocks = {name: blocks_of(self._datasets[name]) for name in step.losses}
+        order = epoch_order(blocks, step.batch_size, self._recipe.seed, position.epoch)
         rest = order[position.batch :]
         loaded = self._load(step, rest)
         clock = time.perf_counter()

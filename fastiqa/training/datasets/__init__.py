@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastiqa.training.datasets import triplets
-from fastiqa.training.datasets.kinds import Items, Kind, build
+from fastiqa.training.datasets.kinds import Items, Kind, blocks_of, build
 from fastiqa.training.datasets.triplets import RandomTriplets
 
-__all__ = ["Items", "Kind", "RandomTriplets", "datasets"]
+__all__ = ["Items", "Kind", "RandomTriplets", "blocks_of", "datasets"]
 
 
 def datasets(kind: str, *, kinds: Mapping[str, Kind] = triplets.KINDS, seed: int = 0, **options: Any) -> Items:

@@ -13,6 +13,12 @@ Items = Dataset[tuple[Tensor, ...]]
 Kind = Callable[..., Items]
 
 
+def blocks_of(dataset: Items) -> Sequence[Sequence[int]]:
+    """The indices of a data set's items, those together that it says stay together, in its attribute `blocks`."""
+    length: int = len(dataset)  # type: ignore[arg-type]  # Dataset itself has no length
+    return getattr(dataset, "blocks", [[index] for index in range(length)])
+
+
 def build(kinds: Mapping[str, Kind], kind: str, seed: int, options: Mapping[str, Any]) -> Items:
     """A data set, as of `fastiqa.training.datasets.datasets`."""
     if kind not in kinds:

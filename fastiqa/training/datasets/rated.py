@@ -16,7 +16,7 @@ from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.rated import RatedItem, RatedTransform, whole_image
 from fastiqa.reference import arguments
 from fastiqa.training.datasets.generated import Generated, noisy
-from fastiqa.training.datasets.kinds import Items, Kind, from_files
+from fastiqa.training.datasets.kinds import Items, Kind, blocks_of, from_files
 from fastiqa.training.datasets.photographs import read_photographs
 
 
@@ -46,6 +46,7 @@ class WithTypes(Items):
             raise ValueError("on_unreadable: got 'skip', want 'raise' with types")
         names = sorted({image.group for image in dataset.records})
         self._dataset, self._numbers = dataset, [names.index(image.group) for image in dataset.records]
+        self.blocks = blocks_of(dataset)
 
     def set_epoch(self, epoch: int) -> None:
         """As of the data set."""
@@ -103,6 +104,7 @@ def _distorted(
     grid: int = 1,
     longest_side: int | None = None,
     keep: bool = False,
+    ladders: bool = False,
     repeat_after: int | None = None,
     types: bool = False,
     on_unreadable: OnUnreadable = "raise",
@@ -117,6 +119,7 @@ def _distorted(
         longest_side=longest_side,
         seed=seed,
         keep=keep,
+        ladders=ladders,
         repeat_after=repeat_after,
         on_unreadable=on_unreadable,
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss, softplus
 
 from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
@@ -18,6 +18,7 @@ from fastiqa.training.tasks.network import registered
 from fastiqa.training.tasks.task import ItemLayout, Task
 
 SCORE_LOSSES = {"l1": l1_loss, "mse": mse_loss, "smooth_l1": smooth_l1_loss}
+RANKING_SCALE = 0.1  # of scores: a pair this far apart in the right order has a loss of 0.31, of 0.2 levels apart 0.13
 
 
 class Estimate(NamedTuple):
@@ -70,8 +71,8 @@ def losses_of(name: str, estimate: Estimate, score: Tensor, distortion: Tensor |
     """The loss of each image, (N,).
 
     "l1" (MFENet's), "mse", "smooth_l1" of the score; "high_frequency", L1 of the high frequencies; "distortion_type",
-    cross-entropy of the type. Raises ValueError for the last two where the network or the data do not have what it
-    takes.
+    cross-entropy of the type; "ranking", see `ranking_losses`. Raises ValueError for the last three where the network
+    or the data do not have what it takes.
     """
     if name in SCORE_LOSSES:
         return SCORE_LOSSES[name](estimate.score, score, reduction="none")
@@ -79,9 +80,25 @@ def losses_of(name: str, estimate: Estimate, score: Tensor, distortion: Tensor |
         if estimate.high_frequency is None:
             raise ValueError("loss high_frequency: the network has no head for it, want predict_high_frequency: true")
         return estimate.high_frequency
+    if name == "ranking":
+        if distortion is None:
+            raise ValueError("loss ranking: want types: true of the data set")
+        return ranking_losses(estimate.score, score, distortion)
     if estimate.distortion_logits is None or distortion is None:
         raise ValueError("loss distortion_type: want distortion_types of the network, and types: true of the data set")
     return cross_entropy(estimate.distortion_logits, distortion, reduction="none")
+
+
+def ranking_losses(mine: Tensor, theirs: Tensor, distortion: Tensor) -> Tensor:
+    """How badly each image is ranked among those of its batch that have the same type of distortion, (N,).
+
+    The mean over images j with another score of log(1 + exp(∓(s_i − s_j) / 0.1)), minus where i is the better one:
+    RankNet's loss (Burges et al., ICML 2005); 0 where there is none. Arguments (N,) each.
+    """
+    margins = theirs[:, None] - theirs
+    pairs = (distortion[:, None] == distortion) & (margins != 0)
+    losses = softplus(-margins.sign() * (mine[:, None] - mine) / RANKING_SCALE)
+    return torch.where(pairs, losses, 0).sum(1) / pairs.sum(1).clamp_min(1)
 
 
 def refused(score: Tensor, distortion: Tensor | None = None) -> str | None:
@@ -117,7 +134,7 @@ def _correlation(of: Callable[[Tensor, Tensor], float], mine: Tensor, theirs: Te
 QUALITY = Task(
     item=ItemLayout(noun="image", inputs=("image",), images=1, refused=refused),
     kinds=rated.KINDS,
-    losses=(*SCORE_LOSSES, "high_frequency", "distortion_type"),
+    losses=(*SCORE_LOSSES, "high_frequency", "distortion_type", "ranking"),
     network=registered,
     module=Quality,
     losses_of=losses_of,
