@@ -85,9 +85,9 @@ def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
     return (values * weights).sum((2, 3)) / weights.sum((2, 3))
 
 
-def streams(x: Tensor, y: Tensor) -> bool:
-    """Whether images are large enough, and their graph is not wanted."""
-    large = x.shape[1:].numel() > BAND_PIXELS
+def streams(x: Tensor, y: Tensor, band: int = BAND_PIXELS) -> bool:
+    """Whether images are larger than a band, and their graph is not wanted."""
+    large = x.shape[1:].numel() > band
     return large and not (
         _keeps_graph(x, y) or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     )
@@ -97,9 +97,9 @@ def _keeps_graph(x: Tensor, y: Tensor) -> bool:
     return torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
 
 
-def bands(rows: int, x: Tensor, multiple: int = 1) -> Iterator[range]:
+def bands(rows: int, x: Tensor, multiple: int = 1, band: int = BAND_PIXELS) -> Iterator[range]:
     """Ranges of rows, those of a band's size where images stream."""
-    step = max(1, BAND_PIXELS // (x.shape[1] * x.shape[3]) // multiple) * multiple
+    step = max(1, band // (x.shape[1] * x.shape[3]) // multiple) * multiple
     return (range(start, min(start + step, rows)) for start in range(0, rows, step))
 
 

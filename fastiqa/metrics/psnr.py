@@ -18,6 +18,10 @@ from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced, wide
 from fastiqa.metrics.presets import Channels
 
+# Of all channels: 2 MB of squared errors, which stay in the cache. Two full-HD images took 5.1 ms on a Xeon, 13.1 in one
+# piece, with bands from a quarter to thrice this size alike.
+BAND_PIXELS = 1 << 19
+
 
 def psnr(
     x: Tensor,
@@ -59,10 +63,10 @@ def psnr(
     _windows.check_channels(x, y, channels)
     if mask is not None:
         check_mask(mask, x)
-    if _windows.streams(x, y):
+    if _windows.streams(x, y, BAND_PIXELS):
         parts = [_squares(x[:, :, b.start : b.stop], y[:, :, b.start : b.stop], channels, white,
                           None if mask is None else mask[:, :, b.start : b.stop])
-                 for b in _windows.bands(x.shape[2], x)]  # fmt: skip
+                 for b in _windows.bands(x.shape[2], x, band=BAND_PIXELS)]  # fmt: skip
         squares, weights = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
     else:
         squares, weights = _squares(x, y, channels, white, mask)
