@@ -18,8 +18,8 @@ from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced, wide
 from fastiqa.metrics.presets import Channels
 
-# Of all channels: 2 MB of squared errors, which stay in the cache. Two full-HD images take 6.1 ms on a Xeon; in one piece
-# they took 6.7, and 13 where memory was new each time.
+# Of all channels: 2 MB of squared errors, which stay in the cache. Two full-HD images take 6.1 ms on a Xeon; in one
+# piece they took 6.7, and 13 where memory was new each time.
 BAND_PIXELS = 1 << 19
 
 
