@@ -289,7 +289,14 @@ def test_a_table_says_what_is_missing(tmp_path):
 def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     file = tmp_path / "d.csv"
     more = {"gbps": 1.0, "copy_gbps": 2.0, "dtype": "float32", "layout": "nchw", "memory": "reused"}
-    rows.append(file, [row("eager", 2.0, **more), row("cpu", 1.0, **more)])
+    peers = {**more, "op": "ssim_peers", "bytes_model": "", "gbps": "", "copy_gbps": ""}
+    measured = [
+        row("eager", 2.0, **more),
+        row("cpu", 1.0, **more),
+        row("fastiqa", 1.0, **peers),
+        row("piq", 9.0, **peers),
+    ]
+    rows.append(file, measured)
     if importlib.util.find_spec("matplotlib"):
         assert plots.draw([file]) == 0
         assert {path.name for path in tmp_path.glob("*.png")} == {"d-speedup.png", "d-bandwidth.png"}
