@@ -203,7 +203,8 @@ def test_large_images_go_in_bands(metric: Any, options: Any, monkeypatch: pytest
         x, y = pair(2, 3, 178, 162, dtype=dtype)
         want = metric(x, y, **options)
         with monkeypatch.context() as patched:
-            patched.setattr(_windows, "BAND_PIXELS", 3 * 162 * 20)
+            for band in ("BAND_PIXELS", "CACHED_PIXELS"):
+                patched.setattr(_windows, band, 3 * 162 * 20)
             torch.testing.assert_close(metric(x, y, **options), want, rtol=tolerance, atol=0)
 
 
@@ -212,7 +213,8 @@ def test_bands_hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastiqa.bench.memory import peak_bytes
 
     x, y = pair(1, 3, 320, 320, dtype=torch.float32)
-    monkeypatch.setattr(_windows, "BAND_PIXELS", x.numel() // 16)
+    for band in ("BAND_PIXELS", "CACHED_PIXELS"):
+        monkeypatch.setattr(_windows, band, x.numel() // 16)
     with fastiqa.use("torch"):
         for metric in (psnr, ssim, ms_ssim):
             assert peak_bytes(lambda metric=metric: metric(x, y), "cpu") < 1.2 * 2 * x.nbytes
