@@ -286,11 +286,11 @@ def test_images_are_ranked_among_those_of_their_type() -> None:
     mine = torch.tensor([0.3, 0.5, 0.1, 0.9, 0.2], requires_grad=True)
     theirs, types = torch.tensor([0.8, 0.4, 0.0, 0.4, 0.4]), torch.tensor([1, 1, 1, 2, 1])
     losses = TASKS["quality"].losses_of("ranking", Estimate(mine), theirs, types)
+    scores = mine.tolist()
     pairs = {0: (1, 2, 4), 1: (0, 2), 2: (0, 1, 4), 3: (), 4: (0, 2)}  # of one type, with another score
     for i, others in pairs.items():
-        wrong = [
-            math.log1p(math.exp(-float((mine[i] - mine[j]) * (theirs[i] - theirs[j]).sign()) / 0.1)) for j in others
-        ]
+        ahead = [(scores[i] - scores[j]) * math.copysign(1, theirs[i] - theirs[j]) for j in others]
+        wrong = [math.log1p(math.exp(-by / 0.1)) for by in ahead]
         assert losses[i].item() == pytest.approx(sum(wrong) / max(1, len(wrong)), rel=1e-5)
     (gradient,) = torch.autograd.grad(losses.sum(), mine)
     assert gradient[0] < 0 < gradient[1]  # the score of the best one should rise, one above it fall
