@@ -230,7 +230,9 @@ def test_features_equal_transformers(tmp_path: Path) -> None:
     """In a process of its own: the last transformers with VAN wants older packages than other oracles."""
     folder = os.environ.get("FASTIQA_TRANSFORMERS")
     if folder is None:
-        pytest.skip("set FASTIQA_TRANSFORMERS to a folder of pip install --target FOLDER transformers==4.57.6")
+        install = "pip install --target FOLDER transformers==4.57.6"
+        pytest.skip(f"the last transformers with VAN wants older packages than other oracles: {install}, FOLDER's name "
+                    "in FASTIQA_TRANSFORMERS")  # fmt: skip
     path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-c", ORACLE, str(Path(__file__).parent), str(tmp_path)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
