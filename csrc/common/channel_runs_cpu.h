@@ -59,7 +59,18 @@ FASTIQA_HD void channel_part(T* const (&p)[kMaps], const int64_t* stride, int64_
   alignas(kLine) T staged[kStages ? kMaps - kInputs : 1][kStages ? kLanes : 1];
   T* to[kMaps];
   for (int o = 0; o < kMaps; ++o) to[o] = kStages && streamed && o >= kInputs ? staged[o - kInputs] : p[o];
-  channel_run<kOne, kUnit>(to, stride, length, channel, sums, pass);
+  const auto some = [&](int64_t begin, int64_t count) __attribute__((always_inline)) {
+    T* at[kMaps];
+    for (int o = 0; o < kMaps; ++o) at[o] = to[o] + begin;
+    channel_run<kOne, kUnit>(at, stride, count, from(channel, kOne ? 0 : begin), from(sums, begin), pass);
+  };
+  int64_t begin = 0;
+  if constexpr (kUnit)
+    for (; begin + kFetched <= length; begin += kFetched) {
+      for (const T* map : to) fetch_ahead(map + begin);
+      some(begin, kFetched);
+    }
+  some(begin, length - begin);
   if (kStages && streamed)
     for (int o = kInputs; o < kMaps; ++o) stream(p[o], staged[o - kInputs], length);
 }

@@ -15,7 +15,8 @@
 
 namespace fastiqa {
 
-constexpr int64_t kBlockElements = 4 * kLanes * kTerms;  // elements a task: the unit of work and of sums
+// Elements a task, which is the unit of work and of sums: of small maps fewer, so that threads have equal shares.
+constexpr int64_t kLeastElements = kLanes * kTerms, kMostElements = 4 * kLeastElements, kTasks = 64;
 
 /// Values to prepared values, in place: value k of channel i is at channel[k * count + i].
 template <int kValues, class A, class F>
@@ -71,10 +72,11 @@ void channel_pass(const Views<T, kMaps>& maps, const Views<V, kValues>& values, 
   // A task is `width` channels of a block of pixels of one sample. By pixels a run is `step` pixels.
   bool dense = by_pixels && unit;
   for (size_t o = 0; o < kMaps; ++o) dense = dense && walk.stride[o][3] == c;
-  const int64_t planes = std::max(int64_t{1}, kBlockElements / 2 / pixels);
+  const int64_t elements = std::clamp(n * c * pixels / kTasks, kLeastElements, kMostElements);
+  const int64_t planes = std::max(int64_t{1}, elements / 2 / pixels);
   const int64_t width = std::min(c, by_pixels ? kLanes : planes), slices = (c + width - 1) / width;
   const int64_t step = dense ? kLanes / width : 1;
-  const int64_t block = by_pixels ? kBlockElements / width / step * step : kBlockElements;
+  const int64_t block = by_pixels ? elements / width / step * step : elements;
   const int64_t blocks = (pixels + block - 1) / block;
   std::vector<double> partial(kSums * n * blocks * c);
 

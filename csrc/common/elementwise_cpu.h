@@ -41,13 +41,22 @@ struct Tile {
 /// A run whose elements are neighbours, for outputs [kFirst, kLast).
 template <int kInputs, int kFirst, int kLast, class T, int kOperands, class F>
 FASTIQA_HD void run(T* const (&p)[kOperands], int64_t length, F f) {
+  const auto some = [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < length; ++i) {
-    accumulator_t<T> x[kInputs], y[kOperands - kInputs];
-    for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
-    f(x, y);
-    for (int o = kFirst; o < kLast; ++o) p[kInputs + o][i] = narrow<T>(y[o]);
+    for (int64_t i = begin; i < end; ++i) {
+      accumulator_t<T> x[kInputs], y[kOperands - kInputs];
+      for (int o = 0; o < kInputs; ++o) x[o] = widen(p[o][i]);
+      f(x, y);
+      for (int o = kFirst; o < kLast; ++o) p[kInputs + o][i] = narrow<T>(y[o]);
+    }
+  };
+  int64_t begin = 0;
+  for (; begin + kFetched <= length; begin += kFetched) {
+    for (int o = 0; o < kInputs; ++o) fetch_ahead(p[o] + begin);
+    for (int o = kFirst; o < kLast; ++o) fetch_ahead(p[kInputs + o] + begin);
+    some(begin, begin + kFetched);
   }
+  some(begin, length);
 }
 
 template <int kInputs, bool kFromMemory, class T, int kOperands, class F>

