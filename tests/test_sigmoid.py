@@ -34,3 +34,15 @@ def test_two_units_at_most(name: str, backend: str, dtype: torch.dtype) -> None:
     near = (got - exact).abs() <= 2 * info.eps * exact
     assert (near | got.isnan() | ((exact < info.tiny) & (got >= 0) & (got <= info.tiny))).all()
     assert got.nan_to_num(0).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("backend", cases.BACKENDS)
+@pytest.mark.parametrize("name", GATES)
+def test_every_nan_stays_one(name: str, backend: str, dtype: torch.dtype) -> None:
+    """Whatever its other bits: a GPU's NaN has all of them."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    quiet = torch.tensor(float("nan"), dtype=dtype).view(bits)
+    logits = torch.stack([quiet | 1, quiet | 0x55, quiet | torch.iinfo(bits).max]).view(dtype).view(1, -1, 1, 1)
+    with cases.backend(backend):
+        assert GATES[name](torch.ones_like(logits), logits).isnan().all()

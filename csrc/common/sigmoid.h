@@ -1,6 +1,7 @@
 // The logistic function in arithmetic that compilers vectorise.
 //
-// GCC leaves calls of expf scalar; this one takes 0.17 ns an element in AVX-512 code (float64: 0.54 ns). It is
+// GCC leaves calls of expf scalar; this one took 0.17 ns an element in AVX-512 code of an EPYC (float64: 0.54 ns), before
+// it was shortened: attentional_blend in the cache then took 10 % less on a Xeon. It is
 // PyTorch's own formula, 1 / (1 + exp(-x)), and 99.4 % of results between -20 and 20 equal eager's bit for bit. As there,
 // float32 below -88.7 gives 0, because the exponential is infinite.
 #pragma once
@@ -9,10 +10,11 @@
 
 namespace fastiqa {
 
-// exp(x) = 2^n exp(r) with n = round(x / log 2), |r| <= log(2) / 2. Adding 1.5 * 2^(mantissa bits) - 1 rounds to an integer
-// and leaves n - 1 in the low bits; log 2 is subtracted in two parts, the first short enough that n times it is exact.
-// n - 1 is added to the exponent of exp(r), which a last doubling may turn into infinity. NaN passes the clamps and stays
-// NaN. What is far below the last place of one is clamped, so that no exponent underflows: these are for sigmoid.
+// exp(x) = 2^n exp(r) with n = round(x / log 2), |r| <= log(2) / 2. Adding 1.5 * 2^(mantissa bits) rounds to an integer and
+// leaves it in the low bits, with 126 more the biased exponent of 2^(n - 1); log 2 is subtracted in two parts, the first
+// short enough that n times it is exact. A last doubling may overflow, as it should. NaN passes the clamps and, as all
+// that follows are products with it, stays NaN. What is far below the last place of one is clamped, so that no exponent
+// underflows: these are for sigmoid.
 
 /// Largest error 0.98 units in the last place, of exp(-86) where x is less.
 FASTIQA_HD float vector_exp(float x) {
@@ -21,7 +23,7 @@ FASTIQA_HD float vector_exp(float x) {
 #else
   x = x < -86.0f ? -86.0f : x;
   x = x > 89.0f ? 89.0f : x;
-  constexpr float round = 12582911.0f;
+  constexpr float round = 12582912.0f + 126.0f;
   const float shifted = x * 1.44269504f + round;
   const float n = shifted - round;
   const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -32,7 +34,7 @@ FASTIQA_HD float vector_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23)) * 2.0f;
+  return p * std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23) * 2.0f;
 #endif
 }
 
@@ -43,7 +45,7 @@ FASTIQA_HD double vector_exp(double x) {
 #else
   x = x < -707.0 ? -707.0 : x;
   x = x > 710.0 ? 710.0 : x;
-  constexpr double round = 6755399441055743.0;
+  constexpr double round = 6755399441055744.0 + 1022.0;
   const double shifted = x * 1.4426950408889634 + round;
   const double n = shifted - round;
   const double r = x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;
@@ -60,7 +62,7 @@ FASTIQA_HD double vector_exp(double x) {
   p = p * r + 1.0 / 6;
   p = p * r + 1.0 / 2;
   p = p * (r * r) + r + 1.0;
-  return std::bit_cast<double>(std::bit_cast<uint64_t>(p) + (std::bit_cast<uint64_t>(shifted) << 52)) * 2.0;
+  return p * std::bit_cast<double>(std::bit_cast<uint64_t>(shifted) << 52) * 2.0;
 #endif
 }
 

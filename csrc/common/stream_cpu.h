@@ -3,7 +3,7 @@
 // Four and more maps walked through at once outdo the processor's own prefetching. Loops therefore ask, kFetched elements
 // at a time, for what they come to kAheadBytes later: scale_residual_relu's adjoint of 1x64x56x56 in float32, five maps,
 // took 0.088 instead of 0.138 ms on two threads of a Xeon with AVX-512, and of 8x64x112x112 bfloat16, from memory, 2.4
-// instead of 3.0; 512 to 4096 bytes were no better.
+// instead of 3.0; 512, 2048 or 4096 bytes were no better.
 //
 // An ordinary store first reads the line that it writes, which for a result larger than the cache is a third of an
 // addition's traffic. Vector loops therefore write blocks of such a result into the first-level cache, from where whole

@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kLanes = 64;     // channels of a gate row in channels-last maps: 64 x 112 float32 are 28 KiB
 constexpr int64_t kSums = 4096;     // sums over channels made at once: 16 KiB of float32
 constexpr int64_t kGroup = 16;     // channels summed before they join the rest of the sum
-constexpr int64_t kTasks = 8;      // of small maps, of whose sums one task could make all
+constexpr int64_t kTasks = 8;      // at least, of maps so small that one task could make all sums
 
 // ---- kernels ----
 
@@ -182,8 +182,8 @@ void shared_gates(const GateCall<T>& call, accumulator_t<T>* sums) {
   each<A>(whole, n * h * w, Gates<T>::memory(call, 1),
           [&](int64_t begin, int64_t end, A* memory) { gate_map(call, whole, begin, end, memory, map.get()); });
   // With sums all channels are one task's, so that its rows must be fewer.
-  const int64_t least = (n * h * w + kTasks - 1) / kTasks;
-  const int64_t rows = height(call.pixels ? kGrain / c : kSum ? std::min(kSums, least) : kGrain, w, 1, h);
+  const int64_t share = (n * h * w + kTasks - 1) / kTasks;
+  const int64_t rows = height(call.pixels ? kGrain / c : kSum ? std::min(kSums, share) : kGrain, w, 1, h);
   const int64_t channels = call.pixels || kSum ? c : std::clamp(kGrain / (rows * w), int64_t{1}, c);
   const Blocks blocks{n, c, channels, h, rows};
   each<A>(blocks, n * c * h * w, rows * w,
