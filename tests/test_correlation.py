@@ -78,6 +78,27 @@ def test_what_cannot_be_measured_is_refused_by_name(measure):
             measure(x, y)
 
 
+@pytest.mark.parametrize("measure", [srcc, krcc, plcc, rmse])
+@pytest.mark.parametrize(
+    ("values", "got"),
+    [
+        (["a", "b", "c"], r"\['a', 'b', 'c'\]"),
+        ([[1, 2], [3], [4]], r"\[\[1, 2\], \[3\], \[4\]\]"),
+        ([{}, {}, {}], r"\[\{\}, \{\}, \{\}\]"),
+        (list("0123456789abc"), r"\['0', '1', '2', '3', '4', '5', \.\.\.\]"),
+    ],
+    ids=["strings", "ragged", "mappings", "many"],
+)
+def test_what_is_no_number_is_refused_by_name(measure, values, got):
+    wanted = f": got {got}, want numbers of the shape \\(N,\\)$"
+    with pytest.raises(ValueError, match="^prediction" + wanted):
+        measure(values, [1, 2, 3])
+    with pytest.raises(ValueError, match="^score" + wanted):
+        measure([1, 2, 3], values)
+    with pytest.raises(ValueError, match="^predictions" + wanted):
+        evaluate_rated(values, rated(3)[0], method="net", dataset="LIVE")
+
+
 def test_fits_are_refused_by_name():
     with pytest.raises(ValueError, match="fit: got 'cubic', want one of 'none', 'logistic4', 'logistic5'"):
         plcc([1, 2, 3], [1, 2, 3], "cubic")
@@ -163,10 +184,26 @@ def test_groups_too_small_to_measure_are_undefined():
     few = evaluation.groups["few"]
     assert math.isfinite(few.srcc)
     assert math.isnan(few.plcc_fitted)  # three images, four parameters
-    with pytest.raises(ValueError, match="want the same"):
-        evaluate_rated([1.0] * 3, images, method="net", dataset="KADID-10k")
     with pytest.raises(ValueError, match="fit: got 'none', want one of 'logistic4', 'logistic5'"):
         evaluate_rated([*prediction, 1, 2, 3], images, method="net", dataset="KADID-10k", fit="none")
+
+
+def test_an_evaluation_names_its_own_arguments():
+    images, prediction = rated(4)
+    for predictions, count, got in (
+        ([1.0] * 3, 4, r"shape \(3,\) and 4 images"),
+        (prediction[:2], 2, r"shape \(2,\) and 2 images"),
+        (prediction[None], 4, r"shape \(1, 4\) and 4 images"),
+        (1.0, 4, r"shape \(\) and 4 images"),
+    ):
+        message = rf"^predictions, images: got {got}, want \(N,\) of N images, N at least 3$"
+        with pytest.raises(ValueError, match=message):
+            evaluate_rated(predictions, images[:count], method="net", dataset="LIVE")
+    with pytest.raises(ValueError, match=r"^predictions: got NaN or infinity"):
+        evaluate_rated([*prediction[:3], math.inf], images, method="net", dataset="LIVE")
+    images[1] = images[1]._replace(score=math.nan)
+    with pytest.raises(ValueError, match=r"^scores of the images: got NaN or infinity"):
+        evaluate_rated(prediction, images, method="net", dataset="LIVE")
 
 
 def test_the_median_is_taken_measure_by_measure_over_the_splits():

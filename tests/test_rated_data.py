@@ -21,6 +21,7 @@ from fastiqa.data import (
     read_image,
     split_by_reference,
 )
+from fastiqa.data.transforms import enlarged
 
 
 @pytest.fixture
@@ -122,6 +123,53 @@ def test_small_images_are_enlarged_and_large_ones_resized_first():
     image = noise(48, 72)
     small = interpolate(image.tensor(), size=(24, 24), mode="bilinear", align_corners=False, antialias=True)[0]
     assert torch.equal(RandomFlippedCrop(24, (24, 24), False, False)(image, generator(0)), small)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (24, 60), (24, 24), (20, 60)])
+@pytest.mark.parametrize("resize", [None, (40, 60), (30, 50)])
+def test_crops_are_those_of_the_whole_image_as_numbers(shape, resize):
+    """Bit for bit, with the same random numbers, whether they are cut before or after the conversion; 16 bits too."""
+    pixels = np.random.default_rng(2).integers(0, 2**16, (*shape, 3), dtype=np.uint16)
+    for image in (noise(*shape), Image(pixels, 16, Path("deep.png"))):
+        whole = image.tensor()
+        if resize is not None and resize != shape:
+            whole = interpolate(whole, size=resize, mode="bilinear", align_corners=False, antialias=True)
+        (whole,) = enlarged(whole, 24)
+
+        def crops(n, random, whole=whole):
+            places = [random.integers([side - 23 for side in whole.shape[1:]]) for _ in range(n)]
+            return torch.stack([whole[:, top : top + 24, left : left + 24] for top, left in places])
+
+        for n in (1, 5):
+            got = TestCrops(n, 24, seed=3, resize=resize)(image)
+            assert got.is_contiguous()
+            assert torch.equal(got, crops(n, np.random.default_rng(3)))
+        mine, theirs = np.random.default_rng(4), np.random.default_rng(4)
+        crop = RandomFlippedCrop(24, resize, vertical=False)(image, mine)
+        (plain,) = crops(1, theirs)
+        assert torch.equal(crop, plain.flip(-1) if theirs.random(2)[0] < 0.5 else plain)
+        assert mine.random() == theirs.random()
+
+
+def test_of_a_large_image_no_more_is_converted_than_the_crops(monkeypatch):
+    converted = []
+    tensor = Image.tensor
+    monkeypatch.setattr(Image, "tensor", lambda image: converted.append(image.pixels.shape) or tensor(image))
+    image = noise(300, 400)
+    for resize in (None, (300, 400)):
+        RandomFlippedCrop(32, resize)(image, np.random.default_rng(0))
+        TestCrops(3, 32, resize=resize)(image)
+    assert converted == [(32, 32, 3)] * 8
+    TestCrops(118, 32)(image)  # more pixels than the image has
+    assert converted[8:] == [(300, 400, 3)]
+
+
+def test_an_image_that_would_grow_too_large_is_refused():
+    wanted = r"noise\.png: is 4000x1 pixels, more than \d+ \(PIL.Image.MAX_IMAGE_PIXELS\) with the shorter side enl"
+    for transform in (TestCrops(), RandomFlippedCrop()):
+        with pytest.raises(ImageError, match=wanted):
+            transform(noise(1, 4000), np.random.default_rng(0))
+    assert TestCrops(2, 32)(noise(1, 4000)).shape == (2, 3, 32, 32)
 
 
 def test_test_crops_are_the_same_in_every_epoch_and_differ_among_themselves(images):

@@ -15,8 +15,7 @@ import pytest
 import torch
 from oracles import randomise
 
-from fastiqa.cli.quality import Crops
-from fastiqa.data import read_image
+from fastiqa.data import TestCrops, read_image
 from fastiqa.models import create_model, save_model
 
 Command = Callable[..., tuple[object, str, str]]
@@ -87,7 +86,7 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
 
 
 def test_mean_over_crops(fastiqa_command: Command, folder: Path, weights: Any) -> None:
-    """The same crops of an image with the same seed, whatever else is scored; more than a batch of them."""
+    """Those that a network is validated with, whatever else is scored; more than a batch of them."""
     path, model = weights
     options = ("--weights", path, "--crops", 11, "--crop-size", 32, "--json", "--seed")
     alone = json.loads(fastiqa_command("score", folder / "b.png", *options, 1)[1])
@@ -96,18 +95,57 @@ def test_mean_over_crops(fastiqa_command: Command, folder: Path, weights: Any) -
     assert among["scores"][1] == alone["scores"][0]
     other = json.loads(fastiqa_command("score", folder / "b.png", *options, 2)[1])
     assert other["scores"][0]["score"] != alone["scores"][0]["score"]
-    crops = Crops(11, 32, 1).of(read_image(folder / "b.png").tensor())
+    crops = TestCrops(11, 32, 1)(read_image(folder / "b.png"))
     assert crops.shape == (11, 3, 32, 32)
     with torch.no_grad():
         want = sum(model(crop[None]).item() for crop in crops) / 11
     assert alone["scores"][0]["score"] == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
-def test_crops_lie_anywhere_in_the_image() -> None:
-    image = torch.arange(6.0 * 7).view(1, 1, 6, 7).expand(1, 3, 6, 7)
-    corners = {int(crop[0, 0, 0]) for crop in Crops(200, 5, 0).of(image)}
-    assert corners == {0, 1, 2, 7, 8, 9}
-    assert torch.equal(Crops(3, 6, 0).of(image[..., :6]), image[..., :6].expand(3, 3, 6, 6))
+def test_crops_of_small_images_are_enlarged(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    """As in training; of 33x64 pixels, and of fewer than the network takes as they are."""
+    path, model = weights
+    small = folder / "small.png"
+    PIL.Image.open(folder / "a.png").crop((0, 0, 20, 30)).save(small)
+    options = ("--weights", path, "--crops", 3, "--crop-size", 40, "--json")
+    content = json.loads(fastiqa_command("score", folder / "a.png", small, *options)[1])
+    for row in content["scores"]:
+        with torch.no_grad():
+            want = model(TestCrops(3, 40)(read_image(row["image"]))).mean().item()
+        assert row["score"] == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_bad_images_are_named_and_the_others_scored(
+    fastiqa_command: Command, folder: Path, weights: Any, form: tuple[str, ...]
+) -> None:
+    """One that is damaged, one too small, one that is not there: each a line on stderr, and the status is 0."""
+    good, path = folder / "inner", weights[0]
+    want = fastiqa_command("score", good, "--weights", path, *form)
+    assert want[::2] == (0, "")
+    broken, small, none = good / "[b]roken.png", good / "small.png", folder / "none.png"
+    broken.write_bytes((folder / "a.png").read_bytes()[:200])
+    PIL.Image.new("RGB", (31, 80)).save(small)
+    arguments = ("score", none, good, "--weights", path, *form)
+    assert error_line(*fastiqa_command(*arguments)).endswith("none.png: no such file")
+    status, out, err = fastiqa_command(*arguments, "--skip-bad")
+    assert (status, out) == want[:2]
+    assert err.splitlines() == [
+        f"skipped: {none}: no such file",
+        f"skipped: {broken}: the file is truncated",
+        f"skipped: {small}: image: shape (1, 3, 80, 31), want H and W of at least 32",
+    ]
+    status, out, err = fastiqa_command("score", small, none, "--weights", path, *form, "--skip-bad")
+    assert (status, out, len(err.splitlines())) == (2, "", 3)
+    assert err.endswith("\nerror: IMAGE: got 2 that cannot be read, want at least one that can\n")
+
+
+def test_what_is_wrong_with_the_network_is_not_skipped(fastiqa_command: Command, folder: Path, tmp_path: Path) -> None:
+    model: Any = create_model("mfenet", **SMALL)
+    torch.nn.init.constant_(list(model.parameters())[-1], float("nan"))
+    save_model(model, tmp_path / "nan.safetensors")
+    line = error_line(*fastiqa_command("score", folder, "--weights", tmp_path / "nan.safetensors", "--skip-bad"))
+    assert line.endswith("a.png: got nan for its quality, want a number")
 
 
 def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: Path) -> None:
@@ -124,7 +162,9 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     small = tmp_path / "small.png"
     PIL.Image.new("RGB", (31, 80)).save(small)
     assert error(small, *options).endswith("small.png: image: shape (1, 3, 80, 31), want H and W of at least 32")
-    assert error(good, *options, "--crops", 2).endswith("got 64x33 pixels, want at least 224x224 for a crop")
+    thin = tmp_path / "thin.png"
+    PIL.Image.new("RGB", (4000, 1)).save(thin)
+    assert "thin.png: is 4000x1 pixels, more than " in error(thin, *options, "--crops", 2)
     (tmp_path / "empty").mkdir()
     assert error(tmp_path / "empty", *options).endswith("empty: got a folder without images, want at least one")
     assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"

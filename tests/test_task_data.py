@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import rated_folders
 import torch
 
-from fastiqa.data import read_rated
+from fastiqa.data import ImageError, read_rated
 from fastiqa.data.distortions import CLASSES
 from fastiqa.training.datasets import datasets
 from fastiqa.training.tasks import TASKS
@@ -72,6 +73,42 @@ def test_windows_of_a_shrunk_photograph(photographs: Path) -> None:
     assert views.read(middle.records[0].image).pixels.shape == (36, 40, 3)
 
 
+def test_an_unreadable_photograph_is_replaced_by_the_next_one_at_the_same_level(
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole ladders of it, each of one crop, and the first photograph in the place of the last."""
+    for name in ("1.png", "2.png"):
+        shutil.copy(photographs / name, tmp_path)
+    for name in ("0.png", "3.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    dataset = rated(tmp_path, on_unreadable="skip", ladders=True)
+    shown = []
+    dataset.item = lambda record, generator, item=dataset.item: (*item(record, generator), record, generator)
+    for index in range(4 * len(CLASSES)):
+        image, score, record, generator = dataset[index]
+        assert (record.group, round(5 * (1 - score.item()))) == CLASSES[index % len(CLASSES)]
+        shown.append((record.image.name, image, generator.bit_generator.state["state"]))
+    names = ["1.png", "1.png", "2.png", "1.png"]
+    assert [name for name, *_ in shown] == [name for name in names for _ in CLASSES]
+    jpeg = CLASSES.index(("jpeg", 1))
+    assert shown[jpeg][2] == shown[jpeg + 4][2] != shown[len(CLASSES) + jpeg][2]
+    assert not torch.equal(shown[0][1], shown[len(CLASSES)][1])  # seen twice in the epoch, not the same crop
+    assert sorted(dataset.unreadable) == [str(tmp_path / "0.png"), str(tmp_path / "3.png")]
+    assert [message.endswith("; skipped") for message in caplog.messages] == [True, True]
+
+
+def test_photographs_that_are_all_unreadable_end_the_epoch(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.png").write_bytes(b"no image")
+    dataset = rated(tmp_path, on_unreadable="skip")
+    with pytest.raises(ImageError, match=r"18\.png: .*; nor could the photographs before it .* from number 3 on$"):
+        dataset[3 * len(CLASSES) + 7]
+    assert len(dataset.unreadable) == 16
+    views = datasets("distorted", kinds=VIEWS, folder=str(tmp_path), crop=16, on_unreadable="skip")
+    with pytest.raises(ImageError, match=r"15\.png: .*; nor could the photographs before it .* from number 0 on$"):
+        views[0]
+
+
 def test_views_of_photographs(photographs: Path) -> None:
     views, number = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=32, items=10, part="train")[3]
     assert (views.shape, number.dtype) == ((2, 3, 32, 32), torch.int64)
@@ -90,6 +127,8 @@ def test_views_of_photographs(photographs: Path) -> None:
 def test_bad_options_are_named(options: dict[str, Any], message: str, photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="^" + message):
         rated(photographs, **options)
+    with pytest.raises(ValueError, match=r"^folder: got 2024, want a path as a string, as '\./2024'$"):
+        datasets("distorted", kinds=VIEWS, folder=2024)
     with pytest.raises(ValueError, match=r"folder: .* no images below it"):
         rated(tmp_path)
 
@@ -121,3 +160,16 @@ def test_types_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert [sorted(set(groups))[number] for number in numbers] == groups
     with pytest.raises(ValueError, match=r"on_unreadable: got 'skip', want 'raise' with types"):
         tid2013(folder, types=True, on_unreadable="skip")
+
+
+def test_a_type_has_the_same_number_in_every_part(tmp_path: Path) -> None:
+    """Of two references, one shows AGN and SSR, the other JPEG: no part has them all."""
+    folder = rated_folders.tid2013(tmp_path)
+    numbers = {}
+    for part in ("train", "test"):
+        options: dict[str, Any] = {"part": part, "train": 0.5}
+        groups = [image.group for image in read_rated("tid2013", folder, **options)]
+        items = tid2013(folder, types=True, **options)
+        assert len(items) == len(groups) < 3
+        numbers |= {group: int(items[i][2]) for i, group in enumerate(groups)}
+    assert numbers == {"AGN": 0, "JPEG": 1, "SSR": 2}

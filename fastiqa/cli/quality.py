@@ -3,7 +3,7 @@
 JSON keys, which stay as they are:
     model       the network's name, weights: its file, as they were given
     crops       null for whole images, else {"number", "size", "seed"}
-    scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name
+    scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
 The CSV has the columns image and score. Larger is better, on the scale of the scores that the network was trained on.
 """
 
@@ -13,20 +13,18 @@ import csv
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor, nn
+from torch import nn
 
 from fastiqa.cli import native_stderr
-from fastiqa.data import read_image
+from fastiqa.data import ImageError, TestCrops, read_image
 from fastiqa.data.folders import image_files
 from fastiqa.data.images import one_line
 from fastiqa.models import MFENet, create_model
@@ -35,37 +33,22 @@ from fastiqa.models.registry import model_class
 AT_ONCE = 8  # crops in a batch, which bounds the memory that they need
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Random square crops; where they lie depends on the seed and on the size of the image alone."""
-
-    number: int
-    size: int
-    seed: int
-
-    def of(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) → (number, 3, size, size). Raises ValueError for an image that is smaller."""
-        height, width = image.shape[-2:]
-        if min(height, width) < self.size:
-            raise ValueError(f"got {width}x{height} pixels, want at least {self.size}x{self.size} for a crop")
-        generator = np.random.default_rng(self.seed)
-        tops = generator.integers(height - self.size + 1, size=self.number)
-        lefts = generator.integers(width - self.size + 1, size=self.number)
-        corners = zip(tops.tolist(), lefts.tolist(), strict=True)
-        return torch.cat([image[..., y : y + self.size, x : x + self.size] for y, x in corners])
-
-
 def score_files(
-    paths: list[Path], *, model: str, weights: Path, crops: Crops | None, as_json: bool, as_csv: bool
+    paths: list[Path],
+    *,
+    model: str,
+    weights: Path,
+    crops: TestCrops | None,
+    as_json: bool,
+    as_csv: bool,
+    skip_bad: bool,
 ) -> int:
     """Exit status of ``fastiqa score``; arguments as the options of those names."""
     try:
         if as_json and as_csv:
             raise ValueError("--csv: got --json too, want one of them")
         network = _network(model, weights)
-        console = Console(stderr=True)
-        shown = track(_files(paths), "images", console=console, transient=True, disable=not console.is_terminal)
-        scores = [(str(file), _score(network, file, crops)) for file in shown]
+        scores = _scores(network, _files(paths), crops, skip_bad)
     except (OSError, ValueError) as error:
         print("error:", one_line(str(error)), file=sys.stderr)
         return 2
@@ -73,7 +56,7 @@ def score_files(
         content = {
             "model": model,
             "weights": str(weights),
-            "crops": crops and asdict(crops),
+            "crops": crops and {"number": crops.n, "size": crops.size, "seed": crops.seed},
             "scores": [{"image": image, "score": score} for image, score in scores],
         }
         print(json.dumps(content, indent=2, allow_nan=False))
@@ -103,15 +86,32 @@ def _files(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _score(network: nn.Module, file: Path, crops: Crops | None) -> float:
+def _scores(network: nn.Module, files: list[Path], crops: TestCrops | None, skip_bad: bool) -> list[tuple[str, float]]:
+    """Name and score of each file, with a progress bar on stderr; what is left out is named there."""
+    console = Console(stderr=True)
+    scores = []
+    for file in track(files, "images", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            scores.append((str(file), _score(network, file, crops)))
+        except ImageError as error:
+            if not skip_bad:
+                raise
+            console.print(f"skipped: {error}", highlight=False, markup=False, soft_wrap=True)
+    if not scores:
+        raise ValueError(f"IMAGE: got {len(files)} that cannot be read, want at least one that can")
+    return scores
+
+
+def _score(network: nn.Module, file: Path, crops: TestCrops | None) -> float:
+    """Raises ImageError for an image that cannot be read or is too small."""
     with native_stderr.silenced():
-        image = read_image(file).tensor()
+        image = read_image(file)
+    parts = image.tensor() if crops is None else crops(image)
     try:
-        parts = image if crops is None else crops.of(image)
         with torch.inference_mode():
             score = torch.cat([network(part) for part in parts.split(AT_ONCE)]).double().mean().item()
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+    except ValueError as error:  # what read_image gives can only be too small
+        raise ImageError(file, str(error)) from error
     if not math.isfinite(score):
         raise ValueError(f"{file}: got {score} for its quality, want a number")
     return score

@@ -25,13 +25,23 @@ def score(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the crops' places.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print rows image,score.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name images that cannot be read and go on.")] = False,
 ) -> None:
     """Say how good images are, without a reference.
 
     A number each, larger is better, on the scale of the scores that the network was trained on. It does not depend on
     what else is scored.
     """
-    from fastiqa.cli.quality import Crops, score_files
+    from fastiqa.cli.quality import score_files
+    from fastiqa.data import TestCrops
 
-    cut = None if crops is None else Crops(crops, crop_size, seed)
-    raise typer.Exit(score_files(images, model=model, weights=weights, crops=cut, as_json=as_json, as_csv=as_csv))
+    status = score_files(
+        images,
+        model=model,
+        weights=weights,
+        crops=None if crops is None else TestCrops(crops, crop_size, seed),
+        as_json=as_json,
+        as_csv=as_csv,
+        skip_bad=skip_bad,
+    )
+    raise typer.Exit(status)

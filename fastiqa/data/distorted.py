@@ -50,7 +50,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
             bits, 3 bytes a pixel, since to distort a crop of 96 pixels takes 3 ms of one core. None: every epoch has
             items of its own.
         on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
-            :class:`fastiqa.data.RatedDataset`.
+            :class:`fastiqa.data.RatedDataset`. The next one takes its place with the same distortion and level.
 
     Attributes:
         records: what the items are, in order: :class:`fastiqa.data.RatedImage` with the photograph as `image` and
@@ -74,6 +74,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
     """
 
     noun = "photographs"
+    records_per_image = len(CLASSES)
 
     def __init__(
         self,

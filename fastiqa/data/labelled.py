@@ -34,12 +34,13 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
         records: at least one.
         seed: of the random choices, 0 or more.
         on_unreadable: what happens at an image that cannot be read. "raise" ends the epoch. With "skip" the file is
-            named once in a warning of the logger ``fastiqa`` and the next readable record takes the place, so that
-            batches keep their size.
+            named once in a warning of the logger ``fastiqa`` and the record of the next readable image takes the
+            place, so that batches keep their size.
 
     Attributes:
         noun: what messages call the records.
         consequence: what becomes of the records of an unreadable image, for the warning.
+        records_per_image: how many records in a row are of one image; so many further is the next image's.
         unreadable: file -> reason, of the files skipped so far in this process (each worker of a DataLoader has its
             own).
 
@@ -49,7 +50,8 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
     """
 
     noun: ClassVar[str]
-    consequence: ClassVar[str]
+    consequence: ClassVar[str] = "skipped"
+    records_per_image: ClassVar[int] = 1
 
     def __init__(self, records: Sequence[Record], seed: int, on_unreadable: OnUnreadable) -> None:
         if len(records) == 0:
@@ -80,7 +82,8 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
     def __getitem__(self, index: int) -> Item:
         index = range(len(self))[index]  # negative ones from the end, IndexError beyond both
         generator = np.random.default_rng((self.seed, int(self._epoch), self.draws(index)))
-        for following in range(index, index + min(MOST_UNREADABLE_IN_A_ROW, len(self))):
+        each = self.records_per_image
+        for following in range(index, index + len(self), each)[:MOST_UNREADABLE_IN_A_ROW]:
             try:
                 return self.item(self.records[following % len(self)], generator)
             except ImageError as error:
@@ -88,7 +91,7 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
                 if self.on_unreadable == "raise":
                     raise
                 self._skip(error)
-        reason = f"{last.reason}; nor could the {self.noun} before it be read, from number {index} on"
+        reason = f"{last.reason}; nor could the {self.noun} before it be read, from number {index // each} on"
         raise ImageError(last.path, reason)
 
     def _skip(self, error: ImageError) -> None:

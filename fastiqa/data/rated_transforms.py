@@ -7,15 +7,18 @@ to 512x384 before they crop; a test score is the mean over the crops.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastiqa.data.images import Image
+from fastiqa.data.images import Image, ImageError
 from fastiqa.data.transforms import enlarged, random_place
 from fastiqa.reference import arguments
 
@@ -26,7 +29,7 @@ class RandomFlippedCrop:
 
     Args:
         size: height and width of the crop in pixels. An image with a shorter side is enlarged bicubically, its shorter
-            side to `size`, so that every item has one size.
+            side to `size`, so that every item has one size; where that would be too large to read, ImageError.
         resize: (height, width) to which the whole image is resized first, bilinearly with anti-aliasing; None leaves it
             as it is. For KonIQ-10k the papers' 512x384 is ``resize=(384, 512)``.
         horizontal: mirror left and right with probability one half.
@@ -54,7 +57,7 @@ class RandomFlippedCrop:
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Tensor:
         """An image (H, W, 3) to float32 (3, size, size) in [0, 1]."""
-        crop = _random_crop(_resized(image, self.size, self.resize), self.size, generator)
+        crop = _random_crops(image, 1, self.size, self.resize, generator)[0]
         left_right, top_down = generator.random(2) < 0.5
         axes = [axis for axis, flip in ((-1, self.horizontal and left_right), (-2, self.vertical and top_down)) if flip]
         return crop.flip(axes)
@@ -96,9 +99,7 @@ class TestCrops:
 
     def __call__(self, image: Image, generator: np.random.Generator | None = None) -> Tensor:
         """An image (H, W, 3) to float32 (n, 3, size, size) in [0, 1]; the epoch's `generator` is not used."""
-        places = np.random.default_rng(self.seed)
-        whole = _resized(image, self.size, self.resize)
-        return torch.stack([_random_crop(whole, self.size, places) for _ in range(self.n)])
+        return _random_crops(image, self.n, self.size, self.resize, np.random.default_rng(self.seed))
 
 
 def _check_sizes(size: int, resize: tuple[int, int] | None) -> None:
@@ -107,16 +108,34 @@ def _check_sizes(size: int, resize: tuple[int, int] | None) -> None:
         arguments.integers("resize", resize, length=2)
 
 
+def _random_crops(
+    image: Image, n: int, size: int, resize: tuple[int, int] | None, generator: np.random.Generator
+) -> Tensor:
+    """Squares of an image, (n, 3, size, size)."""
+    height, width = image.pixels.shape[:2]
+    if resize in (None, (height, width)) and min(height, width) >= size and n * size**2 < height * width:
+        # cut before they become floating point: 1.9 ms instead of 484 for a crop of 3000x4000 pixels
+        windows = [_window(height, width, size, generator) for _ in range(n)]
+        return torch.cat([dataclasses.replace(image, pixels=image.pixels[window]).tensor() for window in windows])
+    whole = _resized(image, size, resize)
+    height, width = whole.shape[-2:]
+    return torch.stack([whole[(..., *_window(height, width, size, generator))] for _ in range(n)])
+
+
 def _resized(image: Image, size: int, resize: tuple[int, int] | None) -> Tensor:
-    """The image (3, H, W), resized where that is wanted, no side of it below `size`."""
+    """The image (3, H, W), resized where that is wanted, no side of it below `size`. Raises ImageError."""
     whole = image.tensor()
     if resize is not None and whole.shape[-2:] != resize:
         whole = functional.interpolate(whole, size=resize, mode="bilinear", align_corners=False, antialias=True)
+    height, width = whole.shape[-2:]
+    limit = PIL.Image.MAX_IMAGE_PIXELS or math.inf  # read_image's; of 1x5000 pixels 3 GB would come
+    if min(height, width) < size and size**2 * max(height, width) > limit * min(height, width):
+        became = f"more than {limit} (PIL.Image.MAX_IMAGE_PIXELS) with the shorter side enlarged to {size}"
+        raise ImageError(image.path, f"is {width}x{height} pixels, {became}")
     return enlarged(whole, size)[0]
 
 
-def _random_crop(image: Tensor, size: int, generator: np.random.Generator) -> Tensor:
-    """A square of (3, H, W)."""
-    height, width = image.shape[-2:]
+def _window(height: int, width: int, size: int, generator: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a square at a random place."""
     top, left = random_place((height, width), (size, size), generator)
-    return image[:, top : top + size, left : left + size].contiguous()
+    return np.s_[top : top + size, left : left + size]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import reprlib
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,8 @@ def srcc(prediction: Values, score: Values) -> float:
     Returns: the correlation; NaN, undefined, where all predictions or all scores are equal.
 
     Raises:
-        ValueError: other shapes, fewer values, NaN or infinity; naming the argument. ImportError: without scipy.
+        ValueError: other shapes, fewer values, NaN or infinity, no numbers; naming the argument. ImportError: without
+        scipy.
 
     Example:
         >>> round(srcc([0.1, 0.2, 0.4, 0.9], [1.0, 3.0, 2.0, 4.0]), 6)
@@ -138,15 +140,20 @@ def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 def _checked(prediction: Values, score: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both as float64 (N,), or ValueError."""
-    x, y = _array("prediction", prediction), _array("score", score)
+    x, y = finite("prediction", prediction), finite("score", score)
     if x.shape != y.shape or x.ndim != 1 or len(x) < FEWEST:
         shapes = f"{x.shape} and {y.shape}"
         raise ValueError(f"prediction, score: got shapes {shapes}, want the same (N,) of both, N at least {FEWEST}")
     return x, y
 
 
-def _array(name: str, values: Values) -> NDArray[np.float64]:
-    array = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+def finite(name: str, values: Values) -> NDArray[np.float64]:
+    """The values as float64, of any shape. Raises ValueError naming the argument where they are no finite numbers."""
+    try:
+        array = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError):  # strings, lists of different lengths, and NumPy's own words for them
+        got = " ".join(reprlib.repr(values).split())
+        raise ValueError(f"{name}: got {got}, want numbers of the shape (N,)") from None
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: got NaN or infinity, want finite numbers")
     return array

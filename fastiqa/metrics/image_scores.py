@@ -71,7 +71,8 @@ def score_images(
         ImageError; ValueError naming the image and metric, or the file and line; OSError. What is scored by then is in
         the file, as it is after Ctrl-C.
     """
-    scores = {key: row for key, row in read_scores(file).items() if key[0] in set(images)}
+    wanted = set(images)
+    scores = {key: row for key, row in read_scores(file).items() if key[0] in wanted}
     readable = []
     saved = time.monotonic()
     try:

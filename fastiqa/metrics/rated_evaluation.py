@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastiqa.data.rated import RatedImage
-from fastiqa.metrics.correlation import FEWEST, FITS, Fit, Values, fitted, krcc, plcc, rmse, srcc
+from fastiqa.metrics.correlation import FEWEST, FITS, Fit, Values, finite, krcc, plcc, rmse, srcc
 from fastiqa.reference import arguments
 
 
@@ -80,7 +80,8 @@ def evaluate_rated(
         fit: the curve of the fitted measures, "logistic4" or "logistic5". It is fitted for each group anew.
 
     Raises:
-        ValueError: another number of predictions than of images, fewer than 3, NaN or infinity, another fit.
+        ValueError: another number of predictions than of images, fewer than 3, NaN or infinity, no numbers, another
+            fit; naming the argument.
 
     Example:
         >>> from pathlib import Path
@@ -90,8 +91,11 @@ def evaluate_rated(
         0.9
     """
     arguments.one_of("fit", fit, FITS[1:])
-    score = np.array([image.score for image in images])
-    prediction = fitted(predictions, score, "none") * (-1 if opposite else 1)
+    score = finite("scores of the images", [image.score for image in images])
+    prediction = finite("predictions", predictions) * (-1 if opposite else 1)
+    if prediction.shape != score.shape or len(score) < FEWEST:
+        got = f"shape {prediction.shape} and {len(images)} images"
+        raise ValueError(f"predictions, images: got {got}, want (N,) of N images, N at least {FEWEST}")
     members: dict[str, list[int]] = {}
     for i, image in enumerate(images):
         members.setdefault(image.group, []).append(i)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from fastiqa.reference import arguments
 
 
 def read_photographs(
-    folder: str,
+    folder: str | os.PathLike[str],
     part: Literal["all", "train", "val", "test"] = "all",
     split_seed: int = 0,
     val: float = 0.15,
@@ -19,8 +20,11 @@ def read_photographs(
 ) -> list[Path]:
     """The image files below a folder; of a part, those that `fastiqa.data.split_photographs` puts there.
 
-    Raises: ValueError for another part, and where there are none; OSError for a file that cannot be read.
+    Raises: ValueError for another part, a folder that is no path, and where there are none; OSError for a file that
+    cannot be read.
     """
+    if not isinstance(folder, (str, os.PathLike)):  # YAML reads a folder named 2024 as a number
+        raise ValueError(f"folder: got {folder!r}, want a path as a string, as './2024'")
     arguments.one_of("part", part, ("all", "train", "val", "test"))
     files = image_files(Path(folder))
     if not files:
