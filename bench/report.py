@@ -1,12 +1,13 @@
 """Markdown tables and figures from the measurements in bench/data; nothing in them is typed by hand.
 
-    python -m fastiqa.bench.report               rewrite README.md's tables and, beside each CSV file, its full table
+    python -m fastiqa.bench.report               rewrite the tables of README.md and docs, and beside CSV files theirs
     python -m fastiqa.bench.report --check       exit 1 if a table is not what the measurements say
     python -m fastiqa.bench.report --figures     the figures in bench/figures too (needs matplotlib)
     python -m fastiqa.bench.report --base COMMIT [FILE]   the file's last commit beside COMMIT; exit 1 where slower
 
-In README.md a table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`: an operator, or `all` for the
-summary of every one, and a CSV file of bench/data. Where a case was measured more than once, the last run counts.
+In README.md and docs/*.md a table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`: an operator, or `all`
+for the summary of every one, and a CSV file of bench/data. Of a case that was measured more than once, the last run
+counts.
 """
 
 from __future__ import annotations
@@ -151,8 +152,13 @@ def block(op: str, file: Path) -> str:
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """Every generated text, by its file."""
-    readme, data = root / "README.md", root / "bench" / "data"
-    wanted = {readme: BLOCK.sub(lambda m: m[1] + block(m[2], data / m[3]) + m[4], readme.read_text())}
+    data = root / "bench" / "data"
+    texts = {file: file.read_text() for file in (root / "README.md", *sorted((root / "docs").glob("*.md")))}
+    wanted = {
+        file: BLOCK.sub(lambda m: m[1] + block(m[2], data / m[3]) + m[4], text)
+        for file, text in texts.items()
+        if BLOCK.search(text)
+    }
     return wanted | {file.with_suffix(".md"): page(file) for file in sorted(data.glob("*.csv")) if read(file)}
 
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.signal
 import torch
 from shared_data import shared_file
 from skimage import color
@@ -18,6 +19,7 @@ from fastiqa.data.codecs import decode, encode
 from fastiqa.data.colour_spaces import COLOUR_SPACES, from_lab, from_ycbcr, to_hsv, to_lab, to_ycbcr
 from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, distort
 from fastiqa.data.distortions.blur import disc, lines
+from fastiqa.data.distortions.noise import white_noise
 from fastiqa.metrics import psnr
 
 # what no random number decides
@@ -159,6 +161,23 @@ def test_denoising_takes_most_of_the_noise_and_keeps_edges() -> None:
     left = (distort(halves, "denoised", 1, seeded()) - halves).square()
     assert left[..., :40].mean() < 0.01 / 10
     assert left[..., 48:52].mean() < 0.02  # an average of 5 columns alone would leave 0.08
+
+
+def test_denoising_is_the_adaptive_filter() -> None:
+    """SciPy's, away from the borders, of the same noise."""
+    image = pictures(0)
+    noisy = white_noise(image, 0.03, seeded()).clamp(0, 1)
+    wanted = np.stack([scipy.signal.wiener(channel, 5, 0.03) for channel in noisy[0].numpy()])
+    found = distort(image, "denoised", 2, seeded())[0].numpy()
+    assert np.allclose(found[:, 2:-2, 2:-2], wanted[:, 2:-2, 2:-2], atol=1e-9)
+
+
+def test_the_strongest_compression_of_small_images_is_its_headers() -> None:
+    """What the documentation of the bank says of jpeg2000."""
+    for side, same in ((64, True), (96, True), (128, False)):
+        image = torch.nn.functional.interpolate(pictures(0), size=(side, side), mode="bilinear")
+        levels = [distort(image, "jpeg2000", level) for level in (4, 5)]
+        assert torch.equal(*levels) == same
 
 
 def test_colours_of_known_names() -> None:

@@ -161,7 +161,10 @@ def test_bad_predictions(lines: list[str], message: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ava", "."), "error: DATASET: got 'ava', want one of 'clic', 'bapps', 'pieapp', 'synth'\n"),
+        (("ava", "."), "error: DATASET: got 'ava', want one of 'clic', 'bapps', 'pieapp', 'synth', 'live', "),
+        (("clic", "CSV", "--run", "x"), "error: --run: got it with clic, want rated images\n"),
+        (("csiq", ".", "--metric", "psnr"), "error: --metric: got it with csiq, want --run, --csv and --json alone\n"),
+        (("csiq", "."), "error: --run: got none, want the folder of a run, whose network is evaluated\n"),
         (("clic", "nowhere.csv"), "error: nowhere.csv: no such file\n"),
         (("bapps", ".", "images"), "error: IMAGES: got 'images', want none for bapps: its folder has a fixed layout\n"),
         (("clic", "CSV", "--rule", "metric"), "error: --rule: got 'metric', want it for synth alone, not for clic\n"),

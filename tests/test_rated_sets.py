@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import labelled_folders
 import numpy as np
@@ -141,6 +144,42 @@ def test_names_are_taken_in_their_own_case_first(tmp_path):
     assert read_rated("tid2013", tmp_path)[0].image == exact
 
 
+def rename_all(folder: Path, rename: Callable[[str], str]) -> None:
+    """Give every file and folder below a folder another name, what is deepest first."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rename(path.with_name(rename(path.name)))
+
+
+LAYOUTS = {**{name: (name, make) for name, make in FOLDERS.items()},
+           "koniq10k, small images": ("koniq10k", functools.partial(folders.koniq10k, images="512x384"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("rename", [str.upper, str.lower], ids=["upper", "lower"])
+@pytest.mark.parametrize(("name", "make"), LAYOUTS.values(), ids=LAYOUTS)
+def test_names_are_found_in_any_case(tmp_path, name, make, rename):
+    folder = make(tmp_path / "set")
+    want = SETS[name].check(folder)
+    rename_all(folder, rename)
+    got = SETS[name].check(folder)
+    assert got.problems == ()
+    assert got.parts == want.parts
+    assert [image[1:] for image in got.images] == [image[1:] for image in want.images]
+    renamed = [folder / rename(str(image.image.relative_to(folder))) for image in want.images]
+    assert [image.image for image in got.images] == renamed
+
+
+def test_a_seed_parts_the_references_and_another_otherwise(live):
+    def references(seed):
+        parts = {p: read_rated("live", live, p, split_seed=seed, train=0.6, val=0.2) for p in ("train", "val", "test")}
+        return {part: {image.reference for image in images} for part, images in parts.items()}
+
+    first, other = references(0), references(1)
+    assert other == references(1)
+    assert all(first[part] != other[part] for part in first)
+    for parts in (first, other):
+        assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 29
+
+
 # what is wrong
 
 
@@ -240,7 +279,7 @@ def test_read_rated_refuses_by_name(tmp_path):
         ("tid", {}, r"name: got 'tid', want one of 'live', 'csiq', 'tid2013'"),
         ("koniq10k", {"part": "dev"}, r"part: got 'dev', want one of 'all', 'train', 'val', 'test'"),
         ("koniq10k", {"part": "val"}, r"part: got 'val', which has no images, want one of train, test"),
-        ("koniq10k", {"scores": "z"}, r"scores: got 'z', want one of 'own', 'unit'"),
+        ("koniq10k", {"scores": "z"}, r"scores: got 'z', want one of 'own', 'quality', 'unit'"),
     ):
         with pytest.raises(ValueError, match=message):
             read_rated(name, tmp_path, **options)

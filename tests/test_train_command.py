@@ -11,11 +11,11 @@ import pytest
 import torch
 from training_runs import COARSE, assert_same, log, run, state
 
-from fastiqa.models import load_backbone
+from fastiqa.models import load_backbone, load_model
 from fastiqa.nn import ResNet
 from fastiqa.training import RecipeError, read_recipe
 from fastiqa.training.batches import epoch_order, parts_of
-from fastiqa.training.setup import build_datasets, check_batches
+from fastiqa.training.setup import build_datasets, build_model, check_batches
 
 pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
 
@@ -90,10 +90,10 @@ def test_pretraining_writes_a_branch(fastiqa_command, tmp_path):
     assert fastiqa_command("pretrain", "qen") == (2, "", "error: branch: got 'qen', want one of dan\n")
 
 
-def torchrun(folder, *overrides):
+def torchrun(folder, *overrides, recipe="smoke"):
     """Two processes of one thread on this machine."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "fastiqa"]
-    train = ["train", "smoke", "--device", "cpu", "--out", folder, *sets(*overrides)]
+    train = ["train", recipe, "--device", "cpu", "--out", folder, *sets(*overrides)]
     done = subprocess.run([*map(str, launch + train)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return state(folder)
@@ -112,6 +112,26 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
         validation = first.pop("validation", {}).get("held_out"), second.pop("validation", {}).get("held_out")
         assert validation[1] == (validation[0] and pytest.approx(validation[0], rel=1e-4))
         assert second == first
+
+
+@pytest.mark.slow
+def test_a_head_without_a_loss_keeps_nobody_waiting(tmp_path):
+    """Its weights have no gradient, and stay what they are."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("""
+task: quality
+model:
+  name: mfenet
+  options: {depths: [1, 1, 1, 1], widths: [8, 8, 8, 8], mlp_ratios: [2, 2, 2, 2], hidden: [8], hfen_width: 8,
+            dan: false, predict_high_frequency: true}
+data: {train: {kind: random, items: 16, height: 32, width: 32}}
+workers: 0
+steps: {only: {losses: {train: l1}, epochs: 1, batch_size: 4, optimizer: {name: adam, lr: 0.01}}}
+""")
+    torchrun(tmp_path / "run", recipe=recipe)
+    trained, initial = load_model(tmp_path / "run" / "model.safetensors").state_dict(), build_model(read_recipe(recipe))
+    same = {name for name, value in initial.named_parameters() if torch.equal(trained[name], value)}
+    assert same == {"high_frequency_head.weight", "high_frequency_head.bias"}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
+from fastiqa.cli.eval import evaluate
 from fastiqa.cli.gmad import gmad
 from fastiqa.cli.score import score
 from fastiqa.cli.train import pretrain, train
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app)
+app.command("eval")(evaluate)
 app.command()(train)
 app.command()(pretrain)
 app.command()(score)
@@ -101,61 +103,6 @@ def compare(
         print(as_json_text(comparison))
     else:
         print_table(comparison)
-
-
-@app.command("eval")
-def evaluate(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="clic, bapps, pieapp, synth.", show_default=False)],
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="CLIC's csv of O,A,B,T; else the folder.", show_default=False)
-    ],
-    images: Annotated[
-        Path | None, typer.Argument(metavar="[IMAGES]", help="CLIC's folder of images or archives; default: the csv's.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test; not for CLIC.")] = "val",
-    rule: Annotated[
-        str | None, typer.Option("--rule", help="Of synth, triplets labelled by quality or by metric; default: both.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="psnr, ssim, ms-ssim or none; repeatable; default: all three.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.")
-    ] = None,
-    lpips: Annotated[
-        Path | None,
-        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model, as a metric."),
-    ] = None,
-    predictions: Annotated[
-        Path | None,
-        typer.Option("--predictions", metavar="CSV", help="Score these rows O,A,B,P instead; no images."),
-    ] = None,
-    write: Annotated[
-        Path | None, typer.Option("--write", metavar="CSV", help="Write the network's predictions in CLIC's format.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object a predictor.")] = False,
-) -> None:
-    """Say how often metrics and a network pick the image that people pick.
-
-    The 2AFC score with its 95 % interval, for each type of distortion where the data set has types, and how often the
-    network is consistent when A and B change places. CLIC's triplets count as often as they stand in the file.
-    """
-    from fastiqa.cli.evaluate import evaluate_dataset
-
-    status = evaluate_dataset(
-        dataset,
-        path,
-        images,
-        split=split,
-        rule=rule,
-        metrics=metric,
-        weights=weights,
-        lpips=lpips,
-        predictions=predictions,
-        write=write,
-        as_json=as_json,
-    )
-    raise typer.Exit(status)
 
 
 _Many = list[str] | None

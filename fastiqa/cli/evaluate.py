@@ -1,4 +1,4 @@
-"""``fastiqa eval``: metrics, a network or given predictions on a labelled data set."""
+"""``fastiqa eval`` on triplets: metrics, a network or given predictions beside what people preferred."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fastiqa.data import Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
+from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
 from fastiqa.data.predictions import read_predictions, write_predictions
 from fastiqa.metrics.evaluation import Evaluation, evaluate, scored
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
@@ -63,7 +63,7 @@ def _triplets(
     dataset: str, path: Path, images: Path | None, split: str, rule: str | None, check_files: bool
 ) -> tuple[list[Triplet], Path]:
     """Triplets, and the folder that CLIC's format names files relative to."""
-    arguments.one_of("DATASET", dataset, DATASETS)
+    arguments.one_of("DATASET", dataset, (*DATASETS, *SETS))
     if rule is not None and dataset != "synth":
         raise ValueError(f"--rule: got {rule!r}, want it for synth alone, not for {dataset}")
     if dataset == "clic":

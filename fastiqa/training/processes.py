@@ -22,11 +22,17 @@ class Processes(NamedTuple):
     size: int
     device: torch.device
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over all processes in the backward pass."""
+    def parallel(self, module: nn.Module, partial: bool = False) -> nn.Module:
+        """The module, its gradients averaged over all processes in the backward pass.
+
+        Args:
+            module: computes losses or what they are made of.
+            partial: whether parameters may be left without a gradient, for which the others would wait.
+        """
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all processes, of equal shapes, one after the other."""

@@ -41,6 +41,52 @@ def _build_dataset(name: str, recipe: Recipe) -> Items:
         raise RecipeError(f"data.{name}: {error}") from error
 
 
+def check_parts(recipe: Recipe, built: Mapping[str, Items]) -> None:
+    """Raise RecipeError where the parts of a set to train on and to validate on have a reference in common.
+
+    That happens where one of them has another seed of the split, or other shares, than the other. The same part twice
+    is what it says.
+    """
+    for tested in recipe.validation.data:
+        for trained in dict.fromkeys(name for step in recipe.steps.values() for name in step.losses):
+            ours, theirs = recipe.data.get(trained, {}), recipe.data.get(tested, {})
+            if ours.get("kind") != theirs.get("kind") or ours.get("part", "all") == theirs.get("part", "all"):
+                continue
+            if shared := sorted(_references(built[trained]) & _references(built[tested])):
+                got = f"got {len(shared)} references that data.{trained} has too, such as {shared[0]}"
+                raise RecipeError(f"data.{tested}: {got}, want other ones: one split_seed, train and val in both")
+
+
+def check_types(recipe: Recipe, built: Mapping[str, Items], model: nn.Module) -> None:
+    """Raise RecipeError for a loss of types of distortion that the network has no numbers for.
+
+    The data sets of a step have one head in common, so a number must mean the same in all of them.
+    """
+    for name, step in recipe.steps.items():
+        types = {source: _types(built[source]) for source in step.losses if "distortion_type" in step.terms(source)}
+        for source, found in types.items():
+            where = f"data.{source}: got {len(found)} types of distortion, {_shortened(found)}"
+            if found != next(iter(types.values())):
+                other = next(iter(types))
+                raise RecipeError(f"{where}, want those of data.{other}, which steps.{name} trains the same head on")
+            heads = getattr(model, "options", {}).get("distortion_types", 0)
+            if len(found) > heads > 0:
+                raise RecipeError(f"{where}, want at most the {heads} of model.options.distortion_types")
+
+
+def _types(dataset: Items) -> list[str]:
+    return list(getattr(dataset, "types", ()))
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join([*names[:3], "..."] if len(names) > 3 else names) or "none"
+
+
+def _references(dataset: Items) -> set[str]:
+    """Of a data set of rated images: the contents that they show."""
+    return {record.reference for record in getattr(dataset, "records", ()) if hasattr(record, "reference")}
+
+
 def check_rates(recipe: Recipe, model: nn.Module) -> None:
     """Raise RecipeError for factors of parameters that the network does not have."""
     for name, step in recipe.steps.items():

@@ -106,9 +106,11 @@ class Trainer:
         self._task = TASKS[recipe.task]
         self._recipe, self._folder, self._processes = recipe, folder, processes
         self._datasets = setup.build_datasets(recipe, datasets)
+        setup.check_parts(recipe, self._datasets)
         setup.check_batches(recipe, self._datasets, processes.size)
         self._model: nn.Module = setup.build_model(recipe).to(processes.device)
         setup.check_rates(recipe, self._model)
+        setup.check_types(recipe, self._datasets, self._model)
         if recipe.channels_last:
             self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = {parameter: name for name, parameter in self._model.named_parameters()}
@@ -150,7 +152,7 @@ class Trainer:
         """What a step has of its own: which weights are trained, and their optimizer."""
         factors = part.step.factors()
         rates.freeze(self._model, factors)
-        self._module = self._processes.parallel(self._task.module(self._model))
+        self._module = self._processes.parallel(self._task.module(self._model), self._task.partial)
         self._optimizer = build_optimizer(part.step.optimizer, rates.parameter_groups(self._model, factors))
         if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
             load_optimizer_tensors(self._optimizer, self._names, self._saved.optimizer)

@@ -3,8 +3,8 @@
     jpeg2000    irreversible wavelet; ratio of 24 bits a pixel to those of the file
     jpeg        libjpeg, chroma subsampled 4:2:0; quality
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). A file has headers: in images below some 100×100 pixels the
-ratio 400 cannot be reached, and the encoder leaves what it can.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). A file has headers, which take as much of a small image as the
+strongest ratios leave: at 64×64 and 96×96 pixels jpeg2000's levels 4 and 5 are one image, at 128×128 they are two.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def denoised(images: Tensor, variance: float, generator: torch.Generator | None)
     noisy = white_noise(images, variance, generator).clamp(0, 1)
     window = torch.full((1, WIENER_WINDOW, WIENER_WINDOW), 1 / WIENER_WINDOW**2)
     mean = filters.convolve(noisy, window)
-    spread = filters.convolve((noisy - mean).square(), window)
+    spread = filters.convolve(noisy.square(), window) - mean.square()
     kept = (1 - variance / spread.clamp(min=variance)).clamp(min=0)
     return torch.lerp(mean, noisy, kept)
 

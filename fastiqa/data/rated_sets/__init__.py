@@ -72,7 +72,8 @@ def read_rated(
     split_seed: int = 0,
     train: float = 0.8,
     val: float = 0.0,
-    scores: Literal["own", "unit"] = "own",
+    official: bool = True,
+    scores: Literal["own", "quality", "unit"] = "own",
     on_problem: OnProblem = "raise",
 ) -> list[RatedImage]:
     """The rated images of a data set, or of one part of it.
@@ -82,8 +83,11 @@ def read_rated(
         folder: that the set was unpacked to.
         part: "all", or one of an official split (KonIQ-10k, FLIVE), or where there is none of a split by reference.
         split_seed, train, val: as of `split_by_reference`; without effect on an official split.
-        scores: "own" units of the set, or "unit": 0 for the worst and 1 for the best of its scale, so that sets can be
-            trained on together.
+        official: take the official split where there is one; False splits by reference there too, for protocols with
+            several random splits of KonIQ-10k.
+        scores: "own" of the set; "quality", the same in the same units, but turned where lower is better (LIVE, CSIQ):
+            low + high - score; or "unit": 0 for the worst and 1 for the best of its scale, so that sets can be trained
+            on together.
         on_problem: "raise" at the first missing file, bad label or bad row, or "skip" them.
 
     Raises:
@@ -92,15 +96,18 @@ def read_rated(
     """
     arguments.one_of("name", name, tuple(SETS))
     arguments.one_of("part", part, ("all", *PARTS))
-    arguments.one_of("scores", scores, ("own", "unit"))
-    report = SETS[name].check(folder)
+    arguments.one_of("scores", scores, ("own", "quality", "unit"))
+    arguments.flag("official", official)
+    report, scale = SETS[name].check(folder), SETS[name].scale
     images = report.accepted(on_problem)
     if part != "all":
-        split = report.official_split() or split_by_reference(images, split_seed, train, val)
+        split = (official and report.official_split()) or split_by_reference(images, split_seed, train, val)
         images = split.get(part, [])
         if not images:
             named = ", ".join(name for name, members in split.items() if members)
             raise ValueError(f"part: got {part!r}, which has no images, want one of {named}")
     if scores == "unit":
-        return [image._replace(score=SETS[name].scale.quality(image.score)) for image in images]
+        return [image._replace(score=scale.quality(image.score)) for image in images]
+    if scores == "quality" and not scale.higher_is_better:
+        return [image._replace(score=scale.low + scale.high - image.score) for image in images]
     return images

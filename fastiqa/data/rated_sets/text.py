@@ -51,6 +51,7 @@ KADID_TYPES = (
 )  # fmt: skip
 _DISTORTED = re.compile(r"(I\d\d)_(\d\d)_(\d\d?)\.(?:bmp|png)", re.IGNORECASE)
 
+KONIQ_FOLDERS = ("1024x768", "512x384")
 KONIQ_PARTS = {"training": "train", "validation": "val", "test": "test"}
 
 
@@ -84,12 +85,14 @@ def _of_type(image: str, score: str, reference: str, types: tuple[str, ...], whe
 
 
 def koniq10k(files: Files) -> Iterator[Rating | Problem]:
-    """The rows of KonIQ-10k; of two folders of images the one of full size counts."""
-    folder = next((name for name in ("1024x768", "512x384") if (files.root / name).is_dir()), "1024x768")
+    """The rows of KonIQ-10k; of two folders with images the one of full size counts."""
     with_parts = files.find("koniq10k_distributions_sets.csv")
     source = with_parts or files.table("koniq10k_scores_and_distributions.csv")
     score = "MOS" if with_parts else "MOS_zscore"
-    for number, row in tables.records(source, ("image_name", score, *(["set"] if with_parts else []))):
+    rows = list(tables.records(source, ("image_name", score, *(["set"] if with_parts else []))))
+    has_images = (name for name in KONIQ_FOLDERS if any(files.find(f"{name}/{row['image_name']}") for _, row in rows))
+    folder = next(has_images, KONIQ_FOLDERS[0])
+    for number, row in rows:
         where, name = f"{source}:{number}", row["image_name"]
         if with_parts and row["set"] not in KONIQ_PARTS:
             yield Problem("bad row", where, f"got set {row['set']!r}, want one of {', '.join(KONIQ_PARTS)}")
@@ -100,7 +103,8 @@ def koniq10k(files: Files) -> Iterator[Rating | Problem]:
 
 def flive(files: Files) -> Iterator[Rating]:
     """The rows of FLIVE's whole images; the folder is the one that holds `database`, or `database` itself."""
-    folder = "database/" if (files.root / "database").is_dir() else ""
+    folders = ("database/", "")
+    folder = next((name for name in folders if files.find(f"{name}labels_image.csv")), folders[0])
     source = files.table(f"{folder}labels_image.csv")
     of_test, of_rest = files.find(f"{folder}labels640.csv"), files.find(f"{folder}labels=640_padded.csv")
     part: dict[str, str] = {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,17 +35,26 @@ class RandomRated(Generated):
 
 
 class WithTypes(Items):
-    """Rated images with the number of their type of distortion, int64, among the sorted names of types.
+    """Rated images with the number of their type of distortion, int64.
+
+    Args:
+        dataset: of the images.
+        types: what is numbered; of a part of a set the types of the whole set, so that a number means the same in every
+            part. None: those of the images, sorted.
+
+    Attributes:
+        records: what the images are.
+        types: their names by number.
 
     Raises: ValueError for a data set that puts another image, which need not have this type, in the place of an
         unreadable one.
     """
 
-    def __init__(self, dataset: LabelledDataset[RatedImage, RatedItem]) -> None:
+    def __init__(self, dataset: LabelledDataset[RatedImage, RatedItem], types: Sequence[str] | None = None) -> None:
         if dataset.on_unreadable == "skip":
             raise ValueError("on_unreadable: got 'skip', want 'raise' with types")
-        names = sorted({image.group for image in dataset.records})
-        self._dataset, self._numbers = dataset, [names.index(image.group) for image in dataset.records]
+        self.records, self.types = dataset.records, [*(_types_of(dataset.records) if types is None else types)]
+        self._dataset, self._numbers = dataset, [self.types.index(image.group) for image in dataset.records]
         self.blocks = blocks_of(dataset)
 
     def set_epoch(self, epoch: int) -> None:
@@ -60,8 +69,35 @@ class WithTypes(Items):
         return image, score, torch.tensor(self._numbers[index])
 
 
+class SetPart(NamedTuple):
+    """Images of a data set.
+
+    Attributes:
+        images: those of one part.
+        all_types: reads the types of distortion of the whole set.
+    """
+
+    images: Sequence[RatedImage]
+    all_types: Callable[[], Sequence[str]]
+
+
+def _types_of(images: Sequence[RatedImage]) -> list[str]:
+    return sorted({image.group for image in images})
+
+
+def _reader(name: str) -> Callable[..., SetPart]:
+    """What reads a part of a data set, with the options of `read_rated`."""
+    read = functools.partial(read_rated, name, scores="quality")
+
+    @functools.wraps(read)
+    def read_part(**options: Any) -> SetPart:
+        return SetPart(read(**options), lambda: _types_of(read(**{**options, "part": "all"})))
+
+    return read_part
+
+
 def _rated(
-    images: Sequence[RatedImage],
+    part: SetPart,
     view: Literal["random", "fixed", "whole"] = "random",
     crops: int = 1,
     size: int = 224,
@@ -74,12 +110,12 @@ def _rated(
     """Files of a data set as tensors.
 
     Args:
-        images: the files and their scores.
+        part: the files and their scores.
         view: "random" crops, mirrored at random if `flip`; "fixed" crops, of which the mean score is the image's;
             "whole" images.
         crops: of each image; random ones are as many items of an epoch.
         size, resize: see `fastiqa.data.RandomFlippedCrop`.
-        types: give the number of the distortion type as well.
+        types: give the number of the distortion type as well, among the sorted types of the whole set.
         on_unreadable, seed: see `fastiqa.data.RatedDataset`.
     """
     arguments.one_of("view", view, ("random", "fixed", "whole"))
@@ -92,9 +128,9 @@ def _rated(
         "fixed": TestCrops(crops, size, seed, resize),
         "whole": whole_image,
     }
-    images = list(images) * (crops if view == "random" else 1)
+    images = list(part.images) * (crops if view == "random" else 1)
     dataset = RatedDataset(images, transforms[view], seed=seed, on_unreadable=on_unreadable)
-    return WithTypes(dataset) if arguments.flag("types", types) else dataset
+    return WithTypes(dataset, part.all_types()) if arguments.flag("types", types) else dataset
 
 
 def _distorted(
@@ -129,5 +165,5 @@ def _distorted(
 KINDS: dict[str, Kind] = {
     "random": RandomRated,
     "distorted": from_files(read_photographs, _distorted),
-    **{name: from_files(functools.partial(read_rated, name), _rated) for name in SETS},
+    **{name: from_files(_reader(name), _rated) for name in SETS},
 }

@@ -141,4 +141,5 @@ QUALITY = Task(
     rows=rows,
     summary=summary,
     save=save_model,
+    partial=True,
 )

@@ -49,6 +49,7 @@ class Task:
         rows: (output, *targets) → what a validation notes of each item, (N, K).
         summary: the rows of a data set, (M, K), float64 → its values by name, the most telling one first.
         save: writes what a run ends with: network and path, a `.safetensors`.
+        partial: whether its losses may leave parameters without a gradient, as those of heads with a loss of their own.
     """
 
     item: ItemLayout
@@ -60,6 +61,7 @@ class Task:
     rows: Callable[..., Tensor]
     summary: Callable[[Tensor], dict[str, float]]
     save: Callable[[nn.Module, Path], None]
+    partial: bool = False
 
     def total_loss(self, terms: Mapping[str, float], output: Any, targets: Sequence[Tensor]) -> Tensor:
         """The weighted sum of losses, by name, of each item, (N,)."""
