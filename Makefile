@@ -11,7 +11,8 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint
 
 # Oracles for tests only. Without their own dependencies: timm and kornia would ask for far more than is used here, and
 # torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: tests mend that.
-ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq
+ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
+    transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
 .PHONY: demo test clean
 

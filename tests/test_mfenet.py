@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from fastiqa.bench.memory import live_bytes
 from oracles import randomise
-from torch import Tensor
+from torch import Tensor, nn
 
 import fastiqa
 from fastiqa import models, reference
@@ -166,6 +167,63 @@ def test_inference_is_the_same(options: dict[str, Any], memory_format: torch.mem
     single = fastiqa.optimize_for_inference(model, torch.float32, memory_format)
     for given in (image, image.float()):
         torch.testing.assert_close(single(given), fast(image), rtol=1e-4, atol=1e-4)
+
+
+# ---- single precision ----
+
+
+@torch.no_grad()
+def scores(model: Any, image: Tensor) -> dict[str, Tensor]:
+    """Of a batch, of two of its images alone, and channels-last, which model and images are."""
+    found = {"batch": model(image), "alone": torch.cat([model(one) for one in image[:2].split(1)])}
+    assert type(model) is reference.MFENet or torch.equal(model(image), found["batch"]), "from run to run"
+    if not isinstance(model, InferenceMFENet):  # whose weights have a layout of their own
+        model = model.to(memory_format=torch.channels_last)
+    return {**found, "channels-last": model(image.contiguous(memory_format=torch.channels_last))}
+
+
+def assert_as_exact_as_plain(plain: Any, fast: dict[str, Any], image: Tensor) -> None:
+    """Errors from float64, in norm: however the images come at most twice plain's, or some roundings."""
+    with torch.no_grad():
+        exact = copy.deepcopy(plain).double()(image.double())
+
+    def errors(model: Any) -> dict[str, float]:
+        ways = {way: (got, exact[: len(got)]) for way, got in scores(model, image).items()}
+        return {way: float((got - want).norm() / want.norm()) for way, (got, want) in ways.items()}
+
+    own = errors(plain)
+    for name, model in fast.items():
+        for way, error in errors(model).items():
+            assert error <= 2 * own[way] + 4 * 2**-24, f"{name}, {way}: {error}, plain's is {own[way]}"
+
+
+def with_64_scores(plain: Any) -> tuple[Any, Any]:
+    """The network and its fused twin in float32; 64 scores an image, for that of one may be right by luck."""
+    plain.head[-1] = nn.Linear(plain.head[-1].in_features, 64)
+    fused = copy.deepcopy(plain)
+    fastiqa.accelerate(fused)
+    return plain.float().eval(), fused.float().eval()
+
+
+@every_ablation
+def test_single_precision_is_as_exact_as_plain(options: dict[str, Any]) -> None:
+    plain, fused = with_64_scores(network(reference, hidden=(256,), **options))
+    last, first = (
+        fastiqa.optimize_for_inference(fused, memory_format=layout)
+        for layout in (torch.channels_last, torch.contiguous_format)
+    )
+    fast = {"fused": fused, "inference": last, "inference, nchw": first}
+    assert_as_exact_as_plain(plain, fast, images(4, dtype=torch.float32))
+
+
+def test_single_precision_of_a_network_in_use() -> None:
+    """MFENet with VAN-B0 at 224 pixels, with weights as training starts from."""
+    made = create_model("mfenet", qen="b0")
+    plain = reference.MFENet(**made.options)
+    plain.load_state_dict(made.state_dict())
+    plain, fused = with_64_scores(plain)
+    fast = {"fused": fused, "inference": fastiqa.optimize_for_inference(fused)}
+    assert_as_exact_as_plain(plain, fast, images(4, 224, 224, torch.float32))
 
 
 def test_inference_of_what_it_cannot_take() -> None:

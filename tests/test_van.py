@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from oracles import randomise
-from safetensors.torch import load_file, save_file
+from oracles import import_oracle, randomise
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
@@ -195,6 +193,67 @@ def test_the_authors_file(tmp_path: Path) -> None:
     assert_same(van, trained)
 
 
+def van_tiny() -> dict[str, tuple[int, ...]]:
+    """Name and shape of all that the authors' file of VAN-Tiny, here VAN-B0, holds, by their models/van.py."""
+    shapes: dict[str, tuple[int, ...]] = {"head.weight": (1000, 256), "head.bias": (1000,)}
+
+    def norm(name: str, c: int) -> dict[str, tuple[int, ...]]:
+        each = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (c,))
+        return {f"{name}.{key}": shape for key, shape in {**each, "num_batches_tracked": ()}.items()}
+
+    inputs = 3
+    for i, (depth, c, ratio) in enumerate(zip((3, 3, 5, 2), (32, 64, 160, 256), (8, 8, 4, 4), strict=True), 1):
+        k, h = (7 if i == 1 else 3), c * ratio
+        shapes |= {f"patch_embed{i}.proj.weight": (c, inputs, k, k), f"patch_embed{i}.proj.bias": (c,)}
+        shapes |= norm(f"patch_embed{i}.norm", c)
+        for j in range(depth):
+            shapes |= norm(f"block{i}.{j}.norm1", c) | norm(f"block{i}.{j}.norm2", c)
+            shapes |= {
+                f"block{i}.{j}.layer_scale_1": (c,),
+                f"block{i}.{j}.layer_scale_2": (c,),
+                f"block{i}.{j}.attn.proj_1.weight": (c, c, 1, 1),
+                f"block{i}.{j}.attn.proj_1.bias": (c,),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv0.weight": (c, 1, 5, 5),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv0.bias": (c,),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv_spatial.weight": (c, 1, 7, 7),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv_spatial.bias": (c,),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv1.weight": (c, c, 1, 1),
+                f"block{i}.{j}.attn.spatial_gating_unit.conv1.bias": (c,),
+                f"block{i}.{j}.attn.proj_2.weight": (c, c, 1, 1),
+                f"block{i}.{j}.attn.proj_2.bias": (c,),
+                f"block{i}.{j}.mlp.fc1.weight": (h, c, 1, 1),
+                f"block{i}.{j}.mlp.fc1.bias": (h,),
+                f"block{i}.{j}.mlp.dwconv.dwconv.weight": (h, 1, 3, 3),
+                f"block{i}.{j}.mlp.dwconv.dwconv.bias": (h,),
+                f"block{i}.{j}.mlp.fc2.weight": (c, h, 1, 1),
+                f"block{i}.{j}.mlp.fc2.bias": (c,),
+            }
+        shapes |= {f"norm{i}.weight": (c,), f"norm{i}.bias": (c,)}
+        inputs = c
+    return shapes
+
+
+def test_names_and_shapes_of_the_authors_file(tmp_path: Path) -> None:
+    """As many parameters as they publish, and each gets to where their equations use it."""
+    shapes, generator = van_tiny(), torch.Generator().manual_seed(4)
+    parameters = [shape for name, shape in shapes.items() if not re.search("running|tracked", name)]
+    assert sum(map(math.prod, parameters)) == 4_105_800
+    weights = {  # rows of length 1 or so, and numbers from 0.5 to 1.5
+        name: torch.randn(shape, generator=generator) / math.prod(shape[1:]) ** 0.5
+        if len(shape) > 1
+        else torch.rand(shape, generator=generator) + 0.5
+        for name, shape in shapes.items()
+    }
+    weights |= {name: torch.tensor(7) for name in weights if name.endswith("tracked")}
+    torch.save({"state_dict": weights}, tmp_path / "van_tiny.pth.tar")
+    van = van_b0()
+    report = load_backbone(van, tmp_path / "van_tiny.pth.tar")
+    assert (report.missing, set(report.unexpected)) == ((), {"head.weight", "head.bias"})
+    wide = {name: weight.double() for name, weight in weights.items()}
+    want = by_the_book(wide, image(1), (3, 3, 5, 2))
+    torch.testing.assert_close(van.double().eval()(image(1)), want, rtol=1e-11, atol=1e-11)
+
+
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
     weights, path = network(1).state_dict(), tmp_path / "a.safetensors"
     for damage, message in (
@@ -207,43 +266,26 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
             load_backbone(network(2), path)
 
 
-ORACLE = """
-import sys, torch
-from safetensors.torch import save_file
-sys.path.insert(0, sys.argv[1])
-from oracles import randomise
-from fastiqa.bench.torchvision_shim import declare_torchvision_operators
-declare_torchvision_operators()
-from transformers.models.deprecated.van.modeling_van import VanConfig, VanForImageClassification
-config = VanConfig(hidden_sizes=[8, 12, 16, 20], depths=[1, 2, 1, 1], mlp_ratios=[2, 3, 2, 1], drop_path_rate=0.0)
-network = VanForImageClassification(config).double().eval()
-randomise(network)
-image = torch.randn(2, 3, 61, 45, dtype=torch.float64)
-with torch.no_grad():
-    maps = network(image, output_hidden_states=True).hidden_states
-save_file(network.state_dict(), sys.argv[2] + "/model.safetensors")
-save_file({"image": image, **{str(i): x.contiguous() for i, x in enumerate(maps)}}, sys.argv[2] + "/maps.safetensors")
-"""
-
-
-def test_features_equal_transformers(tmp_path: Path) -> None:
-    """In a process of its own: the last transformers with VAN wants older packages than other oracles."""
-    folder = os.environ.get("FASTIQA_TRANSFORMERS")
-    if folder is None:
-        install = "pip install --target FOLDER transformers==4.57.6"
-        pytest.skip(f"the last transformers with VAN wants older packages than other oracles: {install}, FOLDER's name "
-                    "in FASTIQA_TRANSFORMERS")  # fmt: skip
-    path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-c", ORACLE, str(Path(__file__).parent), str(tmp_path)]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
-    maps = load_file(tmp_path / "maps.safetensors")
+@pytest.mark.parametrize(
+    "options",
+    [SMALL, {"depths": (3, 3, 5, 2), "widths": (32, 64, 160, 256), "mlp_ratios": (8, 8, 4, 4)}],
+    ids=["small", "van_b0"],
+)
+@torch.no_grad()
+def test_features_equal_transformers(options: dict[str, Any], tmp_path: Path) -> None:
+    oracle = import_oracle("transformers.models.deprecated.van.modeling_van")  # up to 4.57, the last that has VAN
+    sizes = {"hidden_sizes": options["widths"], "depths": options["depths"], "mlp_ratios": options["mlp_ratios"]}
+    config = oracle.VanConfig(**{name: list(numbers) for name, numbers in sizes.items()}, drop_path_rate=0.0)
+    theirs = oracle.VanForImageClassification(config).double().eval()
+    randomise(theirs)
+    want = list(theirs(image(), output_hidden_states=True).hidden_states)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
     for kind in (reference.VAN, fast_nn.VAN):
-        van = network(3, kind)
+        van = kind(**options).double().eval()
         report = load_backbone(van, tmp_path / "model.safetensors")
         unexpected = {"classifier.bias", "classifier.weight", "van.layernorm.bias", "van.layernorm.weight"}
         assert (report.missing, set(report.unexpected)) == ((), unexpected)
-        want = [maps[str(i)] for i in range(4)]
-        torch.testing.assert_close(van(maps["image"]), want, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(van(image()), want, rtol=1e-11, atol=1e-11)
 
 
 # ---- options ----

@@ -7,6 +7,9 @@ A quarter of the channels is low, act is leaky ReLU of slope 0.2. The low branch
 the high one and lives from module to module; it is never put out, and the last module has none. (A single module that
 drops its low branch at once would be a plain convolution: branches only part where they are chained.)
 
+Of the operators for octave convolutions `fastiqa.nn` runs `octave_split` alone here: `octave_merge` joins the low input
+to the high one in modules of stride 1, and the only one of this chain has no low input.
+
 Sources: arXiv 2411.07556 names octave convolutions whose low branch is discarded; sizes are those of the same group's
 HFCG-CNN (Yu et al., VCIP 2022), one octave module a stage. Chen et al., arXiv 1904.05049 (octave convolution).
 """
