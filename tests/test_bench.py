@@ -19,7 +19,20 @@ import torch
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import _dispatch, ops
-from fastiqa.bench import equality, memory, parts, plots, report, rows, run, settings, summary, timing, training
+from fastiqa.bench import (
+    equality,
+    memory,
+    part_cases,
+    parts,
+    plots,
+    report,
+    rows,
+    run,
+    settings,
+    summary,
+    timing,
+    training,
+)
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
 ONE = (*TINY, "--dtype", "float32", "--layout", "nchw", "--memory", "reused")
@@ -344,15 +357,15 @@ def test_a_training_step_is_measured_after_its_gradients_agree(network, tmp_path
 
 def test_every_part_of_a_network_is_measured_after_its_results_agree(tmp_path, monkeypatch):
     tiny = {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "hfen_width": 8, "dan_width": 4}
-    monkeypatch.setattr(parts, "OPTIONS", {**tiny, "dan_layers": (1, 1, 1, 1)})
-    monkeypatch.setattr(parts, "SIZE", 64)
-    monkeypatch.setattr(parts, "MAPS", ((8, 5),))
+    monkeypatch.setattr(part_cases, "OPTIONS", {**tiny, "dan_layers": (1, 1, 1, 1)})
+    monkeypatch.setattr(part_cases, "SIZE", 64)
+    monkeypatch.setattr(part_cases, "MAPS", ((8, 5),))
     file = tmp_path / "parts.csv"
     for network in ("mfenet", "octave"):
         assert parts.main([network, "--items", "2", "--rounds", "2", "--csv", str(file)]) == 0
     cases = rows.latest(rows.read(file))
     assert all(list(providers) == ["eager", "cpu"] and summary.speedup(providers) for providers in cases.values())
-    assert len(cases) == 2 * 8 + 2 * 2  # 8 parts and 2 strides, in 2 modes
-    monkeypatch.setattr(parts, "LARGEST_DIFFERENCE", 0.0)
+    assert len(cases) == 2 * 8 + 2 * 3  # 8 parts, a chain and 2 strides, in 2 modes
+    monkeypatch.setattr(part_cases, "LARGEST_DIFFERENCE", 0.0)
     with pytest.raises(ValueError, match="results differ from the plain network's"):
-        list(parts.mfenet(2))
+        list(part_cases.mfenet(2))

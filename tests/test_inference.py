@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,13 +128,16 @@ def test_a_bottleneck_ends_in_one_call(dtype: torch.dtype, stride: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "leaky_relu"])
 def test_convolutions_end_in_what_comes_after(activation: str, dtype: torch.dtype) -> None:
     """Their weights are packed anew for other sizes and other weights, and not copied or saved as such."""
     torch.manual_seed(0)
-    conv = with_activation(nn.Conv2d(16, 16, 3, padding=1, groups=2), activation)
+    scalars = (0.2,) if activation == "leaky_relu" else ()
+    conv = with_activation(nn.Conv2d(16, 16, 3, padding=1, groups=2), activation, *scalars)
     conv.to(dtype, memory_format=torch.channels_last)
-    act = {"none": lambda x: x, "relu": torch.relu, "gelu": nn.functional.gelu}[activation]
+    functional = nn.functional
+    leaky = functools.partial(functional.leaky_relu, negative_slope=0.2)
+    act = {"none": lambda x: x, "relu": torch.relu, "gelu": functional.gelu, "leaky_relu": leaky}[activation]
     bounds: dict[str, float] = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
     for shape in ((2, 16, 9, 11), (1, 16, 5, 4), (2, 16, 9, 11)):
         conv.weight.mul_(1.5)
@@ -142,7 +146,7 @@ def test_convolutions_end_in_what_comes_after(activation: str, dtype: torch.dtyp
         for module in (conv, copy.deepcopy(conv)):
             torch.testing.assert_close(module(x).double(), act(plain), **bounds)
             torch.testing.assert_close(module.times(x, other).double(), plain * other, **bounds)
-            if activation != "gelu":
+            if activation in ("none", "relu"):
                 total = other.clone()
                 assert module.add_to_(total, x) is total
                 torch.testing.assert_close(total.double(), act(plain + other), **bounds)

@@ -13,7 +13,7 @@ from fastiqa.ops.octave_merge import octave_merge
 from fastiqa.ops.octave_split import octave_split
 
 
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
     """`x` and its average over 2×2 blocks.
 
     On a CPU PyTorch's pooling of NCHW maps took 11 times as long as a split that copies the map as well (48 channels of
@@ -58,7 +58,7 @@ class OctaveConv2d(reference.OctaveConv2d):
         """Both branches → both branches; the low one is None where its share is 0. Sizes as in the reference."""
         self._check(high, low, pooled)
         if pooled is None and (self.stride == 2 or self.conv_h2l is not None):
-            high, pooled = _split(high)
+            high, pooled = with_average(high)
         if self.stride == 1:
             out_high = self.conv_h2h(high)
             if self.conv_l2h is not None and low is not None:
@@ -70,7 +70,7 @@ class OctaveConv2d(reference.OctaveConv2d):
             out_high = _sum(coarse, self.conv_h2h, self.conv_l2h)
         if self.conv_h2l is None:
             return out_high, None
-        return out_high, _sum(_split(coarse)[1] if self.stride == 2 else coarse, self.conv_h2l, self.conv_l2l)
+        return out_high, _sum(with_average(coarse)[1] if self.stride == 2 else coarse, self.conv_h2l, self.conv_l2l)
 
 
 def _sum(x: Tensor, first: nn.Conv2d, second: nn.Conv2d | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fastiqa.models.inference.onednn import with_activation
+from fastiqa.models.inference.onednn import with_rectifier
 from fastiqa.reference import Bottleneck, CrossSubtraction
 from fastiqa.reference.fusion import WeightedNode
 from fastiqa.reference.residual_network import ResidualNetwork
@@ -34,7 +34,7 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 def fold_norms(network: nn.Module) -> int:
     """Folds every norm behind a convolution of the blocks in `PAIRS` and of sequences, in place; returns their number.
 
-    Its activation remains, with the convolution where that is a ReLU. The network is in eval mode, and its norms have
+    Its activation becomes that of the convolution. The network is in eval mode, and its norms have
     running statistics.
     """
     folded = 0
@@ -44,8 +44,8 @@ def fold_norms(network: nn.Module) -> int:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm):
                 conv = fuse_conv_bn_eval(conv, norm)
                 slope = getattr(norm, "negative_slope", 1)
-                setattr(convs, conv_name, with_activation(conv, "relu") if slope == 0 else conv)
-                setattr(norms, norm_name, nn.Identity() if slope in (0, 1) else nn.LeakyReLU(slope, inplace=True))
+                setattr(convs, conv_name, conv if slope == 1 else with_rectifier(conv, slope))
+                setattr(norms, norm_name, nn.Identity())
                 folded += 1
     return folded
 

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa import reference
-from fastiqa.models.inference.folding import scale_and_shift
+from fastiqa.models.inference.folding import fold_norms, scale_and_shift
 from fastiqa.models.inference.model import InferenceModel
+from fastiqa.models.inference.onednn import with_rectifier
 from fastiqa.models.inference.resnet import make_inference_bottleneck
 from fastiqa.models.inference.van import fold_van_block
 from fastiqa.models.mfenet import MFENet
+from fastiqa.nn.octave_conv import with_average
 from fastiqa.reference import arguments
 from fastiqa.reference.high_frequency import NEGATIVE_SLOPE
 
@@ -54,8 +56,8 @@ class InferenceMFENet(InferenceModel, MFENet):
 
     def _fold_rest(self) -> None:
         for module in self.modules():
-            if isinstance(module, reference.HighFrequencyModule):
-                self.folded += _fold_octave(module)
+            if isinstance(module, reference.HighFrequencyNet):
+                self.folded += fold_high_frequency(module)
             elif isinstance(module, reference.VANBlock):
                 self.folded += fold_van_block(module)
             elif isinstance(module, reference.Bottleneck):
@@ -80,10 +82,25 @@ class InferenceMFENet(InferenceModel, MFENet):
         )
 
 
-def _fold_octave(module: Any) -> int:
-    """Folds the norms of both branches into the convolutions before them; returns their number.
+class _WithAverage(nn.Module):
+    """What remains of an `OctaveSplit` whose activation is that of the convolution before it."""
 
-    Convolutions that `fastiqa.nn.OctaveConv2d` adds as one become one.
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return with_average(x)
+
+
+def fold_high_frequency(network: Any) -> int:
+    """Folds the norms left in a `HighFrequencyNet`, and activations, into convolutions; returns the number of norms."""
+    folded = fold_norms(network.stem)
+    with_rectifier(network.stem[2], NEGATIVE_SLOPE)
+    network.split = _WithAverage()
+    return folded + sum(fold_octave(module) for module in network.octaves)
+
+
+def fold_octave(module: Any) -> int:
+    """Folds both norms of a `HighFrequencyModule`, and what activations it can, into the convolutions before them.
+
+    Convolutions that `fastiqa.nn.OctaveConv2d` adds as one become one. Returns the number of norms.
     """
     conv = module.conv
     branches = (("norm_high", "conv_h2h", "conv_l2h"), ("norm_low", "conv_h2l", "conv_l2l"))
@@ -94,13 +111,19 @@ def _fold_octave(module: Any) -> int:
             continue
         added = getattr(conv, second)
         setattr(conv, first, fuse_conv_bn_eval(getattr(conv, first), norm))
+        is_one = added is None or conv.stride == 2 or first == "conv_h2l"
         if added is not None:
             added.weight.mul_(scale_and_shift(norm)[0][:, None, None, None])
-            if conv.stride == 2 or first == "conv_h2l":
+            if is_one:
                 setattr(conv, first, _joined(getattr(conv, first), added))
                 setattr(conv, second, None)
-        has_activation = norm.negative_slope != 1
-        setattr(module, norm_name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True) if has_activation else nn.Identity())
+        setattr(module, norm_name, nn.Identity())
+        if is_one:
+            with_rectifier(getattr(conv, first), NEGATIVE_SLOPE)
+            if norm_name == "norm_high" and module.split is not None:
+                module.split = _WithAverage()
+        elif module.split is None:
+            setattr(module, norm_name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
         folded += 1
     return folded
 

@@ -11,7 +11,12 @@ from torch.nn import functional as F
 
 from fastiqa.reference import arguments
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu_,
+    "gelu": F.gelu,
+    "leaky_relu": F.leaky_relu_,
+}
 
 
 class ConstantConv2d(nn.Conv2d):
@@ -22,11 +27,13 @@ class ConstantConv2d(nn.Conv2d):
     eight 1.0 to 1.4 times, the more the smaller the map.
 
     Attributes:
-        activation: "none", "relu" or "gelu", by which the result is written once: 8 % of PRFNet's time at 448x448 on
-            two cores.
+        activation: "none", "relu", "gelu" or "leaky_relu", by which the result is written once: 8 % of PRFNet's time at
+            448x448 on two cores.
+        scalars: its further arguments: of "leaky_relu" the negative slope.
     """
 
     activation: str = "none"
+    scalars: tuple[float, ...] = ()
 
     _made_for: Hashable = None
     _packed: Tensor
@@ -34,9 +41,9 @@ class ConstantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """activation(conv(x))."""
         if not one_call(x, self.weight):
-            return ACTIVATIONS[self.activation](super().forward(x))
+            return ACTIVATIONS[self.activation](super().forward(x), *self.scalars)
         algorithm = "none" if self.activation == "gelu" else None  # that of erf, not of tanh
-        how: tuple[Any, ...] = (self.activation, [], algorithm)
+        how: tuple[Any, ...] = (self.activation, list(self.scalars), algorithm)
         return torch.ops.mkldnn._convolution_pointwise(x, *self._prepared(x), *how)  # type: ignore[no-any-return]
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
@@ -69,10 +76,15 @@ class ConstantConv2d(nn.Conv2d):
         return {name: value for name, value in vars(self).items() if name not in ("_made_for", "_packed")}
 
 
-def with_activation(conv: Any, activation: str) -> ConstantConv2d:
+def with_activation(conv: Any, activation: str, *scalars: float) -> ConstantConv2d:
     """Makes a convolution, in place, a `ConstantConv2d` with this activation."""
-    conv.__class__, conv.activation = ConstantConv2d, activation
+    conv.__class__, conv.activation, conv.scalars = ConstantConv2d, activation, scalars
     return conv  # type: ignore[no-any-return]
+
+
+def with_rectifier(conv: Any, negative_slope: float) -> ConstantConv2d:
+    """`with_activation` for ReLU, which is a slope of zero, and leaky ReLU."""
+    return with_activation(conv, *(("relu",) if negative_slope == 0 else ("leaky_relu", negative_slope)))
 
 
 def make_constant(network: nn.Module) -> None:
