@@ -134,7 +134,7 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
 def test_gradcheck(name: str, backend: str) -> None:
     """Of both orders: every derivative; where that takes longer, of one sample along random directions."""
     if backend in ("triton", "cuda"):
-        # Formulas are the same on every backend. test_partial_gradients finds a gradient that is one millionth off: tried
+        # Formulas are the same on every backend. test_partial_gradients finds a gradient one millionth off: tried
         # in gated_upsample and mix_kernels.
         pytest.skip("minutes interpreted or emulated; test_partial_gradients has every gradient, to 1e-13")
     op = cases.operators()[name]
