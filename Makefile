@@ -1,5 +1,6 @@
 # make demo   from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
 # make test   everything that CI runs: examples in docstrings, four lanes of kernel tests, oracles, packaging, lint, types
+# make test-all   and every case of the tests that otherwise take turns at them: four times as long
 # make clean  removes the environment and everything built
 #
 # PYTHON=python3.12 and VENV=/elsewhere choose another interpreter and place.
@@ -14,7 +15,7 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
     transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(VENV)/.built
 	$(RUN) -m fastiqa.info
@@ -23,6 +24,9 @@ demo: $(VENV)/.built
 test: $(VENV)/.built $(VENV)/.oracles
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
 	$(RUN) -m pytest --numprocesses 2 tests
+
+test-all: export FASTIQA_TESTS = all
+test-all: test
 
 clean:
 	rm -rf $(VENV) build demo fastiqa/*.so *.egg-info

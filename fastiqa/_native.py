@@ -49,15 +49,16 @@ def device_reason(device: torch.device) -> str | None:
     """Why the CUDA library, loaded, cannot run on that device: a GPU for which it holds no code."""
     if device.type != "cuda":
         return None
-    archs = [int(arch) for arch in build_record("cuda")["archs"]]
-    return _arch_reason(archs, torch.cuda.get_device_capability(device))
+    record = build_record("cuda")
+    archs = [int(arch) for arch in record["archs"]]
+    return _arch_reason(archs, int(record["ptx"]), torch.cuda.get_device_capability(device))
 
 
-def _arch_reason(archs: list[int], capability: tuple[int, int]) -> str | None:
+def _arch_reason(archs: list[int], ptx: int, capability: tuple[int, int]) -> str | None:
     major, minor = capability
     have = major * 10 + minor
-    # Real code runs on later minors of its major; the newest is also there as PTX, for everything after it.
-    if any(arch // 10 == major and arch <= have for arch in archs) or have >= max(archs):
+    # Real code runs on later minors of its major, PTX on everything after it.
+    if any(arch // 10 == major and arch <= have for arch in archs) or have >= ptx:
         return None
     return f"built for compute capabilities {archs}, this GPU has {have}; rebuild with FASTIQA_CUDA_ARCHS={have}"
 

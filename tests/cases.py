@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ from torch import Tensor
 
 from fastiqa import _dispatch, _native, ops
 from fastiqa._op import Map, Op
+
+# `make test-all`. Otherwise tests that are marked `share`, or ask here, leave out what other cases are likely to find:
+# all of them took three quarters of an hour of two slow cores.
+ALL = os.environ.get("FASTIQA_TESTS") == "all"
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 OFFSETS = (0, 1, 7, 3)

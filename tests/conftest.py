@@ -6,12 +6,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["FASTIQA_STRICT"] = "1"
 
+import cases
 import interpreter
 import pytest
 import torch
@@ -28,12 +30,33 @@ _device_constructors()  # cached on first use, so before torch.empty is replaced
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu:
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
+    left_out = set() if cases.ALL else set(not_their_turn(items))
+    if not torch.cuda.is_available():
+        left_out |= {item for item in items if item.get_closest_marker("gpu")}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Of tests marked `share`, what is left to `make test-all`: of each operator on each backend one case in so many is
+    kept, another one from operator to operator, so that together they meet every case."""
+    groups: dict[tuple[object, ...], list[pytest.Item]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("share"):
+            given = item.callspec.params
+            groups.setdefault((item.function, given.get("backend"), given.get("name")), []).append(item)
+    turns: Counter[object] = Counter()
+    for (function, backend, _), group in groups.items():
+        mark = group[0].get_closest_marker("share")
+        assert mark is not None
+        share = min(mark.kwargs.get(backend, mark.args[0] if mark.args else 1), len(group))
+        turn = turns[function, backend]
+        turns[function, backend] += 1
+        for k, item in enumerate(group):
+            # k // share: cases come dtype by dtype, and each is to meet other layouts than the one before it.
+            if (k + k // share + turn) % share:
+                yield item
 
 
 @pytest.fixture(autouse=True)

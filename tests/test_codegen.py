@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cases
 import emulation
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, A
     folder = tmp_path_factory.mktemp("triton")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "compile_triton.py"), str(folder), "--few"],
+        [sys.executable, str(HERE / "compile_triton.py"), str(folder), *([] if cases.ALL else ["--few"])],
         capture_output=True,
         text=True,
         env=environment,
@@ -72,7 +73,7 @@ def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, A
 @pytest.mark.slow
 def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -> None:
     assert {k["arch"] for k in triton_kernels} == {80, 90, 100}
-    assert len(triton_kernels) >= 2 * 8 * 3
+    assert {k["op"] for k in triton_kernels} == {*cases.names()}
     narrow: dict[tuple[str, str], bool] = {}
     for kernel in triton_kernels:
         loads, stores = ([width(access) for access in kernel[kind]] for kind in ("loads", "stores"))
@@ -149,9 +150,23 @@ def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
 @needs_cuda_library
 def test_cuda_library_holds_the_promised_architectures() -> None:
     library = str(_native.path("cuda"))
-    archs = set(emulation.build().cuda_archs())
-    assert set(re.findall(r"sm_(\d+)", dump("--list-elf", library))) == archs
-    assert set(re.findall(r"sm_(\d+)", dump("--list-ptx", library))) == {max(archs, key=int)}
+    build = emulation.build()
+    archs = build.cuda_archs()
+    newest = build.ptx_of(max(archs, key=int), archs)
+    assert set(re.findall(r"sm_(\d+)", dump("--list-elf", library))) == {*archs}
+    assert set(re.findall(r"sm_(\d+)", dump("--list-ptx", library))) == {newest}
+
+
+def test_architectures_share_ptx_where_no_source_tells_them_apart() -> None:
+    """Every `__CUDA_ARCH__` that is compared with a number is compared with CUDA_DIVIDE."""
+    build = emulation.build()
+    compared = re.compile(r"__CUDA_ARCH__\s*[<>=!]+\s*(\d+)")
+    numbers = {n for file in build.CSRC.rglob("*.[hc]*") for n in compared.findall(file.read_text(errors="replace"))}
+    assert numbers == {f"{build.CUDA_DIVIDE}0"}
+    assert [build.ptx_of(arch, ("80", "90", "100", "120")) for arch in ("80", "90", "100", "120")] == [
+        "80", "80", "100", "100"
+    ]  # fmt: skip
+    assert build.ptx_of("90", ("90",)) == "90"
 
 
 @pytest.fixture(scope="module")

@@ -133,11 +133,11 @@ def test_a_kernel_missing_from_the_library_is_a_reason() -> None:
         _native.kernel("cpu", "sharpen")
 
 
-@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (10, 3), (12, 1), (13, 0), (7, 5), (11, 0)])
+@pytest.mark.parametrize("capability", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 1), (11, 0), (13, 0), (7, 5), (8, 0)])
 def test_a_gpu_without_code_is_refused(capability: tuple[int, int]) -> None:
-    """Real code for 8.0, 9.0, 10.0 and 12.0 serves their later minors, PTX of 12.0 everything after it."""
-    reason = _native._arch_reason([80, 90, 100, 120], capability)
-    if capability in ((7, 5), (11, 0)):
+    """Real code for 8.6, 9.0 and 10.0 serves their later minors, PTX of 10.0 everything after it."""
+    reason = _native._arch_reason([86, 90, 100], 100, capability)
+    if capability in ((7, 5), (8, 0)):
         assert "FASTIQA_CUDA_ARCHS" in str(reason)
     else:
         assert reason is None

@@ -16,6 +16,7 @@ FAR = 2**31 + 8  # elements; a multiple of 16 bytes, so that vectors are used
 APART = 2048  # elements between tensors that share the storage
 
 
+@pytest.mark.share(triton=2, cuda=2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("backend", cases.BACKENDS)
 @pytest.mark.parametrize("name", cases.names())

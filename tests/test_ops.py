@@ -82,6 +82,7 @@ def assert_within_budget(
     assert error <= 2 * own, f"error {error} against float64, eager's own is {own}"
 
 
+@pytest.mark.share(triton=4, cuda=2)
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_values_and_layout(name: str, backend: str, case: Case) -> None:
     op = cases.operators()[name]
@@ -96,6 +97,7 @@ def test_values_and_layout(name: str, backend: str, case: Case) -> None:
                            if isinstance(a, Tensor) and got.numel())  # fmt: skip
 
 
+@pytest.mark.share(triton=4, cuda=2)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> None:
@@ -160,6 +162,7 @@ def test_partial_gradients(name: str, backend: str) -> None:
             torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.share(triton=2, cuda=2)
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
     """Lengths from 1 to 40 at every offset that a vector may be off by; the guard elements keep their value."""
@@ -191,7 +194,9 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
     op = cases.operators()[name]
     torch.use_deterministic_algorithms(True)
     try:
-        for args in cases.arguments(op, Case((2, 5, 9, 7))):
+        samples = cases.arguments(op, Case((2, 5, 9, 7)))
+        # Interpreted, programs run one after another: what is left to find is memory that nobody wrote.
+        for args in itertools.islice(samples, 1 if backend == "triton" and not cases.ALL else None):
             with cases.backend(backend):
                 first = outputs(op(*args))
                 for _ in range(3):
@@ -201,6 +206,7 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
+@pytest.mark.share(triton=2, cuda=2)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
     """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later.
@@ -234,6 +240,7 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.share(triton=2, cuda=2)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_infinity_at_a_border_stays_where_it_is(name: str, backend: str, layout: str) -> None:
     """It meets none of the zeros beyond the border or of a vector's end: results are finite where eager's are.

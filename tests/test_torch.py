@@ -34,6 +34,7 @@ def assert_equal(got: Any, want: Any) -> None:
         assert torch.equal(g, w)
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(name: str, layout: str, grad: bool) -> None:
@@ -47,6 +48,7 @@ def test_opcheck(name: str, layout: str, grad: bool) -> None:
 def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     torch.compiler.reset()
     op = cases.operators()[name]
+    small = int(name.startswith("ssim"))  # as for opcheck: 10 instead of 70 s
 
     def step(*args: Any) -> Tensor:
         return total(op(*(2 * x if isinstance(x, Tensor) else x for x in args)))
@@ -55,10 +57,12 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     # the backward operators themselves go through Inductor as the gradients of the others. Sizes that are symbols are
     # traced the same for every backend, and Inductor's C++ for them took four to nine minutes of all operators.
     backend = "aot_eager" if dynamic or name.endswith("_backward") else "inductor"
+    if backend == "aot_eager" and not dynamic and not cases.ALL:
+        pytest.skip("traced the same with symbols for sizes, which is the other case")
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
         for layout in ("nchw", "nhwc"):
-            _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
+            _, args = example(name, Case(shape, torch.float64, (layout,), turn=small), grad=True)
             leaves = [x for x in args if isinstance(x, Tensor)]
             got, want = compiled(*args), step(*args)
             torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
@@ -204,6 +208,7 @@ def test_inference_mode_and_no_grad(name: str) -> None:
     assert not any(y.requires_grad for y in outputs(result))
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("size", "layout"),
     [
@@ -226,6 +231,7 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
         torch.testing.assert_close(got, want.to(got.dtype), rtol=rtol, atol=atol)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_large_batch_is_its_samples(name: str, layout: str, dtype: torch.dtype) -> None:

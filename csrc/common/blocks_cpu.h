@@ -6,49 +6,50 @@
 
 namespace fastiqa {
 
-/// Run m. A streamed one is first made as dense pixels or rows, which often are dense in the map as well.
+/// Run m, its fine results where `to` has them: in the maps, or, streamed, first as dense pixels or rows, which often are
+/// dense in the map as well. One call for both: a second took GCC as long again, 40 of octave_split.cpp's 108 s.
 template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
-FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<T, kOperands>& dense, int64_t m,
-                           F f) {
-  T* p[kOperands];
-  for (int o = 0; o < kOperands; ++o) p[o] = tile.data[o] + m * tile.middle[o];
-  if (kRun == Run::strided || M::fine_out == 0 || !tile.streamed)
-    return run_blocks<M, kRun, kRows, kColumns>(tile, p, f);
-  alignas(kLine) T staged[M::fine_out > 0 ? M::fine_out : 1][kStaged];
-  T* to[kOperands];
-  for (int o = 0; o < kOperands; ++o) to[o] = M::fine(o) && o >= M::inputs ? staged[o - M::inputs] : p[o];
-  run_blocks<M, kRun, kRows, kColumns>(dense, to, f);
+FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<T, kOperands>& to, int64_t m, F f) {
+  constexpr bool kStreams = kRun != Run::strided && M::fine_out > 0;
+  alignas(kLine) T staged[M::fine_out > 0 ? M::fine_out : 1][kStreams ? kStaged : 1];
+  T *p[kOperands], *q[kOperands];
+  for (int o = 0; o < kOperands; ++o) {
+    p[o] = tile.data[o] + m * tile.middle[o];
+    q[o] = kStreams && tile.streamed && M::fine(o) && o >= M::inputs ? staged[o - M::inputs] : p[o];
+  }
+  run_blocks<M, kRun, kRows, kColumns>(to, q, f);
+  if (!kStreams || !tile.streamed) return;
   for (int o = M::inputs; o < M::inputs + M::fine_out; ++o) {
-    const int64_t row = dense.row[o], pixels = kRun == Run::channels ? kColumns : 1;
-    const int64_t columns = tile.column[o] == dense.column[o] || pixels == 1 ? 1 : kColumns;
-    const int64_t length = kRun == Run::channels ? pixels * dense.column[o] : row;
+    const int64_t row = to.row[o], pixels = kRun == Run::channels ? kColumns : 1;
+    const int64_t columns = tile.column[o] == to.column[o] || pixels == 1 ? 1 : kColumns;
+    const int64_t length = kRun == Run::channels ? pixels * to.column[o] : row;
     if (kRows == 2 && columns == 1 && tile.row[o] == row && length == row) {
-      stream(p[o], to[o], 2 * row);
+      stream(p[o], q[o], 2 * row);
       continue;
     }
     for (int r = 0; r < kRows; ++r)
       for (int64_t c = 0; c < columns; ++c)
-        stream(p[o] + r * tile.row[o] + c * tile.column[o], to[o] + r * row + c * dense.column[o], length / columns);
+        stream(p[o] + r * tile.row[o] + c * tile.column[o], q[o] + r * row + c * to.column[o], length / columns);
   }
 }
 
 // By value: the words that store_pair writes could otherwise, as far as the compiler knows, be the tile's own members.
 template <class M, Run kRun, bool kByChannel, class T, int kOperands, class F>
 FASTIQA_HD void tile_of_blocks(const BlockTile<T, kOperands> tile, F f) {
-  BlockTile<T, kOperands> dense = tile;
-  for (int o = M::inputs; o < M::inputs + M::fine_out; ++o) {
-    dense.column[o] = kByChannel ? tile.length : 1;
-    dense.row[o] = kByChannel ? 2 * tile.length : 2 * tile.length + tile.odd_length;
+  BlockTile<T, kOperands> to = tile;
+  for (int o = M::inputs; tile.streamed && o < M::inputs + M::fine_out; ++o) {
+    to.column[o] = kByChannel ? tile.length : 1;
+    to.row[o] = kByChannel ? 2 * tile.length : 2 * tile.length + tile.odd_length;
   }
   if constexpr (!kByChannel) {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, dense, m, f);
-    if (tile.tail) run_blocks<M, kRun, 1, 2>(tile, dense, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, to, m, f);
+    if (tile.tail) run_blocks<M, kRun, 1, 2>(tile, to, tile.count, f);
   } else if (tile.last_row) {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 1, 2>(tile, dense, m, f);
-    if (tile.tail) run_blocks<M, kRun, 1, 1>(tile, dense, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 1, 2>(tile, to, m, f);
+    if (tile.tail) run_blocks<M, kRun, 1, 1>(tile, to, tile.count, f);
   } else {
-    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, dense, m, f);
-    if (tile.tail) run_blocks<M, kRun, 2, 1>(tile, dense, tile.count, f);
+    for (int64_t m = 0; m < tile.count; ++m) run_blocks<M, kRun, 2, 2>(tile, to, m, f);
+    if (tile.tail) run_blocks<M, kRun, 2, 1>(tile, to, tile.count, f);
   }
 }
 
