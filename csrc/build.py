@@ -128,6 +128,8 @@ def build_emulated(output: Path, work: Path, sources: Iterable[Path], flags: Seq
     compile_ = [cxx, *EMULATE_FLAGS, *flags, f"-I{CSRC / 'common'}", "-x", "c++", "-c"]
     objects = _compile(compile_, list(sources), work, jobs=os.cpu_count() or 1)
     kind = ["-shared"] if shared else []
+    if output.exists() and all(obj.stat().st_mtime < output.stat().st_mtime for obj in objects):
+        return  # another process may be running it
     _run([cxx, *kind, "-pthread", *flags, "-o", str(output), *map(str, objects)])
 
 

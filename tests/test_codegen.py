@@ -93,7 +93,8 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
             narrow[key] = narrow.get(key, False) or {*loads, *stores} != {16}
             assert loads.count(16) >= loaded * packs, f"may be narrow for {reason} alone: {kernel}"
             assert stores.count(16) >= stored * packs, f"may be narrow for {reason} alone: {kernel}"
-    assert all(narrow.values()), f"reasons without need: {narrow}"
+    if cases.ALL:  # some are needed in one of the other cases alone
+        assert all(narrow.values()), f"reasons without need: {narrow}"
 
 
 @pytest.mark.slow
