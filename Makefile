@@ -8,7 +8,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
-PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Python compiles what it imports; pip would compile everything, which took most of a minute.
+PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 # Oracles for tests only. Without their own dependencies: timm and kornia would ask for far more than is used here, and
 # torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: tests mend that.

@@ -82,7 +82,7 @@ def assert_within_budget(
     assert error <= 2 * own, f"error {error} against float64, eager's own is {own}"
 
 
-@pytest.mark.share(triton=4, cuda=2)
+@pytest.mark.share(triton=8, cuda=4)
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_values_and_layout(name: str, backend: str, case: Case) -> None:
     op = cases.operators()[name]
@@ -97,7 +97,7 @@ def test_values_and_layout(name: str, backend: str, case: Case) -> None:
                            if isinstance(a, Tensor) and got.numel())  # fmt: skip
 
 
-@pytest.mark.share(triton=4, cuda=2)
+@pytest.mark.share(triton=8, cuda=4, torch=4, cpu=2)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> None:
@@ -141,7 +141,7 @@ def test_gradcheck(name: str, backend: str) -> None:
         pytest.skip("minutes interpreted or emulated; test_partial_gradients has every gradient, to 1e-13")
     op = cases.operators()[name]
     # Not everywhere: PyTorch's fast mode fails where a gradient is zero by definition, as that for octave_split's act.
-    slow = name.startswith("ssim")
+    slow = name.startswith(("ssim", "large_kernel_conv"))
     for args in itertools.islice(cases.arguments(op, Case((2, 2, 3, 2), torch.float64)), 1 if slow else None):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
         with cases.backend(backend):
@@ -152,7 +152,9 @@ def test_gradcheck(name: str, backend: str) -> None:
 def test_partial_gradients(name: str, backend: str) -> None:
     """Each input alone: its gradient is right, and no other is made."""
     op = cases.operators()[name]
-    for args in cases.arguments(op, Case((2, 4, 3, 5), torch.float64)):
+    # Interpreted, all samples of some take 12 s; the formulas are those of the other backends.
+    turn = 0 if backend == "triton" and not cases.ALL else None
+    for args in cases.arguments(op, Case((2, 4, 3, 5), torch.float64, turn=turn)):
         tensors = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
         for k in tensors:
             values = [x.detach().requires_grad_(j == k) if isinstance(x, Tensor) else x for j, x in enumerate(args)]

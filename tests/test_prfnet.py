@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any
 
+import cases
 import numpy as np
 import pytest
 import torch
@@ -227,6 +228,8 @@ def test_full_size_on_meta() -> None:
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_compile(backend: str) -> None:
+    if backend == "inductor" and not cases.ALL:
+        pytest.skip("over a minute; test_inference compiles the backbone to C++, test_nn and test_torch the rest")
     # C++ of the plain model takes minutes, and is PyTorch's own affair; with four scales that of the other does too.
     for model in pair(scale=2)[1:] if backend == "inductor" else pair():
         images = triplet()

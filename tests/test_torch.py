@@ -60,7 +60,9 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
         pytest.skip("traced the same with and without symbols for sizes; ssim's with symbols for a minute")
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
-        for layout in ("nchw", "nhwc"):
+        # Of each static layout Inductor makes other code; the operators take turns.
+        turn = [*cases.operators()].index(name) // 2 % 2  # gradients mostly follow their operators
+        for layout in ("nchw", "nhwc") if dynamic or cases.ALL else (("nchw", "nhwc")[turn],):
             _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
             leaves = [x for x in args if isinstance(x, Tensor)]
             got, want = compiled(*args), step(*args)

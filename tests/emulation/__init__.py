@@ -85,11 +85,12 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def program(sanitizer: str) -> Path:
-    """The driver of entry.cpp with all sources, under a sanitizer."""
+def program(sanitizer: str, dtypes: Sequence[torch.dtype]) -> Path:
+    """The driver of entry.cpp with all sources, under a sanitizer, for operands of these dtypes."""
     work = ROOT / "build" / "emulated" / sanitizer
     output = work / "driver"
-    flags = (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER")
+    bits = sum(1 << _DTYPES.index(dtype) for dtype in dtypes)
+    flags = (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", f"-DFASTIQA_DTYPES={bits}")
     with building(work):
         build().build_emulated(output, work, sources(), flags, shared=False)
     return output
