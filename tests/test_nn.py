@@ -159,7 +159,7 @@ def test_state_dict_both_ways(case: Case) -> None:
 # A fusion of one map returns that map, and Inductor compiles no module that returns its argument: it fails in PyTorch.
 COMPILED = [(case, "aot_eager") for case in CASES] + [
     pytest.param(case, "inductor", marks=pytest.mark.slow)
-    for case in CASES[:: 1 if cases.ALL else 3]
+    for case in CASES[:: 1 if cases.ALL else 4]
     if not (case.name == "ProgressiveFusion" and len(case.options["channels"]) == 1)
 ]
 

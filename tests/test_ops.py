@@ -164,7 +164,7 @@ def test_partial_gradients(name: str, backend: str) -> None:
             torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.share(triton=2, cuda=2)
+@pytest.mark.share(triton=2, cuda=2, cpu=2)
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
     """Lengths from 1 to 40 at every offset that a vector may be off by; the guard elements keep their value."""

@@ -34,7 +34,7 @@ def assert_equal(got: Any, want: Any) -> None:
         assert torch.equal(g, w)
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(10)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(name: str, layout: str, grad: bool) -> None:
@@ -56,12 +56,12 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     # the backward operators themselves go through Inductor as the gradients of the others. Sizes that are symbols are
     # traced the same for every backend, and Inductor's C++ for them took four to nine minutes of all operators.
     backend = "aot_eager" if dynamic or name.endswith("_backward") else "inductor"
-    if name.endswith("_backward") and dynamic == (name == "ssim_backward") and not cases.ALL:
-        pytest.skip("traced the same with and without symbols for sizes; ssim's with symbols for a minute")
+    turn = [*cases.operators()].index(name) // 2 % 2  # gradients mostly follow their operators
+    if name.endswith("_backward") and (dynamic == (name == "ssim_backward") or turn) and not cases.ALL:
+        pytest.skip("traced as its operator's gradient; half by turns, with symbols for sizes, ssim's without")
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
         # Of each static layout Inductor makes other code; the operators take turns.
-        turn = [*cases.operators()].index(name) // 2 % 2  # gradients mostly follow their operators
         for layout in ("nchw", "nhwc") if dynamic or cases.ALL else (("nchw", "nhwc")[turn],):
             _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
             leaves = [x for x in args if isinstance(x, Tensor)]
@@ -221,6 +221,9 @@ def test_inference_mode_and_no_grad(name: str) -> None:
 )
 def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> None:
     """Outputs beyond the caches, which the CPU kernels write another way; aligned rows and rows that are not."""
+    # These never write past the caches, and their windows in float64 take 10 to 36 s of all channels.
+    if name.startswith(("ssim", "large_kernel_conv")) and not cases.ALL:
+        size = (1, size[1] // 4, *size[2:])
     op, args = example(name, Case(size, torch.float32, (layout,), 1))
     # Unless exact, against float64: in a sum of many terms eager's own error is larger than the default tolerance.
     wide = args if op.exact else tuple(x.double() if isinstance(x, Tensor) else x for x in args)
@@ -240,7 +243,7 @@ def test_a_large_batch_is_its_samples(name: str, layout: str, dtype: torch.dtype
     op, args = example(name, Case((6, 13, 401, 603), dtype, (layout,), 1))
     with cases.threads(2):
         whole = outputs(op(*args))
-        for n in range(6):
+        for n in (0, 3, 5):
             batched = [
                 x[n : n + 1] if key in op.batched else x for key, x in zip(op.signature.names, args, strict=True)
             ]
