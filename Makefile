@@ -1,6 +1,6 @@
 # make demo   from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
 # make test   everything that CI runs: examples in docstrings, four lanes of kernel tests, oracles, packaging, lint, types
-# make test-all   and every case of the tests that otherwise take turns at them: four times as long
+# make test-all   and every case of the tests that otherwise take turns at them
 # make clean  removes the environment and everything built
 #
 # PYTHON=python3.12 and VENV=/elsewhere choose another interpreter and place.

@@ -47,10 +47,6 @@ def wanted() -> list[str]:
 
 
 class BuildNative(build_ext):
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.parallel = self.parallel or len(self.extensions or [])  # each ends with one long source on one core
-
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", os.sep) + ".so"  # loaded by torch.ops.load_library, so no Python tag
 

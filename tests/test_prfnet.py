@@ -225,11 +225,11 @@ def test_full_size_on_meta() -> None:
     assert model(*images).shape == (1,)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+# Inductor in make test-all alone: it takes over a minute, and test_inference compiles the backbone to C++, test_nn and
+# test_torch the rest.
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"] if cases.ALL else ["aot_eager"])
 @torch.no_grad()
 def test_compile(backend: str) -> None:
-    if backend == "inductor" and not cases.ALL:
-        pytest.skip("over a minute; test_inference compiles the backbone to C++, test_nn and test_torch the rest")
     # C++ of the plain model takes minutes, and is PyTorch's own affair; with four scales that of the other does too.
     for model in pair(scale=2)[1:] if backend == "inductor" else pair():
         images = triplet()

@@ -1,9 +1,9 @@
 // A block's threads on the CPU, for emulate.h: `run(count, f)` calls f `count` times as if at once, `Barrier` makes the
 // calls wait for each other, `thread_index` says which of them this is.
 //
-// They are fibers of one OS thread, which take turns at barriers: 256 of them cost less than 0.1 ms a block where OS threads took
-// 5 ms, and a barrier that some of them never reach is an error, not a hang. The thread sanitizer is told of them: to it
-// each is a thread, ordered with the others by barriers alone and not by the turns they take.
+// They are fibers of one OS thread, which take turns at barriers: 256 of them cost less than 0.1 ms a block where OS
+// threads took 5 ms, and a barrier that some of them never reach is an error, not a hang. The thread sanitizer is told of
+// them: to it each is a thread, ordered with the others by barriers alone and not by the turns they take.
 #pragma once
 
 #include <sys/mman.h>

@@ -58,6 +58,7 @@ namespace fastiqa {
 #define FASTIQA_DTYPES 15
 #endif
 
+/// Calls f.template operator()<T>(), if the library was compiled for `dtype`, which T is.
 template <class T, Dtype dtype, class F>
 void with_dtype(F f) {
   if constexpr (FASTIQA_DTYPES >> static_cast<int>(dtype) & 1)

@@ -22,8 +22,8 @@ CSRC = ROOT / "csrc"
 HERE = Path(__file__).resolve().parent
 TEMPLATE = CSRC / "common" / "template_op"
 
-# Two compilations, since the thread sanitizer goes with no other; -g1: reports name lines. -O0: -Og took a
-# third longer to compile under the first, and -O1 more than twice as long as -Og.
+# Two compilations, since the thread sanitizer goes with no other; -g1: reports name lines. -O0: -Og took a third longer
+# to compile under the first.
 SANITIZERS = {
     "address_undefined": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O0"),
     "thread": ("-fsanitize=thread", "-g1", "-O0"),
