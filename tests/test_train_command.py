@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -45,6 +46,41 @@ def test_it_trains_and_prints_where_the_weights_are(fastiqa_command, tmp_path):
         f"error: {tmp_path / 'run'}: holds a run already, want another folder, or resume it (--resume)\n",
     )
     assert fastiqa_command("train", "smoke", *options, "--resume")[0] == 0
+
+
+def test_resume_reads_the_recipe_of_the_folder(fastiqa_command, tmp_path):
+    """--set need not be said again, nor the recipe; what differs from the command is said."""
+    folder = tmp_path / "run"
+    options = ("--out", folder, "--device", "cpu")
+    assert fastiqa_command("train", "smoke", *options, *sets(*COARSE))[0] == 0
+    weights = f"{folder / 'model.safetensors'}\n"
+    assert fastiqa_command("train", *options, "--resume") == (0, weights, "")
+    assert fastiqa_command("train", "smoke", *options, *sets(*COARSE), "--resume") == (0, weights, "")
+    status, out, err = fastiqa_command("train", "smoke", *options, "--resume")
+    assert (status, out) == (0, weights)
+    assert err.startswith(f"resuming by {folder / 'recipe.yaml'}, which is not smoke: ")
+    assert "steps.fine.epochs was 2, is absent" in err
+    status, out, err = fastiqa_command("train", *options, "--resume", *sets("steps.coarse.optimizer.lr=0.5"))
+    assert (status, out) == (2, "")
+    assert "of another recipe: steps.coarse.optimizer.lr was 0.01, is 0.5" in err
+    assert fastiqa_command("train", *options)[2] == (
+        "error: RECIPE: missing, want a recipe, or --resume and --out of a run\n"
+    )
+    assert "no such file" in fastiqa_command("train", "--out", tmp_path / "none", "--resume")[2]
+
+
+def test_a_signal_ends_the_command_with_a_checkpoint(tmp_path):
+    """SIGTERM comes when the first epoch is done, in the middle of one; Ctrl-C differs in its number alone."""
+    command = [sys.executable, "-m", "fastiqa", "train", "smoke", "--device", "cpu", "--out", tmp_path / "run"]
+    overrides = sets(*COARSE, "steps.coarse.epochs=10000", "checkpoint_every=100000")
+    with subprocess.Popen([*map(str, command), *overrides], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("coarse, epoch 1: ")
+        process.terminate()
+        err = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert err.splitlines()[-1] == f"stopped; --resume goes on from {tmp_path / 'run' / 'checkpoint.safetensors'}"
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
 def test_show_prints_a_recipe_that_reads_as_the_same(fastiqa_command, tmp_path):

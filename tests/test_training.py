@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -20,7 +21,17 @@ import fastiqa
 from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training import CheckpointError, DataError, RecipeError, TrainingError, rates, read_recipe, train
+from fastiqa.training import (
+    CheckpointError,
+    DataError,
+    RecipeError,
+    Stopped,
+    TrainingError,
+    interruptions,
+    rates,
+    read_recipe,
+    train,
+)
 from fastiqa.training.datasets import datasets
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.logs import BatchReport, EpochReport
@@ -71,6 +82,66 @@ run(Path({os.fspath(tmp_path)!r}), "ema=0.9", "workers=1", observers=[Kill(5)])
     assert_same(run(tmp_path, "ema=0.9", resume=True), state(whole))
     assert log(tmp_path) == log(whole)
     assert not list(tmp_path.glob(".*"))
+
+
+class Signal(StopAt):
+    """Sends a signal to this process after an update, twice, as torchrun does."""
+
+    def __init__(self, iteration, number):
+        super().__init__(iteration)
+        self._number = number
+
+    def batch(self, report):
+        with contextlib.suppress(Stop):
+            super().batch(report)
+            return
+        os.kill(os.getpid(), self._number)
+        os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize(("number", "iteration"), [(signal.SIGINT, 5), (signal.SIGTERM, 3), (signal.SIGTERM, 14)])
+def test_a_signal_stops_a_run_after_a_checkpoint(number, iteration, whole, tmp_path, capfd):
+    """In the middle of an epoch, at the end of one, at the end of all."""
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as stopped:
+        run(tmp_path, "ema=0.9", "checkpoint_every=100", observers=[Signal(iteration, number)])
+    assert stopped.value.number == number
+    assert str(stopped.value) == f"stopped; --resume goes on from {tmp_path / 'checkpoint.safetensors'}"
+    assert ("Ctrl-C again stops at once" in capfd.readouterr().err) == (number == signal.SIGINT)
+    assert signal.getsignal(number) == before
+    kept = json.loads(read_file(tmp_path / "checkpoint.safetensors")[1]["fastiqa.run"])["position"]
+    assert kept["iteration"] == iteration
+    assert_same(run(tmp_path, "ema=0.9", "checkpoint_every=100", resume=True), state(whole))
+    assert log(tmp_path) == log(whole)
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch):
+    monkeypatch.setattr(interruptions, "SAME", 0.0)
+    with interruptions.interruptions() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("decay", "message"),
+    [
+        ("1.0e+20", "step coarse, epoch 1: backbone.* is not finite; older files are kept"),
+        (
+            "1.0e+30",
+            "step coarse, epoch 1: data.held_out: triplet 0: got .*, want finite numbers; older files are kept",
+        ),
+    ],
+)
+def test_a_run_that_diverges_in_its_last_update_writes_nothing(decay, message, tmp_path):
+    """Weights that are infinite, and weights that are so large that the network gives NaN."""
+    validated = ("validation.data=[held_out]", "data.held_out.items=4")
+    optimizer = ("steps.coarse.optimizer.lr=1.0e+30", f"optimizer.weight_decay={decay}")
+    with pytest.raises(TrainingError, match=message):
+        run(tmp_path, *COARSE, *validated, "data.clic.items=8", *optimizer)
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert "NaN" not in (tmp_path / "log.jsonl").read_text()
 
 
 def test_nothing_changes_with_workers_and_the_random_numbers_of_the_caller_stay(whole, tmp_path):

@@ -13,13 +13,18 @@ _Overrides = Annotated[
 _Out = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="Where the run is kept; default: runs/RECIPE.")
 ]
-_Resume = Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if any.")]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume the folder's run by its own recipe.yaml; start one if there is none.")
+]
 _Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")]
 _Show = Annotated[bool, typer.Option("--show", help="Print the recipe in full, and train nothing.")]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of fastiqa, or a YAML file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A recipe of fastiqa, or a YAML file; not needed with --resume --out."),
+    ] = None,
     overrides: _Overrides = None,
     out: _Out = None,
     resume: _Resume = False,
@@ -28,9 +33,10 @@ def train(
 ) -> None:
     """Train a network by a recipe: prfnet_progressive, mfenet, smoke, ..., or your own.
 
-    As in fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. A run that
-    was killed goes on with --resume as if nothing had happened. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa
-    train RECIPE; batch_size is that of all together.
+    As in fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. Ctrl-C and
+    SIGTERM write a checkpoint first. fastiqa train --resume --out FOLDER resumes a run that was stopped or killed, and
+    ends as if nothing had happened. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa train RECIPE; batch_size is
+    that of all together.
     """
     from fastiqa.cli.recipes import train_recipe
 

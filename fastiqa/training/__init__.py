@@ -2,6 +2,7 @@
 
 from fastiqa.training.batches import DataError
 from fastiqa.training.checkpoint import CheckpointError
+from fastiqa.training.interruptions import Stopped
 from fastiqa.training.recipe import Recipe, RecipeError
 from fastiqa.training.recipe_file import read_recipe, recipe_names
 from fastiqa.training.trainer import TrainingError, train
@@ -11,6 +12,7 @@ __all__ = [
     "DataError",
     "Recipe",
     "RecipeError",
+    "Stopped",
     "TrainingError",
     "read_recipe",
     "recipe_names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,4 +66,5 @@ def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:
 
 
 def _points(lines: list[dict[str, Any]], value: Any) -> tuple[list[int], list[float]]:
-    return [line["iteration"] for line in lines], [value(line) for line in lines]
+    numbers = [math.nan if (number := value(line)) is None else number for line in lines]  # null: undefined
+    return [line["iteration"] for line in lines], numbers

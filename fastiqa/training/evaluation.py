@@ -28,6 +28,8 @@ def evaluate(
     It leaves the network in eval mode.
 
     Returns: by data set what the task's summary names, such as "accuracy" and "bce" of triplets.
+
+    Raises: ValueError naming the data set and an item for which the network gives no finite number.
     """
     processes.share_buffers(model)
     module = task.module(model).eval()
@@ -42,5 +44,10 @@ def evaluate(
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
                 output = module(*inputs)
             rows.append(task.rows(output, *targets).double())
-        results[name] = task.summary(processes.gather_shares(torch.cat(rows), count).cpu())
+        found = processes.gather_shares(torch.cat(rows), count).cpu()
+        if bad := (~found.isfinite()).any(1).nonzero().flatten().tolist():
+            raise ValueError(
+                f"data.{name}: {task.item.noun} {bad[0]}: got {found[bad[0]].tolist()}, want finite numbers"
+            )
+        results[name] = task.summary(found)
     return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ class Observer(Protocol):
 class JSONLog:
     """One JSON object a line: {"event": "batch" or "epoch", and the fields of the report}.
 
-    A run that goes on drops the lines that its checkpoint knows nothing of.
+    A correlation that is undefined, as of equal scores, is null: JSON has no NaN. A resumed run drops the lines that
+    its checkpoint does not cover.
 
     Args:
         path: the file.
@@ -102,7 +104,14 @@ class JSONLog:
         self._file.close()
 
     def _write(self, event: str, report: BatchReport | EpochReport) -> None:
-        print(json.dumps({"event": event, **dataclasses.asdict(report)}), file=self._file, flush=True)
+        fields = _without_nan({"event": event, **dataclasses.asdict(report)})
+        print(json.dumps(fields, allow_nan=False), file=self._file, flush=True)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -56,6 +56,12 @@ class Processes(NamedTuple):
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
+    def greatest(self, number: int) -> int:
+        """The greatest of the processes' numbers, so that all of them know of a signal to one, after the same batch."""
+        if self.size == 1:
+            return number
+        return int(self.gather(torch.tensor([number], device=self.device)).max())
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:

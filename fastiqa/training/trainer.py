@@ -31,6 +31,7 @@ from fastiqa.training.datasets import Items, blocks_of
 from fastiqa.training.evaluation import evaluate
 from fastiqa.training.folder import RunFolder
 from fastiqa.training.gradients import backward
+from fastiqa.training.interruptions import Interruptions, Stopped, interruptions
 from fastiqa.training.logs import BatchReport, EpochReport, Observer, peak_memory_mb
 from fastiqa.training.optimizer import (
     build_optimizer,
@@ -80,6 +81,9 @@ def train(
         CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
         DataError: naming data set and item.
         TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.
+            Where weights or a validation are not finite after an update: no file is written any more.
+        Stopped: after Ctrl-C or SIGTERM, when the update in progress has ended and a checkpoint is written. Only the
+            main thread of a process can wait for these signals.
 
     Example:
         >>> import tempfile
@@ -94,7 +98,9 @@ def train(
         with torch.random.fork_rng(devices=cuda):
             # No name for it: what belongs to the process group goes before the group does.
             run_folder = RunFolder(Path(folder), TASKS[recipe.task].save)
-            return Trainer(recipe, run_folder, processes, datasets or {}, resume).run(observers)
+            trainer = Trainer(recipe, run_folder, processes, datasets or {}, resume)
+            with interruptions() as signals:
+                return trainer.run(observers, signals)
 
 
 class Trainer:
@@ -125,9 +131,11 @@ class Trainer:
         if folder.checkpoint.exists():
             self._restore(read_checkpoint(folder.checkpoint, recipe.as_dict(), self._model.state_dict()))
         self._observers: list[Observer] = []
+        self._signals = Interruptions()
 
-    def run(self, observers: Sequence[Observer] = ()) -> Path:
+    def run(self, observers: Sequence[Observer], signals: Interruptions) -> Path:
         """Train to the end; returns the file of the network."""
+        self._signals = signals
         if self._processes.rank == 0:
             self._observers = [*self._folder.observers(self._recipe, self._position), *observers]
         try:
@@ -191,9 +199,18 @@ class Trainer:
             )
             for observer in self._observers:
                 observer.batch(report)
-            if position.iteration % self._recipe.checkpoint_every == 0 and position.batch < len(order):
-                self._checkpoint()
+            stopped = self._processes.greatest(self._signals.number)
+            due = position.iteration % self._recipe.checkpoint_every == 0
+            if (due or stopped) and position.batch < len(order):
+                self._checkpoint(part)
+                self._stop(stopped)
         self._end_epoch(part)
+        self._stop(self._processes.greatest(self._signals.number))
+
+    def _stop(self, number: int) -> None:
+        """End the run, whose checkpoint is written, if there was a signal."""
+        if number:
+            raise Stopped(number, f"stopped; --resume goes on from {self._folder.checkpoint}")
 
     def _load(self, step: Step, order: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         """This process's parts of the batches, one after the other."""
@@ -204,7 +221,7 @@ class Trainer:
     def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
         """Update the weights by one batch; returns its mean loss and the norm of its gradients."""
         recipe, position, source = self._recipe, self._position, keys[0][0]
-        where = f"step {part.name}, epoch {position.epoch + 1}, batch {position.batch + 1}: data.{source}"
+        where = f"{_where(part, position)}, batch {position.batch + 1}: data.{source}"
         key = (recipe.seed, position.epoch, position.batch)
         try:
             losses = backward(self._task, self._module, loaded, part.step, self._processes, recipe.amp, key)
@@ -226,23 +243,38 @@ class Trainer:
 
     def _end_epoch(self, part: Part) -> None:
         position, wanted = self._position, self._recipe.validation
+        self._check_weights(part)
         result: nn.Module = self._model if self._ema is None else self._ema.module
         validation = {}
         if (position.epoch + 1 - part.first) % wanted.every == 0 or position.epoch + 1 == part.last:
             data = {name: self._datasets[name] for name in wanted.data}
             workers, amp = self._recipe.workers, self._recipe.amp
-            validation = evaluate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
+            try:
+                validation = evaluate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
+            except ValueError as error:
+                raise TrainingError(f"{_where(part, position)}: {error}; older files are kept") from error
         report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
         for observer in self._observers:
             observer.epoch(report)
         if self._processes.rank == 0:
             self._folder.end_epoch(result)  # before the checkpoint, which says that all of the epoch is done
         position.next_epoch()
-        self._checkpoint()
+        self._checkpoint(part)
 
-    def _checkpoint(self) -> None:
+    def _check_weights(self, part: Part) -> None:
+        """Raise TrainingError where the last update left weights or statistics that are not finite."""
+        for name, value in self._model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise TrainingError(f"{_where(part, self._position)}: {name} is not finite; older files are kept")
+
+    def _checkpoint(self, part: Part) -> None:
+        self._check_weights(part)
         if self._processes.rank == 0:
             ema = {} if self._ema is None else self._ema.state_dict()
             optimizer = optimizer_tensors(self._optimizer, self._names)
             checkpoint = Checkpoint(self._model.state_dict(), optimizer, ema, self._position)
             save_checkpoint(self._folder.checkpoint, checkpoint, self._recipe.as_dict())
+
+
+def _where(part: Part, position: Position) -> str:
+    return f"step {part.name}, epoch {position.epoch + 1}"

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM during a run: the update in progress ends, a checkpoint is written, and then the run stops."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SAME = 2.0  # seconds within which a signal counts as the one before: torchrun hands the terminal's Ctrl-C on once more
+
+
+class Stopped(Exception):
+    """A run that a signal ended after its checkpoint was written. The message is one line.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Interruptions:
+    """The signal that came last, if any.
+
+    Attributes:
+        number: of the signal, 0 while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+
+    def note(self, number: int, frame: FrameType | None = None) -> None:
+        """Keep the signal. A second Ctrl-C raises KeyboardInterrupt at once."""
+        again = self.number and time.monotonic() - self._since > SAME
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+            if number == signal.SIGINT:
+                print("stopping after this batch with a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def interruptions() -> Iterator[Interruptions]:
+    """Collect SIGINT and SIGTERM instead of ending the process, where this is the main thread."""
+    found = Interruptions()
+    if threading.current_thread() is not threading.main_thread():
+        yield found  # only the main thread may have handlers
+        return
+    before = {number: signal.signal(number, found.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
