@@ -151,11 +151,11 @@ def test_smallest_images(net: str, smallest: int) -> None:
     model = LPIPS(net)
     image = torch.rand(1, 3, smallest, smallest)
     assert model(image, image).tolist() == [0]
-    with pytest.raises(ValueError, match=rf"^x: got shape .*, wanted \(N, 3, H, W\), H and W of at least {smallest}$"):
+    with pytest.raises(ValueError, match=rf"^x: got shape .*, want \(N, 3, H, W\), H and W of at least {smallest}$"):
         model(image[..., 1:], image[..., 1:])
     with pytest.raises(ValueError, match=r"^x: got shape \(1, 1, "):
         model(image[:, :1], image[:, :1])
-    with pytest.raises(ValueError, match=r"^heads: got \[64\] weights, wanted \[64, "):
+    with pytest.raises(ValueError, match=r"^heads: got \[64\] weights, want \[64, "):
         lpips(image, image, trunk=model.trunk, heads=model.heads.weights()[:1])
 
 
@@ -175,7 +175,7 @@ def test_files_that_do_not_match(tmp_path: Path) -> None:
         save_file(changed, heads)
         with pytest.raises(ValueError, match=rf"heads\.safetensors: {message}"):
             LPIPS("squeeze", trunk=trunk, heads=heads)
-    with pytest.raises(ValueError, match=r"^trunk, heads: got .* and None, wanted two files or neither$"):
+    with pytest.raises(ValueError, match=r"^trunk, heads: got .* and None, want two files or neither$"):
         LPIPS("squeeze", trunk=trunk)
     with pytest.raises(ValueError, match=r"^net: got 'resnet', want one of 'alex', 'vgg', 'squeeze'$"):
         LPIPS("resnet")

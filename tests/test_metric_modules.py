@@ -100,7 +100,7 @@ def test_mean_score_of_batches_of_any_size() -> None:
     x, y = batches[0]
     torch.testing.assert_close(metric(x, y), ssim(x, y, preset="torchmetrics").mean().detach())
     assert mean_score()(SSIM(data_range=2.0)).metric.options["data_range"] == 2.0
-    with pytest.raises(TypeError, match=r"^options: got preset for a module, wanted them for a name$"):
+    with pytest.raises(TypeError, match=r"^options: got preset for a module, want them for a name$"):
         mean_score()(SSIM(), preset="piq")
 
 

@@ -31,7 +31,7 @@ def test_code_values_are_images_of_range_255(metric: Any) -> None:
     want = metric(x.float(), y.float(), data_range=255)
     assert torch.equal(metric(*codes), want)
     assert torch.equal(metric(*codes, data_range=255), want)
-    with pytest.raises(ValueError, match=r"^data_range: got 1.0, wanted 255 \(or None\) for uint8 images$"):
+    with pytest.raises(ValueError, match=r"^data_range: got 1.0, want 255 \(or None\) for uint8 images$"):
         metric(*codes, data_range=1.0)
 
 
@@ -43,11 +43,9 @@ def test_grey(metric: Any) -> None:
     torch.testing.assert_close(unrounded, metric(luma(x), luma(y)), rtol=0.01, atol=0)
     x.requires_grad_()
     assert metric(x, y, channels="unrounded_luma").requires_grad
-    with pytest.raises(ValueError, match=r"^channels: got 'luma' and images that require a gradient, wanted 'unround"):
+    with pytest.raises(ValueError, match=r"^channels: got 'luma' and images that require a gradient, want 'unround"):
         metric(x, y, channels="luma")
-    with pytest.raises(
-        ValueError, match=r"^x: got shape \(1, 1, 162, 165\), wanted three channels for channels='luma'"
-    ):
+    with pytest.raises(ValueError, match=r"^x: got shape \(1, 1, 162, 165\), want three channels for channels='luma'"):
         metric(x[:, :1], y[:, :1], channels="luma")
 
 
@@ -63,7 +61,7 @@ def test_only_scores_are_checked(metric: Any, monkeypatch: pytest.MonkeyPatch) -
     for value in (float("nan"), float("inf"), float("-inf")):
         bad = y.clone()
         bad[1, 0, 80, 3] = value
-        with pytest.raises(ValueError, match=r"^y: got NaN or infinity, wanted finite values in \[0, 1.0\]$"):
+        with pytest.raises(ValueError, match=r"^y: got NaN or infinity, want finite values in \[0, 1.0\]$"):
             metric(x, bad)
 
 
@@ -151,11 +149,11 @@ def test_a_mask_of_ms_ssim_and_of_smaller_images() -> None:
 def test_bad_masks(metric: Any) -> None:
     x, y = pair(2, 3, 161, 161)
     for mask, error, message in (
-        (torch.ones(161, 161), ValueError, r"^mask: got shape \(161, 161\), wanted \(2 or 1, 1, 161, 161\)$"),
+        (torch.ones(161, 161), ValueError, r"^mask: got shape \(161, 161\), want \(2 or 1, 1, 161, 161\)$"),
         (torch.ones(2, 3, 161, 161), ValueError, r"^mask: got shape \(2, 3, 161, 161\)"),
-        (torch.ones(2, 1, 161, 161).int(), TypeError, r"^mask: got torch.int32, wanted bool or a floating dtype$"),
-        ([1.0], TypeError, r"^mask: got list, wanted a torch.Tensor$"),
-        (torch.zeros(1, 1, 161, 161), ValueError, r"^mask: got no weight at any window of an image, wanted some$"),
+        (torch.ones(2, 1, 161, 161).int(), TypeError, r"^mask: got torch.int32, want bool or a floating dtype$"),
+        ([1.0], TypeError, r"^mask: got list, want a torch.Tensor$"),
+        (torch.zeros(1, 1, 161, 161), ValueError, r"^mask: got no weight at any window of an image, want some$"),
     ):
         with pytest.raises(error, match=message):
             metric(x, y, mask=mask)
@@ -165,7 +163,7 @@ def test_bad_masks(metric: Any) -> None:
 def test_reduction(metric: Any) -> None:
     x, y = pair(2, 1, 161, 161)
     assert torch.equal(metric(x, y, reduction="mean"), metric(x, y).mean())
-    with pytest.raises(ValueError, match=r"^reduction: got 'sum', wanted 'none' or 'mean'$"):
+    with pytest.raises(ValueError, match=r"^reduction: got 'sum', want 'none' or 'mean'$"):
         metric(x, y, reduction="sum")
 
 
@@ -185,7 +183,7 @@ def test_the_least_sides() -> None:
         assert ssim(x, y, padding=padding).shape == (1,)
         if least > 1:
             with pytest.raises(
-                ValueError, match=rf"wanted both sides at least {least}, (the window|for padding '{padding}')$"
+                ValueError, match=rf"want both sides at least {least}, (the window|for padding '{padding}')$"
             ):
                 ssim(x[:, :, 1:], y[:, :, 1:], padding=padding)
 

@@ -264,17 +264,17 @@ def test_ms_ssim_in_vmap_and_compiled():
 
 IMAGE = torch.rand(1, 3, 176, 176)
 BAD_PAIRS = {
-    "list": ([0.5], IMAGE, TypeError, r"^x: got list, wanted a torch.Tensor$"),
-    "int16": (IMAGE.to(torch.int16), IMAGE, TypeError, r"^x: got torch.int16, wanted a floating dtype or uint8$"),
-    "uint8": (IMAGE, IMAGE.to(torch.uint8), TypeError, r"^y: got torch.uint8, wanted that of x, torch.float32$"),
-    "complex": (IMAGE, IMAGE.to(torch.complex64), TypeError, r"^y: got torch.complex64, wanted a floating dtype"),
-    "rank": (IMAGE, IMAGE[0], ValueError, r"^y: got shape \(3, 176, 176\), wanted \(N, C, H, W\)$"),
-    "shape": (IMAGE, IMAGE[..., 1:], ValueError, r"^y: got shape \(1, 3, 176, 175\), wanted that of x, \(1, 3, 176, "),
-    "broadcast": (IMAGE, IMAGE[:, :1], ValueError, r"^y: got shape \(1, 1, 176, 176\), wanted that of x"),
-    "dtype": (IMAGE, IMAGE.double(), TypeError, r"^y: got torch.float64, wanted that of x, torch.float32$"),
-    "device": (IMAGE, IMAGE.to("meta"), ValueError, r"^y: got a tensor on meta, wanted the device of x, cpu$"),
-    "empty": (IMAGE[:, :0], IMAGE[:, :0], ValueError, r"^x: got shape \(1, 0, 176, 176\), wanted at least one channel"),
-    "nan": (IMAGE, IMAGE.log().sqrt(), ValueError, r"^y: got NaN or infinity, wanted finite values in \[0, 1.0\]$"),
+    "list": ([0.5], IMAGE, TypeError, r"^x: got list, want a torch.Tensor$"),
+    "int16": (IMAGE.to(torch.int16), IMAGE, TypeError, r"^x: got torch.int16, want a floating dtype or uint8$"),
+    "uint8": (IMAGE, IMAGE.to(torch.uint8), TypeError, r"^y: got torch.uint8, want that of x, torch.float32$"),
+    "complex": (IMAGE, IMAGE.to(torch.complex64), TypeError, r"^y: got torch.complex64, want a floating dtype"),
+    "rank": (IMAGE, IMAGE[0], ValueError, r"^y: got shape \(3, 176, 176\), want \(N, C, H, W\)$"),
+    "shape": (IMAGE, IMAGE[..., 1:], ValueError, r"^y: got shape \(1, 3, 176, 175\), want that of x, \(1, 3, 176, "),
+    "broadcast": (IMAGE, IMAGE[:, :1], ValueError, r"^y: got shape \(1, 1, 176, 176\), want that of x"),
+    "dtype": (IMAGE, IMAGE.double(), TypeError, r"^y: got torch.float64, want that of x, torch.float32$"),
+    "device": (IMAGE, IMAGE.to("meta"), ValueError, r"^y: got a tensor on meta, want the device of x, cpu$"),
+    "empty": (IMAGE[:, :0], IMAGE[:, :0], ValueError, r"^x: got shape \(1, 0, 176, 176\), want at least one channel"),
+    "nan": (IMAGE, IMAGE.log().sqrt(), ValueError, r"^y: got NaN or infinity, want finite values in \[0, 1.0\]$"),
     "infinity": (IMAGE / 0, IMAGE, ValueError, r"^x: got NaN or infinity"),
 }
 
@@ -290,24 +290,24 @@ def test_bad_pairs(metric, case):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("data_range", [0, -1.0, float("nan"), float("inf")])
 def test_bad_data_range(metric, data_range):
-    with pytest.raises(ValueError, match=rf"^data_range: got {data_range}, wanted a positive finite number$"):
+    with pytest.raises(ValueError, match=rf"^data_range: got {data_range}, want a positive finite number$"):
         metric(IMAGE, IMAGE, data_range=data_range)
 
 
 def test_images_too_small():
-    with pytest.raises(ValueError, match=r"^x: got height 10 and width 176, wanted both sides at least 11"):
+    with pytest.raises(ValueError, match=r"^x: got height 10 and width 176, want both sides at least 11"):
         ssim(IMAGE[..., :10, :], IMAGE[..., :10, :])
-    with pytest.raises(ValueError, match=r"^x: got height 176 and width 160, wanted both sides greater than 160"):
+    with pytest.raises(ValueError, match=r"^x: got height 176 and width 160, want both sides greater than 160"):
         ms_ssim(IMAGE[..., :160], IMAGE[..., :160])
     assert ms_ssim(IMAGE[..., :161, :161], IMAGE[..., :161, :161]).item() == 1
-    with pytest.raises(ValueError, match=r"^method: got 'mean', wanted 'product' or 'wtd_sum'$"):
+    with pytest.raises(ValueError, match=r"^method: got 'mean', want 'product' or 'wtd_sum'$"):
         ms_ssim(IMAGE, IMAGE, method="mean")
 
 
 def test_luma_errors():
-    with pytest.raises(TypeError, match=r"^image: got torch.bfloat16, wanted float32 or float64$"):
+    with pytest.raises(TypeError, match=r"^image: got torch.bfloat16, want float32 or float64$"):
         luma(IMAGE.bfloat16())
-    with pytest.raises(ValueError, match=r"^image: got shape \(1, 1, 176, 176\), wanted \(N, 3, H, W\)$"):
+    with pytest.raises(ValueError, match=r"^image: got shape \(1, 1, 176, 176\), want \(N, 3, H, W\)$"):
         luma(IMAGE[:, :1])
-    with pytest.raises(ValueError, match=r"^bit_depth: got 17, wanted 1 to 16$"):
+    with pytest.raises(ValueError, match=r"^bit_depth: got 17, want 1 to 16$"):
         luma(IMAGE, bit_depth=17)

@@ -145,13 +145,13 @@ def test_a_preset_with_another_option() -> None:
 @pytest.mark.parametrize(
     ("metric", "options", "error", "message"),
     [
-        (ssim, {"preset": "matlib"}, ValueError, r"^preset: got 'matlib', wanted one of fastiqa, fused_ssim, kornia"),
-        (ssim, {"padding": "same"}, ValueError, r"^padding: got 'same', wanted 'valid' or 'reflect' or 'zero'$"),
+        (ssim, {"preset": "matlib"}, ValueError, r"^preset: got 'matlib', want one of fastiqa, fused_ssim, kornia"),
+        (ssim, {"padding": "same"}, ValueError, r"^padding: got 'same', want 'valid' or 'reflect' or 'zero'$"),
         (ssim, {"window": 7}, TypeError, r"^window: not a convention of this metric, which are size, sigma"),
         (ms_ssim, {"downsample": "matlab"}, TypeError, r"^downsample: not a convention of this metric"),
-        (ms_ssim, {"weights": ()}, ValueError, r"^weights: got \(\), wanted at least one"),
+        (ms_ssim, {"weights": ()}, ValueError, r"^weights: got \(\), want at least one"),
         (ssim, {"size": 8}, ValueError, r"^size: got 8, want an odd number"),
-        (ssim, {"size": 32}, ValueError, r"^x: got height 30 and width 31, wanted both sides at least 32, the window$"),
+        (ssim, {"size": 32}, ValueError, r"^x: got height 30 and width 31, want both sides at least 32, the window$"),
     ],
 )
 def test_conventions_that_do_not_exist(metric: Any, options: Any, error: type[Exception], message: str) -> None:

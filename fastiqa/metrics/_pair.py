@@ -23,39 +23,39 @@ def check_pair(x: Tensor, y: Tensor, data_range: float | None) -> float:
     """
     for name, image in (("x", x), ("y", y)):
         if not isinstance(image, Tensor):
-            raise TypeError(f"{name}: got {type(image).__name__}, wanted a torch.Tensor")
+            raise TypeError(f"{name}: got {type(image).__name__}, want a torch.Tensor")
         if not image.is_floating_point() and image.dtype != torch.uint8:
-            raise TypeError(f"{name}: got {image.dtype}, wanted a floating dtype or uint8")
+            raise TypeError(f"{name}: got {image.dtype}, want a floating dtype or uint8")
         if image.ndim != 4:
-            raise ValueError(f"{name}: got shape {tuple(image.shape)}, wanted (N, C, H, W)")
+            raise ValueError(f"{name}: got shape {tuple(image.shape)}, want (N, C, H, W)")
         if 0 in image.shape[1:]:
-            raise ValueError(f"{name}: got shape {tuple(image.shape)}, wanted at least one channel, row and column")
+            raise ValueError(f"{name}: got shape {tuple(image.shape)}, want at least one channel, row and column")
     if x.shape != y.shape:
-        raise ValueError(f"y: got shape {tuple(y.shape)}, wanted that of x, {tuple(x.shape)}")
+        raise ValueError(f"y: got shape {tuple(y.shape)}, want that of x, {tuple(x.shape)}")
     if x.dtype != y.dtype:
-        raise TypeError(f"y: got {y.dtype}, wanted that of x, {x.dtype}")
+        raise TypeError(f"y: got {y.dtype}, want that of x, {x.dtype}")
     if x.device != y.device:
-        raise ValueError(f"y: got a tensor on {y.device}, wanted the device of x, {x.device}")
+        raise ValueError(f"y: got a tensor on {y.device}, want the device of x, {x.device}")
     if data_range is None:
         return 1.0 if x.is_floating_point() else CODE_VALUES
     if not (data_range > 0 and math.isfinite(data_range)):
-        raise ValueError(f"data_range: got {data_range}, wanted a positive finite number")
+        raise ValueError(f"data_range: got {data_range}, want a positive finite number")
     if x.dtype == torch.uint8 and data_range != CODE_VALUES:
-        raise ValueError(f"data_range: got {data_range}, wanted 255 (or None) for uint8 images")
+        raise ValueError(f"data_range: got {data_range}, want 255 (or None) for uint8 images")
     return data_range
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:
     """TypeError or ValueError unless these are weights of the pixels of x."""
     if not isinstance(mask, Tensor):
-        raise TypeError(f"mask: got {type(mask).__name__}, wanted a torch.Tensor")
+        raise TypeError(f"mask: got {type(mask).__name__}, want a torch.Tensor")
     if not mask.is_floating_point() and mask.dtype != torch.bool:
-        raise TypeError(f"mask: got {mask.dtype}, wanted bool or a floating dtype")
+        raise TypeError(f"mask: got {mask.dtype}, want bool or a floating dtype")
     n, _, h, w = x.shape
     if mask.ndim != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, h, w):
-        raise ValueError(f"mask: got shape {tuple(mask.shape)}, wanted ({n} or 1, 1, {h}, {w})")
+        raise ValueError(f"mask: got shape {tuple(mask.shape)}, want ({n} or 1, 1, {h}, {w})")
     if mask.device != x.device:
-        raise ValueError(f"mask: got a tensor on {mask.device}, wanted the device of x, {x.device}")
+        raise ValueError(f"mask: got a tensor on {mask.device}, want the device of x, {x.device}")
 
 
 def wide(image: Tensor) -> Tensor:
@@ -75,13 +75,13 @@ def reduced(
             weight (elsewhere the check would wait for the device or break the graph, and the score is NaN).
     """
     if reduction not in ("none", "mean"):
-        raise ValueError(f"reduction: got {reduction!r}, wanted 'none' or 'mean'")
+        raise ValueError(f"reduction: got {reduction!r}, want 'none' or 'mean'")
     if _readable_now(score) and not torch.isfinite(score).all():
         for name, image in (("x", x), ("y", y)):
             if not torch.isfinite(image).all():
-                raise ValueError(f"{name}: got NaN or infinity, wanted finite values in [0, {data_range}]")
+                raise ValueError(f"{name}: got NaN or infinity, want finite values in [0, {data_range}]")
         if mask is not None and torch.isnan(score).any():
-            raise ValueError("mask: got no weight at any window of an image, wanted some")
+            raise ValueError("mask: got no weight at any window of an image, want some")
     return score.mean() if reduction == "mean" else score
 
 

@@ -32,7 +32,7 @@ def check_size(x: Tensor, options: WindowOptions) -> None:
     height, width = x.shape[-2:]
     if min(height, width) < least:
         which = "the window" if options["padding"] == "valid" else f"for padding {options['padding']!r}"
-        raise ValueError(f"x: got height {height} and width {width}, wanted both sides at least {least}, {which}")
+        raise ValueError(f"x: got height {height} and width {width}, want both sides at least {least}, {which}")
 
 
 def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
@@ -40,9 +40,9 @@ def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
     if channels == "rgb":
         return
     if x.shape[1] != 3:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted three channels for channels={channels!r}")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, want three channels for channels={channels!r}")
     if channels == "luma" and torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        raise ValueError("channels: got 'luma' and images that require a gradient, wanted 'unrounded_luma': it rounds")
+        raise ValueError("channels: got 'luma' and images that require a gradient, want 'unrounded_luma': it rounds")
 
 
 def selected(image: Tensor, channels: Channels, white: float) -> Tensor:

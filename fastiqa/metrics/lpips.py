@@ -80,9 +80,9 @@ def lpips(
     data_range = check_pair(x, y, data_range)
     height, width = x.shape[-2:]
     if x.shape[1] != 3 or min(height, width) < trunk.smallest:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (N, 3, H, W), H and W of at least {trunk.smallest}")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, want (N, 3, H, W), H and W of at least {trunk.smallest}")
     if [len(weight) for weight in heads] != list(trunk.channels):
-        raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, wanted {list(trunk.channels)}")
+        raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, want {list(trunk.channels)}")
     given = x, y
     x, y = (_scaled(wide(image), data_range) for image in given)
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *trunk.parameters()))
@@ -138,7 +138,7 @@ class LPIPS(nn.Module):
     ) -> None:
         super().__init__()
         if (trunk is None) != (heads is None):
-            raise ValueError(f"trunk, heads: got {trunk!r} and {heads!r}, wanted two files or neither")
+            raise ValueError(f"trunk, heads: got {trunk!r} and {heads!r}, want two files or neither")
         self.options = {"net": net}
         self.convention: dict[str, Any] = {"data_range": data_range, "spatial": spatial, "reduction": reduction}
         self.trunk = create_trunk(net)

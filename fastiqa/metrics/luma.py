@@ -38,11 +38,11 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
         tensor([[[[76.]]]])
     """
     if image.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"image: got {image.dtype}, wanted float32 or float64")
+        raise TypeError(f"image: got {image.dtype}, want float32 or float64")
     if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"image: got shape {tuple(image.shape)}, wanted (N, 3, H, W)")
+        raise ValueError(f"image: got shape {tuple(image.shape)}, want (N, 3, H, W)")
     if not 1 <= bit_depth <= 16:
-        raise ValueError(f"bit_depth: got {bit_depth}, wanted 1 to 16")
+        raise ValueError(f"bit_depth: got {bit_depth}, want 1 to 16")
     white = 2**bit_depth - 1
     # A channel at a time: all three in float64 would be twice a float32 image, which may be large.
     grey = torch.zeros_like(image[:, :1], dtype=torch.float64)

@@ -99,7 +99,7 @@ def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
     height, width = x.shape[-2:]
     if min(height, width) <= too_small:
         wanted = f"both sides greater than {too_small}, for {scales} scales"
-        raise ValueError(f"x: got height {height} and width {width}, wanted {wanted}")
+        raise ValueError(f"x: got height {height} and width {width}, want {wanted}")
 
 
 def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMOptions, white: float) -> list[Tensor]:

@@ -129,13 +129,13 @@ def completed(defaults: _Options, presets: Mapping[str, _Options], preset: str, 
     Raises: ValueError naming the preset or option, what came and what was wanted; TypeError for an unknown option.
     """
     if preset not in presets:
-        raise ValueError(f"preset: got {preset!r}, wanted one of {', '.join(presets)}")
+        raise ValueError(f"preset: got {preset!r}, want one of {', '.join(presets)}")
     for name, value in options.items():
         if name not in defaults:
             raise TypeError(f"{name}: not a convention of this metric, which are {', '.join(defaults)}")
         if name in _CHOICES and value not in _CHOICES[name]:
-            raise ValueError(f"{name}: got {value!r}, wanted {' or '.join(map(repr, _CHOICES[name]))}")
+            raise ValueError(f"{name}: got {value!r}, want {' or '.join(map(repr, _CHOICES[name]))}")
     weights: Any = options.get("weights", SCALE_WEIGHTS)
     if not weights or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"weights: got {weights}, wanted at least one, none negative and not all zero")
+        raise ValueError(f"weights: got {weights}, want at least one, none negative and not all zero")
     return cast("_Options", {**defaults, **presets[preset], **options})

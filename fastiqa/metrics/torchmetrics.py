@@ -47,7 +47,7 @@ class MeanScore(Metric):  # type: ignore[misc]
     def __init__(self, metric: str | nn.Module, **options: Any) -> None:
         super().__init__()
         if not isinstance(metric, str) and options:
-            raise TypeError(f"options: got {', '.join(options)} for a module, wanted them for a name")
+            raise TypeError(f"options: got {', '.join(options)} for a module, want them for a name")
         self.metric = create_metric(metric, **options) if isinstance(metric, str) else metric
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
