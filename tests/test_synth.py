@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from fastiqa.data.synth import split_photographs, synthesize
 from fastiqa.data.synth_csv import COLUMNS
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions
+from fastiqa.data.synth_photo import Outcome
 
 SMALL = SynthOptions(codecs=("jpeg", "webp"), levels=2, pairs=4, val=0.25, test=0.25)
 
@@ -132,7 +135,8 @@ def test_what_is_whole_is_kept_and_the_rest_made_again(photos: Path, tmp_path: P
     (damaged / "00_jpeg.png").write_bytes((damaged / "00_jpeg.png").read_bytes()[:-20])
     (deleted / "reference.png").unlink()
     (unrecorded / "photograph.json").write_text("{")
-    (unrecorded / ".00_jpeg.png.1234.tmp").write_bytes(b"half")
+    (unrecorded / ".00_jpeg.png.0123456789abcdef.tmp").mkdir()
+    (out / ".synth.json.0123456789abcdef.tmp").write_bytes(b"half")
     (out / "triplets.csv").unlink()
     assert synthesize(photos, out, SMALL, workers=1).kept == 1
     assert content(out) == first
@@ -304,6 +308,39 @@ def test_another_run_does_not_mix_with_the_first(photos: Path, tmp_path: Path) -
     with pytest.raises(SynthError, match=r"synth\.json: photograph new\.png: got \w+, want nothing"):
         synthesize(photos, out, SMALL, workers=1)
     assert content(out) == before
+
+
+def test_two_runs_do_not_write_to_one_folder(photos: Path, tmp_path: Path) -> None:
+    """While a run has the folder another one ends at once, from this process or from another; the first is whole."""
+    out = tmp_path / "out"
+    program = "import sys; from fastiqa.cli import main; main(sys.argv[1:])"
+    other = [
+        sys.executable,
+        "-c",
+        program,
+        "data",
+        "synth",
+        str(photos),
+        str(out),
+        "--codec",
+        "jpeg",
+        "--codec",
+        "webp",
+    ]
+    refused = []
+
+    def meanwhile(outcome: Outcome) -> None:
+        if not refused:
+            with pytest.raises(SynthError, match=f"OUT: {out}: in use by this process"):
+                synthesize(photos, out, SMALL, workers=1)
+            refused.append(subprocess.run(other, capture_output=True, text=True, check=False))
+
+    synthesize(photos, out, SMALL, workers=1, finished=meanwhile)
+    (result,) = refused
+    assert result.returncode == 2
+    assert result.stderr == f"error: OUT: {out}: in use by process {os.getpid()} on {socket.gethostname()}\n"
+    synthesize(photos, tmp_path / "undisturbed", SMALL, workers=1)
+    assert content(out) == content(tmp_path / "undisturbed")
 
 
 def test_a_full_disk(photos: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log, run, state
 
 import fastiqa
+from fastiqa._files import FolderInUseError
 from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
@@ -78,7 +79,8 @@ run(Path({os.fspath(tmp_path)!r}), "ema=0.9", "workers=1", observers=[Kill(5)])
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["iteration"] >= 4
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"event": "ba')  # as a kill in the middle of a line leaves it
-    (tmp_path / ".checkpoint.safetensors.0123.tmp").write_text("half")
+    (tmp_path / ".checkpoint.safetensors.0123456789abcdef.tmp").mkdir()
+    (tmp_path / ".checkpoint.safetensors.0123456789abcdef.tmp" / ".tmp0123ab").write_text("half")
     assert_same(run(tmp_path, "ema=0.9", resume=True), state(whole))
     assert log(tmp_path) == log(whole)
     assert not list(tmp_path.glob(".*"))
@@ -213,6 +215,41 @@ def test_the_folder_holds_recipe_log_and_curve(whole):
     assert [line["iteration"] for line in lines if line["event"] == "batch"] == list(range(1, 15))
     pytest.importorskip("matplotlib", reason="the curve is drawn where matplotlib is installed")
     assert (whole / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_of_other_files_stays_as_it_is(tmp_path):
+    """Neither files of our names nor others' temporary ones are touched, with --resume or without."""
+    names = ("recipe.yaml", "model.safetensors", "curve.png", ".report.odt.tmp", ".notes.0123456789abcdef.tmp")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="got a folder of other files than a run's, want a new or an empty"):
+            run(tmp_path, *COARSE, resume=resume)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+    (tmp_path / "log.jsonl").write_text("a line of mine\n")
+    with pytest.raises(CheckpointError, match=r"log\.jsonl:1: not a line of the log of a run"):
+        run(tmp_path, *COARSE, resume=True)
+    assert {name: (tmp_path / name).read_text() for name in names[:3]} == dict.fromkeys(names[:3], "mine")
+
+
+def test_hidden_files_do_not_make_a_folder_anybodys(tmp_path):
+    (tmp_path / ".DS_Store").write_text("")
+    (tmp_path / ".report.odt.tmp").write_text("mine")
+    run(tmp_path, *COARSE)
+    assert {path.name for path in tmp_path.glob(".*")} == {".DS_Store", ".report.odt.tmp"}
+
+
+def test_one_run_at_a_time_has_the_folder(tmp_path):
+    class Another(StopAt):
+        def batch(self, report):
+            with pytest.raises(FolderInUseError, match=f"{tmp_path}: in use by this process"):
+                run(tmp_path, *COARSE, resume=True)
+            super().batch(report)
+
+    with pytest.raises(Stop):
+        run(tmp_path, *COARSE, observers=[Another(2)])
+    assert not list(tmp_path.glob(".*"))
+    assert_same(run(tmp_path, *COARSE, resume=True), run(tmp_path / "whole", *COARSE))
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_its_keys(whole):

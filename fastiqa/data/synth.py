@@ -30,7 +30,7 @@ import numpy as np
 import PIL
 from PIL import features
 
-from fastiqa._files import write_atomically
+from fastiqa._files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
 from fastiqa.data.codecs import CODECS
 from fastiqa.data.folders import SUFFIXES, image_files
 from fastiqa.data.images import one_line
@@ -88,7 +88,8 @@ def synthesize(
 
     Raises:
         SynthError: naming the file or option: no photographs, one that cannot be used, fewer than the splits need, an
-            ``out`` of other photographs or options, a file that cannot be written. What is finished stays.
+            ``out`` of other photographs or options or that another run writes to, a file that cannot be written. What
+            is finished stays.
 
     Example:
         >>> import numpy as np, PIL.Image, tempfile
@@ -116,17 +117,23 @@ def synthesize(
         unique = {sha256: file for file, sha256 in reversed(digests.items())}  # the first file of a content
         splits = split_photographs(list(unique), options)
         target.mkdir(parents=True, exist_ok=True)
-        _check_settings(target, options, {file.relative_to(folder).as_posix(): digests[file] for file in files})
-        tasks = [Task(file, sha256, target / _folder_name(file, sha256), options) for sha256, file in unique.items()]
-        started(len(tasks))
-        done = []
-        with closing(outcomes(tasks, workers)) as results:
-            for outcome in results:
-                if outcome.bad and not skip_bad:
-                    raise SynthError(f"{outcome.bad}; --skip-bad goes on without it")
-                done.append(outcome)
-                finished(outcome)
-        counts = write_triplets(target, folder, done, splits)
+        with locked(target):
+            _check_settings(target, options, {file.relative_to(folder).as_posix(): digests[file] for file in files})
+            remove_unfinished(target)
+            tasks = [
+                Task(file, sha256, target / _folder_name(file, sha256), options) for sha256, file in unique.items()
+            ]
+            started(len(tasks))
+            done = []
+            with closing(outcomes(tasks, workers)) as results:
+                for outcome in results:
+                    if outcome.bad and not skip_bad:
+                        raise SynthError(f"{outcome.bad}; --skip-bad goes on without it")
+                    done.append(outcome)
+                    finished(outcome)
+            counts = write_triplets(target, folder, done, splits)
+    except FolderInUseError as error:
+        raise SynthError(f"OUT: {one_line(str(error))}") from None
     except BrokenProcessPool:
         raise SynthError("a worker process was killed (out of memory?): run again, with fewer --workers") from None
     except OSError as error:
@@ -187,7 +194,7 @@ def _check_settings(target: Path, options: SynthOptions, photographs: dict[str, 
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     path = target / SETTINGS
     if not path.exists():
-        if any(target.iterdir()):
+        if not is_empty(target):
             raise SynthError(f"OUT: got {one_line(str(target))}, a folder of other files, want a new or an empty one")
         write_atomically(path, text.encode("utf-8", "surrogateescape"))
         return

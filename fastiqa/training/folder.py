@@ -7,26 +7,35 @@ model.safetensors         the network after the last finished epoch, for `fastiq
 log.jsonl                 see `fastiqa.training.logs`
 curve.png                 the learning curve, where matplotlib is installed
 tensorboard/              where the recipe asks for it
+.fastiqa.lock             while a process trains: its id, see `fastiqa._files.locked`
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from torch import nn
 
-from fastiqa._files import remove_unfinished, replacing
+from fastiqa._files import is_empty, locked, remove_unfinished, replacing
 from fastiqa.training.checkpoint import CheckpointError, Position
 from fastiqa.training.curve import draw_curve
 from fastiqa.training.logs import JSONLog, Observer, TensorBoardLog
 from fastiqa.training.recipe import Recipe
 from fastiqa.training.recipe_file import as_yaml
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class RunFolder:
-    """Names of the files of a run, and what is done with them by the first process alone.
+    """Names of the files of a run, and what is done with them by the first process alone; a context manager.
+
+    From `begin` to the end of the context no other run can use the folder.
 
     Args:
         path: the folder.
@@ -38,22 +47,35 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
         self.model = path / "model.safetensors"
         self._log = path / "log.jsonl"
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.close()
 
     def begin(self, resume: bool) -> None:
-        """Make the folder ready.
+        """Make the folder ready, and keep others out of it.
 
-        Raises: FileExistsError where it holds a run that is not to be resumed.
+        Raises: FileExistsError where it holds a run that is not to be resumed, or files that are no run;
+            FolderInUseError where another run writes to it.
         """
-        if not resume and (self.checkpoint.exists() or self._log.exists()):
-            raise FileExistsError(f"{self.path}: holds a run already, want another folder, or resume it (--resume)")
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(locked(self.path))
+        if self.checkpoint.exists() or self._log.exists():
+            if not resume:
+                raise FileExistsError(f"{self.path}: holds a run already, want another folder, or resume it (--resume)")
+        elif not is_empty(self.path):
+            raise FileExistsError(f"{self.path}: got a folder of other files than a run's, want a new or an empty one")
         remove_unfinished(self.path)
 
     def observers(self, recipe: Recipe, position: Position) -> list[Observer]:
-        """Write the recipe and open the logs that it asks for."""
+        """Open the logs that the recipe asks for and write it."""
+        # The log first: it is what tells a run, killed here, from a folder of other files.
+        observers: list[Observer] = [JSONLog(self._log, position, recipe.log_every)]
         with replacing(self.path / "recipe.yaml") as temporary:
             temporary.write_text(as_yaml(recipe), encoding="utf-8")
-        observers: list[Observer] = [JSONLog(self._log, position, recipe.log_every)]
         if recipe.tensorboard:
             observers.append(TensorBoardLog(self.path / "tensorboard", position, recipe.log_every))
         return observers

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from fastiqa._files import replacing
-from fastiqa.training.checkpoint import Position
+from fastiqa.training.checkpoint import CheckpointError, Position
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class JSONLog:
         path: the file.
         position: where the run begins or goes on.
         every: batches between two lines.
+
+    Raises: CheckpointError naming the file and line where there is a file that is no log of a run.
     """
 
     def __init__(self, path: Path, position: Position, every: int) -> None:
@@ -115,11 +117,19 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed process left unfinished is left out."""
+    """The lines of a log; one that a killed process left unfinished is left out.
+
+    Raises: CheckpointError naming the file and line.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            lines.append(json.loads(line))
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                content = json.loads(line)
+                _is_before(content, Position())
+            except (KeyError, TypeError, ValueError):
+                raise CheckpointError(f"{path}:{number}: not a line of the log of a run") from None
+            lines.append(content)
     return lines
 
 

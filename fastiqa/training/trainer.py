@@ -77,7 +77,8 @@ def train(
 
     Raises:
         RecipeError: for a recipe whose model or data cannot be built, or whose batches cannot be cut.
-        FileExistsError: where the folder holds a run and `resume` is False.
+        FileExistsError: where the folder holds a run and `resume` is False, or other files and no run.
+        fastiqa._files.FolderInUseError: an OSError, where another run writes to the folder.
         CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
         DataError: naming data set and item.
         TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.
@@ -95,9 +96,9 @@ def train(
     """
     with joined(device) as processes:
         cuda = [processes.device] if processes.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        run_folder = RunFolder(Path(folder), TASKS[recipe.task].save)
+        with torch.random.fork_rng(devices=cuda), run_folder:
             # No name for it: what belongs to the process group goes before the group does.
-            run_folder = RunFolder(Path(folder), TASKS[recipe.task].save)
             trainer = Trainer(recipe, run_folder, processes, datasets or {}, resume)
             with interruptions() as signals:
                 return trainer.run(observers, signals)
