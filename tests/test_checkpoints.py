@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
+import io
 import json
 import os
 import pickle
 import socket
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ import fastiqa
 from fastiqa import models, reference
 from fastiqa.models import create_model, list_models, load_backbone, load_model, save_model
 from fastiqa.models.backbones import se_res2net50
+from fastiqa.models.checkpoints import read_file
 from fastiqa.reference import SERes2Net, SqueezeExcitation
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 4, "hidden": 8}
@@ -147,6 +152,57 @@ def test_linear_gates_without_bias(tmp_path: Path) -> None:
         torch.testing.assert_close(backbone.state_dict()[key], want, rtol=0, atol=0)
 
 
+NESTING = (
+    "state_dict_ema",
+    "model_ema",
+    "params_ema",
+    "ema",
+    "model_state_dict",
+    "params",
+    "net",
+    "network",
+    "weights",
+)
+
+
+@pytest.mark.parametrize("nest", NESTING)
+def test_published_files_nest_weights(nest: str, tmp_path: Path) -> None:
+    """Under the names of timm, BasicSR and others; averaged weights are those that their authors evaluate."""
+    trained, backbone = tiny_backbone(1), tiny_backbone(2)
+    other = dict(tiny_backbone(3).state_dict()) if "ema" in nest else None
+    weights = {"epoch": 40, "state_dict": other, "model": other, "params": other, nest: dict(trained.state_dict())}
+    load_backbone(backbone, save(weights, tmp_path / "a.pth"))
+    assert_same_state(backbone, trained)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["backbone.", "model.", "net.", "encoder.", "_orig_mod.", "module.backbone.", "_orig_mod.module.model."]
+)
+def test_published_files_have_prefixes(prefix: str, tmp_path: Path) -> None:
+    trained, backbone = tiny_backbone(1), tiny_backbone(2)
+    weights = {prefix + key: value for key, value in trained.state_dict().items()}
+    root = prefix.replace("backbone.", "").replace("_orig_mod.", "")
+    weights[f"{root}neck.weight"] = torch.zeros(1)
+    report = load_backbone(backbone, save(weights, tmp_path / "a.pth"))
+    assert_same_state(backbone, trained)
+    assert report.missing == ()
+    assert [key.endswith("neck.weight") for key in report.unexpected] == [True]
+    whole = tiny(3)
+    model: Any = create_model(
+        "prfnet", **SMALL, pretrained=save({prefix + k: v for k, v in whole.state_dict().items()}, tmp_path / "b.pth")
+    )
+    assert_same_state(model, whole)
+
+
+def test_a_file_with_two_backbones_is_refused(tmp_path: Path) -> None:
+    weights = {f"{name}.{k}": v for name in ("model", "net") for k, v in tiny_backbone(1).state_dict().items()}
+    with pytest.raises(ValueError, match=r"a\.pth: holds the backbone more than once, under model\. and under net\.$"):
+        load_backbone(tiny_backbone(), save(weights, tmp_path / "a.pth"))
+    weights = {f"{name}conv1.weight": torch.zeros(1) for name in ("", "_orig_mod.")}
+    with pytest.raises(ValueError, match=r"a\.pth: holds the same weights twice, wrapped and not$"):
+        load_backbone(tiny_backbone(), save(weights, tmp_path / "a.pth"))
+
+
 @pytest.mark.parametrize("wrapping", ["state_dict", "model", "module.", "all"])
 def test_wrapped_files(wrapping: str, tmp_path: Path) -> None:
     trained = tiny_backbone(1)
@@ -260,6 +316,104 @@ def test_save_and_load(options: dict[str, Any], tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
+@contextlib.contextmanager
+def one_process() -> Iterator[None]:
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def compiled_in_part(model: Any) -> Any:
+    model.backbone.layer1 = torch.compile(model.backbone.layer1)
+    model.head.mlp = torch.nn.DataParallel(model.head.mlp)
+    return model
+
+
+def checkpointed(model: Any) -> Any:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model.backbone.layer2 = checkpoint_wrapper(torch.compile(model.backbone.layer2))
+    return model
+
+
+def sharded(model: Any) -> Any:
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    fully_shard(model.backbone, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "compiled": torch.compile,
+    "compiled in part": compiled_in_part,
+    "checkpointed": checkpointed,
+    "DataParallel": torch.nn.DataParallel,
+    "DistributedDataParallel": torch.nn.parallel.DistributedDataParallel,
+    "compiled DistributedDataParallel": lambda model: torch.compile(torch.nn.parallel.DistributedDataParallel(model)),
+    "FSDP2": sharded,
+    "averaged": torch.optim.swa_utils.AveragedModel,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_is_wrapped_is_saved_as_the_plain_model(name: str, tmp_path: Path) -> None:
+    plain, path = tiny(1), tmp_path / "model.safetensors"
+    save_model(plain, tmp_path / "plain.safetensors")
+    with one_process():
+        save_model(WRAPPED[name](copy.deepcopy(plain)), path)
+    (got, metadata), (want, of_plain) = read_file(path), read_file(tmp_path / "plain.safetensors")
+    assert metadata == of_plain
+    assert list(got) == list(want)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_wrapped_state_dicts_load(tmp_path: Path) -> None:
+    """Such as torch.save writes them, and as save_model did before it took wrappers off."""
+    plain = tiny(1)
+    wrapped = torch.optim.swa_utils.AveragedModel(compiled_in_part(copy.deepcopy(plain)))
+    wrapped.module.head.mlp = wrapped.module.head.mlp.module
+    again = create_model("prfnet", **SMALL, pretrained=save(wrapped.state_dict(), tmp_path / "a.pth"))
+    assert_same_state(again, plain)
+
+
+def test_what_cannot_be_read_again_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    model = tiny(1)
+    torch.nn.utils.parametrizations.weight_norm(model.head.mlp[0])
+    with pytest.raises(ValueError, match=r"^model: got 3 weights that are not those of its options, want parametriz"):
+        save_model(model, path)
+    with pytest.raises(TypeError, match=r"^model: got InferencePRFNet, whose norms are folded, want the network that"):
+        save_model(fastiqa.optimize_for_inference(tiny(1)), path)
+    assert not path.exists()
+    model = tiny(1, hidden=9)
+    state = torch.get_rng_state()
+    save_model(model, path)
+    assert torch.equal(state, torch.get_rng_state())  # building a model to compare with draws nothing
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: pickled_by_torch(m)])
+@torch.no_grad()
+def test_networks_are_copied_and_pickled(how: Callable[[Any], Any]) -> None:
+    images = torch.rand(3, 1, 3, 64, 64)
+    model = tiny(1)
+    fast = fastiqa.optimize_for_inference(model, passes="batch")
+    compiled = fastiqa.optimize_for_inference(model, compile=True)
+    for network in (model, fast):
+        torch.testing.assert_close(how(network)(*images), network(*images), rtol=0, atol=0)
+    again = how(compiled)
+    assert (again.memory_format, again.compiled) == (torch.channels_last, "backbone")
+
+
+def pickled_by_torch(model: Any) -> Any:
+    torch.save(model, buffer := io.BytesIO())
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
 def test_metadata(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = reference.PRFNet(**SMALL)
@@ -341,6 +495,60 @@ def test_load_model_refuses_foreign_files(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ('{"layers": [1, 1, 1, 100000]}', "cannot rebuild 'prfnet': options ask for weights of more than 10,"),
+        ('{"layers": [1, 1, 1, 1000000000000000000]}', "cannot rebuild 'prfnet': options ask for weights of more than"),
+        (
+            '{"layers": [1, 1, 1, 1], "width": 100000}',
+            "cannot rebuild 'prfnet': options ask for weights of more than 1",
+        ),
+        ('{"scale": 1000000000000}', "cannot rebuild 'prfnet': options "),
+        ('{"cross_kernel": 1000000001}', "cannot rebuild 'prfnet': options "),
+        (f'{{"layers": {nested(100000)}}}', "fastiqa.options in its metadata is nested more than 16 deep"),
+        (f'{{"layers": {nested(40)}}}', "fastiqa.options in its metadata is nested more than 16 deep"),
+        (f'{{"width": {"1" * 5000}}}', "fastiqa.options in its metadata is not JSON: Exceeds the limit"),
+        (f'{{"width": {"1" * 4000}}}', "fastiqa.options in its metadata has an integer of 13,"),
+        (f'{{"layers": [{"1," * 200000}1]}}', "fastiqa.options in its metadata has more than 100,000 values"),
+        (f'{{"fusion": "{"1" * 2000000}"}}', "fastiqa.options in its metadata has 2,000,014 characters, want at most"),
+        ('{"a\\nb": 1}', "fastiqa.options in its metadata has a key that is not printable"),
+        ('{"memory": "lean"}', "fastiqa.options in its metadata: got memory, which is none of the weights'"),
+    ],
+)
+def test_a_file_cannot_ask_for_more_than_it_holds(options: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(tiny().state_dict(), path, {"fastiqa.model": "prfnet", "fastiqa.options": options})
+    for load in (load_model, lambda path: create_model("prfnet", pretrained=path)):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            load(path)
+        assert str(error.value).startswith(f"{path}: {message}")
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_names_no_other_files(tmp_path: Path) -> None:
+    path, options = tmp_path / "a.safetensors", json.dumps({"net": "alex", "trunk": "other.pth", "heads": "other.pth"})
+    save_file({"weight": torch.zeros(1)}, path, {"fastiqa.model": "lpips", "fastiqa.options": options})
+    with pytest.raises(ValueError, match=r"a\.safetensors: fastiqa\.options in its metadata: got heads, which is none"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("keys", [("state_dict",), ("model", "state_dict_ema"), ("net", "params", "ema")])
+def test_a_file_within_itself_is_refused(keys: tuple[str, ...], tmp_path: Path) -> None:
+    cycle: dict[str, Any] = {}
+    level = cycle
+    for key in keys[:-1]:
+        level[key] = {}
+        level = level[key]
+    level[keys[-1]] = cycle
+    with pytest.raises(ValueError, match=r"a\.pth: nested more than 8 deep, or within itself$"):
+        load_backbone(tiny_backbone(), save(cycle, tmp_path / "a.pth"))
+
+
 def test_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
     assert {"prfnet", "prfnet_fast"} <= set(list_models())
@@ -361,10 +569,11 @@ def test_create_from_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     model = tiny(1, first_stage_stride=4, cross_channels=3)
     save_model(model, path)
-    assert_same_state(create_model("prfnet_fast", pretrained=path), model)
+    for name in ("prfnet", "prfnet_fast"):  # what a name stands for nobody asked for
+        assert_same_state(create_model(name, pretrained=path), model)
     assert_same_state(create_model("prfnet_fast", pretrained=str(path), cross_channels=3, layers=(1, 1, 1, 1)), model)
     with pytest.raises(ValueError, match=r"a\.safetensors: saved with first_stage_stride=4, asked for 2$"):
-        create_model("prfnet", pretrained=path)
+        create_model("prfnet", pretrained=path, first_stage_stride=2)
     with pytest.raises(ValueError, match=r"a\.safetensors: saved with cross_channels=\[3, 3, 3, 3\], asked for \[4, 8"):
         create_model("prfnet_fast", pretrained=path, cross_channels=None)
     plain = save(model.state_dict(), tmp_path / "a.pth")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import fastiqa
 from fastiqa._files import replacing
+from fastiqa.models import limits
 from fastiqa.models.backbones import resnet, se_res2net, van
 from fastiqa.reference import VAN, ResNet, SERes2Net
 
+# How much larger than its file a network may be while it is compared with it: 40 MB, half a second.
+SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
 _TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
-_NESTING = ("state_dict", "model")
+# Averaged weights come first, as timm and BasicSR take them: they are what authors evaluate.
+_NESTING = ("state_dict_ema", "model_ema", "params_ema", "ema", "model_state_dict", "state_dict", "model", "params",
+            "network", "net", "weights")  # fmt: skip
+_DEEPEST_NESTING = 8
+# What torch.compile, FSDP and activation checkpointing put into names: no module of a user's own is called so.
+_INSERTED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)  # which hold it as `module`
+_PREFIXES = ("module.", "backbone.", "encoder.", "model.", "network.", "net.")
+_DEEPEST_PREFIX = 3
 _ADAPTERS = {SERes2Net: se_res2net.adapt_keys, ResNet: resnet.adapt_keys, VAN: van.adapt_keys}
 _REFUSED = re.compile(r"Unsupported (?:global: GLOBAL|class) (\S+)")
 
@@ -48,10 +62,13 @@ class LoadReport:
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors, to the CPU, and the metadata of a `.safetensors`, `.pth`, `.pt`, `.tar` or `.bin` file.
 
-    Metadata are those of safetensors, empty for the others. Dictionaries nested under `state_dict` or `model` are
-    opened, a `module.` before every key is taken off.
+    Metadata are those of safetensors, empty for the others. Dictionaries nested under the names of published files are
+    opened: `state_dict`, `model`, `model_state_dict`, `params`, `net`, `network`, `weights`, and before those the
+    averaged weights of `state_dict_ema`, `model_ema`, `params_ema` or `ema`. What torch.compile, FSDP and activation
+    checkpointing put into keys is taken out, and a `module.` before every key, as of DataParallel, taken off.
 
-    Raises: FileNotFoundError; ValueError naming the file if it is truncated, foreign, or holds anything but tensors.
+    Raises: FileNotFoundError; ValueError naming the file if it is truncated, foreign, nested within itself, or holds
+        anything but tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,11 +76,12 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return _unwrapped(path, tensors), file.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: truncated, or not a safetensors file: {error}") from error
     if path.suffix in _TORCH_SUFFIXES:
-        return _flatten(path, _unpickle(path)), {}
+        return _unwrapped(path, _flatten(path, _unpickle(path))), {}
     wanted = ", ".join((".safetensors", *_TORCH_SUFFIXES))
     raise ValueError(f"{path}: a file of weights ends in one of {wanted}")
 
@@ -73,7 +91,8 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
 
     Keys are those of the official files: Res2Net-50 (as timm), ResNet-50 (torchvision), VAN (its authors). Other
     spellings are adapted: of the squeeze-and-excitation gates, CONTRIQUE's ResNet-50, Hugging Face's VAN. A file
-    without gates sets them near identity. The model is left as it was where this raises.
+    without gates sets them near identity. Where the weights lie under `backbone.`, `encoder.`, `model.`, `net.` or
+    `network.` in the file, that is taken off. The model is left as it was where this raises.
 
     Returns: what the file lacks and what it has beyond the backbone, see `LoadReport`.
 
@@ -85,8 +104,8 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     if adapt_keys is None:
         kinds = "an SERes2Net, ResNet or VAN, or a model with one as its backbone"
         raise TypeError(f"model: got {type(model).__name__}, want {kinds}")
-    weights = adapt_keys(read_file(path)[0])
     wanted = backbone.state_dict()
+    weights = _placed(path, read_file(path)[0], adapt_keys, wanted)
     missing = tuple(key for key in wanted if key not in weights)
     unexpected = tuple(key for key in weights if key not in wanted)
     no_gates = not any(map(_is_gate, weights))  # a file with some gates must have all
@@ -101,11 +120,13 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
 
 
 def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mapping[str, Tensor]) -> None:
-    """Load `weights`, read from `path`, which match `model` in every key and shape.
+    """Load `weights`, read from `path`, which match `model` in every key and shape, after a prefix of all keys.
 
     Raises: ValueError naming the file and the keys that are missing, left over or of another shape.
     """
     wanted = model.state_dict()
+    shared = (found for _, found in _candidates(weights) if len(found) == len(weights))
+    weights = next((found for found in shared if not found.keys().isdisjoint(wanted)), weights)
     if missing := [key for key in wanted if key not in weights]:
         raise ValueError(f"{path}: missing {len(missing)} of {len(wanted)} keys of the model: {_listed(missing)}")
     if unexpected := [key for key in weights if key not in wanted]:
@@ -118,7 +139,12 @@ def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mappi
 
 def identity(model: nn.Module) -> tuple[str, dict[str, Any]]:
     """Name and constructor options of a fastiqa model. Raises TypeError for any other."""
+    from fastiqa.models.inference.model import InferenceModel  # here, since it needs the models
+
     name, options = getattr(model, "model_name", None), getattr(model, "options", None)
+    if isinstance(model, InferenceModel):
+        wanted = "the network that it was made of, to optimize anew after load_model (or torch.save, a pickle)"
+        raise TypeError(f"model: got {type(model).__name__}, whose norms are folded, want {wanted}")
     if not isinstance(name, str) or not isinstance(options, dict):
         raise TypeError(f"model: got {type(model).__name__}, want a model of fastiqa.list_models()")
     return name, options
@@ -127,23 +153,28 @@ def identity(model: nn.Module) -> tuple[str, dict[str, Any]]:
 def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a fastiqa model and the options that rebuild it, as safetensors.
 
-    The file appears under its name only when it is complete; an older one stays until then.
+    What torch.compile, DataParallel, DistributedDataParallel, FSDP, an AveragedModel or activation checkpointing wraps,
+    whole or in part, is written as the plain model would be. Sharded weights are gathered: every process calls, the
+    first writes. The file appears under its name only when it is complete; an older one stays until then.
 
-    Raises: TypeError for a model that fastiqa cannot rebuild; ValueError for another suffix than `.safetensors`;
-        FileNotFoundError for a missing folder.
+    Raises: TypeError for a model that fastiqa cannot rebuild, and one of `optimize_for_inference`; ValueError for
+        another suffix than `.safetensors`, and for weights that are not those of a model with its options, as with
+        parametrizations or adapters; FileNotFoundError for a missing folder.
     """
+    model = _inner(model)
     name, options = identity(model)
     target = Path(path)
     if target.suffix != ".safetensors":
         raise ValueError(f"path: {path}, want a name that ends in .safetensors")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: {path}, the folder does not exist")
-    metadata = {
-        "fastiqa.model": name,
-        "fastiqa.options": json.dumps(options, sort_keys=True),
-        "fastiqa.version": fastiqa.__version__,
-    }
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    text = json.dumps(options, sort_keys=True)
+    metadata = {"fastiqa.model": name, "fastiqa.options": text, "fastiqa.version": fastiqa.__version__}
+    held = _plain_state(model)
+    _check_rebuilds(name, text, held)
+    tensors = {key: _whole(tensor) for key, tensor in held.items()}
+    if not all(map(_writes, held.values())):
+        return
     with replacing(target) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -161,8 +192,10 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
         raise ValueError(f"{path}: not written by fastiqa.save_model: no fastiqa.model in its metadata")
     from fastiqa.models.registry import model_class  # here, since the registry reads files through this module
 
+    options = read_options(path, metadata)
     try:
-        model = model_class(name)(**read_options(path, metadata))
+        with within(weights):
+            model = model_class(name)(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: cannot rebuild {name!r}: {error}") from error
     floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
@@ -173,16 +206,32 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
 
 
 def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Constructor options in the metadata of `save_model`. Raises ValueError naming the file if they are not there."""
+    """Constructor options in the metadata of `save_model`.
+
+    Raises: ValueError naming the file if they are not there, or beyond what `limits` allows.
+    """
     try:
-        options = json.loads(metadata.get("fastiqa.options", ""))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: fastiqa.options in its metadata is not JSON: {error}") from error
+        options = limits.read_json(metadata.get("fastiqa.options", ""))
+    except ValueError as error:
+        raise ValueError(f"{path}: fastiqa.options in its metadata {error}") from error
     if not isinstance(options, dict):
         raise ValueError(
             f"{path}: fastiqa.options in its metadata is of type {type(options).__name__}, want a JSON object"
         )
+    from fastiqa.models.registry import not_of_files  # here, since the registry reads files through this module
+
+    if refused := sorted(options.keys() & not_of_files(metadata.get("fastiqa.model", ""))):
+        raise ValueError(f"{path}: fastiqa.options in its metadata: got {refused[0]}, which is none of the weights'")
     return options
+
+
+def within(weights: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
+    """A block that makes no network much larger than a file's weights: what differs by less is named key by key.
+
+    Raises: ValueError in the block for what is larger.
+    """
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    return limits.limited(len(weights) + SPARE_TENSORS, numbers + SPARE_NUMBERS)
 
 
 def _unpickle(path: Path) -> object:
@@ -196,11 +245,15 @@ def _unpickle(path: Path) -> object:
 
 
 def _flatten(path: Path, weights: object) -> dict[str, Tensor]:
-    while isinstance(weights, Mapping):
+    for _ in range(_DEEPEST_NESTING):
+        if not isinstance(weights, Mapping):
+            break
         inner = [weights[key] for key in _NESTING if isinstance(weights.get(key), Mapping)]
         if not inner:
             break
         weights = inner[0]
+    else:
+        raise ValueError(f"{path}: nested more than {_DEEPEST_NESTING} deep, or within itself")
     if not isinstance(weights, Mapping) or not weights:
         raise ValueError(
             f"{path}: top level of type {type(weights).__name__} without tensors, want a dictionary of them"
@@ -208,9 +261,120 @@ def _flatten(path: Path, weights: object) -> dict[str, Tensor]:
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{path}: {key!r} is of type {type(value).__name__}, want tensors under string keys only")
-    if all(key.startswith("module.") for key in weights):
-        return {key.removeprefix("module."): tensor for key, tensor in weights.items()}
     return dict(weights)
+
+
+def _unwrapped(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the keys of the model that was compiled, sharded or wrapped when they were written."""
+    keys = {key: _plain_name(key) for key in weights}
+    keys.pop("n_averaged", None)  # of AveragedModel, beside `module.`
+    wrapped = bool(keys) and all(key.startswith("module.") for key in keys.values())
+    if not wrapped and "n_averaged" in weights:
+        keys["n_averaged"] = "n_averaged"
+    if wrapped:
+        keys = {key: plain.removeprefix("module.") for key, plain in keys.items()}
+    if len(set(keys.values())) < len(keys):
+        raise ValueError(f"{path}: holds the same weights twice, wrapped and not")
+    return {plain: weights[key] for key, plain in keys.items()}
+
+
+def _plain_name(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in _INSERTED)
+
+
+def _candidates(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """The weights of a file as they are, and those under each prefix of other people's files, without it."""
+    level: list[tuple[str, Mapping[str, Tensor]]] = [("", weights)]
+    for _ in range(_DEEPEST_PREFIX + 1):
+        yield from level
+        level = [
+            (before + prefix, under)
+            for before, found in level
+            for prefix in _PREFIXES
+            if (under := {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)})
+        ]
+
+
+def _placed(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    adapt_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    wanted: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Weights under the backbone's keys, those that it has no place for as they are in the file."""
+    adapted = {prefix: adapt_keys(found) for prefix, found in _candidates(weights)}
+    shared = {prefix: len(found.keys() & wanted.keys()) for prefix, found in adapted.items()}
+    best = [prefix for prefix, count in shared.items() if count == max(shared.values())]
+    if len(best) > 1 and shared[""] < shared[best[0]]:
+        raise ValueError(f"{path}: holds the backbone more than once, under {' and under '.join(best)}")
+    prefix = best[0]
+    rest = {key: tensor for key, tensor in weights.items() if not key.startswith(prefix)}
+    return {**rest, **adapted[prefix]}
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model in the wrappers around it."""
+    while (name := _held_as(model)) is not None:
+        model = model.get_submodule(name)
+    return model
+
+
+def _held_as(module: nn.Module) -> str | None:
+    """The name by which a wrapper holds what it wraps; None for any other module."""
+    inserted = next((name for name in _INSERTED if name in module._modules), None)
+    return "module" if inserted is None and isinstance(module, _WRAPPERS) else inserted
+
+
+def _plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict that the model would have if no part of it were wrapped."""
+    held = {
+        f"{_plain_name(name)}.{inner}"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if (inner := _held_as(module)) == "module"
+    }
+
+    def plain(key: str) -> str:
+        parts, kept = _plain_name(key).split("."), []
+        for i, part in enumerate(parts):
+            if ".".join(parts[: i + 1]) not in held:
+                kept.append(part)
+        return ".".join(kept)
+
+    return {plain(key): tensor for key, tensor in model.state_dict().items()}
+
+
+def _check_rebuilds(name: str, options: str, held: Mapping[str, Tensor]) -> None:
+    """ValueError unless a model of these options has these weights: what is written can be read."""
+    wanted = _shapes(name, options)
+    missing = [key for key, shape in wanted.items() if key not in held or held[key].shape != shape]
+    if differing := missing + [key for key in held if key not in wanted]:
+        got = f"got {len(differing)} weights that are not those of its options"
+        raise ValueError(f"model: {got}, want parametrizations and adapters merged: {_listed(differing)}")
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(name: str, options: str) -> dict[str, torch.Size]:
+    """Of the state dict of a model. The meta device would spare 0.4 s of PRFNet, but its first use takes ten."""
+    from fastiqa.models.registry import model_class  # here, since the registry reads files through this module
+
+    with torch.random.fork_rng(devices=[]):
+        return {key: tensor.shape for key, tensor in model_class(name)(**json.loads(options)).state_dict().items()}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """On the CPU, contiguous, of its own memory; gathered from every process where it is sharded."""
+    if _is_sharded(tensor):
+        tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return tensor.detach().cpu().contiguous()
+
+
+def _writes(tensor: Tensor) -> bool:
+    """Whether this process writes: of a sharded tensor the first of those that have a part."""
+    return not _is_sharded(tensor) or int(tensor.device_mesh.mesh.min()) == torch.distributed.get_rank()  # type: ignore[attr-defined]
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # DTensor, without the second that importing it takes
 
 
 def _check_shapes(path: str | os.PathLike[str], weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -227,4 +391,4 @@ def _is_gate(key: str) -> bool:
 
 def _listed(keys: list[str] | tuple[str, ...], limit: int = 8, separator: str = ", ") -> str:
     rest = f"{separator}and {len(keys) - limit} more" if len(keys) > limit else ""
-    return separator.join(keys[:limit]) + rest
+    return separator.join(key if key.isprintable() else ascii(key) for key in keys[:limit]) + rest

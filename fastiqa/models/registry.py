@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.models import checkpoints
@@ -18,15 +19,18 @@ HUB_FILE = "model.safetensors"
 
 
 class _Entry(NamedTuple):
+    """A model, what its name stands for, and the arguments that no file may give: they name files, or how to run."""
+
     model: type[nn.Module]
     options: dict[str, Any]
+    not_of_files: tuple[str, ...] = ()
 
 
 _MODELS = {
-    "lpips": _Entry(LPIPS, {}),
-    "mfenet": _Entry(MFENet, {}),
-    "prfnet": _Entry(PRFNet, {"first_stage_stride": 2}),
-    "prfnet_fast": _Entry(PRFNet, {"first_stage_stride": 4}),
+    "lpips": _Entry(LPIPS, {}, ("trunk", "heads", "data_range", "spatial", "reduction")),
+    "mfenet": _Entry(MFENet, {}, ("memory",)),
+    "prfnet": _Entry(PRFNet, {"first_stage_stride": 2}, ("memory",)),
+    "prfnet_fast": _Entry(PRFNet, {"first_stage_stride": 4}, ("memory",)),
 }
 
 
@@ -40,6 +44,11 @@ def model_class(name: str) -> type[nn.Module]:
     if name not in _MODELS:
         raise ValueError(f"name: got {name!r}, want one of {', '.join(list_models())}")
     return _MODELS[name].model
+
+
+def not_of_files(name: str) -> frozenset[str]:
+    """Arguments of a model's constructor that options in a file may not have."""
+    return frozenset(_MODELS[name].not_of_files if name in _MODELS else ())
 
 
 def create_model(
@@ -56,29 +65,33 @@ def create_model(
         name: one of `list_models()`.
         pretrained: False for random weights, which never touches the network; a file that matches the model in every
             key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository (needs
-            huggingface_hub). The options in a file of `save_model` are taken over.
+            huggingface_hub). The options in a file of `save_model` are taken over, before those that the name alone
+            stands for.
         pretrained_backbone: a file for the network's main branch, Res2Net-50 for PRFNet and VAN for MFENet, see
             `load_backbone`, whose report tells what it left open.
         pretrained_dan: a ResNet-50 file for the distortion-aware branch of MFENet, likewise.
         options: of the model's constructor.
 
     Raises: ValueError for an unknown name or option value, for a file that does not match, and for a file that was
-        saved with another option than the name or `options` ask for; TypeError for an unknown option and
-        for a branch that the model lacks; FileNotFoundError; ImportError without huggingface_hub.
+        saved with another option than `options` ask for; TypeError for an unknown option and for a branch that the
+        model lacks; FileNotFoundError; ImportError without huggingface_hub.
 
     Example:
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
     """
     build = model_class(name)
-    options = {**_MODELS[name].options, **options}
+    defaults = _MODELS[name].options
     if pretrained is True:
         raise ValueError(f"pretrained: no weights of {name} are published: give a file or 'hub:org/name'")
     if pretrained is False:
-        model = build(**options)
+        model = build(**{**defaults, **options})
     else:
         path = _resolve(pretrained)
         weights, metadata = checkpoints.read_file(path)
-        model = _build_as_saved(path, metadata, build, options) if metadata.get("fastiqa.model") else build(**options)
+        if metadata.get("fastiqa.model"):
+            model = _build_as_saved(path, weights, metadata, build, defaults, options)
+        else:
+            model = build(**{**defaults, **options})
         checkpoints.load_matching(model, path, weights)
     if pretrained_backbone is not None:
         checkpoints.load_backbone(model, pretrained_backbone)
@@ -91,13 +104,22 @@ def create_model(
 
 
 def _build_as_saved(
-    path: str | os.PathLike[str], metadata: dict[str, str], build: type[nn.Module], asked: dict[str, Any]
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    build: type[nn.Module],
+    defaults: Mapping[str, Any],
+    asked: Mapping[str, Any],
 ) -> nn.Module:
     saved_name = metadata["fastiqa.model"]
     if saved_name not in _MODELS or _MODELS[saved_name].model is not build:
         raise ValueError(f"{path}: holds a {saved_name!r}, want a {build.__name__}")
     saved = checkpoints.read_options(path, metadata)
-    model = build(**{**saved, **asked})
+    try:
+        with checkpoints.within(weights):
+            model = build(**{**defaults, **saved, **asked})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: cannot rebuild {saved_name!r}: {error}") from error
     # Compared after the constructor has spelled both alike: tuple or list, None or the widths it stands for.
     _, built = checkpoints.identity(model)
     for key, value in saved.items():

@@ -45,8 +45,12 @@ class InferenceModel(nn.Module):
         if self.compiled is not None:
             self.get_submodule(self.compiled).compile()
 
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"memory_format": str(self.memory_format)}  # a torch.memory_format has no pickle
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state | {"memory_format": getattr(torch, state["memory_format"].removeprefix("torch."))})
         self._compile()  # a copy of a compiled module is not compiled
 
     def train(self, mode: bool = True) -> InferenceModel:
