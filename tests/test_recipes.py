@@ -10,7 +10,7 @@ from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.training import RecipeError, read_recipe, recipe_names
 from fastiqa.training.optimizer import learning_rate
 from fastiqa.training.recipe_file import as_yaml
-from fastiqa.training.setup import build_model
+from fastiqa.training.setup import build_datasets, build_model
 
 SMALL = [f"model.options.{option}" for option in ("layers=[1,1,1,1]", "width=8")]
 
@@ -97,6 +97,16 @@ def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
         ("ema=1.5", "ema: got 1.5, want a decay in (0, 1)"),
         ("ema", "--set: got 'ema', want key=value"),
         ("ema=[", "--set ema: '[' is not YAML"),
+        (f"seed={'1' * 5000}", "is not YAML: Exceeds the limit (4300"),
+        (f"seed=0x{'1' * 5000}", "has an integer of 19,997 bits, want at most 64"),
+        (f"seed={'1' * 4000}", "has an integer of 13,"),
+        ("steps.coarse.optimizer.lr=1:" + ":".join(["59"] * 400) + ".5", "is not YAML: int too large"),
+        ("ema=2020-99-99", "--set ema: '2020-99-99' is not YAML: month must be in 1..12"),
+        (f"data.clic.csv={'[' * 5000}", "is nested more than 16 deep"),
+        (f"data.clic.csv={'[' * 18}{']' * 18}", "is nested more than 16 deep, or within itself"),
+        (f"{'a.' * 5000}a=1", "want key=value, as optimizer.lr=0.01"),
+        ('data={"a\\nb": 1}', "has a key that is not printable"),
+        ("workers=1000000", "workers: got 1000000, want an integer from 0 to 1,024"),
     ],
 )
 def test_mistakes_name_the_key(override, message):
@@ -104,6 +114,13 @@ def test_mistakes_name_the_key(override, message):
         read_recipe("prfnet_progressive", [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def multiplied(pattern, first, levels=14):
+    """A YAML text in which each value is made of that above it, several times."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{k}: &a{k} {pattern.format(f'a{k - 1}')}" for k in range(1, levels)]
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +133,60 @@ def test_mistakes_name_the_key(override, message):
         ("base: own.yaml", "base: got a recipe whose base is, in the end, itself"),
         ("base: !!python/object/apply:os.getcwd []", "not YAML: could not determine a constructor"),
         ("steps: {}\ndata: {}", "steps: got {}, want at least one step"),
+        ("data: &d {clic: *d}", "is nested more than 16 deep, or within itself"),
+        ("data: &d [*d, *d]", "is nested more than 16 deep, or within itself"),
+        (multiplied("[*{0}, *{0}, *{0}]", "[1]"), "has more than 100,000 values"),
+        (multiplied("{{<<: [*{0}, *{0}]}}", "{a: 1, b: 2}"), "not YAML: more than 1,000 keys"),
+        ("a: " + "[" * 10000, "is nested more than 16 deep"),
+        (f"seed: {'1' * 5000}", "is not YAML: Exceeds the limit (4300"),
+        ("#" * 100000, "got 100,000 bytes, want at most 65,536"),
+        (b"seed: \xff", "is not YAML: 'utf-8' codec can't decode"),
     ],
 )
 def test_mistakes_name_the_file(content, message, tmp_path):
     file = tmp_path / "own.yaml"
-    file.write_text(content)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RecipeError) as error:
         read_recipe(file)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    assert os.fspath(file) in str(error.value) or "nowhere" in content
+    assert os.fspath(file) in str(error.value) or "nowhere" in str(content)
+
+
+def test_chains_of_bases_end(tmp_path):
+    for k in range(40):
+        (tmp_path / f"{k}.yaml").write_text(f"base: {k + 1}.yaml\n")
+    with pytest.raises(RecipeError, match=r"16\.yaml: base: got a chain of more than 16 recipes$"):
+        read_recipe(tmp_path / "0.yaml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("model.options.layers=[1,1,1,1000000000000]", "options ask for weights of more than 20,000 tensors"),
+        ("model.options.hidden=70000000", "options ask for weights of more than 1,000,000,000 numbers"),
+        ("model.options.cross_kernel=1000000001", "options "),  # counted, or refused by the system before
+    ],
+)
+def test_networks_beyond_measure_are_not_built(options, message):
+    recipe = read_recipe("smoke", [options])
+    with pytest.raises(RecipeError, match=r"^model: ") as error:
+        build_model(recipe)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.clic.items=1000000000000", "data.clic: items: got 1000000000000, want at most 10,000,000"),
+        (
+            "data.clic.height=1000000000",
+            "data.clic: height, width: got 1000000000 and 64, want at most 67,108,864 pixel",
+        ),
+    ],
+)
+def test_generated_data_beyond_measure_are_not_made(change, message):
+    with pytest.raises(RecipeError) as error:
+        build_datasets(read_recipe("smoke", [change]), {})
+    assert message in str(error.value)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 import fastiqa
 from fastiqa._files import replacing
+from fastiqa.models import limits
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training.recipe import RecipeError, differences
 from fastiqa.training.recipe_file import completed
@@ -108,7 +109,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
     except (OSError, ValueError) as error:
         raise CheckpointError(str(error)) from error
     try:
-        run = json.loads(metadata[METADATA])
+        run = limits.read_json(metadata[METADATA])
         saved, position = run["recipe"], Position(**run["position"])
         position.losses = {name: (total, count) for name, (total, count) in position.losses.items()}
     except (KeyError, TypeError, ValueError) as error:

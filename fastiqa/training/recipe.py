@@ -17,6 +17,8 @@ from fastiqa.training.tasks import TASKS
 # Fields of a recipe that change how fast a run is and what it reports, not what it computes.
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "log_every", "tensorboard")
 
+MOST_WORKERS = 1024
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used. The message is one line: the file, the key, what came and what was wanted."""
@@ -108,7 +110,7 @@ class Recipe:
                 check(where, name, name in self.data, f"a data set of the recipe: {', '.join(self.data) or 'none'}")
         check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "a decay in (0, 1)")
         check("seed", self.seed, self.seed >= 0, "an integer of at least 0")
-        check("workers", self.workers, self.workers >= 0, "an integer of at least 0")
+        check("workers", self.workers, 0 <= self.workers <= MOST_WORKERS, f"an integer from 0 to {MOST_WORKERS:,}")
         for name in ("checkpoint_every", "log_every"):
             check(name, getattr(self, name), getattr(self, name) >= 1, "an integer of at least 1")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import os
 import types
@@ -20,11 +21,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from fastiqa.models import limits
 from fastiqa.training.recipe import Recipe, RecipeError
 from fastiqa.training.step import Step
 
 FOLDER = Path(__file__).parent / "recipes"
 STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
+MOST_CHARACTERS = 1 << 16  # of a file: ours have 2,000; numbers in base 60 take time that grows with their square
+MOST_MERGED = 1000  # keys in one place: merges of merges double them
+LONGEST_CHAIN = 16  # of bases
 KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
 
@@ -41,8 +46,8 @@ def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
         overrides: changes as "key.of.the.recipe=value", the value being YAML; "=null" takes the key away.
 
     Raises:
-        RecipeError: for an unknown name, a file that is not YAML, and for every key that is unknown, missing, or of a
-            value that the recipe cannot have; the message names the file and the key.
+        RecipeError: for an unknown name, a file that is not YAML or beyond `fastiqa.models.limits`, and for every key
+            that is unknown, missing, or of a value that the recipe cannot have; the message names the file and the key.
         ImportError: without PyYAML.
 
     Example:
@@ -98,11 +103,11 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The mapping of a file on top of that of its base."""
     if path.resolve() in seen:
         raise RecipeError(f"{path}: base: got a recipe whose base is, in the end, itself")
-    yaml = _yaml()
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if len(seen) == LONGEST_CHAIN:
+        raise RecipeError(f"{path}: base: got a chain of more than {LONGEST_CHAIN} recipes")
+    if (size := path.stat().st_size) > MOST_CHARACTERS:
+        raise RecipeError(f"{path}: got {size:,} bytes, want at most {MOST_CHARACTERS:,}")
+    values = _parsed(path.read_bytes(), f"{path}:")
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: got {type(values).__name__}, want a mapping")
     base = values.pop("base", None)
@@ -132,13 +137,42 @@ def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
 def _override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(parts) or len(parts) > limits.DEEPEST:
         raise RecipeError(f"--set: got {text!r}, want key=value, as optimizer.lr=0.01")
+    return parts, _parsed(value, f"--set {key}: {value!r}")
+
+
+def _parsed(text: str | bytes, what: str) -> Any:
+    """The values of a YAML text. Raises RecipeError, whose message begins with `what`, for one that is none, or beyond
+    the limits."""
     yaml = _yaml()
     try:
-        return parts, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {key}: {value!r} is not YAML: {' '.join(str(error).split())}") from None
+        values = yaml.load(text.decode() if isinstance(text, bytes) else text, _loader())
+    except RecursionError:
+        raise RecipeError(f"{what} is nested more than {limits.DEEPEST} deep") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: digits, dates, bytes that are not UTF-8
+        raise RecipeError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        limits.check_values(values)
+    except ValueError as error:
+        raise RecipeError(f"{what} {error}") from None
+    return values
+
+
+@functools.cache
+def _loader() -> type:
+    """PyYAML's safe loader, with bounded merges: each level of `<<: [*a, *a]` doubles the keys of the one below."""
+    yaml = _yaml()
+
+    def flatten_mapping(self: Any, node: Any) -> None:
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" and len(value.value) > MOST_MERGED:
+                raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_MERGED:,} merges", key.start_mark)
+        yaml.SafeLoader.flatten_mapping(self, node)
+        if len(node.value) > MOST_MERGED:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_MERGED:,} keys", node.start_mark)
+
+    return type("Loader", (yaml.SafeLoader,), {"flatten_mapping": flatten_mapping})
 
 
 def _nested(key: Sequence[str], value: Any) -> dict[str, Any]:

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from fastiqa.models import limits
 from fastiqa.training import rates
 from fastiqa.training.datasets import Items, datasets
 from fastiqa.training.recipe import Recipe, RecipeError
 from fastiqa.training.tasks import TASKS
+
+# Of a network that a recipe may ask for: 4 GB in float32, forty times a PRFNet.
+MOST_TENSORS, MOST_NUMBERS = 20_000, 1_000_000_000
 
 
 def build_model(recipe: Recipe) -> nn.Module:
     """The network with its initial weights, a function of the seed. Raises RecipeError."""
     torch.manual_seed(recipe.seed)
     try:
-        return TASKS[recipe.task].network(recipe.model)
+        with limits.limited(MOST_TENSORS, MOST_NUMBERS):
+            return TASKS[recipe.task].network(recipe.model)
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
 

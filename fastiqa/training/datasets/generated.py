@@ -10,6 +10,8 @@ from torch import Tensor
 from fastiqa.reference import arguments
 from fastiqa.training.datasets.kinds import Items
 
+MOST_ITEMS, MOST_PIXELS = 10_000_000, 1 << 26
+
 
 class Generated(Items):
     """Smooth colour patterns, of which a subclass makes items with noise.
@@ -24,6 +26,10 @@ class Generated(Items):
     def __init__(self, items: int = 64, height: int = 64, width: int = 64, noise: float = 0.2, seed: int = 0) -> None:
         for name, value in (("items", items), ("height", height), ("width", width)):
             arguments.integer(name, value)
+        if items > MOST_ITEMS:
+            raise ValueError(f"items: got {items}, want at most {MOST_ITEMS:,}")
+        if height * width > MOST_PIXELS:
+            raise ValueError(f"height, width: got {height} and {width}, want at most {MOST_PIXELS:,} pixels")
         if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 < noise <= 1:
             raise ValueError(f"noise: got {noise!r}, want a number in (0, 1]")
         self._items, self._size, self.noise, self._seed = items, (height, width), noise, seed

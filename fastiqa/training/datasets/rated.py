@@ -19,6 +19,8 @@ from fastiqa.training.datasets.generated import Generated, noisy
 from fastiqa.training.datasets.kinds import Items, Kind, blocks_of, from_files
 from fastiqa.training.datasets.photographs import read_photographs
 
+MOST_CROPS = 10_000
+
 
 class RandomRated(Generated):
     """Generated ratings: a noisy pattern, whose score falls from 1 to 0 as the noise grows.
@@ -119,7 +121,8 @@ def _rated(
         on_unreadable, seed: see `fastiqa.data.RatedDataset`.
     """
     arguments.one_of("view", view, ("random", "fixed", "whole"))
-    arguments.integer("crops", crops)
+    if arguments.integer("crops", crops) > MOST_CROPS:
+        raise ValueError(f"crops: got {crops}, want at most {MOST_CROPS:,}")
     if resize is not None:
         height, width = arguments.integers("resize", resize, 2)
         resize = (height, width)
