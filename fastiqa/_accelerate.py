@@ -6,9 +6,9 @@ module's class is all there is to do. So are the twins of pytorch-msssim's modul
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import nn
 import fastiqa.nn
 from fastiqa import models, reference
 from fastiqa._dispatch import explain
+from fastiqa.nn.fused import Fused
 
 _PLAIN = tuple(getattr(reference, name) for name in reference.__all__)
 
@@ -54,7 +55,8 @@ class AccelerateReport:
     Attributes:
         swapped: name, class before and class after of each module that runs on fused operators now.
         left: name of each module of `fastiqa.reference` or pytorch-msssim that stayed, and the reason.
-        explained: name of each swapped module that has more than one way to run, and what `fastiqa.explain` says of it.
+        explained: name of each swapped `PRFHead`, and of each other swapped module that runs block by block, and what
+            `fastiqa.explain` says of it.
     """
 
     swapped: tuple[Swap, ...]
@@ -76,13 +78,13 @@ def accelerate(model: nn.Module) -> AccelerateReport:
 
     Parameters, buffers, hooks, state dict and the modules themselves stay the same objects: optimizers, references and
     wrappers go on working, and results and gradients differ by rounding alone. Modules that are fused already are
-    passed over; a second call changes nothing. Hooks of the convolution in a `CrossSubtraction` see both differences in
-    one batch.
+    passed over; a second call changes nothing.
 
-    A module is left as it is, with a reason in the report, where its twin might compute something else: a subclass of
-    a plain module (a parametrization makes one too), a `forward` that was replaced, and a module whose twin reads the
-    weights of inner layers without calling them, where such a layer has hooks or was replaced by a foreign module.
-    Other changes of inner layers, such as another padding mode, are not noticed.
+    A module is left as it is, with a reason in the report, where its twin might compute something else or would gain
+    nothing: a subclass of a plain module (a parametrization makes one too), a `forward` that was replaced, and a module
+    whose twin reads inner layers without calling them, where such a layer is no plain one: it has hooks, an adapter
+    around it, parametrized, pruned, sharded or quantised weights, another stride or padding. Changed so later, after
+    the swap, the twin runs block by block as the plain module does.
 
     Args:
         model: any module that contains modules of `fastiqa.reference`, or is one.
@@ -117,7 +119,7 @@ def accelerate(model: nn.Module) -> AccelerateReport:
     return AccelerateReport(
         tuple(swapped),
         tuple((name, reason) for name, reason in reasons.items() if reason is not None),
-        tuple((name, explain(plain[name])) for name, *_ in swapped if hasattr(plain[name], "explain")),
+        tuple((name, explain(plain[name])) for name, *_ in swapped if _is_worth_a_line(plain[name])),
     )
 
 
@@ -144,19 +146,13 @@ def _why_not(module: nn.Module) -> str | None:
         from fastiqa import _pytorch_msssim
 
         return _pytorch_msssim.why_not(module)
-    for name, inner in _read(module):
-        if "forward" in vars(inner) or not type(inner).__module__.startswith(("torch.nn.", "fastiqa.")):
-            return f"{name} is foreign or changed, and the fused {plain.__name__} would not call it"
-        if any((inner._forward_hooks, inner._forward_pre_hooks, inner._backward_hooks, inner._backward_pre_hooks)):
-            return f"{name} has hooks, and the fused {plain.__name__} would not call it"
-    return None
+    twin: Any = copy.copy(module)
+    twin.__class__ = PAIRS[plain]
+    reason = twin.must_call() if isinstance(twin, Fused) else None
+    if reason is None or twin.why_not() != reason:  # block by block for another reason, it calls every layer
+        return None
+    return f"{reason}, and the fused {plain.__name__} would not call it"
 
 
-def _read(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The inner layers that the twin of a plain module reads without calling them."""
-    twin: Any = PAIRS[type(module)]
-    if hasattr(twin, "why_not") and twin.why_not(module) is not None:
-        return  # block by block, it calls every layer
-    for child in getattr(twin, "reads", ()):
-        inner = getattr(module, child)
-        yield from () if inner is None else inner.named_modules(prefix=child)
+def _is_worth_a_line(swapped: nn.Module) -> bool:
+    return isinstance(swapped, Fused) and (isinstance(swapped, fastiqa.nn.PRFHead) or swapped.why_not() is not None)

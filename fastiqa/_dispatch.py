@@ -195,8 +195,8 @@ def explain(op: Op | str | torch.nn.Module, *args: Any, **kwargs: Any) -> str:
     """The decision table of an operator for these arguments: which backend runs and why each other does not.
 
     Args:
-        op: an operator of `fastiqa.ops`, or its name; or a module of `fastiqa.nn` that has more than one way to run,
-            alone.
+        op: an operator of `fastiqa.ops`, or its name; or alone a network of this package, or a module of
+            `fastiqa.nn` that has more than one way to run.
         *args, **kwargs: what it would be called with.
 
     Returns:

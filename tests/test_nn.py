@@ -11,8 +11,12 @@ import pytest
 import torch
 from oracles import randomise
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate, leaky_relu
+from torch.nn.modules import module as torch_module
+from torch.nn.utils import prune
 
+import fastiqa
 from fastiqa import nn as fast_nn
 from fastiqa import reference
 from fastiqa.ops import octave_split
@@ -211,6 +215,177 @@ def test_single_pixels_empty_batches_and_vmap(case: Case) -> None:
     for i, sign in enumerate((1, -1)):
         want = tensors(case.call(plain, *(sign * x for x in inputs)))
         torch.testing.assert_close([y[i] for y in mapped], want, rtol=1e-11, atol=1e-12)
+
+
+# ---- inner layers that are no plain ones: called as by the twin, not read ----
+
+
+class Adapted(nn.Module):
+    """A convolution with a low-rank adapter beside it, as LoRA wraps one; `weight` and `bias` are the base's."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.base = base
+        size = {name: getattr(base, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+        self.down = nn.Conv2d(base.in_channels, 2, bias=False, **size).to(base.weight.dtype)
+        self.up = nn.Conv2d(2, base.out_channels, 1, bias=False).to(base.weight.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))  # type: ignore[no-any-return]
+
+
+class Labelled(Tensor):
+    """Weights of a class of their own, as those that are sharded or quantised."""
+
+
+def convolutions(module: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    return [(m, name, c) for m in module.modules() for name, c in m.named_children() if type(c) is nn.Conv2d]
+
+
+def adapt(module: nn.Module) -> None:
+    for parent, name, conv in convolutions(module):
+        if conv.groups == 1:
+            setattr(parent, name, Adapted(conv))
+
+
+def doubled_by_hooks(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        conv.register_forward_hook(lambda module, args, out: 2 * out)
+
+
+def doubled_by_forward(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        conv.forward = lambda x, conv=conv: 2 * nn.Conv2d.forward(conv, x)
+
+
+def normalise_weights(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        nn.utils.parametrizations.weight_norm(conv)
+
+
+def prune_half(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        prune.l1_unstructured(conv, "weight", 0.5)
+
+
+def pad_in_circles(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        conv.padding_mode = "circular"
+        conv._reversed_padding_repeated_twice = [p for size in reversed(conv.padding) for p in (size, size)]
+
+
+def label_weights(module: nn.Module) -> None:
+    for _, _, conv in convolutions(module):
+        conv.weight = nn.Parameter(conv.weight.detach().as_subclass(Labelled))
+
+
+CHANGES = [adapt, doubled_by_hooks, doubled_by_forward, normalise_weights, prune_half, pad_in_circles, label_weights]
+# Modules that read inner layers, with a part of each whose calls are seen.
+READERS = [
+    Case("OctaveConv2d", {"in_channels": 8, "out_channels": 8, "alpha_in": 0.25, "alpha_out": 0.25}, BOTH),
+    Case("OctaveConv2d", {"in_channels": 8, "out_channels": 8, "alpha_in": 0.25, "alpha_out": 0.25, "stride": 2}, BOTH),
+    Case("LargeKernelAttention", {"dim": 6}, [(2, 6, 9, 10)]),
+    Case("ProgressiveFusion", {"channels": (3, 5, 4), "gate_kernel": 3}, PYRAMID[:3], listed),
+    Case("CrossSubtraction", {"channels": 6, "cross_channels": 4}, [(2, 6, 9, 10)] * 3),
+    Case("PRFHead", {"channels": (3, 5, 4), "gate_kernel": 3}, [(3 * n, *size) for n, *size in PYRAMID[:3]], listed),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("case", READERS, ids=str)
+def test_layers_that_are_no_plain_ones_are_called(case: Case, change: Callable[[nn.Module], None]) -> None:
+    """Two steps of training, the second with other weights: results and every gradient are the twin's."""
+    trained = []
+    plain, fused = pair(case)
+    for module in (plain, fused):
+        torch.manual_seed(1)
+        change(module)
+        found = []
+        for _ in range(2):
+            torch.manual_seed(2)
+            found.append(step(case, module.eval(), inputs_of(case)))
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.mul_(0.9)
+        trained.append(found)
+    torch.testing.assert_close(trained[1], trained[0], rtol=1e-11, atol=1e-12)
+    assert not any(torch.equal(trained[0][0][name], trained[0][1][name]) for name in trained[0][0] if "result" in name)
+    name = {"adapt": "Adapted", "doubled_by_hooks": "has hooks", "label_weights": "Labelled"}.get(change.__name__, "")
+    # The adapter is around the 1x1 convolution, which is called; so is the one that only pads otherwise.
+    if (case.name, change) in (("LargeKernelAttention", adapt), ("CrossSubtraction", pad_in_circles)):
+        assert fused.why_not() is None
+    else:
+        assert f"{case.name} runs block by block, because of this: " in fastiqa.explain(fused)
+        assert name in fastiqa.explain(fused)
+
+
+@pytest.mark.parametrize("case", [*READERS, Case("FeatureFusion", {"channels": 6}, [(2, 6, 9, 10)] * 2)], ids=str)
+def test_hooks_of_every_kind_run_as_the_twins(case: Case) -> None:
+    """Those of single layers, forward and backward, and those of all modules: how often, and what they see."""
+
+    def seen(module: nn.Module, everywhere: bool) -> list[tuple[str, Any]]:
+        log: list[tuple[str, Any]] = []
+        names = {inner: name for name, inner in module.named_modules()}
+
+        def note(inner: nn.Module, *values: Any) -> None:
+            tensors_seen = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+            log.append((names[inner], [x.detach().clone() for x in tensors_seen if isinstance(x, Tensor)]))
+
+        if everywhere:
+            with torch_module.register_module_forward_hook(note):
+                case.call(module, *inputs)
+            return sorted(log, key=lambda entry: entry[0])
+        for inner in [*module.modules()][1:]:
+            inner.register_forward_pre_hook(note)
+            inner.register_full_backward_hook(note)
+        step(case, module, inputs)
+        return sorted(log, key=lambda entry: entry[0])
+
+    plain, fused = pair(case)
+    inputs = inputs_of(case)
+    for everywhere in (True, False):
+        want, got = seen(plain, everywhere), seen(fused, everywhere)
+        assert [name for name, _ in got] == [name for name, _ in want] != []
+        torch.testing.assert_close([x for _, x in got], [x for _, x in want], rtol=1e-11, atol=1e-12)
+
+
+def test_networks_say_which_modules_run_block_by_block() -> None:
+    network = fastiqa.models.PRFNet(layers=(1, 1, 1, 1), width=8)
+    assert fastiqa.explain(network) == "PRFNet runs on the fused operators"
+    handle = network.head.fusion.gates[1].register_forward_hook(lambda *_: None)  # type: ignore[union-attr]
+    assert fastiqa.explain(network).splitlines() == [
+        "PRFNet runs on the fused operators, but",
+        "  head: PRFHead runs block by block, because of this: fusion.gates.1 has hooks",
+        "  head.fusion: ProgressiveFusion runs block by block, because of this: gates.1 has hooks",
+    ]
+    handle.remove()
+    assert fastiqa.explain(network) == "PRFNet runs on the fused operators"
+
+
+def test_single_convolutions_may_be_sharded(tmp_path: Any) -> None:
+    """FSDP2 gathers a layer's weights where it is called, and leaves them sharded elsewhere."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        for case in READERS:
+            plain, fused = pair(case)
+            for module in (plain, fused):
+                for _, _, conv in convolutions(module):
+                    fully_shard(conv, mesh=mesh)
+            inputs = inputs_of(case)
+            results = []
+            for module in (plain, fused):
+                found = {name: x for name, x in step(case, module, inputs).items() if x is not None}
+                results.append({n: x.full_tensor() if hasattr(x, "full_tensor") else x for n, x in found.items()})
+            torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-12)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def saved_bytes(case: Case, module: nn.Module, inputs: Sequence[Tensor]) -> int:

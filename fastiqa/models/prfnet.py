@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from fastiqa import nn, reference
+from fastiqa.nn.fused import FusedNetwork
 
 
-class PRFNet(reference.PRFNet):
+class PRFNet(FusedNetwork, reference.PRFNet):
     """Equivalent to `fastiqa.reference.PRFNet`, whose constructor, methods and state dict it shares.
 
     The blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it is no property of

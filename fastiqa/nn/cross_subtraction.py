@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastiqa import reference
+from fastiqa.nn.fused import Fused
 from fastiqa.ops.cross_difference import cross_difference
+from fastiqa.reference.plain_layers import not_plain
 
 
-class CrossSubtraction(reference.CrossSubtraction):
+class CrossSubtraction(Fused, reference.CrossSubtraction):
     """Equivalent to `fastiqa.reference.CrossSubtraction`: same constructor, parameters, keys and results.
 
     Without norm, the shared convolution runs once, on both differences stacked along the batch. The stack needs no
@@ -19,11 +21,20 @@ class CrossSubtraction(reference.CrossSubtraction):
     convolutions of the reference 40 ms).
 
     With norm, training mode needs the batch statistics of each difference: the block-wise path of the reference runs.
+    So it does where the convolution is no plain layer: a hook hears it once for each difference.
     """
+
+    def must_call(self) -> str | None:
+        """Why the convolution must be called for each difference, or None."""
+        return not_plain("conv", self.conv, nn.Conv2d)
+
+    def why_not(self) -> str | None:
+        """Why the module runs block by block, or None."""
+        return self.must_call() if self.bn is None else "normalisation takes the statistics of each difference"
 
     def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """(N, C, H, W) three times → (N, 2K, H, W): the half of `a`, then the half of `b`."""
-        if self.bn is not None:
+        if self.why_not() is not None:
             return super().forward(ref, a, b)
         n, c, h, w = ref.shape
         if ref.is_contiguous():

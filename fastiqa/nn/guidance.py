@@ -21,4 +21,4 @@ class Guidance(CheckpointedBlock, reference.Guidance):
 
     def _keeps(self, weight: Tensor) -> bool:
         """The narrow convolutions inside the fusion."""
-        return weight.shape[0] < self.projection.out_channels
+        return self._is_narrow(weight, self.projection)

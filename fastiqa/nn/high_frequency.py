@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
+from fastiqa.nn.fused import FusedNetwork
 from fastiqa.nn.octave_conv import OctaveConv2d
 from fastiqa.ops.octave_split import octave_split
 
@@ -47,7 +48,7 @@ class HighFrequencyModule(reference.HighFrequencyModule):
     split_block: ClassVar[type[reference.OctaveSplit]] = OctaveSplit
 
 
-class HighFrequencyNet(reference.HighFrequencyNet):
+class HighFrequencyNet(FusedNetwork, reference.HighFrequencyNet):
     """Equivalent to `fastiqa.reference.HighFrequencyNet`: same constructor, parameters, keys and results.
 
     Example:

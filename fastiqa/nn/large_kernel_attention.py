@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.nn.fused import Fused
 from fastiqa.ops.large_kernel_conv import large_kernel_conv
+from fastiqa.reference.plain_layers import convolution_not_plain
 
 
-class LargeKernelAttention(reference.LargeKernelAttention):
-    """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results."""
+class LargeKernelAttention(Fused, reference.LargeKernelAttention):
+    """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results.
 
-    reads: ClassVar[tuple[str, ...]] = ("conv0", "conv_spatial")  # their weights are read, nothing is called
+    Both depthwise convolutions are one pass, but where one of them is no plain layer; `fastiqa.explain` says why.
+    """
+
+    def must_call(self) -> str | None:
+        """Why the depthwise convolutions must be called, or None."""
+        near, far = self.conv0, self.conv_spatial
+        reason = convolution_not_plain("conv0", near, depthwise=True, bias=True)
+        if reason is None:
+            reason = convolution_not_plain("conv_spatial", far, dilation=3, depthwise=True, bias=True)
+        if reason is None and (near.kernel_size, far.kernel_size) != ((5, 5), (7, 7)):
+            return "conv0 and conv_spatial are of other sizes than 5x5 and 7x7"
+        return reason
 
     def forward(self, u: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
+        if self.must_call() is not None:
+            return super().forward(u)
         self._check(u)
         near, far = self.conv0, self.conv_spatial
         attention: Tensor = self.conv1(large_kernel_conv(u, near.weight, near.bias, far.weight, far.bias))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d
 
 from fastiqa import reference
+from fastiqa.nn.fused import Fused
 from fastiqa.ops.octave_merge import octave_merge
 from fastiqa.ops.octave_split import octave_split
+from fastiqa.reference.plain_layers import convolution_not_plain
 
 
 def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,13 +25,14 @@ def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
     return x, avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
-class OctaveConv2d(reference.OctaveConv2d):
+class OctaveConv2d(Fused, reference.OctaveConv2d):
     """Equivalent to `fastiqa.reference.OctaveConv2d`: same constructor, parameters, keys and results.
 
     Two convolutions whose results have one size and are added are one, of both branches: with stride 2 all four are two
     (64 channels of 56×56 eight times, forward and backward: 22 and 12 ms of CPU time). Else the low branch joins the
     high one in one pass. Where an activation comes before, `fastiqa.ops.octave_split` computes it together with the
-    average that this module takes as `pooled`.
+    average that this module takes as `pooled`. Where one of two such convolutions is no plain layer (hooks, an adapter
+    around it, sharded weights, …) all are called one by one; `fastiqa.explain` says why.
 
     Example:
         >>> import torch
@@ -49,14 +50,29 @@ class OctaveConv2d(reference.OctaveConv2d):
     Source: arXiv 1904.05049, section 3.2.
     """
 
-    # Their weights are read, not all of them are called.
-    reads: ClassVar[tuple[str, ...]] = ("conv_h2h", "conv_h2l", "conv_l2h", "conv_l2l")
+    def must_call(self) -> str | None:
+        """Why the convolutions cannot be added as one, or None."""
+        if self.conv_l2h is None:
+            return None
+        added = [] if self.conv_l2l is None else ["conv_h2l", "conv_l2l"]
+        if self.stride == 2:
+            added += ["conv_h2h", "conv_l2h"]
+        for name in added:
+            reason = convolution_not_plain(name, getattr(self, name))
+            if reason is not None:
+                return reason
+        return None
 
     def forward(
         self, high: Tensor, low: Tensor | None = None, pooled: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Both branches → both branches; the low one is None where its share is 0. Sizes as in the reference."""
+        if self.must_call() is not None:
+            return super().forward(high, low, pooled)
         self._check(high, low, pooled)
+        return self._fused(high, low, pooled)
+
+    def _fused(self, high: Tensor, low: Tensor | None, pooled: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if pooled is None and (self.stride == 2 or self.conv_h2l is not None):
             high, pooled = with_average(high)
         if self.stride == 1:

@@ -12,11 +12,13 @@ from torch.nn.functional import conv2d, interpolate
 
 from fastiqa import reference
 from fastiqa.nn.cross_subtraction import CrossSubtraction
+from fastiqa.nn.fused import Fused
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
 from fastiqa.ops.difference_pool import difference_pool
 from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
 from fastiqa.ops.gated_upsample import gated_upsample
 from fastiqa.ops.mix_kernels import mix_kernels
+from fastiqa.reference.plain_layers import convolution_not_plain, not_plain
 
 
 class GateKernel(NamedTuple):
@@ -33,7 +35,7 @@ class GateKernel(NamedTuple):
     offset: Tensor
 
 
-class PRFHead(reference.PRFHead):
+class PRFHead(Fused, reference.PRFHead):
     """Equivalent to `fastiqa.reference.PRFHead`: same constructor, parameters, keys and results.
 
     Between the feature maps and the sigmoids the head is linear. A gate is the mean over the channels of a convolution
@@ -48,7 +50,8 @@ class PRFHead(reference.PRFHead):
     D exists; each feature map is read once, and once more for each of its gradients. Kept for the backward pass: the
     feature maps and maps of one channel.
 
-    With normalisation, another fusion or large kernels the blocks run one by one; `fastiqa.explain(head)` says why.
+    With normalisation, another fusion, large kernels, or a block or convolution that is no plain layer (hooks, an
+    adapter around it, sharded weights, …) the blocks run one by one; `fastiqa.explain(head)` says why.
     The one-channel kernels are computed from the weights at every call, unless `fold` has made constants of them.
 
     Example:
@@ -65,30 +68,52 @@ class PRFHead(reference.PRFHead):
 
     cross_block: ClassVar[type[reference.CrossSubtraction]] = CrossSubtraction
     fusion_block: ClassVar[type[reference.ProgressiveFusion]] = ProgressiveFusion
-    reads: ClassVar[tuple[str, ...]] = ("cross", "fusion")  # in one pass their weights are read, nothing is called
+    way = "in one pass over the feature maps"
 
     _folded = False
 
+    def must_call(self) -> str | None:
+        """Why the blocks must be called and cannot be read, or None."""
+        fusion: Any = self.fusion
+        cross: Any
+        for i, cross in enumerate(self.cross):
+            reason = not_plain(f"cross.{i}", cross, CrossSubtraction, reference.CrossSubtraction)
+            if reason is None:
+                reason = convolution_not_plain(f"cross.{i}.conv", cross.conv, bias=True)
+            if reason is not None:
+                return reason
+        reason = not_plain("fusion", fusion, ProgressiveFusion, reference.ProgressiveFusion)
+        if reason is not None:
+            return reason
+        for i, gate in enumerate(fusion.gates):
+            reason = convolution_not_plain(f"fusion.gates.{i}", gate, bias=True)
+            if reason is not None:
+                return reason
+        return None
+
     def why_not(self) -> str | None:
         """Why the head cannot run in one pass, or None."""
+        if self._folded:
+            return None
         if not isinstance(self.fusion, reference.ProgressiveFusion):
             return f"{type(self.fusion).__name__} needs the difference maps"
-        cross: Any = self.cross[0]  # a ModuleList knows modules only
-        if cross.bn is not None:
+        if any(getattr(cross, "bn", None) is not None for cross in self.cross):
             return "normalisation and ReLU after the cross convolutions are not linear"
-        size = cross.conv.kernel_size[0]
-        if size not in KERNEL_SIZES:
-            return f"cross convolutions of {size}x{size}, want 1x1 or 3x3"
-        gates: Any = self.fusion.gates
-        if len(gates) and (size := gates[0].kernel_size[0]) ** 2 > MOST_OUTPUTS:
-            return f"gates of {size}x{size}, want 1x1 or 3x3"
+        if (reason := self.must_call()) is not None:
+            return reason
+        cross: Any
+        for cross in self.cross:
+            if (size := cross.conv.kernel_size[0]) not in KERNEL_SIZES or cross.conv.kernel_size != (size, size):
+                return f"cross convolutions of {size}x{size}, want 1x1 or 3x3"
+        gate: Any
+        for gate in self.fusion.gates:
+            if (size := gate.kernel_size[0]) ** 2 > MOST_OUTPUTS or gate.kernel_size != (size, size):
+                return f"gates of {size}x{size}, want 1x1 or 3x3"
         return None
 
     def explain(self) -> str:
         """How the head runs, and why not in one pass."""
-        reason = self.why_not()
-        way = "in one pass over the feature maps" if reason is None else f"block by block, because of this: {reason}"
-        return f"{type(self).__name__} runs {way}{', its kernels constant' if self._folded else ''}"
+        return super().explain() + (", its kernels constant" if self._folded else "")
 
     @torch.no_grad()
     def fold(self) -> None:

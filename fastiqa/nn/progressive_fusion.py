@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from fastiqa import reference
+from fastiqa.nn.fused import Fused
 from fastiqa.ops.gated_upsample import gated_upsample
+from fastiqa.reference.plain_layers import convolution_not_plain
 
 
-class ProgressiveFusion(reference.ProgressiveFusion):
+class ProgressiveFusion(Fused, reference.ProgressiveFusion):
     """Equivalent to `fastiqa.reference.ProgressiveFusion`: same constructor, parameters, keys and results.
 
     The mean over a convolution's output channels is a convolution with the mean of its kernels: one output channel
     instead of C (256 channels of 56×56, one thread: 17 to 1.1 ms for 3×3, 3.8 to 0.06 ms for 1×1). Sigmoid, enlargement
-    and product are one pass over the finer map, for which only that map and the logits are saved.
+    and product are one pass over the finer map, for which only that map and the logits are saved. Where a gate's
+    convolution is no plain layer all of it runs block by block; `fastiqa.explain` says why.
 
     Example:
         >>> import torch
@@ -30,14 +33,24 @@ class ProgressiveFusion(reference.ProgressiveFusion):
     Source: PRFNet, arXiv 2401.06992, equations (3) and (4).
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("gates",)  # their weights are read, nothing is called
+    def must_call(self) -> str | None:
+        """Why the convolutions of the gates must be called, or None."""
+        for i, gate in enumerate(self.gates):
+            reason = convolution_not_plain(f"gates.{i}", gate, bias=True)
+            if reason is not None:
+                return reason
+        return None
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps (N, channels[i], H_i, W_i), finest first → (N, channels[0], H_0, W_0)."""
+        if self.must_call() is not None:
+            return super().with_gates(maps)[0]
         return self._fused(maps)[0]
 
     def with_gates(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The result, and the gates (N, 1, H_i, W_i) of every stage but the finest, before their enlargement."""
+        if self.must_call() is not None:
+            return super().with_gates(maps)
         fused, logits = self._fused(maps)
         return fused, [torch.sigmoid(x) for x in logits]
 

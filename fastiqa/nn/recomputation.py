@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from fastiqa.nn.fused import FusedNetwork
 from fastiqa.reference import arguments
 
 MEMORY = ("off", "lean", "least")
@@ -52,6 +53,11 @@ class CheckpointedBlock(nn.Module):
         """Whether level "lean" keeps the result of the convolution with these weights."""
         raise NotImplementedError
 
+    def _is_narrow(self, weight: Tensor, last: nn.Module) -> bool:
+        """Whether a convolution has fewer outputs than the block's last one; not known where an adapter wraps that."""
+        widest = getattr(last, "out_channels", None)
+        return widest is None or weight.shape[0] < widest
+
     def _draws(self) -> bool:
         """Whether the block takes random numbers, which must be the same in both passes."""
         return False
@@ -68,7 +74,7 @@ class CheckpointedBlock(nn.Module):
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-class CheckpointedNetwork(nn.Module):
+class CheckpointedNetwork(FusedNetwork):
     """Comes before the class of a network with `CheckpointedBlock`s anywhere inside."""
 
     def set_memory(self, level: str) -> None:

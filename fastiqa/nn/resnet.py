@@ -18,7 +18,7 @@ class Bottleneck(CheckpointedBlock, reference.Bottleneck):
 
     def _keeps(self, weight: Tensor) -> bool:
         """The narrow convolutions: not the last one and the shortcut's, whose results are as wide as the block's."""
-        return weight.shape[0] < self.conv3.out_channels
+        return self._is_narrow(weight, self.conv3)
 
 
 class ResNet(CheckpointedNetwork, reference.ResNet):

@@ -20,7 +20,7 @@ class SERes2Block(CheckpointedBlock, reference.SERes2Block):
 
     def _keeps(self, weight: Tensor) -> bool:
         """The narrow convolutions: not the last one and the shortcut's, whose results are as wide as the block's."""
-        return weight.shape[0] < self.conv3.out_channels
+        return self._is_narrow(weight, self.conv3)
 
 
 class SERes2Net(CheckpointedNetwork, reference.SERes2Net):

@@ -11,6 +11,8 @@ from fastiqa import reference
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.large_kernel_attention import LargeKernelAttention
 from fastiqa.nn.recomputation import CheckpointedBlock, CheckpointedNetwork
+from fastiqa.reference.plain_layers import not_plain
+from fastiqa.reference.van import StochasticDepth
 
 
 class VANBlock(CheckpointedBlock, reference.VANBlock):
@@ -20,6 +22,8 @@ class VANBlock(CheckpointedBlock, reference.VANBlock):
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
 
     def _sum(self, x: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
+        if not_plain("drop_path", self.drop_path, StochasticDepth) is not None:
+            return super()._sum(x, scale, branch)
         return torch.addcmul(x, scale[:, None, None], self.drop_path(branch))  # one pass over the maps
 
     def _keeps(self, weight: Tensor) -> bool:
@@ -27,7 +31,7 @@ class VANBlock(CheckpointedBlock, reference.VANBlock):
         return weight.shape[-1] == 1
 
     def _draws(self) -> bool:
-        return self.drop_path.probability > 0
+        return getattr(self.drop_path, "probability", 1) > 0  # of another module nothing is known
 
 
 class VAN(CheckpointedNetwork, reference.VAN):

@@ -1,0 +1,77 @@
+"""Whether a layer may be read instead of called: it is what its class says, and nobody wants to see its calls.
+
+A fused module that computes from the weights of an inner layer passes that layer by. So it does only where nothing is
+lost: no hooks, no adapter, no parametrization, no sharded or quantised weights, no other padding. These functions are
+asked at every call, for about 1 µs a layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+_TENSORS = (Tensor, nn.Parameter)
+
+
+def is_heard(layer: nn.Module) -> bool:
+    """Whether a hook wants to see the calls of this layer, or of every module."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+
+
+def not_plain(name: str, layer: nn.Module | None, *kinds: type[nn.Module]) -> str | None:
+    """Why a layer must be called, as a text that begins with its `name`, or None. An absent layer is plain.
+
+    A plain layer is of one of the classes `kinds`, or of one that says by `same_as` that it computes what such a class
+    does; no hook hears it, its `forward` is that of its class, and its own parameters are ordinary tensors.
+    """
+    if layer is None:
+        return None
+    kind = type(layer)
+    if getattr(kind, "same_as", kind) not in kinds:
+        return f"{name} is a {kind.__name__}, not a {kinds[0].__name__}"
+    if is_heard(layer):
+        return f"{name} has hooks"
+    if "forward" in layer.__dict__:
+        return f"the forward of {name} was replaced"
+    for weight in layer._parameters.values():
+        if weight is not None and not _is_ordinary(weight):
+            return f"the weights of {name} are of {type(weight).__name__}"
+    return None
+
+
+def convolution_not_plain(
+    name: str, conv: nn.Module | None, *, dilation: int = 1, depthwise: bool = False, bias: bool = False
+) -> str | None:
+    """`not_plain` of a `torch.nn.Conv2d` of stride 1 that keeps sizes by zeros around the map.
+
+    With `depthwise` it has a group a channel, with `bias` one must be there.
+    """
+    if conv is None:
+        return None
+    reason = not_plain(name, conv, nn.Conv2d)
+    if reason is not None:
+        return reason
+    assert isinstance(conv, nn.Conv2d)
+    padding = tuple([dilation * (size // 2) for size in conv.kernel_size])
+    geometry = conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    if geometry != ((1, 1), padding, (dilation, dilation), conv.in_channels if depthwise else 1, "zeros"):
+        return f"{name} has another stride, padding, dilation or grouping than it was made with"
+    if bias and conv.bias is None:
+        return f"{name} has no bias"
+    return None
+
+
+def _is_ordinary(weight: Tensor) -> bool:
+    """No subclass, as weights that are sharded (DTensor) or quantised have; the tensors of traces are no other."""
+    kind = type(weight)
+    return kind in _TENSORS or (not torch.compiler.is_compiling() and kind.__module__.startswith("torch._subclasses."))
