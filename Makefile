@@ -22,6 +22,7 @@ demo: $(VENV)/.built
 	$(RUN) -m fastiqa.info
 	$(RUN) examples/compare_codecs.py demo
 
+test: export FASTIQA_NATIVE = 1
 test: $(VENV)/.built $(VENV)/.oracles
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
 	$(RUN) -m pytest --numprocesses 2 tests
@@ -40,6 +41,7 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py csrc/build.py $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+	$(RUN) setup.py --quiet build_ext --inplace  # says what it compiles, which pip would keep to itself
 	$(PIP) --no-build-isolation --editable '.[triton,cli,bench,test]'
 	touch $@
 

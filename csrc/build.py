@@ -5,18 +5,25 @@ the sanitizers. Nothing here looks for a GPU: a machine without one builds the s
 
 | library              | sources            | needs                    |
 | -------------------- | ------------------ | ------------------------ |
-| libfastiqa_cpu.so    | csrc/cpu/*.cpp     | g++ or clang++, torch    |
-| libfastiqa_cuda.so   | csrc/cuda/*.cu     | nvcc, g++, torch         |
+| libfastiqa_cpu.so    | csrc/cpu/*.cpp     | g++ 11 or clang++ 14, torch 2.10 |
+| libfastiqa_cuda.so   | csrc/cuda/*.cu     | nvcc 12, g++, torch 2.10 |
 | emulated CUDA        | csrc/cuda/*.cu     | g++                      |
+
+Compilers are tried on csrc/probe.cpp and csrc/probe.cu before they are to compile for minutes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,15 +62,33 @@ EMULATE_FLAGS = ("-std=c++20", "-fPIC", "-DFASTIQA_EMULATE", "-Wall", "-Wextra",
 
 NVCC_JOB_GIB = 2  # memory one nvcc job may take
 
+# The newest symbol versions of libstdc++ and libgcc beside each glibc 2.X, from auditwheel's manylinux policies of
+# x86-64; those of aarch64 allow as much or more. torch 2.10 asks for glibc 2.28 itself.
+MANYLINUX = (
+    (28, {"GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}),
+    (31, {"GLIBCXX": (3, 4, 28), "CXXABI": (1, 3, 12), "GCC": (7, 0, 0)}),
+    (34, {"GLIBCXX": (3, 4, 29), "CXXABI": (1, 3, 13), "GCC": (7, 0, 0)}),
+    (35, {"GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": (12, 0, 0)}),
+    (39, {"GLIBCXX": (3, 4, 33), "CXXABI": (1, 3, 15), "GCC": (14, 0, 0)}),
+)
+
 
 class BuildError(RuntimeError):
-    """A compiler is missing or failed; the message says what to do."""
+    """A compiler is missing or failed. The first line says which and why; what it printed follows."""
 
 
 def find_cxx() -> str | None:
     """The C++ compiler: $CXX, else g++, c++ or clang++ on the PATH."""
-    names = (os.environ.get("CXX"), "g++", "c++", "clang++")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
+    return next(iter(_cxx_on_path()), None)
+
+
+def _cxx_on_path() -> list[str]:
+    names = ("g++", "c++", "clang++")
+    asked = os.environ.get("CXX")
+    if asked and (path := shutil.which(asked)):
+        return [path]
+    paths = [path for name in names if (path := shutil.which(name))]
+    return list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
 
 
 def find_nvcc() -> str | None:
@@ -75,24 +100,71 @@ def find_nvcc() -> str | None:
 
 def torch_flags() -> tuple[list[str], list[str]]:
     """Include and link flags of the installed torch."""
-    import torch
-
-    root = Path(torch.__file__).parent
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise BuildError("torch is not installed")
+    root = Path(spec.origin).parent
     # -isystem: warnings inside torch's headers are not ours.
-    return ["-isystem", str(root / "include")], [f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    include = ["-isystem", str(root / "include")]
+    # libtorch.so brings a CUDA torch's libtorch_cuda.so along. No symbol is its own, so that linkers of distributions
+    # that pass --as-needed by themselves would drop it, and with it all that the CUDA library takes from torch.
+    needed = ["-Xlinker", "--no-as-needed"] if sys.platform.startswith("linux") else []
+    return include, [f"-L{root / 'lib'}", *needed, "-ltorch", "-ltorch_cpu", "-lc10"]
+
+
+def nameless() -> list[str]:
+    """Flags of g++ and clang++ that keep the folders of sources and of torch out of what they compile."""
+    spec = importlib.util.find_spec("torch")
+    torch = [f"-ffile-prefix-map={Path(spec.origin).parent}=torch"] if spec is not None and spec.origin else []
+    return [f"-ffile-prefix-map={CSRC}=csrc", *torch]
+
+
+def choose_cxx(work: Path) -> tuple[str, str]:
+    """A C++ compiler that can make the kernels, and the names of the instruction sets it makes clones for.
+
+    The first of $CXX, else of g++, c++ and clang++, that compiles and links csrc/probe.cpp with clones; without one the
+    first that does without. Raises BuildError with every compiler's reason.
+    """
+    plain, reasons = None, []
+    for cxx in _cxx_on_path():
+        try:
+            clones = _probe_cxx(cxx, work / Path(cxx).name)
+        except BuildError as error:
+            reasons.append(f"{cxx} cannot make the kernels ({error.args[0].splitlines()[0]})")
+            continue
+        if clones:
+            return cxx, clones
+        plain = plain or cxx
+    if plain is not None:
+        return plain, ""
+    if reasons:
+        raise BuildError(f"{'; '.join(reasons)}: install g++ 12 or later, or name another in CXX")
+    raise BuildError("no C++ compiler: looked for $CXX, g++, c++, clang++. Install g++ 12 or later")
+
+
+def _probe_cxx(cxx: str, work: Path) -> str:
+    """The instruction sets of a compiler's clones. Raises BuildError if it cannot make the kernels."""
+    include, _ = torch_flags()
+    command = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC / 'common'}", *include, "-c"]
+    library = work / "probe.so"
+    _run([cxx, "-shared", "-o", str(library), *map(str, _compile(command, [CSRC / "probe.cpp"], work, jobs=1))])
+    try:
+        probe = ctypes.CDLL(str(library)).fastiqa_probe
+    except OSError as error:  # made for another system or C library
+        raise BuildError(f"what it makes does not load: {error}") from None
+    probe.restype = ctypes.c_char_p
+    return str(probe().decode())
 
 
 def build_cpu(output: Path, work: Path, sources: Sequence[Path] | None = None) -> None:
     """Compiles the CPU library."""
-    cxx = find_cxx()
-    if cxx is None:
-        raise BuildError("no C++ compiler: looked for $CXX, g++, c++, clang++. Install one, or set FASTIQA_NATIVE=0")
+    cxx, clones = choose_cxx(work / "probe")
     include, link = torch_flags()
-    compile_ = [cxx, *CXX_FLAGS, STABLE_ABI, f"-I{CSRC / 'common'}", *include, "-c"]
+    compile_ = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC / 'common'}", *include, "-c"]
     sources = sources if sources is not None else sorted((CSRC / "cpu").glob("*.cpp"))
-    record = _record("cpu", [cxx, "--version"], CXX_FLAGS)
+    record = _record("cpu", [cxx, "--version"], CXX_FLAGS, clones=clones)
     objects = [
-        *_compile(compile_, sources, work, jobs=os.cpu_count() or 1),
+        *_compile(compile_, sources, work, jobs=os.cpu_count() or 1, shown="CPU"),
         *_compile([*compile_, record], [CSRC / "library.cpp"], work, jobs=1),
     ]
     _run([cxx, "-shared", "-o", str(output), *map(str, objects), *link])
@@ -104,16 +176,23 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
     if nvcc is None or cxx is None:
         missing = "nvcc (looked in $CUDA_HOME, $CUDA_PATH and PATH)" if nvcc is None else "a C++ compiler"
         raise BuildError(f"FASTIQA_CUDA needs {missing}; set FASTIQA_CUDA=0 to build without it")
-    archs = archs or cuda_archs()
+    archs = archs or cuda_archs(nvcc)
     include, link = torch_flags()
     generate = [f"-gencode=arch=compute_{ptx_of(arch, archs)},code=sm_{arch}" for arch in archs]
     newest = ptx_of(max(archs, key=int), archs)
     generate.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
-    compile_ = [nvcc, *NVCC_FLAGS, *generate, STABLE_ABI, "-DUSE_CUDA", f"-I{CSRC / 'common'}", *include, "-c"]
+    host = [f"-Xcompiler={flag}" for flag in nameless()]
+    start = [nvcc, *NVCC_FLAGS, *host]
+    end = [STABLE_ABI, "-DUSE_CUDA", f"-I{CSRC / 'common'}", *include, "-c"]
+    try:
+        _compile([*start, f"-arch=sm_{archs[0]}", *end], [CSRC / "probe.cu"], work / "probe", jobs=1)
+    except BuildError as error:
+        reason, _, details = error.args[0].partition("\n")
+        raise BuildError(f"{nvcc} cannot make the kernels ({reason}): install nvcc 12.8 or later\n{details}") from None
     sources = sources if sources is not None else sorted((CSRC / "cuda").glob("*.cu"))
     record = _record("cuda", [nvcc, "--version"], NVCC_FLAGS, archs=list(archs), ptx=newest)
     objects = [
-        *_compile(compile_, sources, work, jobs=_nvcc_jobs()),
+        *_compile([*start, *generate, *end], sources, work, jobs=_nvcc_jobs(), shown="CUDA"),
         *_compile([cxx, "-fPIC", record, "-c"], [CSRC / "library.cpp"], work, jobs=1),
     ]
     # The static CUDA runtime (nvcc's default) works beside whichever libcudart torch brings.
@@ -133,10 +212,24 @@ def build_emulated(output: Path, work: Path, sources: Iterable[Path], flags: Seq
     _run([cxx, *kind, "-pthread", *flags, "-o", str(output), *map(str, objects)])
 
 
-def cuda_archs() -> tuple[str, ...]:
-    """Compute capabilities to build for: $FASTIQA_CUDA_ARCHS ("80;90"), else CUDA_ARCHS."""
-    asked = os.environ.get("FASTIQA_CUDA_ARCHS", "")
-    return tuple(arch.strip().replace(".", "") for arch in asked.split(";") if arch.strip()) or CUDA_ARCHS
+def cuda_archs(nvcc: str | None = None) -> tuple[str, ...]:
+    """Compute capabilities to build for: $FASTIQA_CUDA_ARCHS ("80;90"), else those of CUDA_ARCHS that nvcc knows."""
+    words = os.environ.get("FASTIQA_CUDA_ARCHS", "").split(";")
+    asked = tuple(arch.strip().replace(".", "") for arch in words if arch.strip())
+    known = _archs_of(nvcc) if nvcc else ()
+    archs = asked or tuple(arch for arch in CUDA_ARCHS if arch in known or not known)
+    unknown = [arch for arch in asked or CUDA_ARCHS if known and arch not in known]
+    if unknown and (asked or not archs):
+        raise BuildError(f"{nvcc} knows no compute capability {', '.join(unknown)}, but {', '.join(known)}")
+    if unknown:  # newer GPUs run what is compiled from the PTX of the newest that is left
+        print(f"fastiqa: {nvcc} knows no compute capability {', '.join(unknown)}: left out", file=sys.stderr)
+    return archs
+
+
+def _archs_of(nvcc: str) -> tuple[str, ...]:
+    """Compute capabilities that a compiler knows; none if it does not say."""
+    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True)
+    return tuple(re.findall(r"\bcompute_(\d+)\b", done.stdout)) if done.returncode == 0 else ()
 
 
 def ptx_of(arch: str, archs: Sequence[str]) -> str:
@@ -153,18 +246,51 @@ def _record(library: str, version: list[str], flags: Sequence[str], **more: obje
     return f"-DFASTIQA_BUILD_RECORD={json.dumps(json.dumps(record))}"
 
 
-def _compile(command: Sequence[str], sources: Sequence[Path], work: Path, jobs: int) -> list[Path]:
-    """Compiles each source unless its object is newer than all it is made of, and was made by the same command."""
+def manylinux(libraries: Iterable[Path]) -> str | None:
+    """The oldest `manylinux_2_X` whose systems have every symbol version that these need; None for a newer libstdc++.
+
+    Versions are named in a library's table of strings, so nothing but the file is read. torch's own libraries are left
+    to torch, which the package requires.
+    """
+    needed: dict[str, tuple[int, ...]] = {}
+    for library in libraries:
+        for name, version in re.findall(rb"(?<=\0)(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)(?=\0)", library.read_bytes()):
+            numbers = tuple(map(int, version.decode().split(".")))
+            needed[name.decode()] = max(needed.get(name.decode(), ()), numbers)
+    glibc = needed.pop("GLIBC", (2,))
+    for minor, newest in MANYLINUX:
+        if all(version <= newest[name] for name, version in needed.items()):
+            return f"manylinux_2_{max(minor, *glibc[1:2])}"
+    return None
+
+
+def _compile(
+    command: Sequence[str], sources: Sequence[Path], work: Path, jobs: int, shown: str | None = None
+) -> list[Path]:
+    """Compiles each source unless its object is newer than all it is made of, and was made by the same command.
+
+    With a name of what is compiled, `shown`, a line on stderr follows every source.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    lock, done = threading.Lock(), 0
 
     def one(source: Path) -> Path:
+        nonlocal done
         obj = work / f"{source.parent.name}_{source.name}.o"
         note, files = obj.with_suffix(".command"), obj.with_suffix(".files")
         line = json.dumps([*command, str(source)])
-        if not (note.exists() and note.read_text() == line and _is_newer(obj, files)):
+        begun = time.monotonic()
+        fresh = note.exists() and note.read_text() == line and _is_newer(obj, files)
+        if not fresh:
             note.unlink(missing_ok=True)
             _run([*command, "-MMD", "-MF", str(files), str(source), "-o", str(obj)])
             note.write_text(line)
+        with lock:
+            done += 1
+            if shown is not None:
+                took = "unchanged" if fresh else f"{time.monotonic() - begun:.0f} s"
+                words = f"fastiqa: {shown} {done} of {len(sources)}: {source.name}, {took}"
+                print(words, file=sys.stderr, flush=True)
         return obj
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -181,9 +307,16 @@ def _is_newer(obj: Path, files: Path) -> bool:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise BuildError(str(error)) from None
     if done.returncode != 0:
-        raise BuildError(f"{' '.join(command)}\nfailed with\n{done.stdout}{done.stderr}")
+        printed = f"{done.stdout}{done.stderr}"
+        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        lines += [f"exit status {done.returncode}"]
+        first = next((line for line in lines if re.search(r"\b(fatal|error|undefined)\b", line)), lines[0])
+        raise BuildError(f"{first}\n{' '.join(command)}\nfailed with\n{printed}")
 
 
 def _nvcc_jobs() -> int:

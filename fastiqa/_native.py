@@ -21,6 +21,10 @@ class Unavailable(Exception):
     """Why a library or a kernel in it cannot be used, in words for the user."""
 
 
+class DoesNotLoad(Unavailable):
+    """A library was built for such a torch as is running, and cannot be loaded."""
+
+
 def path(library: str) -> Path:
     """Where the library `cpu` or `cuda` lies if it was built."""
     return Path(__file__).with_name(f"libfastiqa_{library}.so")
@@ -64,21 +68,24 @@ def _arch_reason(archs: list[int], ptx: int, capability: tuple[int, int]) -> str
 
 
 def _load(library: str) -> None:
-    reason = _load_once(library)
-    if reason is not None:
-        raise Unavailable(reason)
+    error = _load_once(library)
+    if error is not None:
+        raise error
 
 
 @functools.cache
-def _load_once(library: str) -> str | None:
+def _load_once(library: str) -> Unavailable | None:
     file = path(library)
     if not file.exists():
+        note = file.with_suffix(".txt")  # setup.py's, of a build that failed
+        if note.exists():
+            return Unavailable(f"{file.name} was not built: {note.read_text(encoding='utf-8').strip()}")
         compiler = "nvcc and a C++ compiler" if library == "cuda" else "a C++ compiler"
-        return f"{file.name} was not built; reinstall where {compiler} can be found"
+        return Unavailable(f"{file.name} was not built; reinstall where {compiler} can be found")
     if library == "cuda" and torch.version.cuda is None:
-        return f"built, but torch {torch.__version__} has no CUDA"
+        return Unavailable(f"built, but torch {torch.__version__} has no CUDA")
     try:
         torch.ops.load_library(str(file))
     except OSError as error:
-        return f"{file.name} does not load: {error.__cause__ or error}"
+        return DoesNotLoad(f"{file.name} does not load: {error.__cause__ or error}")
     return None

@@ -47,9 +47,11 @@ def _library(library: str) -> str:
         record = _native.build_record(library)
     except _native.Unavailable as error:
         return str(error)
-    archs = f", compute capabilities {' '.join(record['archs'])}" if "archs" in record else ""
+    code = f", compute capabilities {' '.join(record['archs'])}" if "archs" in record else ""
+    if record.get("clones") == "" and platform.machine() in ("x86_64", "AMD64"):
+        code = ", without code for AVX, so slow: g++ 12 or later makes it"
     running = "" if record["torch"] == torch.__version__ else f" (running {torch.__version__}; the ABI is stable)"
-    return f"built with torch {record['torch']}{running}, {record['compiler']}{archs}"
+    return f"built with torch {record['torch']}{running}, {record['compiler']}{code}"
 
 
 def _runs(op: ops.Op, device: str) -> str:
@@ -64,8 +66,17 @@ def _runs(op: ops.Op, device: str) -> str:
 
 
 def main() -> int:
+    """Prints the report. Exit status 1 where a library was built and does not load."""
     print(report())
-    return 0
+    return int(any(_does_not_load(library) for library in _native.LIBRARIES))
+
+
+def _does_not_load(library: str) -> bool:
+    try:
+        _native.build_record(library)
+    except _native.Unavailable as error:
+        return isinstance(error, _native.DoesNotLoad)
+    return False
 
 
 if __name__ == "__main__":

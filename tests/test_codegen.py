@@ -279,17 +279,69 @@ def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
 
 
 @needs_cpu_library
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="binutils is not installed")
+@pytest.mark.parametrize("library", ["cpu", "cuda"])
+def test_libraries_ask_for_torch_and_name_no_folder(library: str) -> None:
+    """libtorch.so brings a CUDA torch's libtorch_cuda.so along: without it no CUDA library finds its symbols."""
+    if not _native.path(library).exists():
+        pytest.skip("the CUDA library was not built (no nvcc)")
+    command = ["readelf", "--dynamic", "--wide", str(_native.path(library))]
+    dynamic = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
+    assert {"libtorch.so", "libtorch_cpu.so", "libc10.so"} <= {*needed}
+    assert "RUNPATH" not in dynamic
+    content = _native.path(library).read_bytes()
+    assert str(HERE.parent).encode() not in content
+    assert str(Path(torch.__file__).parent).encode() not in content
+
+
+@needs_cuda_library
+@needs_binutils
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_cuda_library_loads_where_torch_has_cuda(tmp_path: Path) -> None:
+    """In place of a CUDA torch: a libtorch.so that brings a libtorch_cuda.so with the functions CPU torch lacks."""
+
+    def symbols(which: str, *files: Path) -> set[str]:
+        command = ["nm", "--dynamic", "--format=posix", which, *map(str, files)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return {line.split()[0] for line in lines if len(line.split()) > 1}
+
+    folder = Path(torch.__file__).parent / "lib"
+    torch_libraries = [folder / f"lib{name}.so" for name in ("torch_cpu", "c10")]
+    wanted = {
+        name for name in symbols("--undefined-only", _native.path("cuda")) if name.startswith(("aoti_", "torch_"))
+    }
+    missing = wanted - symbols("--defined-only", *torch_libraries)
+    assert "torch_c10_cuda_check_msg" in missing
+    (tmp_path / "torch_cuda.c").write_text("".join(f"void {name}(void) {{}}\n" for name in sorted(missing)))
+    (tmp_path / "torch.c").write_text("")
+    for name, more in (("torch_cuda", []), ("torch", ["-Wl,--no-as-needed", f"-L{tmp_path}", "-ltorch_cuda"])):
+        library = f"lib{name}.so"
+        command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, f"{name}.c", *more]
+        subprocess.run(command, cwd=tmp_path, check=True)
+    load = f"import ctypes, os; ctypes.CDLL({str(_native.path('cuda'))!r}, os.RTLD_NOW)"
+    environment = os.environ | {"LD_LIBRARY_PATH": f"{tmp_path}:{folder}"}
+    done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_cpu_library
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="binutils is not installed")
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the clones are for x86-64")
 def test_cpu_kernels_have_a_clone_for_each_instruction_set() -> None:
     """AVX-512 code uses zmm, AVX2 code ymm, and the baseline neither: no instruction set leaks into generic code."""
+    names = _native.build_record("cpu")["clones"].replace("-", "_").split()
+    if not names:
+        pytest.skip("the library's compiler makes no clones of templates")
     command = ["objdump", "-d", "--no-show-raw-insn", str(_native.path("cpu"))]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     functions = re.findall(r"^[0-9a-f]+ <([^>\n]+)>:\n(.*?)\n\n", text, re.S | re.M)
     clones: dict[str, list[str]] = {"v4": [], "v3": [], "generic": []}
     transposes = []
     for name, code in functions:
-        kind = "v4" if "x86_64_v4" in name else "v3" if "x86_64_v3" in name else "generic"
+        # stream_lines of stream_cpu.h bear the levels' names, whatever the compiler.
+        levels = zip(("v4", "v3"), zip(names, ("x86_64_v4", "x86_64_v3"), strict=True), strict=True)
+        kind = next((level for level, words in levels if any(word in name for word in words)), "generic")
         # AVX2 has no permutation of two vectors, and GCC transposes tiles of ssim by elements.
         if kind != "v3" or "transpose_tile" not in name:
             clones[kind].append(code)

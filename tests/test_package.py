@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from emulation import build
 
+from fastiqa import _native, info
+
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(sysconfig.get_paths()["purelib"])
 
@@ -62,11 +64,36 @@ def environment(folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
-def wheel(folder: Path, source: Path, **extra: str) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(folder), "."]
+def wheel(folder: Path, source: Path, **extra: str) -> tuple[Path, str]:
+    """A wheel, and what `pip -v` printed while it was made."""
+    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "-w", str(folder), "."]
     done = subprocess.run(command, cwd=source, env=clean_environment(**extra), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return next(folder.glob("*.whl"))
+    return next(folder.glob("*.whl")), done.stdout + done.stderr
+
+
+def sdist(folder: Path, source: Path) -> Path:
+    """A source distribution of a checkout, unpacked."""
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(folder)]
+    done = subprocess.run(
+        command, cwd=source, env=clean_environment(FASTIQA_NATIVE="0"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    packed = next(folder.glob("*.tar.gz"))
+    shutil.unpack_archive(packed, folder)
+    return folder / packed.name.removesuffix(".tar.gz")
+
+
+def setup(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "setup.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=clean_environment() | extra, capture_output=True, text=True)
+
+
+def program(path: Path, *lines: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return str(path)
 
 
 def checkout(folder: Path) -> Path:
@@ -133,12 +160,16 @@ def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
 
 @pytest.mark.slow
 def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
-    source = checkout(tmp_path / "source")
+    """Made of the source distribution, which has what is compiled and no test."""
+    source = sdist(tmp_path / "sdist", checkout(tmp_path / "source"))
+    assert not (source / "tests").exists()
     for file in (source / "csrc" / "cpu").glob("*.cpp"):
         if file.stem != "cross_difference":
             file.unlink()  # all are compiled by the same lines, and are for this environment's own installation
-    built = wheel(tmp_path / "wheels", source, FASTIQA_CUDA="0")
-    assert re.fullmatch(r"fastiqa-[\d.]+-py3-none-linux_\w+\.whl", built.name)
+    built, printed = wheel(tmp_path / "wheels", source, FASTIQA_CUDA="0")
+    assert re.search(r"fastiqa: CPU 1 of 1: cross_difference\.cpp, \d+ s", printed)
+    tag = re.fullmatch(r"fastiqa-[\d.]+-py3-none-manylinux_2_(\d+)_\w+\.whl", built.name)
+    assert tag is not None, built.name
     names = zipfile.ZipFile(built).namelist()
     assert "fastiqa/libfastiqa_cpu.so" in names
     assert "fastiqa/py.typed" in names
@@ -150,6 +181,13 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     executable = environment(tmp_path / "env")
     site = next((tmp_path / "env").glob("lib/python*/site-packages"))
     zipfile.ZipFile(built).extractall(site)
+    library = site / "fastiqa" / "libfastiqa_cpu.so"
+    versions = subprocess.run(["objdump", "-T", str(library)], capture_output=True, text=True, check=True).stdout
+    glibc = [int(minor) for minor in re.findall(r"\bGLIBC_2\.(\d+)", versions)]
+    assert max(glibc) <= int(tag[1]) <= max(28, *glibc)  # GCC 12 and later may need more, for libstdc++
+    for file in site.rglob("fastiqa*/**/*"):  # no path of the build
+        content = file.read_bytes() if file.is_file() else b""
+        assert not [path for path in (source, SITE, ROOT) if str(path).encode() in content], file
     out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
     assert str(site / "fastiqa" / "kernels" / "cross_difference.py") in out
     assert "  cpu     runs" in out
@@ -164,7 +202,8 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
 def test_without_a_compiler(tmp_path: Path, foreign: Path, variables: dict[str, str]) -> None:
     """Asked for, or for want of a compiler, a pure Python wheel: torch runs it, Triton's interpreter too."""
     source = checkout(tmp_path / "source")
-    built = wheel(tmp_path / "wheels", source, **variables)
+    built, _ = wheel(tmp_path / "wheels", source, **variables)
+    assert built.name.endswith("-py3-none-any.whl")
     assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]
     executable = environment(tmp_path / "env")
     zipfile.ZipFile(built).extractall(next((tmp_path / "env").glob("lib/python*/site-packages")))
@@ -180,14 +219,139 @@ def test_without_a_compiler(tmp_path: Path, foreign: Path, variables: dict[str, 
     ("variables", "message"),
     [
         ({"FASTIQA_CUDA": "yes"}, "FASTIQA_CUDA: got 'yes', want auto, 0 or 1"),
+        ({"FASTIQA_NATIVE": "no"}, "FASTIQA_NATIVE: got 'no', want auto, 0 or 1"),
         ({"FASTIQA_CUDA": "1", "PATH": "", "CUDA_HOME": "", "CUDA_PATH": ""}, "no C++ compiler found"),
+        ({"FASTIQA_NATIVE": "1", "PATH": ""}, "FASTIQA_NATIVE=1: no C++ compiler found"),
     ],
 )
 def test_build_errors_say_what_to_do(variables: dict[str, str], message: str) -> None:
-    command = [sys.executable, "setup.py", "--name"]
-    done = subprocess.run(command, cwd=ROOT, env=clean_environment() | variables, capture_output=True, text=True)
+    done = setup("--name", **variables)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error only where a library was demanded; else a text in its place, which the first call repeats."""
+    failing = 'echo "probe.cpp:9:21: error: no dispatcher found" >&2', "exit 1"
+    compilers = {
+        "CXX": program(tmp_path / "old-g++", *failing),
+        "CUDA_HOME": str(Path(program(tmp_path / "cuda" / "bin" / "nvcc", *failing)).parents[1]),
+    }
+    done = setup("build_ext", f"--build-lib={tmp_path / 'lib'}", **compilers)
+    assert done.returncode == 0, done.stderr
+    assert "fastiqa: the CPU library is left out" in done.stderr
+    assert "fastiqa: the CUDA library is left out" in done.stderr
+    folder = tmp_path / "lib" / "fastiqa"
+    assert sorted(file.name for file in folder.iterdir()) == ["libfastiqa_cpu.txt", "libfastiqa_cuda.txt"]
+    for demand, library in (("FASTIQA_NATIVE", "old-g++"), ("FASTIQA_CUDA", "nvcc")):
+        done = setup("build_ext", f"--build-lib={tmp_path / 'lib'}", **compilers, **{demand: "1"})
+        assert done.returncode != 0
+        assert re.search(rf"fastiqa: \S+{re.escape(library)} cannot make the kernels \(probe.cpp:9", done.stderr)
+    monkeypatch.setattr(_native, "path", lambda library: folder / f"lib{library}.so")
+    with pytest.raises(_native.Unavailable, match=r"was not built: \S+old-g\+\+ cannot make the kernels .*g\+\+ 12"):
+        _native.build_record("fastiqa_cpu")
+
+
+@pytest.mark.skipif(build().find_cxx() is None, reason="needs a C++ compiler")
+def test_the_next_compiler_is_taken_where_one_cannot_make_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = build().find_cxx()
+    program(tmp_path / "g++", "exit 1")
+    program(tmp_path / "c++", f'exec {working} "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CXX", raising=False)
+    chosen, clones = build().choose_cxx(tmp_path / "work")
+    assert chosen == str(tmp_path / "c++")
+    assert len(clones.split()) in (0, 2)
+    with pytest.raises(build().BuildError, match=r"\Aexit status 1\n"):
+        build()._probe_cxx(str(tmp_path / "g++"), tmp_path / "work" / "g++")
+
+
+def test_compute_capabilities_are_those_that_nvcc_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nvcc before 12.8 knows no Blackwell: its PTX of what is left runs there."""
+    nvcc = program(tmp_path / "nvcc", *(f"echo compute_{arch}" for arch in (50, 80, 86, 89, 90)))
+    monkeypatch.delenv("FASTIQA_CUDA_ARCHS", raising=False)
+    assert build().cuda_archs(nvcc) == ("80", "90")
+    assert "knows no compute capability 100, 120: left out" in capsys.readouterr().err
+    assert build().cuda_archs(program(tmp_path / "silent", "exit 1")) == build().CUDA_ARCHS
+    monkeypatch.setenv("FASTIQA_CUDA_ARCHS", "8.6;12.0")
+    with pytest.raises(build().BuildError, match="knows no compute capability 120, but 50, 80, 86, 89, 90"):
+        build().cuda_archs(nvcc)
+
+
+@pytest.mark.parametrize(
+    ("versions", "system"),
+    [
+        (["GLIBC_2.2.5", "GLIBC_2.14", "GLIBCXX_3.4.9", "CXXABI_1.3.9", "GCC_3.0"], "manylinux_2_28"),
+        (["GLIBC_2.32", "GLIBCXX_3.4.21"], "manylinux_2_32"),
+        (["GLIBC_2.17", "GLIBCXX_3.4.29"], "manylinux_2_34"),
+        (["GLIBC_2.38", "GLIBCXX_3.4.30", "CXXABI_1.3.13"], "manylinux_2_38"),
+        (["GLIBC_2.38", "GLIBCXX_3.4.99"], None),
+    ],
+)
+def test_a_wheel_is_tagged_with_what_its_libraries_need(tmp_path: Path, versions: list[str], system: str) -> None:
+    """auditwheel's policies, and of glibc the very version."""
+    (tmp_path / "library.so").write_bytes(b"\x7fELF\0" + b"\0".join(map(str.encode, versions)) + b"\0")
+    assert build().manylinux([tmp_path / "library.so"]) == system
+
+
+@pytest.mark.parametrize(
+    ("setuptools", "hidden", "prints"),
+    [
+        ("58.1.0", [], "setuptools: got 58.1.0, want 64 or later: python -m pip install --upgrade setuptools wheel"),
+        ("65.5.0", ["setuptools.command.bdist_wheel", "wheel"], "makes no wheels without the package wheel"),
+        ("65.5.0", ["setuptools.command.bdist_wheel"], "'license': 'Apache-2.0'"),
+        ("76.1.0", [], "'license': 'Apache-2.0'"),
+        ("77.0.0", [], "'license_expression': 'Apache-2.0'"),
+    ],
+)
+def test_setuptools_of_fresh_environments(setuptools: str, hidden: list[str], prints: str) -> None:
+    """Python 3.10 and 3.11 bring 65.5, without a wheel command before 70.1 and with another licence before 77."""
+    code = f"""
+import runpy, sys, types, setuptools
+setuptools.__version__ = {setuptools!r}
+setuptools.setup = lambda **options: (print(options), options["cmdclass"]["bdist_wheel"](setuptools.Distribution()))
+for name in {hidden!r}:
+    sys.modules[name] = None
+if {hidden!r} == ["setuptools.command.bdist_wheel"]:
+    sys.modules["wheel"] = types.ModuleType("wheel")
+    sys.modules["wheel.bdist_wheel"] = types.ModuleType("wheel.bdist_wheel")
+    sys.modules["wheel.bdist_wheel"].bdist_wheel = setuptools.Command
+    setuptools.Command.initialize_options = lambda self: None
+sys.argv = ["setup.py", "bdist_wheel"]
+runpy.run_path("setup.py")
+"""
+    command = [sys.executable, "-c", code]
+    environment = clean_environment(FASTIQA_NATIVE="0")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert prints in done.stdout + done.stderr
+    project = (ROOT / "pyproject.toml").read_text().partition("[project]")[2].partition("\n[")[0]
+    assert not re.search(r"^license", project, re.M)
+
+
+def test_info_fails_where_a_library_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(info.ops, "OPERATORS", {})
+    assert info.main() == 0
+    monkeypatch.setattr(_native, "LIBRARIES", ("broken", "absent"))
+    monkeypatch.setattr(_native, "path", lambda library: tmp_path / f"lib{library}.so")
+    (tmp_path / "libbroken.so").write_bytes(b"no library")
+    assert info.main() == 1
+    assert re.search(r"broken libbroken\.so does not load: ", capsys.readouterr().out)
+
+
+def test_info_says_that_a_compiler_made_no_code_for_avx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info.ops, "OPERATORS", {})
+    monkeypatch.setattr(info.platform, "machine", lambda: "x86_64")
+    record = {"torch": "2.13.0", "compiler": "clang version 14.0.6", "clones": ""}
+    monkeypatch.setattr(_native, "build_record", lambda library: record)
+    assert "clang version 14.0.6, without code for AVX, so slow" in info.report()
+    record["clones"] = "x86-64-v4 x86-64-v3"
+    assert "without code for AVX" not in info.report()
 
 
 @pytest.mark.skipif(build().find_cxx() is None, reason="needs a C++ compiler")

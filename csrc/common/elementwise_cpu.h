@@ -12,10 +12,15 @@
 #include "stream_cpu.h"
 #include "tensor.h"
 
-#if defined(FASTIQA_X86)
+#if defined(FASTIQA_X86) && __GNUC__ >= 12
 #define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
+#define FASTIQA_CLONE_NAMES "x86-64-v4 x86-64-v3"
+#elif defined(FASTIQA_X86)  // GCC 11 knows no levels here, and AVX2 without fused products
+#define FASTIQA_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FASTIQA_CLONE_NAMES "avx512f avx2"
+#else  // clang makes no clones of templates
 #define FASTIQA_CLONES
+#define FASTIQA_CLONE_NAMES ""
 #endif
 
 namespace fastiqa {

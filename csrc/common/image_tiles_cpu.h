@@ -34,8 +34,8 @@ FASTIQA_HD void every_third(const T* from, T (&to)[n]) {
   V v[3];
   std::memcpy(v, from, sizeof v);
   [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-    const V most = __builtin_shufflevector(v[0], v[1], (3 * I < 2 * n ? 3 * I : 0)...);
-    v[0] = __builtin_shufflevector(most, v[2], (3 * I < 2 * n ? I : 3 * I - n)...);
+    const V most = FASTIQA_SHUFFLE(v[0], v[1], (3 * I < 2 * n ? 3 * I : 0)...);
+    v[0] = FASTIQA_SHUFFLE(most, v[2], (3 * I < 2 * n ? I : 3 * I - n)...);
   }(std::make_integer_sequence<int, n>());
   std::memcpy(to, &v[0], sizeof to);
 }

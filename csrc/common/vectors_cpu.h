@@ -7,6 +7,13 @@
 
 #include "elementwise_cpu.h"
 
+// Elements of two vectors by constant places: a[i], or b[i - n].
+#if defined(__clang__) || __GNUC__ >= 12
+#define FASTIQA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FASTIQA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype((a) < (b)){__VA_ARGS__})
+#endif
+
 namespace fastiqa {
 
 constexpr int kVectorBytes = 64;
@@ -55,8 +62,8 @@ FASTIQA_HD void unrolled(F f) {
 template <int kStep, class A, int... I>
 FASTIQA_HD void exchange(Vec<A>& a, Vec<A>& b, std::integer_sequence<int, I...>) {
   constexpr int n = sizeof...(I);
-  const Vec<A> low = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I - kStep : I)...);
-  b = __builtin_shufflevector(a, b, ((I & kStep) != 0 ? n + I : I + kStep)...);
+  const Vec<A> low = FASTIQA_SHUFFLE(a, b, ((I & kStep) != 0 ? n + I - kStep : I)...);
+  b = FASTIQA_SHUFFLE(a, b, ((I & kStep) != 0 ? n + I : I + kStep)...);
   a = low;
 }
 
