@@ -33,6 +33,10 @@ _logged: set[tuple[str, str]] = set()
 WhyNot = Callable[..., "str | None"]
 
 
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot run an operator. The message has every backend's reason, a line each."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way of running an operator: `load` finds the kernel by the operator's name, `why_not` speaks of arguments."""
@@ -125,7 +129,7 @@ def use(backend: str) -> Iterator[None]:
 
     Raises:
         ValueError: unknown backend.
-        RuntimeError: from an operator which that backend refuses; the message gives every backend's reason.
+        BackendError: a RuntimeError, from an operator that the backend refuses; the message gives every reason.
 
     The choice holds for the whole process, not for one thread. Example::
 
@@ -155,7 +159,7 @@ def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
                 return _kernels[backend.name, op.name]  # type: ignore[return-value]
             fallbacks.append((backend.name, reason))
     if _only is not None:
-        raise RuntimeError(f"{op.name}: backend {_only!r} was asked for and cannot run.\n{table(op, args)}")
+        raise BackendError(f"{op.name}: backend {_only!r} was asked for and cannot run.\n{table(op, args)}")
     if fallbacks:
         _fell_back(op, args, fallbacks)
     return None
@@ -163,7 +167,7 @@ def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
 
 def _fell_back(op: Op, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
     if _strict:
-        raise RuntimeError(f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{table(op, args)}")
+        raise BackendError(f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{table(op, args)}")
     for name, reason in fallbacks:
         if (op.name, reason) not in _logged:
             _logged.add((op.name, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -15,6 +16,7 @@ import PIL.Image
 import pytest
 import tifffile
 import torch
+from oracles import randomise
 from shared_data import shared_file
 
 import fastiqa
@@ -23,6 +25,9 @@ from fastiqa.data import read_image
 from fastiqa.models import create_model, save_model
 
 CODES = np.random.default_rng(0).integers(0, 256, (176, 180, 3), dtype=np.uint8)
+
+
+TINY = {"layers": (1, 1, 1, 1), "width": 16, "base_width": 26, "hidden": 16}
 
 
 @pytest.fixture
@@ -39,9 +44,10 @@ def images(tmp_path):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A tiny PRFNet with random weights, in a file, and the model itself."""
+    """A tiny PRFNet with random weights and statistics, in a file, and the model itself."""
     torch.manual_seed(0)
-    model = create_model("prfnet", layers=(1, 1, 1, 1), width=16, base_width=26, hidden=16).eval()
+    model = create_model("prfnet", **TINY).eval()
+    randomise(model)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(model, path)
     return path, model
@@ -121,7 +127,7 @@ def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
     status, out, err = fastiqa_command("compare", *images, "--json")
     content = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
-    assert list(content) == ["paths", "size", "metrics", "prfnet", "notes"]
+    assert list(content) == ["paths", "size", "metrics", "prfnet", "notes", "failure"]
     assert list(content["metrics"]) == ["psnr", "ssim", "ms_ssim"]
     assert all(list(scores) == ["a", "b", "prefers"] for scores in content["metrics"].values())
     assert {scores["prefers"] for scores in content["metrics"].values()} == {"a"}
@@ -146,6 +152,58 @@ def test_prfnet_with_weights(fastiqa_command, images, weights):
     assert (status, err) == (0, "")
     shown = re.search(r"PRFNet: B is closer with probability (\d\.\d{4}), prefers ([AB])", out)
     assert float(shown[1]) == pytest.approx(expected, abs=6e-5)
+
+
+def test_untrained_weights_are_noted(fastiqa_command, images, tmp_path):
+    file = tmp_path / "new.safetensors"
+    save_model(create_model("prfnet", **TINY), file)
+    notes = json.loads(fastiqa_command("compare", *images, "--weights", file, "--json")[1])["notes"]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{file} looks untrained: ")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_prfnet_in_another_dtype(dtype, fastiqa_command, images, weights):
+    path, model = weights
+    with torch.inference_mode():
+        expected = copy.deepcopy(model).double().probability(*(read_image(x).tensor().double() for x in images)).item()
+    content = json.loads(
+        fastiqa_command("compare", *images, "--weights", path, "--json", "--device", "cpu", "--dtype", dtype)[1]
+    )
+    tolerance = {"float64": 1e-7, "bfloat16": 2e-2}[dtype]
+    assert content["prfnet"]["probability_b_closer"] == pytest.approx(expected, abs=tolerance)
+    status, out, err = fastiqa_command("compare", *images, "--dtype", "int8")
+    assert error_line(status, out, err).startswith("error: --dtype: got 'int8', want one of float32, ")
+    if not torch.cuda.is_available():
+        line = error_line(*fastiqa_command("compare", *images, "--device", "cuda"))
+        assert line == "error: --device: got 'cuda', but PyTorch sees no CUDA device"
+
+
+def test_what_was_computed_before_the_memory_ran_out_is_printed(fastiqa_command, images, weights, monkeypatch):
+    whole = json.loads(fastiqa_command("compare", *images, "--json")[1])
+    monkeypatch.setattr(
+        "fastiqa.models.inference.prfnet.InferencePRFNet.probability",
+        lambda *images: torch.empty(1 << 60, dtype=torch.uint8),  # what PyTorch says of its own accord
+    )
+    status, out, err = fastiqa_command("compare", *images, "--weights", weights[0], "--json")
+    content, failure = json.loads(out), "out of memory: 1073741824.0 GiB more were needed"
+    assert (status, err) == (2, f"error: {failure}\n")
+    assert (content["metrics"], content["prfnet"]) == (whole["metrics"], None)
+    assert (content["notes"], content["failure"]) == ([f"not all was computed: {failure}"], failure)
+    status, out, err = fastiqa_command("compare", *images, "--weights", weights[0])
+    assert (status, err) == (2, f"error: {failure}\n")
+    assert "MS-SSIM" in out
+    assert f"note: not all was computed: {failure}" in out
+
+
+def test_a_backend_that_cannot_run_ends_in_one_line_after_what_is_computed(fastiqa_command, images):
+    """PSNR is PyTorch's own."""
+    with fastiqa.use("cuda"):
+        status, out, err = fastiqa_command("compare", *images, "--json")
+    assert status == 2
+    assert err.startswith("error: ssim: backend 'cuda' was asked for and cannot run")
+    assert err.count("\n") == 1
+    assert list(json.loads(out)["metrics"]) == ["psnr"]
 
 
 def test_bit_depths_may_differ(fastiqa_command, images, tmp_path):

@@ -15,6 +15,8 @@ import pytest
 import torch
 from oracles import randomise
 
+import fastiqa
+from fastiqa.cli import networks, quality
 from fastiqa.data import TestCrops, read_image
 from fastiqa.models import create_model, save_model
 
@@ -68,7 +70,7 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
     status, out, err = fastiqa_command("score", folder, "--weights", path, "--json")
     content = json.loads(out)
     assert (status, err) == (0, "")
-    assert list(content) == ["model", "weights", "crops", "scores"]
+    assert list(content) == ["model", "weights", "crops", "scores", "failed"]
     assert (content["model"], content["weights"], content["crops"]) == ("mfenet", str(path), None)
     assert [row["image"] for row in content["scores"]] == [str(file) for file in files]
     assert [row["score"] for row in content["scores"]] == pytest.approx(want, rel=1e-5, abs=1e-5)
@@ -119,33 +121,114 @@ def test_crops_of_small_images_are_enlarged(fastiqa_command: Command, folder: Pa
 def test_bad_images_are_named_and_the_others_scored(
     fastiqa_command: Command, folder: Path, weights: Any, form: tuple[str, ...]
 ) -> None:
-    """One that is damaged, one too small, one that is not there: each a line on stderr, and the status is 0."""
+    """One that is damaged, one too small, one that is not there: each a line on stderr, and the status is 1, or 0."""
     good, path = folder / "inner", weights[0]
-    want = fastiqa_command("score", good, "--weights", path, *form)
+    want = fastiqa_command("score", good / "c.png", "--weights", path, *form)
     assert want[::2] == (0, "")
     broken, small, none = good / "[b]roken.png", good / "small.png", folder / "none.png"
     broken.write_bytes((folder / "a.png").read_bytes()[:200])
     PIL.Image.new("RGB", (31, 80)).save(small)
+    reasons = {
+        none: "no such file",
+        broken: "the file is truncated",
+        small: "image: shape (1, 3, 80, 31), want H and W of at least 32",
+    }
     arguments = ("score", none, good, "--weights", path, *form)
-    assert error_line(*fastiqa_command(*arguments)).endswith("none.png: no such file")
-    status, out, err = fastiqa_command(*arguments, "--skip-bad")
-    assert (status, out) == want[:2]
-    assert err.splitlines() == [
-        f"skipped: {none}: no such file",
-        f"skipped: {broken}: the file is truncated",
-        f"skipped: {small}: image: shape (1, 3, 80, 31), want H and W of at least 32",
-    ]
-    status, out, err = fastiqa_command("score", small, none, "--weights", path, *form, "--skip-bad")
-    assert (status, out, len(err.splitlines())) == (2, "", 3)
-    assert err.endswith("\nerror: IMAGE: got 2 that cannot be read, want at least one that can\n")
+    for options, word, ends in (((), "failed", 1), (("--skip-bad",), "skipped", 0)):
+        status, out, err = fastiqa_command(*arguments, *options)
+        assert status == ends
+        assert scores_of(out, form) == scores_of(want[1], form)
+        summary = [] if ends == 0 else ["error: 3 of 4 images have no score"]
+        assert err.splitlines() == [*(f"{word}: {file}: {reason}" for file, reason in reasons.items()), *summary]
+        if form == ("--json",):
+            failed = json.loads(out)["failed"]
+            assert failed == [{"image": str(file), "reason": reason} for file, reason in reasons.items()]
+        status, out, err = fastiqa_command("score", small, none, "--weights", path, *form, *options)
+        assert (status, out, len(err.splitlines())) == (2, "", 3)
+        assert err.endswith("\nerror: IMAGE: got 2 that cannot be read, want at least one that can\n")
+
+
+def scores_of(out: str, form: tuple[str, ...]) -> list[str]:
+    """The scores of an output, as text."""
+    if form == ("--json",):
+        return [repr(row["score"]) for row in json.loads(out)["scores"]]
+    if form == ("--csv",):
+        return [row["score"] for row in csv.DictReader(io.StringIO(out))]
+    return [line.split()[-1] for line in out.splitlines()[3:] if line]
+
+
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_rows_come_one_by_one_and_survive_ctrl_c(
+    fastiqa_command: Command,
+    folder: Path,
+    weights: Any,
+    form: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """At the third image two rows are out; after Ctrl-C there JSON is whole."""
+    whole = fastiqa_command("score", folder, "--weights", weights[0], *form)[1]
+    read, seen, early = quality.read_image, [], []
+
+    def interrupted(file: Path) -> Any:
+        seen.append(file)
+        if len(seen) == 3:
+            early.append(capfd.readouterr().out)
+            raise KeyboardInterrupt
+        return read(file)
+
+    monkeypatch.setattr(quality, "read_image", interrupted)
+    status, rest, _ = fastiqa_command("score", folder, "--weights", weights[0], *form)
+    assert status == 130
+    assert scores_of(early[0] + rest, form) == scores_of(whole, form)[:2]
+    assert scores_of(early[0] + ("]}" if form == ("--json",) else ""), form) == scores_of(whole, form)[:2]
+
+
+def test_an_image_too_large_for_the_memory_is_named_and_the_others_scored(
+    fastiqa_command: Command, folder: Path, weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = networks.ready
+
+    def small_machine(*arguments: Any, **options: Any) -> Any:
+        model = original(*arguments, **options)
+
+        def call(image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-2:] == (33, 64):
+                torch.empty(1 << 60, dtype=torch.uint8)  # what PyTorch says of its own accord
+            return model(image)  # type: ignore[no-any-return]
+
+        return call
+
+    monkeypatch.setattr(quality, "ready", small_machine)
+    status, out, err = fastiqa_command("score", folder, "--weights", weights[0], "--csv")
+    assert (status, len(out.splitlines())) == (1, 3)
+    assert err.splitlines()[0] == f"failed: {folder / 'a.png'}: out of memory: 1073741824.0 GiB more were needed"
+
+
+def test_a_backend_that_cannot_run_ends_in_one_line(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    with fastiqa.use("cuda"):
+        line = error_line(*fastiqa_command("score", folder / "a.png", "--weights", weights[0]))
+    assert "backend 'cuda' was asked for and cannot run" in line
+    assert "needs cuda tensors" in line
+
+
+def test_untrained_weights_are_warned_of(fastiqa_command: Command, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new.safetensors"
+    save_model(create_model("mfenet", **SMALL), file)
+    status, out, err = fastiqa_command("score", folder / "a.png", "--weights", file, "--csv")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert err.startswith(f"warning: {file} looks untrained: ")
 
 
 def test_what_is_wrong_with_the_network_is_not_skipped(fastiqa_command: Command, folder: Path, tmp_path: Path) -> None:
     model: Any = create_model("mfenet", **SMALL)
     torch.nn.init.constant_(list(model.parameters())[-1], float("nan"))
     save_model(model, tmp_path / "nan.safetensors")
-    line = error_line(*fastiqa_command("score", folder, "--weights", tmp_path / "nan.safetensors", "--skip-bad"))
-    assert line.endswith("a.png: got nan for its quality, want a number")
+    status, out, err = fastiqa_command("score", folder, "--weights", tmp_path / "nan.safetensors", "--skip-bad")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[0].startswith("warning: ")
+    assert err.splitlines()[1].startswith("error: ")
+    assert err.rstrip().endswith("a.png: got nan for its quality, want a number")
 
 
 def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: Path) -> None:
@@ -158,7 +241,9 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert error(folder / "none.png", *options).endswith("none.png: no such file")
     assert "notes.txt: " in error(folder / "notes.txt", *options)
     (folder / "broken.png").write_bytes(good.read_bytes()[:200])
-    assert "broken.png: " in error(folder, *options)
+    status, out, err = fastiqa_command("score", folder, *options, "--csv")
+    assert (status, len(out.splitlines())) == (1, 4)
+    assert "broken.png: " in err
     small = tmp_path / "small.png"
     PIL.Image.new("RGB", (31, 80)).save(small)
     assert error(small, *options).endswith("small.png: image: shape (1, 3, 80, 31), want H and W of at least 32")
@@ -167,6 +252,8 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert "thin.png: is 4000x1 pixels, more than " in error(thin, *options, "--crops", 2)
     (tmp_path / "empty").mkdir()
     assert error(tmp_path / "empty", *options).endswith("empty: got a folder without images, want at least one")
+    assert error(good, *options, "--device", "tpu") == "error: --device: got 'tpu', want one of auto, cpu, cuda"
+    assert error(good, *options, "--dtype", "int8").startswith("error: --dtype: got 'int8', want one of float32, ")
     assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"
     assert "--weights" in error(good)
     assert error(good, "--weights", tmp_path / "none.safetensors").endswith("none.safetensors: no such file")

@@ -45,6 +45,11 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        from fastiqa.cli.failures import reason_of
+
+        if reason := reason_of(error):
+            print("error:", reason, file=sys.stderr)
+            return 2
         # usage: a missing argument, an unknown option or command. Their base class is click's or, since typer carries
         # its own copy of click, typer's
         if not hasattr(error, "format_message"):
@@ -83,6 +88,10 @@ def compare(
         str | None,
         typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model.", show_default=False),
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="That PRFNet computes in: float32, bfloat16, float16, float64.")
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say which of A and B is closer to REF.
@@ -95,7 +104,7 @@ def compare(
     from fastiqa.cli.report import as_json_text, print_table
 
     try:
-        comparison = compare_files(ref, a, b, weights, lpips)
+        comparison = compare_files(ref, a, b, weights, lpips, device, dtype)
     except CompareError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -103,6 +112,9 @@ def compare(
         print(as_json_text(comparison))
     else:
         print_table(comparison)
+    if comparison.failure is not None:
+        print(f"error: {comparison.failure}", file=sys.stderr)
+        raise typer.Exit(2)
 
 
 _Many = list[str] | None

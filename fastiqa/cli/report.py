@@ -8,6 +8,7 @@ JSON keys, which stay as they are:
                 (n/a, see notes); "a", "b", "tie" or null
     prfnet      null without weights, else {"probability_b_closer", "prefers", "weights"}
     notes       sentences on what was not computed and why
+    failure     null, or what ended the comparison before all was computed: the exit status is 2
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def as_json_text(comparison: Comparison) -> str:
             "weights": verdict.weights,
         },
         "notes": list(comparison.notes),
+        "failure": comparison.failure,
     }
     return json.dumps(content, indent=2, allow_nan=False)
 

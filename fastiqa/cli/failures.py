@@ -1,0 +1,28 @@
+"""Errors that are the machine's and not the program's, in one line each: no memory, a backend that cannot run."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from fastiqa._dispatch import BackendError
+from fastiqa.data.images import one_line
+
+# What PyTorch's allocators, oneDNN and C++ say in a plain RuntimeError.
+_NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|could not allocate|bad_alloc", re.I)
+_ASKED = re.compile(r"tried to allocate (\d+) bytes|Tried to allocate ([\d.]+ [KMGT]iB)", re.I)
+
+
+def reason_of(error: BaseException) -> str | None:
+    """The line to print for an error of the machine; None for any other."""
+    text = str(error)
+    if isinstance(error, BackendError):
+        return one_line("; ".join(line.strip() for line in text.splitlines()))
+    plain = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
+    if not (plain or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+        return None
+    if not (asked := _ASKED.search(text)):
+        return "out of memory"
+    size = asked[2] or f"{int(asked[1]) / 2**30:.1f} GiB"
+    return f"out of memory: {size} more were needed"
