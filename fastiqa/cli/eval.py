@@ -38,7 +38,10 @@ def evaluate(
         list[str] | None, typer.Option("--metric", help="psnr, ssim, ms-ssim or none; repeatable; default: all three.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.")
+        Path | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="A PRFNet, or of rated images an MFENet, as save_model writes it."
+        ),
     ] = None,
     lpips: Annotated[
         Path | None,
@@ -58,6 +61,10 @@ def evaluate(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="CSV", help="Of rated images: write all measures of every run.")
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="That networks compute in: float32, bfloat16, float16, float64.")
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object a predictor or run.")] = False,
 ) -> None:
     """Say how well metrics and networks agree with people.
@@ -68,7 +75,8 @@ def evaluate(
 
     Rated images: SRCC and PLCC after a logistic fit, over all and by type, as Markdown; KRCC, RMSE and the PLCC without
     a fit too in the csv. On the set that a run was trained on they are of the images that its split left for the test,
-    on another set of all images; of several runs, such as one a split, the median.
+    on another set of all images; of several runs, such as one a split, the median. With --weights a network is
+    evaluated on all images, whatever it was trained on: nothing in its file says so.
     """
     from fastiqa.data import SETS
 
@@ -77,20 +85,23 @@ def evaluate(
         "--split": split,
         "--rule": rule,
         "--metric": metric,
-        "--weights": weights,
         "--lpips": lpips,
         "--predictions": predictions,
         "--write": write,
     }
     of_rated = {"--run": run, "--csv": table}
-    foreign, wanted = (of_triplets, "--run, --csv and --json alone") if dataset in SETS else (of_rated, "rated images")
+    foreign, wanted = (
+        (of_triplets, "--run, --weights, --csv, --device, --dtype and --json alone")
+        if dataset in SETS
+        else (of_rated, "rated images")
+    )
     if given := [name for name, value in foreign.items() if value]:
         print(f"error: {given[0]}: got it with {dataset}, want {wanted}", file=sys.stderr)
         raise typer.Exit(2)
     if dataset in SETS:
         from fastiqa.cli.evaluate_rated import evaluate_runs
 
-        raise typer.Exit(evaluate_runs(dataset, path, run or [], table, as_json))
+        raise typer.Exit(evaluate_runs(dataset, path, run or [], weights, table, device, dtype, as_json))
     from fastiqa.cli.evaluate import evaluate_dataset
 
     status = evaluate_dataset(
@@ -104,6 +115,8 @@ def evaluate(
         lpips=lpips,
         predictions=predictions,
         write=write,
+        device=device,
+        dtype=dtype,
         as_json=as_json,
     )
     raise typer.Exit(status)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
 from fastiqa.data.predictions import read_predictions, write_predictions
 from fastiqa.metrics.evaluation import Evaluation, evaluate, scored
@@ -36,6 +37,8 @@ def evaluate_dataset(
     lpips: Path | None,
     predictions: Path | None,
     write: Path | None,
+    device: str,
+    dtype: str,
     as_json: bool,
 ) -> int:
     """Exit status of ``fastiqa eval``; arguments as the options of those names."""
@@ -44,8 +47,9 @@ def evaluate_dataset(
             arguments.one_of("--metric", name, (*PREFERENCES, "none"))
         if write is not None and weights is None:
             raise ValueError("--write: got a file, want --weights too, whose predictions are written")
+        where = chosen_device(device), chosen_dtype(dtype)
         triplets, folder = _triplets(dataset, path, images, split, rule, check_files=predictions is None)
-        results = _results(triplets, folder, metrics, weights, lpips, predictions)
+        results = _results(triplets, folder, metrics, weights, lpips, predictions, *where)
         if write is not None:
             probabilities = torch.sigmoid(results[-1].preferences).tolist()
             write_predictions(write, triplets, probabilities, folder)
@@ -83,6 +87,8 @@ def _results(
     weights: Path | None,
     lpips: Path | None,
     predictions: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> list[Evaluation]:
     """Metrics first, then what was asked for."""
     if predictions is not None:
@@ -90,19 +96,23 @@ def _results(
         return [scored(predictions.name, values - 0.5, triplets)]
     predictors: dict[str, Any] = {name: PREFERENCES[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:
-        predictors["lpips"] = preference(negative_lpips(load_lpips(lpips)))
+        predictors["lpips"] = preference(negative_lpips(load_lpips(lpips).to(device)))
     if weights is not None:
         model: Any = load_model(weights)
         if not hasattr(model, "compare"):
             raise ValueError(f"--weights: {weights}: holds a {type(model).__name__}, want a PRFNet")
-        predictors[weights.name] = model
+        warn_if_untrained(model, weights)
+        predictors[weights.name] = ready(model, device, dtype)
     if not predictors:
         raise ValueError("--metric: got none, want a metric, --lpips, --weights or --predictions")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("triplets")
         return evaluate(
-            triplets, predictors, on_triplet=lambda done, total: progress.update(task, completed=done, total=total)
+            triplets,
+            predictors,
+            device=device,
+            on_triplet=lambda done, total: progress.update(task, completed=done, total=total),
         )
 
 

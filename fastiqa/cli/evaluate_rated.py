@@ -17,26 +17,41 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from torch import nn
 
+from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.data.images import one_line
 from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation, medians
 from fastiqa.metrics.rated_tables import markdown_table, markdown_table_by_group, write_csv
-from fastiqa.training.rated_runs import evaluate_run
+from fastiqa.models import MFENet, load_model
+from fastiqa.training.rated_runs import evaluate_run, evaluate_weights
 
 
-def evaluate_runs(dataset: str, folder: Path, runs: list[Path], table: Path | None, as_json: bool) -> int:
+def evaluate_runs(
+    dataset: str,
+    folder: Path,
+    runs: list[Path],
+    weights: Path | None,
+    table: Path | None,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> int:
     """Exit status.
 
     Args:
         dataset, folder: of `fastiqa.data.SETS`, and where it lies.
         runs: folders of runs of ``fastiqa train``.
+        weights: a network's file, evaluated on all images.
+        device, dtype: as the options of those names.
         table: where all measures are written as csv.
         as_json: print JSON instead of Markdown.
     """
     try:
-        if not runs:
-            raise ValueError("--run: got none, want the folder of a run, whose network is evaluated")
-        evaluations = _evaluated(dataset, folder, runs)
+        if not runs and weights is None:
+            raise ValueError("--run: got none, want the folder of a run, whose network is evaluated, or --weights")
+        where = chosen_device(device), chosen_dtype(dtype)
+        evaluations = _evaluated(dataset, folder, runs, weights, *where)
         summaries = medians(evaluations) if len(runs) > 1 else evaluations
         if len(runs) > 1:
             evaluations += summaries
@@ -55,18 +70,30 @@ def evaluate_runs(dataset: str, folder: Path, runs: list[Path], table: Path | No
     return 0
 
 
-def _evaluated(dataset: str, folder: Path, runs: list[Path]) -> list[RatedEvaluation]:
+def _evaluated(
+    dataset: str, folder: Path, runs: list[Path], weights: Path | None, device: torch.device, dtype: torch.dtype
+) -> list[RatedEvaluation]:
     console = Console(stderr=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def network(file: Path) -> nn.Module:
+        model = load_model(file)
+        if not isinstance(model, MFENet):
+            raise ValueError(
+                f"{file}: holds a {type(model).__name__}, want a network that scores single images: MFENet"
+            )
+        warn_if_untrained(model, file)
+        return ready(model, device, dtype)
+
     evaluations = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        for run in runs:
+        for run in [*runs, *([] if weights is None else [weights])]:
             task = progress.add_task(one_line(str(run)), total=None)
 
             def show(done: int, total: int, task: TaskID = task) -> None:
                 progress.update(task, completed=done, total=total)
 
-            evaluations.append(evaluate_run(run, dataset, folder, device=device, on_image=show))
+            evaluate = evaluate_weights if run is weights else evaluate_run
+            evaluations.append(evaluate(run, dataset, folder, device=device, network=network, on_image=show))
     return evaluations
 
 

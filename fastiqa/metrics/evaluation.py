@@ -54,6 +54,7 @@ def evaluate(
     predictors: Mapping[str, Preference | nn.Module],
     *,
     transform: WholeImage | None = None,
+    device: torch.device | str = "cpu",
     on_triplet: Callable[[int, int], Any] | None = None,
 ) -> list[Evaluation]:
     """Score predictors on triplets, image by image as they are on the disk.
@@ -64,6 +65,7 @@ def evaluate(
             often it is consistent.
         transform: of the images that networks see; metrics see them as they are. By default padded by reflection to a
             multiple of 32 pixels.
+        device: that metrics compute on; networks compute where they are.
         on_triplet: called with how many triplets are done, and of how many.
 
     Returns:
@@ -79,7 +81,7 @@ def evaluate(
     swapped: dict[str, list[float]] = {name: [] for name in networks}
     references: dict[str, tuple[Path, Any]] = {}  # encoded once for the triplets in a row that share it
     for i, triplet in enumerate(triplets):
-        images = [image[None] for image in plain[i][:3]] if metrics else []
+        images = [image[None].to(device) for image in plain[i][:3]] if metrics else []
         for name, metric in metrics.items():
             values[name].append(float(metric(*images)))
         images = [image[None] for image in padded[i][:3]] if networks else []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from fastiqa.data import SETS, RatedDataset, RatedImage, TestCrops, read_rated
@@ -21,6 +22,7 @@ from fastiqa.models import load_model
 from fastiqa.training.recipe import Recipe
 from fastiqa.training.recipe_file import read_recipe
 
+METHOD = "MFENet"  # the network that the task "quality" trains
 AT_ONCE = 8  # crops in a batch, which bounds the memory that they need
 SPLIT = ("official", "split_seed", "train", "val")  # a recipe's options that say who is in which part
 
@@ -32,9 +34,10 @@ def evaluate_run(
     folder: str | os.PathLike[str],
     *,
     device: torch.device | str = "cpu",
+    network: Callable[[Path], nn.Module] | None = None,
     on_image: Callable[[int, int], object] = lambda done, total: None,
 ) -> RatedEvaluation:
-    """Evaluate the network that a run of ``fastiqa train`` wrote; computes in float32.
+    """Evaluate the network that a run of ``fastiqa train`` wrote.
 
     Args:
         run: the run's folder. Its recipe says what it was trained on, with which split, and by which view of an image
@@ -42,9 +45,10 @@ def evaluate_run(
             before on the recipe's own data set alone.
         dataset, folder: a name of `fastiqa.data.SETS`, and where that set lies.
         device: where the network computes.
+        network: makes a network in eval mode on that device from a file; None loads it as it is, in float32.
         on_image: called with the number of images done and of all.
 
-    Returns: its method is the name of the network's class, its split the seed of the run's.
+    Returns: its method is "MFENet", its split the seed of the run's.
 
     Raises:
         FileNotFoundError: no run, no data set. ValueError: another name; a run of another task, or one trained on the
@@ -58,22 +62,67 @@ def evaluate_run(
     trained = [recipe.data[name] for step in recipe.steps.values() for name in step.losses]
     own = [options for options in trained if options["kind"] == dataset]
     images = _images(path, dataset, folder, own)
-    loader = DataLoader(RatedDataset(images, _view(recipe, resized=bool(own))))
-    model = load_model(path / "model.safetensors").to(device).float().eval()
-    scores = []
-    for crops, _ in loader:
-        parts = crops.flatten(0, -4).to(device).split(AT_ONCE)
-        scores.append(torch.cat([model(part) for part in parts]).double().mean().item())
-        on_image(len(scores), len(images))
+    view, file = _view(recipe, resized=bool(own)), path / "model.safetensors"
+    scores = _scores(images, view, _network(file, device, network), device, on_image)
     return evaluate_rated(
         scores,
         images,
-        method=type(model).__name__,
+        method=METHOD,
         dataset=SETS[dataset].title,
         trained_on="" if own else " + ".join(dict.fromkeys(_title(options["kind"]) for options in trained)),
         split=str(next((options.get("split_seed", 0) for options in trained), 0)),
         opposite=_higher_is_better(trained) != SETS[dataset].scale.higher_is_better,
     )
+
+
+@torch.inference_mode()
+def evaluate_weights(
+    file: str | os.PathLike[str],
+    dataset: str,
+    folder: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    network: Callable[[Path], nn.Module] | None = None,
+    on_image: Callable[[int, int], object] = lambda done, total: None,
+) -> RatedEvaluation:
+    """Evaluate a network's file on all images of a data set, whole; what it was trained on is not known.
+
+    Arguments and errors as of `evaluate_run`. The method is the file's name, and it is taken to have learned that
+    higher is better, as those of ``fastiqa train`` do.
+    """
+    path = Path(file)
+    images = read_rated(dataset, folder)
+    scores = _scores(images, whole_image, _network(path, device, network), device, on_image)
+    about = SETS[dataset]
+    return evaluate_rated(
+        scores,
+        images,
+        method=path.name,
+        dataset=about.title,
+        trained_on="unknown",
+        split="all images",
+        opposite=not about.scale.higher_is_better,
+    )
+
+
+def _network(file: Path, device: torch.device | str, make: Callable[[Path], nn.Module] | None) -> nn.Module:
+    return make(file) if make is not None else load_model(file).to(device).float().eval()
+
+
+def _scores(
+    images: Sequence[RatedImage],
+    view: RatedTransform,
+    model: nn.Module,
+    device: torch.device | str,
+    on_image: Callable[[int, int], object],
+) -> list[float]:
+    """The mean over the crops of each image."""
+    scores: list[float] = []
+    for crops, _ in DataLoader(RatedDataset(images, view)):
+        parts = crops.flatten(0, -4).to(device).split(AT_ONCE)
+        scores.append(torch.cat([model(part) for part in parts]).double().mean().item())
+        on_image(len(scores), len(images))
+    return scores
 
 
 def _images(
