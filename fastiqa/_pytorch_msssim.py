@@ -73,6 +73,7 @@ class MS_SSIM(pytorch_msssim.MS_SSIM):  # type: ignore[misc]
             X,
             Y,
             data_range=self.data_range,
+            check_range=False,  # as theirs
             preset="pytorch_msssim",
             reduction="mean" if self.size_average else "none",
             size=gaussian.size,

@@ -163,8 +163,9 @@ def test_bad_masks(metric: Any) -> None:
 def test_reduction(metric: Any) -> None:
     x, y = pair(2, 1, 161, 161)
     assert torch.equal(metric(x, y, reduction="mean"), metric(x, y).mean())
-    with pytest.raises(ValueError, match=r"^reduction: got 'sum', want 'none' or 'mean'$"):
-        metric(x, y, reduction="sum")
+    assert torch.equal(metric(x, y, reduction="sum"), metric(x, y).sum())
+    with pytest.raises(ValueError, match=r"^reduction: got 'median', want one of 'none', 'mean', 'sum'$"):
+        metric(x, y, reduction="median")
 
 
 @pytest.mark.parametrize("size", [(21, 40), (22, 25), (37, 30)])

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fastiqa.metrics._pair import Reduction
+from fastiqa.metrics._pair import DataRange, Reduction, check_data_range, check_reduction
+from fastiqa.reference import arguments
 
 
 class Metric(nn.Module):
@@ -24,9 +25,15 @@ class Metric(nn.Module):
     higher_is_better: ClassVar[bool] = True
     score_range: tuple[float, float]
 
-    def __init__(self, data_range: float | None, reduction: Reduction, **options: Any) -> None:
+    def __init__(
+        self, data_range: DataRange, reduction: Reduction, check_range: bool | None = None, **options: Any
+    ) -> None:
         super().__init__()
+        check_data_range(data_range)
+        check_reduction(reduction)
         self.options: dict[str, Any] = {"data_range": data_range, "reduction": reduction, **options}
+        if check_range is not None:
+            self.options["check_range"] = arguments.flag("check_range", check_range)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
@@ -36,7 +43,9 @@ class MetricLoss(nn.Module):
     """A loss: how far the mean score of a batch is from the best.
 
     Args:
-        metric: a module of one score an image, (N,), with `higher_is_better` and `score_range`.
+        metric: a module of one score an image, (N,), or of their mean, with `higher_is_better` and `score_range`.
+
+    Raises: TypeError for a metric without these two; ValueError for one of sums.
 
     Its value is best − score where a greater score is better and bounded (1 − SSIM), −score where it is not bounded
     (−PSNR), and the score where less is better.
@@ -53,6 +62,12 @@ class MetricLoss(nn.Module):
 
     def __init__(self, metric: nn.Module) -> None:
         super().__init__()
+        wanted = ("higher_is_better", "score_range")
+        if not (isinstance(metric, nn.Module) and all(hasattr(metric, name) for name in wanted)):
+            want = "a module with higher_is_better and score_range, such as SSIM()"
+            raise TypeError(f"metric: got {type(metric).__name__}, want {want}")
+        if getattr(metric, "options", {}).get("reduction") == "sum":
+            raise ValueError("metric: got one with reduction='sum', want 'none' or 'mean'")
         self.metric = metric
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -36,6 +36,7 @@ def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if (
         image.requires_grad
+        and type(image) in (Tensor, torch.nn.Parameter)  # a subclass makes views of the results, which are written to
         and not transformed
         and image.dtype in (torch.float32, torch.float64)
         and (odd == "average" or image.shape[2] % 2 == image.shape[3] % 2 == 0)

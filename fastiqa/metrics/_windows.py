@@ -8,6 +8,7 @@ windows are the same, their means are weighted by their number.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -15,20 +16,21 @@ from torch.nn.functional import pad
 
 from fastiqa.metrics._pair import wide
 from fastiqa.metrics.luma import WEIGHTS, luma
-from fastiqa.metrics.presets import Channels, WindowOptions
+from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops.ssim import ssim as ssim_terms
+from fastiqa.reference import arguments
 
 BAND_PIXELS = 6 << 20  # of all channels: a full-HD image in one piece, an 8K one in 16; PyTorch filters 24 MiB at once
 # Of all channels: 2 MB of squared errors, which stay in the cache. PSNR of two full-HD images takes 6.1 ms on a Xeon;
 # in one piece it took 6.7, and 13 where memory was new each time.
 CACHED_PIXELS = 1 << 19
-MODES = {"reflect": "reflect", "zero": "constant"}
+MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
 
 
 def check_size(x: Tensor, options: WindowOptions) -> None:
     """ValueError unless an image holds a window, or with padding as many pixels as are mirrored."""
     size = options["size"]
-    least = {"valid": size, "reflect": size // 2 + 1, "zero": 1}[options["padding"]]
+    least = {"valid": size, "reflect": size // 2 + 1, "symmetric": max(1, size // 2)}.get(options["padding"], 1)
     height, width = x.shape[-2:]
     if min(height, width) < least:
         which = "the window" if options["padding"] == "valid" else f"for padding {options['padding']!r}"
@@ -36,7 +38,8 @@ def check_size(x: Tensor, options: WindowOptions) -> None:
 
 
 def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
-    """ValueError for grey of what is not RGB, or where rounding would lose a gradient that is asked for."""
+    """ValueError for other channels, for grey of what is not RGB, or where rounding would lose a wanted gradient."""
+    arguments.one_of("channels", channels, get_args(Channels))
     if channels == "rgb":
         return
     if x.shape[1] != 3:
@@ -158,6 +161,16 @@ def _terms(
         c2 *= (size**2 - 1) / size**2
     x, y = (selected(image, options["channels"], white) for image in (x, y))
     if any(padding):
-        x, y = (pad(image, padding, mode=MODES[options["padding"]]) for image in (x, y))
+        x, y = (_padded(image, padding, options["padding"]) for image in (x, y))
     ssim, contrast = ssim_terms(x, y, size, options["sigma"], c1, c2, map)
     return ssim, contrast
+
+
+def _padded(image: Tensor, padding: tuple[int, ...], how: Padding) -> Tensor:
+    """The image with so many pixels more on the left, on the right, at the top and at the bottom."""
+    if how != "symmetric":
+        return pad(image, padding, mode=MODES[how])
+    for dim, (before, after) in ((3, padding[:2]), (2, padding[2:])):
+        first, last = image.narrow(dim, 0, before), image.narrow(dim, image.shape[dim] - after, after)
+        image = torch.cat([first.flip(dim), image, last.flip(dim)], dim)
+    return image

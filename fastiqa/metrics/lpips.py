@@ -17,16 +17,27 @@ Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perce
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fastiqa.metrics._pair import Reduction, check_pair, reduced, wide
+from fastiqa.metrics._pair import (
+    DataRange,
+    Reduction,
+    check_data_range,
+    check_pair,
+    check_reduction,
+    finite,
+    reduced,
+    wide,
+)
 from fastiqa.metrics.lpips_distance import distance
 from fastiqa.metrics.lpips_trunks import Trunk, create_trunk, halo, width_of
 from fastiqa.reference import arguments
@@ -34,6 +45,42 @@ from fastiqa.reference import arguments
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 BAND_BYTES = 32 << 20
+# SHA-256 of the values of the authors' heads of version 0.0
+VERSION_0_0 = {
+    "8a9f071221953c589f32ea6727d04f800af07c3f4d97ef07514bcc3c4e82f687",  # alex
+    "e60d8ee2c0926a5b9ea5353744a0b2d63f81e12b5df5365fbfe1375a034f8619",  # vgg
+    "1a1c8db5a561a6810279754ae5f042398fc4cc02b0b8c64d48be743b450da288",  # squeeze
+}
+
+
+@overload
+def lpips(
+    x: Tensor,
+    y: Tensor,
+    *,
+    trunk: Trunk,
+    heads: Sequence[Tensor],
+    data_range: DataRange = None,
+    check_range: bool | None = None,
+    spatial: bool = False,
+    return_layers: Literal[False] = False,
+    reduction: Reduction = "none",
+) -> Tensor: ...
+
+
+@overload
+def lpips(
+    x: Tensor,
+    y: Tensor,
+    *,
+    trunk: Trunk,
+    heads: Sequence[Tensor],
+    data_range: DataRange = None,
+    check_range: bool | None = None,
+    spatial: bool = False,
+    return_layers: Literal[True],
+    reduction: Reduction = "none",
+) -> tuple[Tensor, list[Tensor]]: ...
 
 
 def lpips(
@@ -42,32 +89,39 @@ def lpips(
     *,
     trunk: Trunk,
     heads: Sequence[Tensor],
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     spatial: bool = False,
+    return_layers: bool = False,
     reduction: Reduction = "none",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, list[Tensor]]:
     """Perceptual distance of each pair of images by a network; 0 means equal, lower is better.
 
     Args:
         x: (N, 3, H, W), RGB, uint8 or any floating dtype, values in [0, data_range], sides of at least
             ``trunk.smallest``: 31 pixels for AlexNet, 16 for VGG16, 17 for SqueezeNet.
-        y: same shape, dtype and device as ``x``; the measure is symmetric.
+        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric. Either may be one
+            image, (1, 3, H, W), beside N of the other: it goes through the network once.
         trunk: from :func:`fastiqa.metrics.lpips_trunks.create_trunk`, on the images' device.
         heads: a weight a channel of each tapped map, (C_l,).
-        data_range: value of white; by default 1, and 255 for uint8.
+        data_range: value of white, by default 1, and 255 for uint8; or (black, white): (-1, 1) for images as the
+            authors' package takes them without ``normalize=True``.
+        check_range: as of :func:`fastiqa.metrics.ssim`.
         spatial: return the map of distances instead of its mean.
-        reduction: "none", or "mean" over the batch; nothing to a map.
+        return_layers: also return what each tapped map contributes, which add up to the distance.
+        reduction: "none", or "mean" or "sum" over the batch; nothing to a map.
 
     Returns:
-        (N,), (), or with ``spatial`` (N, 1, H, W). float64 for float64 images, float32 for all others, whatever the
-        dtype of the weights. Inside autocast convolutions run in its dtype, lengths and distances in float32.
+        (N,), (), or with ``spatial`` (N, 1, H, W); with ``return_layers`` that and a list of as many as heads, alike.
+        float64 where an image is, otherwise float32, whatever the dtype of the weights. Inside
+        autocast convolutions run in its dtype, lengths and distances in float32.
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, number
-            of heads; NaN or infinity in CPU tensors outside tracing).
+            of heads; in CPU tensors outside tracing NaN, infinity and values outside the range).
 
-    Equivalent to ``lpips.LPIPS(net, spatial=spatial)(x, y, normalize=True)`` of the authors' package in eval mode with
-    the same weights, but for the gradient at images without features, which is 0 and not NaN.
+    Equivalent to ``lpips.LPIPS(net, spatial=spatial)(x, y, return_layers, normalize=True)`` of the authors' package in
+    eval mode with the same weights, but for the gradient at images without features, which is 0 and not NaN.
 
     Example:
         >>> import torch
@@ -77,23 +131,34 @@ def lpips(
         >>> lpips(image, image, trunk=model.trunk, heads=model.heads.weights())
         tensor([0., 0.])
     """
-    data_range = check_pair(x, y, data_range)
+    arguments.flag("spatial", spatial)
+    arguments.flag("return_layers", return_layers)
+    check_reduction(reduction)
+    if not hasattr(trunk, "stages"):
+        raise TypeError(f"trunk: got {type(trunk).__name__}, want one of fastiqa.metrics.lpips_trunks.create_trunk")
+    if not all(isinstance(weight, Tensor) for weight in heads):
+        raise TypeError("heads: got something else, want a tensor of weights for each tapped map")
+    pair = check_pair(x, y, data_range, check_range, one_against_many=True)
     height, width = x.shape[-2:]
     if x.shape[1] != 3 or min(height, width) < trunk.smallest:
         raise ValueError(f"x: got shape {tuple(x.shape)}, want (N, 3, H, W), H and W of at least {trunk.smallest}")
     if [len(weight) for weight in heads] != list(trunk.channels):
         raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, want {list(trunk.channels)}")
-    given = x, y
-    x, y = (_scaled(wide(image), data_range) for image in given)
+    x, y = (_scaled(wide(image), pair.white) for image in (pair.x, pair.y))
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *trunk.parameters()))
     if not graph and trunk.keeps_size and arguments.is_eager(x):
-        maps = _distances_in_bands(torch.cat([x, y]), trunk, heads)
+        maps = _distances_in_bands(torch.cat([x, y]), len(x), trunk, heads)
     else:
-        maps = _distances([x, y] if graph and x.requires_grad != y.requires_grad else [torch.cat([x, y])], trunk, heads)
+        apart = graph and x.requires_grad != y.requires_grad
+        maps = _distances([x, y] if apart else [torch.cat([x, y])], len(x), trunk, heads)
     if spatial:
-        return torch.stack([interpolate(each, (height, width), mode="bilinear") for each in maps]).sum(0)
-    score = torch.stack([each.mean((1, 2, 3)) for each in maps]).sum(0)
-    return reduced(score, *given, None, data_range, reduction)
+        layers = [interpolate(each, (height, width), mode="bilinear") for each in maps]
+        score = finite(torch.stack(layers).sum(0), pair, None)
+    else:
+        layers = [each.mean((1, 2, 3)) for each in maps]
+        score = reduced(finite(torch.stack(layers).sum(0), pair, None), reduction)
+        layers = [reduced(each, reduction) for each in layers]
+    return (score, layers) if return_layers else score
 
 
 class LPIPS(nn.Module):
@@ -104,13 +169,15 @@ class LPIPS(nn.Module):
         trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (its classifier is left out); None for random
             weights, which measure nothing known, and then without heads.
         heads: the authors' file of version 0.1 for this network, as in their package's folder ``weights/v0.1``.
-        data_range, spatial, reduction: see :func:`lpips`.
+        weights: instead of both, a file of the authors' whole model, ``lpips.LPIPS(net).state_dict()``.
+        data_range, check_range, spatial, reduction: see :func:`lpips`.
 
     Files are safetensors, or PyTorch's read with ``weights_only=True``. `fastiqa.save_model` writes both into one, for
-    `fastiqa.load_model` and the command line; the last three are no property of the weights and not saved.
+    `fastiqa.load_model` and the command line; the last four are no property of the weights and not saved.
 
     Raises: ValueError for another net, for one file without the other, and naming the file for keys that are missing or
-        left over and shapes that differ; FileNotFoundError.
+        left over, shapes that differ, and heads of version 0.0, whose trunk saw images that were not scaled;
+        FileNotFoundError.
 
     Example:
         >>> import torch
@@ -132,25 +199,39 @@ class LPIPS(nn.Module):
         *,
         trunk: str | os.PathLike[str] | None = None,
         heads: str | os.PathLike[str] | None = None,
-        data_range: float | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        data_range: DataRange = None,
+        check_range: bool | None = None,
         spatial: bool = False,
         reduction: Reduction = "none",
     ) -> None:
         super().__init__()
         if (trunk is None) != (heads is None):
             raise ValueError(f"trunk, heads: got {trunk!r} and {heads!r}, want two files or neither")
+        if weights is not None and trunk is not None:
+            raise ValueError(f"weights: got {weights!r} beside trunk and heads, want one file or these two")
+        check_data_range(data_range)
+        check_reduction(reduction)
+        arguments.flag("spatial", spatial)
         self.options = {"net": net}
         self.convention: dict[str, Any] = {"data_range": data_range, "spatial": spatial, "reduction": reduction}
+        if check_range is not None:
+            self.convention["check_range"] = arguments.flag("check_range", check_range)
         self.trunk = create_trunk(net)
         self.heads = Heads(self.trunk.channels)
         if trunk is not None and heads is not None:
             _load(self.trunk, trunk, "classifier.")
             _load(self.heads, heads)
+        if weights is not None:
+            _load_whole(self, weights)
         self.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, return_layers: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Distances of two batches (N, 3, H, W) as of `lpips`: (N,), or with ``spatial`` (N, 1, H, W)."""
-        return lpips(x, y, trunk=self.trunk, heads=self.heads.weights(), **self.convention)
+        convention = {**self.convention, "return_layers": return_layers}
+        result: Tensor | tuple[Tensor, list[Tensor]]
+        result = lpips(x, y, trunk=self.trunk, heads=self.heads.weights(), **convention)
+        return result
 
 
 class Heads(nn.Module):
@@ -179,6 +260,30 @@ def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None =
     weights = read_file(path)[0]
     kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
     load_matching(model, path, kept)
+    if isinstance(model, Heads):
+        _check_version(model, path)
+
+
+def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
+    """Weights of the authors' model: net.slice2.3.weight, lin0.model.1.weight, and the latter again as lins.0."""
+    from fastiqa.models.checkpoints import load_matching, read_file  # here, since the registry of models has LPIPS
+
+    weights = read_file(path)[0]
+    for name, values in (("shift", SHIFT), ("scale", SCALE)):
+        given = weights.pop(f"scaling_layer.{name}", None)
+        if given is not None and not torch.allclose(given.double().flatten(), torch.tensor(values).double()):
+            raise ValueError(f"{path}: scaling_layer.{name}: got {given.flatten().tolist()}, want {list(values)}")
+    ours = {re.sub(r"^net\.slice\d+\.", "trunk.features.", key): weight for key, weight in weights.items()}
+    ours = {re.sub(r"^lin(?=\d)", "heads.lin", key): w for key, w in ours.items() if not key.startswith("lins.")}
+    load_matching(model, path, ours)
+    _check_version(model.heads, path)
+
+
+def _check_version(heads: Heads, path: str | os.PathLike[str]) -> None:
+    """ValueError for heads of the authors' version 0.0."""
+    values = b"".join(weight.detach().numpy().tobytes() for weight in heads.weights())
+    if hashlib.sha256(values).hexdigest() in VERSION_0_0:
+        raise ValueError(f"{path}: got the authors' heads of version 0.0, want those of version 0.1")
 
 
 def _scaled(image: Tensor, data_range: float) -> Tensor:
@@ -188,20 +293,20 @@ def _scaled(image: Tensor, data_range: float) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def _distances(images: list[Tensor], trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
-    """A map (N, 1, H_l, W_l) of each layer, from both images in one batch, or from one and the other."""
+def _distances(images: list[Tensor], first: int, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
+    """A map (N, 1, H_l, W_l) of each layer, from x, the first so many, and y in one batch, or from both apart."""
     found = []
     for (pool, layers), weight in zip(trunk.stages(), heads, strict=True):
         if pool is not None:
             images = [pool(image) for image in images]
         images = [layers(image) for image in images]
-        x, y = images if len(images) == 2 else _halves(images[0])
+        x, y = _beside(*images) if len(images) == 2 else _parts(images[0], first)
         found.append(distance(x, y, weight))
         del x, y  # or the maps would live as long as the next stage runs
     return found
 
 
-def _distances_in_bands(images: Tensor, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
+def _distances_in_bands(images: Tensor, first: int, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
     """The same of both images in one batch, by bands of rows whose widest map has `BAND_BYTES`.
 
     A band begins and ends as many rows further out as its results depend on, which are made again: 4 of 64 rows. The
@@ -215,9 +320,9 @@ def _distances_in_bands(images: Tensor, trunk: Trunk, heads: Sequence[Tensor]) -
         rows = _rows_of_a_band(images, layers)
         distances, pooled = [], []
         for top in range(0, height, rows):
-            first = max(top - beyond, 0)
-            band = layers(images[:, :, first : top + rows + beyond])[:, :, top - first : top - first + rows]
-            x, y = _halves(band)
+            begin = max(top - beyond, 0)
+            band = layers(images[:, :, begin : top + rows + beyond])[:, :, top - begin : top - begin + rows]
+            x, y = _parts(band, first)
             distances.append(distance(x, y, weight))
             if next_pool is not None and band.shape[2] > 1:  # the last row of an odd number is pooled with none
                 pooled.append(next_pool(band))
@@ -233,7 +338,12 @@ def _rows_of_a_band(images: Tensor, layers: nn.Sequential) -> int:
     return max(16, BAND_BYTES // max(bytes_of_a_row, 1) // 2 * 2)
 
 
-def _halves(batch: Tensor) -> tuple[Tensor, Tensor]:
-    n = batch.shape[0] // 2
-    x, y = batch.split([n, n])
-    return x, y
+def _parts(batch: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """x, the first so many, and y, with one of either for each of the other."""
+    x, y = batch.split([first, batch.shape[0] - first])
+    return _beside(x, y)
+
+
+def _beside(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    n = y.shape[0] if x.shape[0] == 1 else x.shape[0]
+    return x.expand(n, -1, -1, -1), y.expand(n, -1, -1, -1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced
+from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
 from fastiqa.metrics._scales import forked, halved
 from fastiqa.metrics.presets import (
     MS_SSIM_DEFAULTS,
@@ -41,7 +41,8 @@ def ms_ssim(
     x: Tensor,
     y: Tensor,
     *,
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     preset: str = "fastiqa",
     mask: Tensor | None = None,
     reduction: Reduction = "none",
@@ -51,25 +52,26 @@ def ms_ssim(
 
     Args:
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range], both sides greater than 160.
-        y: same shape, dtype and device as ``x``; the measure is symmetric.
-        data_range: value of white; None: 255 for uint8, 1.0 for all others.
+        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
+        data_range, check_range: as of :func:`fastiqa.metrics.ssim`.
         preset: whose conventions, one of `fastiqa.metrics.presets.MS_SSIM_PRESETS`.
         mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative: a window has the weight of its
             middle pixel; weights are averaged between scales as the images are.
-        reduction: "none", a score an image; "mean", theirs.
+        reduction: "none", a score an image; "mean" or "sum" of theirs.
         options: conventions that differ from the preset's: `fastiqa.metrics.presets.MSSSIMOptions` (``size``,
-            ``sigma``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``weights``, ``method``, ``odd``,
-            ``last_padding``, ``channel_mean``). Of the two methods the "product" is that of the paper and of other
-            libraries; "wtd_sum", a name of the authors' MATLAB code, alone gives the values published for TID2013's
-            pairs (0.8462 for I19; the product is 0.8418).
+            ``sigma``, ``truncate``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``black``, ``weights``,
+            ``method``, ``odd``, ``last_padding``, ``channel_mean``). Of the two methods the "product" is that of the
+            paper and of other libraries; "wtd_sum", a name of the authors' MATLAB code, alone gives the values
+            published for TID2013's pairs (0.8462 for I19; the product is 0.8418).
 
     Returns:
-        (N,), or () for "mean"; float64 for float64 images, float32 for all others. In the product, a channel with a
+        (N,), or () for "mean" and "sum"; float64 where an image is, otherwise float32. In the product, a channel with a
         negative mean at some scale scores 0 and has a zero gradient.
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, a side
-            of 160 pixels or fewer, a convention; NaN or infinity in CPU tensors outside tracing).
+            of 160 pixels or fewer, a convention; in CPU tensors outside tracing NaN, infinity and values outside the
+            range, and of a mask negative weights).
 
     Equivalent to ``pytorch_msssim.ms_ssim(size_average=False)`` where both sides are multiples of 16; at odd sides
     that library averages with zeros from outside the image, this function only what exists: ``docs/ssim.md``.
@@ -81,14 +83,16 @@ def ms_ssim(
         >>> ms_ssim(image, image)
         tensor([1., 1.])
     """
-    white = check_pair(x, y, data_range)
+    check_reduction(reduction)
     convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
+    pair = check_pair(x, y, data_range, check_range, keeps_black=convention["black"] == "kept")
+    x, y, white, _ = pair
     _windows.check_channels(x, y, convention["channels"])
     _check_size(x, convention)
     if mask is not None:
         check_mask(mask, x)
     score = _joined(_scale_scores(x, y, mask, convention, white), convention).mean(1)
-    return reduced(score, x, y, mask, white, reduction)
+    return reduced(finite(score, pair, mask), reduction)
 
 
 def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
@@ -160,13 +164,14 @@ class MSSSIM(Metric):
     def __init__(
         self,
         *,
-        data_range: float | None = None,
+        data_range: DataRange = None,
+        check_range: bool | None = None,
         preset: str = "fastiqa",
         reduction: Reduction = "none",
         **options: Unpack[MSSSIMOptions],
     ) -> None:
         convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
-        super().__init__(data_range, reduction, preset=preset, **options)
+        super().__init__(data_range, reduction, check_range, preset=preset, **options)
         self.score_range = (0.0 if convention["method"] == "product" else -1.0, 1.0)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -6,16 +6,21 @@ by its own name, and ``ssim(x, y, preset="torchmetrics", sigma=2.0)`` changes on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
-Padding = Literal["valid", "reflect", "zero"]
+from fastiqa.metrics._pair import check_number
+from fastiqa.ops.ssim import LARGEST_SIZE
+
+Padding = Literal["valid", "reflect", "symmetric", "replicate", "zero"]
 Channels = Literal["rgb", "luma", "unrounded_luma"]
 Covariance = Literal["population", "sample"]
 Downsample = Literal["none", "matlab", "blocks"]
 Method = Literal["product", "wtd_sum"]
 OddSides = Literal["average", "zero", "crop", "replicate"]
 ChannelMean = Literal["after", "before"]
+Black = Literal["subtracted", "kept"]
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -26,21 +31,28 @@ class WindowOptions(TypedDict, total=False):
     Attributes:
         size: pixels along a side of the window, odd, at most 33.
         sigma: of the Gaussian window in pixels; 0: uniform.
+        truncate: None: the size stands by itself; else where a sigma and no size is given, the window ends that many
+            sigmas from its middle: size = 2 · floor(truncate · sigma + 0.5) + 1.
         k1, k2: the stabilisers are (k1 · data_range)² and (k2 · data_range)².
-        padding: "valid", windows lie in the image; "reflect", "zero": a window at every pixel, what lies outside is
-            the image mirrored at its border pixels, or zero.
+        padding: "valid", windows lie in the image; the others: a window at every pixel, and what lies outside is the
+            image mirrored at the middle of its border pixels ("reflect") or at their edge ("symmetric"), its border
+            pixels ("replicate"), or "zero", which is black.
         channels: "rgb", each channel by itself, then their mean, for any number of channels; "luma", MATLAB's grey
             rounded to 8 bits, which has no gradient; "unrounded_luma", the same weights and no rounding.
         covariance: "population"; "sample", unbiased for a uniform window of size² pixels.
+        black: what becomes of black where data_range gives it, (black, white): "subtracted" from the images, whose
+            luminance is then that of images from 0; or "kept", where only white − black counts.
     """
 
     size: int
     sigma: float
+    truncate: float | None
     k1: float
     k2: float
     padding: Padding
     channels: Channels
     covariance: Covariance
+    black: Black
 
 
 class SSIMOptions(WindowOptions, total=False):
@@ -76,7 +88,8 @@ class MSSSIMOptions(WindowOptions, total=False):
 
 
 _WINDOW: WindowOptions = {
-    "size": 11, "sigma": 1.5, "k1": 0.01, "k2": 0.03, "padding": "valid", "channels": "rgb", "covariance": "population",
+    "size": 11, "sigma": 1.5, "truncate": None, "k1": 0.01, "k2": 0.03, "padding": "valid", "channels": "rgb",
+    "covariance": "population", "black": "subtracted",
 }  # fmt: skip
 
 SSIM_DEFAULTS: SSIMOptions = {**_WINDOW, "downsample": "none"}
@@ -96,8 +109,8 @@ SSIM_PRESETS: dict[str, SSIMOptions] = {
     "piq": {"downsample": "blocks"},
     "pytorch_msssim": {},
     "skimage": {"size": 7, "sigma": 0.0, "covariance": "sample"},
-    "skimage_gaussian": {},
-    "torchmetrics": {"padding": "reflect"},
+    "skimage_gaussian": {"truncate": 3.5},
+    "torchmetrics": {"padding": "reflect", "truncate": 3.5, "black": "kept"},
 }
 
 MS_SSIM_PRESETS: dict[str, MSSSIMOptions] = {
@@ -106,8 +119,10 @@ MS_SSIM_PRESETS: dict[str, MSSSIMOptions] = {
     "matlab_wtd_sum": {"channels": "luma", "method": "wtd_sum"},
     "piq": {"odd": "replicate"},
     "pytorch_msssim": {"odd": "zero"},
-    "torchmetrics": {"odd": "crop", "last_padding": "reflect", "channel_mean": "before"},
-}
+    "torchmetrics": {
+        "odd": "crop", "last_padding": "reflect", "channel_mean": "before", "truncate": 3.5, "black": "kept",
+    },
+}  # fmt: skip
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "padding": get_args(Padding),
@@ -118,6 +133,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "odd": get_args(OddSides),
     "last_padding": (None, *get_args(Padding)),
     "channel_mean": get_args(ChannelMean),
+    "black": get_args(Black),
 }
 
 _Options = TypeVar("_Options", SSIMOptions, MSSSIMOptions)
@@ -128,14 +144,38 @@ def completed(defaults: _Options, presets: Mapping[str, _Options], preset: str, 
 
     Raises: ValueError naming the preset or option, what came and what was wanted; TypeError for an unknown option.
     """
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         raise ValueError(f"preset: got {preset!r}, want one of {', '.join(presets)}")
     for name, value in options.items():
         if name not in defaults:
             raise TypeError(f"{name}: not a convention of this metric, which are {', '.join(defaults)}")
-        if name in _CHOICES and value not in _CHOICES[name]:
+        _check(name, value)
+    convention: dict[str, Any] = {**defaults, **presets[preset], **options}
+    if convention["truncate"] is not None and "size" not in options and convention["sigma"] > 0:
+        reach = convention["truncate"] * convention["sigma"]
+        if reach >= LARGEST_SIZE // 2 + 0.5:
+            want = f"a window of at most {LARGEST_SIZE} pixels, truncate · sigma below {LARGEST_SIZE / 2}"
+            raise ValueError(f"sigma: got {convention['sigma']} with truncate={convention['truncate']}, want {want}")
+        convention["size"] = 2 * math.floor(reach + 0.5) + 1
+    return cast("_Options", convention)
+
+
+def _check(name: str, value: Any) -> None:
+    """TypeError or ValueError unless this is a value of the convention."""
+    if name in _CHOICES:
+        if not (value is None or isinstance(value, str)) or value not in _CHOICES[name]:
             raise ValueError(f"{name}: got {value!r}, want {' or '.join(map(repr, _CHOICES[name]))}")
-    weights: Any = options.get("weights", SCALE_WEIGHTS)
-    if not weights or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"weights: got {weights}, want at least one, none negative and not all zero")
-    return cast("_Options", {**defaults, **presets[preset], **options})
+    elif name == "size":
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"size: got {value!r}, want an odd number from 1 to {LARGEST_SIZE}")
+        if value % 2 != 1 or not 1 <= value <= LARGEST_SIZE:
+            raise ValueError(f"size: got {value}, want an odd number from 1 to {LARGEST_SIZE}")
+    elif name == "weights":
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(f"weights: got {type(value).__name__}, want a tuple or list of numbers")
+        for k, weight in enumerate(value):
+            check_number(f"weights[{k}]", weight)
+        if not value or sum(value) <= 0:
+            raise ValueError(f"weights: got {value}, want at least one and not all zero")
+    elif name != "truncate" or value is not None:
+        check_number(name, value)

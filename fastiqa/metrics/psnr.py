@@ -7,7 +7,7 @@ The mean runs over all channels and pixels together, nothing is clipped and no l
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -15,15 +15,17 @@ from torch.nn.functional import mse_loss
 
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced, wide
+from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced, wide
 from fastiqa.metrics.presets import Channels
+from fastiqa.reference import arguments
 
 
 def psnr(
     x: Tensor,
     y: Tensor,
     *,
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     channels: Channels = "rgb",
     mask: Tensor | None = None,
     reduction: Reduction = "none",
@@ -32,20 +34,21 @@ def psnr(
 
     Args:
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range].
-        y: same shape, dtype and device as ``x``; the measure is symmetric.
-        data_range: value of white; None: 255 for uint8, 1.0 for all others.
+        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
+        data_range, check_range: as of :func:`fastiqa.metrics.ssim`.
         channels: "rgb", all channels together; "luma", MATLAB's grey, rounded to 8 bits, without a gradient;
             "unrounded_luma".
         mask: weights of the pixels, (N or 1, 1, H, W), bool or floating, not negative.
-        reduction: "none", a score an image; "mean", theirs.
+        reduction: "none", a score an image; "mean" or "sum" of theirs.
 
     Returns:
-        (N,), or () for "mean"; float64 for float64 images and float32 for all others; infinite where the two images are
-        equal, with a gradient of zero.
+        (N,), or () for "mean" and "sum"; float64 where an image is, otherwise float32; infinite where the two images
+        are equal, with a gradient of zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range; NaN or
-            infinity in CPU tensors outside tracing).
+        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range,
+            channels; in CPU tensors outside tracing NaN, infinity and values outside the range, and of a mask negative
+            weights).
 
     Equivalent to ``skimage.metrics.peak_signal_noise_ratio`` of each pair.
 
@@ -55,7 +58,9 @@ def psnr(
         >>> psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1))
         tensor([20.])
     """
-    white = check_pair(x, y, data_range)
+    check_reduction(reduction)
+    pair = check_pair(x, y, data_range, check_range, keeps_black=channels == "rgb")  # which makes no difference
+    x, y, white, _ = pair
     _windows.check_channels(x, y, channels)
     if mask is not None:
         check_mask(mask, x)
@@ -70,7 +75,7 @@ def psnr(
     equal = mean_squared_error == 0
     score = 10 * torch.log10(white**2 / mean_squared_error.masked_fill(equal, 1))
     score = score.masked_fill(equal, float("inf"))
-    return reduced(score, x, y, mask, white, reduction)
+    return reduced(finite(score, pair, mask), reduction)
 
 
 def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -105,9 +110,15 @@ class PSNR(Metric):
     score_range = (float("-inf"), float("inf"))
 
     def __init__(
-        self, *, data_range: float | None = None, channels: Channels = "rgb", reduction: Reduction = "none"
+        self,
+        *,
+        data_range: DataRange = None,
+        check_range: bool | None = None,
+        channels: Channels = "rgb",
+        reduction: Reduction = "none",
     ) -> None:
-        super().__init__(data_range, reduction, channels=channels)
+        arguments.one_of("channels", channels, get_args(Channels))
+        super().__init__(data_range, reduction, check_range, channels=channels)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         return psnr(x, y, mask=mask, **self.options)

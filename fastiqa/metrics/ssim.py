@@ -18,9 +18,10 @@ from torch import Tensor
 
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import Reduction, check_mask, check_pair, reduced
+from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
 from fastiqa.metrics._scales import downsampled
 from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, completed
+from fastiqa.reference import arguments
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,10 +34,12 @@ def ssim(
     x: Tensor,
     y: Tensor,
     *,
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     preset: str = "fastiqa",
     mask: Tensor | None = None,
     return_map: Literal[False] = False,
+    return_contrast: Literal[False] = False,
     reduction: Reduction = "none",
     **options: Unpack[SSIMOptions],
 ) -> Tensor: ...
@@ -47,48 +50,91 @@ def ssim(
     x: Tensor,
     y: Tensor,
     *,
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     preset: str = "fastiqa",
     mask: Tensor | None = None,
     return_map: Literal[True],
+    return_contrast: Literal[False] = False,
     reduction: Reduction = "none",
     **options: Unpack[SSIMOptions],
 ) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
+    preset: str = "fastiqa",
+    mask: Tensor | None = None,
+    return_map: Literal[False] = False,
+    return_contrast: Literal[True],
+    reduction: Reduction = "none",
+    **options: Unpack[SSIMOptions],
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    *,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
+    preset: str = "fastiqa",
+    mask: Tensor | None = None,
+    return_map: Literal[True],
+    return_contrast: Literal[True],
+    reduction: Reduction = "none",
+    **options: Unpack[SSIMOptions],
+) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 def ssim(
     x: Tensor,
     y: Tensor,
     *,
-    data_range: float | None = None,
+    data_range: DataRange = None,
+    check_range: bool | None = None,
     preset: str = "fastiqa",
     mask: Tensor | None = None,
     return_map: bool = False,
+    return_contrast: bool = False,
     reduction: Reduction = "none",
     **options: Unpack[SSIMOptions],
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, ...]:
     """Structural similarity of each pair of images, in [-1, 1]; 1 means equal, higher is better.
 
     Args:
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range], both sides at least the window's size.
-        y: same shape, dtype and device as ``x``; the measure is symmetric.
-        data_range: value of white; None: 255 for uint8, 1.0 for all others.
+        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
+        data_range: value of white, or (black, white), both finite; None: 255 for uint8, 1.0 for all others.
+        check_range: None: values of CPU tensors are looked at, of large images one row in up to 64, and those outside
+            the range by more than 0.1 % of it are an error; of an image that requires a gradient, which a network may
+            have made, only values outside by more than the range, and a warning. True: every value, on any device,
+            which is waited for. False: none. Never where tensors are compiled, exported, traced or mapped.
         preset: whose conventions, one of `fastiqa.metrics.presets.SSIM_PRESETS`.
         mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative: a window has the weight of its
             middle pixel, so pixels beside the mask still count in windows within it.
         return_map: also return the value at every window.
-        reduction: "none", a score an image; "mean", theirs.
+        return_contrast: also return the mean of the contrast term, which is SSIM without luminance, last.
+        reduction: "none", a score an image; "mean" or "sum" of theirs.
         options: conventions that differ from the preset's: `fastiqa.metrics.presets.SSIMOptions` (``size``, ``sigma``,
-            ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``downsample``).
+            ``truncate``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``black``, ``downsample``).
 
     Returns:
-        (N,), or () for "mean"; with ``return_map`` a pair, the score and (N, C, H-10, W-10), where the map's element
-        (i, j) belongs to the window centred on pixel (i+5, j+5); with padding (N, C, H, W). float64 for float64 images,
-        float32 for all others (half-precision images are computed in float32, inside autocast too).
+        (N,), or () for "mean" and "sum"; with ``return_map`` a pair, the score and (N, C, H-10, W-10), where the map's
+        element (i, j) belongs to the window centred on pixel (i+5, j+5); with padding (N, C, H, W). The contrast has
+        the score's shape. float64 where an image is, otherwise float32 (half-precision images are computed in float32,
+        inside autocast too).
 
     Raises:
         TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, an
-            image smaller than the window, a convention; NaN or infinity in CPU tensors outside tracing).
+            image smaller than the window, a convention; in CPU tensors outside tracing NaN, infinity and values outside
+            the range, and of a mask negative weights).
 
     Equivalent to ``skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False)`` of each pair; ``docs/ssim.md`` says what others compute.
@@ -102,24 +148,33 @@ def ssim(
         >>> ssim(image, image, preset="torchmetrics", return_map=True)[1].shape
         torch.Size([2, 3, 32, 32])
     """
-    white = check_pair(x, y, data_range)
+    arguments.flag("return_map", return_map)
+    arguments.flag("return_contrast", return_contrast)
+    check_reduction(reduction)
     convention = completed(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
+    pair = check_pair(x, y, data_range, check_range, keeps_black=convention["black"] == "kept")
+    x, y, white, _ = pair
     _windows.check_channels(x, y, convention["channels"])
     if mask is not None:
         check_mask(mask, x)
-    images, weights = (x, y), mask
+    weights = mask
     if convention["downsample"] != "none":
         how, channels = convention["downsample"], convention["channels"]
-        x, y = (downsampled(_windows.selected(image, channels, white), how) for image in images)
+        x, y = (downsampled(_windows.selected(image, channels, white), how) for image in (x, y))
         weights = None if mask is None else downsampled(mask.to(x.dtype), how)
         convention = {**convention, "channels": "rgb"}
     _windows.check_size(x, convention)
-    if not return_map:
-        score = _windows.means(x, y, weights, convention, white)[0].mean(1)
-        return reduced(score, *images, mask, white, reduction)
-    values = _windows.maps(x, y, convention, white)[0]
-    score = (values.mean((2, 3)) if weights is None else _windows.masked_mean(values, weights, convention)).mean(1)
-    return reduced(score, *images, mask, white, reduction), values
+    if return_map:
+        maps = _windows.maps(x, y, convention, white)
+        means = tuple(m.mean((2, 3)) if weights is None else _windows.masked_mean(m, weights, convention) for m in maps)
+    else:
+        means = _windows.means(x, y, weights, convention, white)
+    results = [reduced(finite(means[0].mean(1), pair, mask), reduction)]
+    if return_map:
+        results.append(maps[0])
+    if return_contrast:
+        results.append(reduced(means[1].mean(1), reduction))
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 class SSIM(Metric):
@@ -140,13 +195,14 @@ class SSIM(Metric):
     def __init__(
         self,
         *,
-        data_range: float | None = None,
+        data_range: DataRange = None,
+        check_range: bool | None = None,
         preset: str = "fastiqa",
         reduction: Reduction = "none",
         **options: Unpack[SSIMOptions],
     ) -> None:
         completed(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
-        super().__init__(data_range, reduction, preset=preset, **options)
+        super().__init__(data_range, reduction, check_range, preset=preset, **options)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
         score: Tensor = ssim(x, y, mask=mask, **self.options)
