@@ -15,6 +15,7 @@ Compilers are tried on csrc/probe.cpp and csrc/probe.cu before they are to compi
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -99,10 +100,13 @@ def find_nvcc() -> str | None:
 
 
 def torch_flags() -> tuple[list[str], list[str]]:
-    """Include and link flags of the installed torch."""
+    """Include and link flags of the installed torch, which is not imported."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
-        raise BuildError("torch is not installed")
+        raise BuildError("torch: not installed, want 2.10 or later")
+    version = importlib.metadata.version("torch")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 10):
+        raise BuildError(f"torch: got {version}, want 2.10 or later")
     root = Path(spec.origin).parent
     # -isystem: warnings inside torch's headers are not ours.
     include = ["-isystem", str(root / "include")]
@@ -125,6 +129,7 @@ def choose_cxx(work: Path) -> tuple[str, str]:
     The first of $CXX, else of g++, c++ and clang++, that compiles and links csrc/probe.cpp with clones; without one the
     first that does without. Raises BuildError with every compiler's reason.
     """
+    torch_flags()  # whose reason is no compiler's
     plain, reasons = None, []
     for cxx in _cxx_on_path():
         try:

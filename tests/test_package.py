@@ -268,6 +268,12 @@ def test_the_next_compiler_is_taken_where_one_cannot_make_the_kernels(
         build()._probe_cxx(str(tmp_path / "g++"), tmp_path / "work" / "g++")
 
 
+def test_torch_without_the_stable_abi_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build().importlib.metadata, "version", lambda name: "2.9.1+cu128")
+    with pytest.raises(build().BuildError, match=r"\Atorch: got 2\.9\.1\+cu128, want 2\.10 or later\Z"):
+        build().choose_cxx(tmp_path)
+
+
 def test_compute_capabilities_are_those_that_nvcc_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
