@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from oracles import randomise
 from shared_data import shared_file
 
 import fastiqa
@@ -29,7 +30,9 @@ SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8, "hidden": 9, "first
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "net.safetensors"
-    fastiqa.save_model(fastiqa.create_model("prfnet", **SMALL), path)
+    model = fastiqa.create_model("prfnet", **SMALL)
+    randomise(model)
+    fastiqa.save_model(model, path)
     return path
 
 
@@ -163,8 +166,8 @@ def test_bad_predictions(lines: list[str], message: str, tmp_path: Path) -> None
     [
         (("ava", "."), "error: DATASET: got 'ava', want one of 'clic', 'bapps', 'pieapp', 'synth', 'live', "),
         (("clic", "CSV", "--run", "x"), "error: --run: got it with clic, want rated images\n"),
-        (("csiq", ".", "--metric", "psnr"), "error: --metric: got it with csiq, want --run, --csv and --json alone\n"),
-        (("csiq", "."), "error: --run: got none, want the folder of a run, whose network is evaluated\n"),
+        (("csiq", ".", "--metric", "psnr"), "error: --metric: got it with csiq, want --run, --weights, --csv, "),
+        (("csiq", "."), "error: --run: got none, want the folder of a run, whose network is evaluated, or --weights\n"),
         (("clic", "nowhere.csv"), "error: nowhere.csv: no such file\n"),
         (("bapps", ".", "images"), "error: IMAGES: got 'images', want none for bapps: its folder has a fixed layout\n"),
         (("clic", "CSV", "--rule", "metric"), "error: --rule: got 'metric', want it for synth alone, not for clic\n"),

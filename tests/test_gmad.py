@@ -315,6 +315,15 @@ def test_given_scores_and_skipped_images(fastiqa_command: Any, folder: Path) -> 
         rows = [(row["defender"], row["better"], row["worse"]) for row in csv.DictReader(file)]
     assert rows == [("up", names[1], names[-1]), ("down", names[-1], names[1])]
 
+    # `fastiqa score FOLDER --csv` names images by their paths
+    for metric in ("up", "down"):
+        header, *lines = (folder / f"{metric}.csv").read_text().splitlines()
+        named = [str(folder / "images" / line) for line in lines]
+        (folder / f"{metric}.csv").write_text("\n".join([header, *named]))
+    assert fastiqa_command(*arguments, "--skip-bad")[0] == 0
+    with (folder / "out" / "pairs.csv").open() as file:
+        assert [(row["defender"], row["better"], row["worse"]) for row in csv.DictReader(file)] == rows
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -328,7 +337,7 @@ def test_given_scores_and_skipped_images(fastiqa_command: Any, folder: Path) -> 
         (("--metric", "psnr", "--references", "known.csv"), "error: known.csv:1: got image,score, want the columns "),
         (("--metric", "psnr", "--metric", "ssim", "--references", "few.csv"), "error: levels: got 6 for 1 images, "),
         (("--metric", "psnr", "--metric", "ms-ssim", "--references", "few.csv"),
-         "error: images/0.png: ms-ssim: x: got height 16 and width 20, wanted both sides greater than 160"),
+         "error: images/0.png: ms-ssim: x: got height 16 and width 20, want both sides greater than 160"),
         (("--metric", "x=known.csv", "--metric", "y=known.csv", "--out", "images/out"),
          "error: --out: got images/out, want a folder that is not in FOLDER\n"),
     ],

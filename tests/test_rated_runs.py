@@ -100,6 +100,17 @@ def test_the_median_of_two_splits(tid2013: Path, fastiqa_command: Any, tmp_path:
     assert as_json[2]["overall"]["srcc"] == pytest.approx(median, abs=1e-5)
     assert {of["method"] for of in as_json} == {"MFENet"}
 
+    weights = runs[0] / "model.safetensors"
+    (bare,) = json.loads(fastiqa_command("eval", "tid2013", tid2013, "--weights", weights, "--json")[1])
+    images, model = read_rated("tid2013", tid2013), load_model(weights).eval()
+    with torch.no_grad():
+        mine = [float(model(read_image(image.image).tensor())) for image in images]
+    assert (bare["method"], bare["trained_on"], bare["split"]) == ("model.safetensors", "unknown", "all images")
+    assert (bare["overall"]["images"], len(images)) == (40, 40)
+    assert bare["overall"]["srcc"] == pytest.approx(spearmanr(mine, [image.score for image in images])[0], abs=1e-5)
+    status, out, err = fastiqa_command("eval", "tid2013", tid2013, "--weights", weights, "--device", "tpu")
+    assert (status, out, err) == (2, "", "error: --device: got 'tpu', want one of auto, cpu, cuda\n")
+
 
 def test_another_set_is_tested_whole_and_with_its_own_sign(tid2013: Path, tmp_path: Path) -> None:
     """Trained on scores of which more is better, tested on CSIQ, of which less is."""

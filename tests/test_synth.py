@@ -184,6 +184,25 @@ def test_splits_share_no_photograph(photos: Path, tmp_path: Path) -> None:
     assert len(set.union(*folders)) == 4
 
 
+def test_a_folder_is_checked(photos: Path, tmp_path: Path, fastiqa_command) -> None:
+    """Beside `fastiqa eval synth`; an image that is gone is named once, with the row that needs it."""
+    out = tmp_path / "out"
+    synthesize(photos, out, SMALL, workers=1)
+    status, said, err = fastiqa_command("data", "check", "synth", out, "--json", "--decode")
+    assert (status, err) == (0, "")
+    reports = json.loads(said)
+    assert [report["dataset"] for report in reports] == ["synth train", "synth val", "synth test"]
+    assert [report["counts"]["triplets"] for report in reports] == [
+        len(read_synth(out, s)) for s in ("train", "val", "test")
+    ]
+    gone = read_synth(out, "val")[0].a
+    gone.unlink()
+    status, said, err = fastiqa_command("data", "check", "synth", out, "--split", "val")
+    assert (status, err) == (1, "")
+    assert f"missing file: {gone}" in said
+    assert "split: got 'x'" in fastiqa_command("data", "check", "synth", out, "--split", "x")[2]
+
+
 def test_shares_of_the_splits() -> None:
     contents = [f"{number:064x}" for number in range(40)]
     splits = split_photographs(contents, SynthOptions())
@@ -206,7 +225,7 @@ def test_what_is_read_back(photos: Path, tmp_path: Path, fastiqa_command) -> Non
     for rule, asked in (("quality", hard), ("metric", soft)):
         given = ("eval", "synth", out, "--split", "train", "--rule", rule, "--metric", "psnr", "--json")
         assert json.loads(fastiqa_command(*given)[1])[0]["triplets"] == len(asked) > 0
-    with pytest.raises(ValueError, match="split: got 'all', want one of train, val, test"):
+    with pytest.raises(ValueError, match="split: got 'all', want one of 'train', 'val', 'test'"):
         read_synth(out, "all")
     lines = (out / "triplets.csv").read_text().splitlines()
     line = next(number for number, text in enumerate(lines) if ",train," in text)

@@ -33,7 +33,7 @@ def check(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="Triplets: clic, bapps, pieapp. "
+            help="Triplets: clic, bapps, pieapp, synth. "
             "Rated images: live, csiq, tid2013, kadid10k, livec, koniq10k, spaq, flive.",
             show_default=False,
         ),
@@ -83,10 +83,10 @@ def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
 
 def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:
     """A report for each split, or one for CLIC and sets of rated images."""
-    from fastiqa.data import SETS, check_bapps, check_clic, check_pieapp
+    from fastiqa.data import SETS, check_bapps, check_clic, check_pieapp, check_synth
     from fastiqa.reference import arguments
 
-    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp", *SETS))
+    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp", "synth", *SETS))
     if split and dataset == "clic":
         raise ValueError(f"--split: got {split[0]!r}, want none: CLIC's splits are separate csv files")
     if split and dataset in SETS:
@@ -99,6 +99,8 @@ def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | N
         raise FileNotFoundError(f"{path}: no such folder")
     if dataset in SETS:
         return [SETS[dataset].check(path)]
+    if dataset == "synth":
+        return [check_synth(path, name) for name in split or ("train", "val", "test")]
     if dataset == "bapps":
         return [check_bapps(path, name) for name in split or _present(path, "{}", "2afc/{}")]
     return [check_pieapp(path, name) for name in split or _present(path, "{}_reference_list.txt")]

@@ -74,7 +74,7 @@ def _compete(
         raise ValueError(f"--out: got {out}, want a folder that is not in FOLDER")
     mapping = None if references is None else read_references(references)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    scorers = [scorer(name, mapping, device) for name in metrics]
+    scorers = [scorer(name, mapping, device, folder) for name in metrics]
     names = [s.name for s in scorers]
     if len(set(names)) != len(names) or len(names) < 2:
         raise ValueError(f"--metric: got {', '.join(names)}, want two or more, of different names")

@@ -17,7 +17,7 @@ from fastiqa.data.rated_split import split_by_reference
 from fastiqa.data.rated_transforms import RandomFlippedCrop, TestCrops
 from fastiqa.data.rated_validation import RatedReport
 from fastiqa.data.report import LabelReport, Problem, decode
-from fastiqa.data.synth_csv import read_synth
+from fastiqa.data.synth_csv import check_synth, read_synth
 from fastiqa.data.transforms import RandomCrop, WholeImage
 from fastiqa.data.triplets import Triplet, TripletDataset
 from fastiqa.data.validation import Report
@@ -45,6 +45,7 @@ __all__ = [
     "check_bapps",
     "check_clic",
     "check_pieapp",
+    "check_synth",
     "decode",
     "distort",
     "image_files",

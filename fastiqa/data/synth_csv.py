@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastiqa.data.triplets import Triplet
+from fastiqa.data.validation import Report, Row, assemble
+from fastiqa.reference import arguments
 
 TRIPLETS = "triplets.csv"
 SPLITS = ("train", "val", "test")
@@ -45,21 +47,32 @@ def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None =
         ValueError: another split or rule; a file that is missing (the command has not finished), has other columns, or
             holds a value that is out of range: naming the file and the line.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, want one of {', '.join(SPLITS)}")
+    arguments.one_of("split", split, SPLITS)
     if rule not in (None, "quality", "metric"):
         raise ValueError(f"rule: got {rule!r}, want 'quality', 'metric' or None")
     path = Path(folder) / TRIPLETS
+    return [triplet for _, triplet, row in _rows(path) if row["split"] == split and rule in (None, row["rule"])]
+
+
+def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
+    """What one split of the folder holds, and which of its images are missing.
+
+    Raises: ValueError as of :func:`read_synth`.
+    """
+    arguments.one_of("split", split, SPLITS)
+    path = Path(folder) / TRIPLETS
+    rows = [Row(triplet, f"{path}:{line}") for line, triplet, row in _rows(path) if row["split"] == split]
+    return assemble(f"synth {split}", path, rows, [])
+
+
+def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:
+    """Every row: line, triplet and fields."""
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.DictReader(file)
             if tuple(rows.fieldnames or ()) != COLUMNS:
                 raise ValueError(f"{path}:1: got columns {rows.fieldnames}, want {','.join(COLUMNS)}")
-            return [
-                _triplet(row, path, rows.line_num)
-                for row in rows
-                if row["split"] == split and rule in (None, row["rule"])
-            ]
+            return [(rows.line_num, _triplet(row, path, rows.line_num), row) for row in rows]
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file: fastiqa data synth writes it when all else is there") from None
 

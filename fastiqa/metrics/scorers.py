@@ -5,7 +5,8 @@
                             quality (1,); or an LPIPS, negated, beside the reference
     NAME=FILE.csv           scores that are known, a csv of image,score
 
-Images are named relative to the folder, references relative to the csv. Higher is better.
+Images are named relative to the folder, those of known scores also by a path to them, as ``fastiqa score --csv`` names
+them; references relative to the csv. Higher is better.
 """
 
 from __future__ import annotations
@@ -40,13 +41,19 @@ class Scorer(NamedTuple):
     source: Callable[[str], str]
 
 
-def scorer(metric: str, references: Mapping[str, Path] | None = None, device: torch.device | str = "cpu") -> Scorer:
+def scorer(
+    metric: str,
+    references: Mapping[str, Path] | None = None,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+) -> Scorer:
     """The metric that a text names, as this module's documentation says.
 
     Args:
         metric: "psnr", "ssim", "ms-ssim", "NAME=FILE.safetensors" or "NAME=FILE.csv".
         references: for the first three and LPIPS, of every image, from `read_references`.
         device: that a network computes on.
+        folder: of the images, for known scores that are named by a path.
 
     Raises: ValueError naming the metric or file; FileNotFoundError.
     """
@@ -61,7 +68,7 @@ def scorer(metric: str, references: Mapping[str, Path] | None = None, device: to
     if not name or not file:
         raise ValueError(f"metric: got {metric!r}, want NAME=FILE")
     if file.lower().endswith(".csv"):
-        return known_scores(name, Path(file))
+        return known_scores(name, Path(file), folder)
     from fastiqa.models import load_model
 
     model, sha256 = load_model(file).float().to(device), file_sha256(Path(file))
@@ -125,10 +132,10 @@ def network(name: str, model: nn.Module, source: str) -> Scorer:
     return Scorer(name, score, lambda image_name: source)
 
 
-def known_scores(name: str, file: Path) -> Scorer:
+def known_scores(name: str, file: Path, folder: Path | None = None) -> Scorer:
     """Scores that a csv of image,score holds. Raises ValueError naming the file and line; FileNotFoundError."""
     scores: dict[str, float] = {}
-    for line, (image, text) in _rows(file, ("image", "score")):
+    for line, (image, text) in _rows(file, ("image", "score"), folder):
         try:
             scores[image] = float(text)
         except ValueError:
@@ -158,7 +165,15 @@ def file_sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _rows(file: Path, columns: tuple[str, str]) -> list[tuple[int, tuple[str, str]]]:
+def _below(folder: Path | None, image: str) -> str:
+    """A path to an image of the folder as its name there; another one as it is."""
+    if folder is None or (folder / image).is_file() or not Path(image).is_file():
+        return image
+    inside, path = folder.resolve(), Path(image).parent.resolve() / Path(image).name
+    return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else image
+
+
+def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> list[tuple[int, tuple[str, str]]]:
     """Line, and the name of an image with what the csv says of it."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
@@ -171,7 +186,7 @@ def _rows(file: Path, columns: tuple[str, str]) -> list[tuple[int, tuple[str, st
         if len(fields) != len(columns):
             raise ValueError(f"{file}:{line}: got {len(fields)} columns, want {','.join(columns)}")
         try:
-            image = tables.relative_path(fields[0]).as_posix()
+            image = tables.relative_path(_below(folder, fields[0])).as_posix()
         except ValueError as error:
             raise ValueError(f"{file}:{line}: {error}") from None
         if image in found:
