@@ -167,9 +167,10 @@ def file_sha256(file: Path) -> str:
 
 def _below(folder: Path | None, image: str) -> str:
     """A path to an image of the folder as its name there; another one as it is."""
-    if folder is None or (folder / image).is_file() or not Path(image).is_file():
+    path = Path(image)
+    if folder is None or not path.is_file() or (not path.is_absolute() and (folder / path).is_file()):
         return image
-    inside, path = folder.resolve(), Path(image).parent.resolve() / Path(image).name
+    inside, path = folder.resolve(), path.parent.resolve() / path.name
     return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else image
 
 
