@@ -149,7 +149,7 @@ def test_luma_is_matlabs_grey():
         assert torch.equal(luma(ramp.float(), bit_depth=depth), ramp[:, :1].float())
 
 
-@pytest.mark.parametrize("padding", ["valid", "reflect", "zero"])
+@pytest.mark.parametrize("padding", ["valid", "reflect", "symmetric", "replicate", "zero"])
 def test_gradcheck(padding):
     """To both images; of an odd 5×4 image and a 3×3 window, each number by itself."""
     x, y = (image.requires_grad_() for image in pair(1, 1, 5, 4))
@@ -260,6 +260,20 @@ def test_ms_ssim_in_vmap_and_compiled():
     low = torch.autograd.grad(ms_ssim(*halves).sum(), halves[0])[0]
     exact = halves[0].detach().double().requires_grad_()
     torch.testing.assert_close(low, torch.autograd.grad(ms_ssim(exact, halves[1].double()).sum(), exact)[0].bfloat16())
+
+
+def test_tensor_subclasses():
+    """The gradient of MS-SSIM, whose joint node for an image and its half cannot take one."""
+
+    class Subclass(torch.Tensor):
+        pass
+
+    x, y = pair(1, 1, 176, 176)
+    for metric in METRICS:
+        plain, other = x.clone().requires_grad_(), x.clone().as_subclass(Subclass).requires_grad_()
+        for image in (plain, other):
+            metric(image, y).sum().backward()
+        torch.testing.assert_close(other.grad.as_subclass(torch.Tensor), plain.grad)
 
 
 IMAGE = torch.rand(1, 3, 176, 176)

@@ -135,6 +135,59 @@ def test_ms_ssim_of_other_libraries_at_odd_sides(preset: str, size: tuple[int, i
     assert (score - ms_ssim(x, y)).abs().item() > 1e-5
 
 
+@pytest.mark.parametrize("sigma", [0.8, 2.0, 4.5])
+def test_windows_that_follow_sigma(sigma: float) -> None:
+    """As those of torchmetrics and scikit-image do; one of a given size, or of another library, stays."""
+    x, y = images(60, 53)
+    functional = import_oracle("torchmetrics.functional.image")
+    structural = functional.structural_similarity_index_measure
+    want, contrast = structural(x, y, sigma=sigma, data_range=1.0, reduction="none", return_contrast_sensitivity=True)
+    score = ssim(x, y, preset="torchmetrics", sigma=sigma)
+    torch.testing.assert_close(score, want, rtol=0, atol=1e-9)
+    # theirs is of the windows in the image alone
+    of_valid = ssim(x, y, preset="torchmetrics", sigma=sigma, padding="valid", return_contrast=True)[1]
+    torch.testing.assert_close(of_valid, contrast, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        ssim(x, y, preset="skimage_gaussian", sigma=sigma),
+        from_skimage(x, y, gaussian_weights=True, sigma=sigma, use_sample_covariance=False),
+        rtol=0,
+        atol=1e-9,
+    )
+    for options in ({"preset": "torchmetrics", "size": 11}, {"preset": "kornia"}):
+        assert torch.equal(ssim(x, y, sigma=sigma, **options), ssim(x, y, sigma=sigma, size=11, padding="reflect"))
+
+
+def test_scales_of_torchmetrics_with_another_sigma() -> None:
+    x, y = images(180, 193, n=1)
+    functional = import_oracle("torchmetrics.functional.image")
+    want = functional.multiscale_structural_similarity_index_measure(x, y, sigma=1.0, data_range=1.0)
+    torch.testing.assert_close(ms_ssim(x, y, preset="torchmetrics", sigma=1.0)[0], want, rtol=0, atol=1e-6)
+
+
+def test_black_of_torchmetrics_is_kept() -> None:
+    """Its pair of numbers says how far black and white are apart, not where they are."""
+    x, y = (2 * image - 1 for image in images(180, 193, n=1))
+    functional = import_oracle("torchmetrics.functional.image")
+    want = functional.structural_similarity_index_measure(x, y, data_range=(-1.0, 1.0))
+    score = ssim(x, y, preset="torchmetrics", data_range=(-1.0, 1.0), reduction="mean")
+    torch.testing.assert_close(score, want, rtol=0, atol=1e-9)
+    subtracted = ssim(x, y, preset="torchmetrics", data_range=(-1, 1), black="subtracted", reduction="mean")
+    torch.testing.assert_close(subtracted, ssim((x + 1) / 2, (y + 1) / 2, padding="reflect", reduction="mean"))
+    assert abs(score - subtracted) > 1e-3
+    want = functional.multiscale_structural_similarity_index_measure(x, y, data_range=(-1.0, 1.0))
+    score = ms_ssim(x, y, preset="torchmetrics", data_range=(-1.0, 1.0), reduction="mean")
+    torch.testing.assert_close(score, want, rtol=0, atol=1e-6)
+
+
+def test_scikit_image_s_map_is_that_of_symmetric_padding() -> None:
+    x, y = images(20, 23, n=1)
+    for preset, options in (("skimage", {}), ("skimage_gaussian", GAUSSIAN)):
+        compare = skimage.metrics.structural_similarity
+        want = compare(x[0].numpy(), y[0].numpy(), channel_axis=0, data_range=1.0, full=True, **options)[1]
+        values = ssim(x, y, preset=preset, padding="symmetric", return_map=True)[1]
+        np.testing.assert_allclose(values[0].numpy(), want, rtol=0, atol=1e-9)
+
+
 def test_a_preset_with_another_option() -> None:
     x, y = images(30, 31)
     want = ssim(x, y, size=7, sigma=0.0, covariance="sample", padding="reflect")
