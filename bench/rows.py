@@ -26,6 +26,8 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
+import logging
 import platform
 import re
 import subprocess
@@ -34,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from fastiqa._files import write_atomically
 
 Row = dict[str, Any]
 
@@ -74,6 +78,8 @@ COLUMNS = (
 )
 # What must be equal for a measurement to count as made already.
 RUN = ("device", "threads", "torch", "commit")
+
+_log = logging.getLogger("fastiqa")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,6 +125,32 @@ def make_ready(file: Path) -> None:
         raise ValueError(f"{file}: cannot be written ({error.strerror}); another file is given with --csv") from None
     if file.stat().st_size > 0:
         check_columns(file)
+        _remove_cut_case(file)
+
+
+def _remove_cut_case(file: Path) -> None:
+    """Where a killed run or a full disk cut the last row, its case goes, which is then measured again."""
+    with file.open(newline="") as stream:
+        text = stream.read()
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines)
+    begins, rows = [0], []
+    for row in reader:
+        rows.append(row)
+        begins.append(reader.line_num)
+    in_quotes = text.count('"') % 2 == 1
+    if len(rows[-1]) == len(COLUMNS) and text.endswith("\n") and not in_quotes:
+        return
+    if len(rows) == 1:
+        write_atomically(file, f"{text}\n".encode())
+        return
+    cut, *before = rows[:0:-1]
+    case = cut[: len(CASE)]
+    if len(cut) <= len(CASE) and before:  # its last column may be cut, too
+        case = before[0][: len(CASE)]
+    removed = 1 + sum(1 for _ in itertools.takewhile(lambda row: row[: len(CASE)] == case, before))
+    write_atomically(file, "".join(lines[: begins[len(rows) - removed]]).encode())
+    _log.warning("%s: the last row was cut; its case, %d rows, is removed to be measured again", file, removed)
 
 
 def check_columns(file: Path) -> None:
@@ -134,7 +166,7 @@ def read(file: Path) -> list[Row]:
         return []
     check_columns(file)
     with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+        return [row for row in csv.DictReader(stream) if None not in row.values()]  # without one that was cut
 
 
 def case_of(row: Row) -> tuple[str, ...]:

@@ -85,6 +85,31 @@ def test_rows_are_appended_and_resumed(bench, tmp_path):
     assert len(rows.latest(read(tmp_path))) == 6
 
 
+def test_a_cut_last_row_is_measured_again_with_its_case(tmp_path, caplog):
+    """Wherever a kill or a full disk cut it: --resume finds whole cases and adds to them."""
+    file = tmp_path / "rows.csv"
+    cases = [[row(name, 1.0, shape=shape, note='of "two"\nlines') for name in ("eager", "cpu")] for shape in "abc"]
+    for case in cases:
+        rows.append(file, case)
+    whole = file.read_bytes()
+    about = {"device": "D", "threads": "", "torch": "", "commit": "new"}
+    for end in range(whole.index(b"\n"), len(whole)):
+        if whole[:end].endswith(b'lines",\n') or whole[:end].endswith(b'lines"\n'):
+            continue  # between two rows nothing is cut
+        file.write_bytes(whole[:end])
+        rows.make_ready(file)
+        kept = rows.read(file)
+        assert len(kept) % 2 == 0
+        measured = rows.measured_already(kept, about)
+        for case in cases:
+            if rows.case_of(case[0]) not in measured:
+                rows.append(file, case)
+        assert {name: len(group) for name, group in rows.latest(rows.read(file)).items()} == {
+            rows.case_of(case[0]): 2 for case in cases
+        }
+    assert "rows.csv: the last row was cut; its case, 2 rows, is removed to be measured again" in caplog.text
+
+
 def test_fresh_memory_is_measured_where_blocks_are_large(tmp_path):
     """Without --memory: below 32 MiB both kinds are the same."""
     sizes = [settings.CACHE_SIZE, settings.MEMORY_SIZE]

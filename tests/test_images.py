@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import torch
 
-from fastiqa.data import ImageError, read_image
+from fastiqa.data import ImageError, image_files, read_image
 
 RANDOM = np.random.default_rng(0)
 CODES16 = RANDOM.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
@@ -275,6 +275,25 @@ def test_bad_paths(tmp_path):
             read_image(path)
         assert str(caught.value).endswith(f": {reason}")
         assert "\n" not in str(caught.value)
+
+
+def test_files_of_a_folder(tmp_path, caplog):
+    """Links are followed, round no loop and into no folder twice; what is left out for its suffix is said."""
+    data, folder, store = pillow(CODES8, "PNG"), tmp_path / "set", tmp_path / "store"
+    (folder / "sub" / ".hidden").mkdir(parents=True)
+    store.mkdir()
+    names = ("a.PNG", "b.jfif", "c.jpe", "d.j2k", "e.jpx", "f.gif", "g.GIF", "h.heic", "i.txt", ".j.png", "sub/k.dib")
+    for path in (*(folder / name for name in names), folder / "sub" / ".hidden" / "l.png", store / "m.png"):
+        path.write_bytes(data)
+    for name, to in (("away", store), ("sub/back", folder), ("again", folder / "sub"), ("n.png", folder / "a.PNG")):
+        (folder / name).symlink_to(to)
+    (folder / "o.png").symlink_to(folder / "nowhere.png")
+    found = [file.relative_to(folder).as_posix() for file in image_files(folder)]
+    assert found == ["a.PNG", "away/m.png", "b.jfif", "c.jpe", "d.j2k", "e.jpx", "n.png", "sub/k.dib"]
+    assert caplog.messages == [f"{folder}: left out, for they are not read: 2 .gif, 1 .heic, 1 broken link"]
+    caplog.clear()
+    assert image_files(store) == [store / "m.png"]
+    assert not caplog.messages
 
 
 def test_imagecodecs_is_named_where_it_is_absent(tmp_path, monkeypatch):

@@ -362,6 +362,20 @@ def test_two_runs_do_not_write_to_one_folder(photos: Path, tmp_path: Path) -> No
     assert content(out) == content(tmp_path / "undisturbed")
 
 
+def test_names_that_a_spreadsheet_would_compute(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for number, name in enumerate((b"=1+1.png", b"-2.png", b"caf\xe9.png")):
+        PIL.Image.fromarray(picture(number)).save(photos / "a.png")
+        (photos / "a.png").rename(photos / os.fsdecode(name))
+    synthesize(photos, out, SynthOptions(codecs=("jpeg",), extras=(), levels=2, pairs=2, val=0, test=0), workers=1)
+    assert {row["photograph"] for row in table(out)} == {"'=1+1.png", "'-2.png", "'caf\\udce9.png"}
+    assert not any(cell.startswith(tuple("=+-@")) for row in table(out) for cell in row.values())
+    triplets = read_synth(out, "train")
+    assert len(triplets) == 3
+    assert all(path.is_file() for triplet in triplets for path in triplet[:3])
+
+
 def test_a_full_disk(photos: Path, tmp_path: Path) -> None:
     """Files may not grow beyond 20 kB, as the system enforces it: the error names one, and no half is left."""
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fastiqa import __version__
+from fastiqa._text import escape_unencodable, one_line
 from fastiqa.cli import data
 from fastiqa.cli.eval import evaluate
 from fastiqa.cli.gmad import gmad
@@ -36,6 +37,7 @@ app.command()(gmad)
 
 def run(arguments: list[str]) -> int:
     """Exit status of the command line ``fastiqa ARGUMENTS...``."""
+    escape_unencodable()
     try:
         status = app(arguments, prog_name="fastiqa", standalone_mode=False)
         sys.stdout.flush()
@@ -55,7 +57,7 @@ def run(arguments: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         if message := " ".join(error.format_message().split()):  # empty after the help that no arguments print
-            print("error:", message, file=sys.stderr)
+            print("error:", one_line(message), file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0
 

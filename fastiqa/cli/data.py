@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa._text import one_line
 from fastiqa.cli.synth import synth
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def check(
     try:
         reports = _reports(dataset, path, images, split)
     except (OSError, ValueError, ImportError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(" ".join(str(error).split())), file=sys.stderr)
         raise typer.Exit(2) from None
     if decode:
         reports = [_decoded(report) for report in reports]

@@ -12,7 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from fastiqa._text import one_line
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
 from fastiqa.data.predictions import read_predictions, write_predictions
@@ -54,7 +56,7 @@ def evaluate_dataset(
             probabilities = torch.sigmoid(results[-1].preferences).tolist()
             write_predictions(write, triplets, probabilities, folder)
     except (OSError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(" ".join(str(error).split())), file=sys.stderr)
         return 2
     if as_json:
         print(json.dumps([_as_dict(result) for result in results], indent=2))
@@ -122,7 +124,7 @@ def _usual(triplets: list[Triplet]) -> list[str]:
     if min(height, width) > LARGEST_SIDE_TOO_SMALL:
         return list(PREFERENCES)
     reason = f"{width}x{height} pixels, it needs both sides greater than {LARGEST_SIDE_TOO_SMALL}"
-    print(f"ms-ssim is left out: {triplets[0].ref} has {reason}", file=sys.stderr)
+    print(one_line(f"ms-ssim is left out: {triplets[0].ref} has {reason}"), file=sys.stderr)
     return [name for name in PREFERENCES if name != "ms-ssim"]
 
 
@@ -141,11 +143,11 @@ def _print(results: list[Evaluation]) -> None:
     table.add_column("2AFC score")
     table.add_column("triplets", justify="right")
     for result in results:
-        table.add_column(result.name, justify="right", no_wrap=True)
+        table.add_column(Text(one_line(result.name)), justify="right", no_wrap=True)
     first = results[0]
     for group in first.groups:
         scores = [result.groups[group] for result in results]
-        table.add_row(group, str(scores[0].triplets), *(f"{score.score:.4f}" for score in scores))
+        table.add_row(Text(one_line(group)), str(scores[0].triplets), *(f"{score.score:.4f}" for score in scores))
     if first.groups:
         table.add_section()
     table.add_row("all", str(first.overall.triplets), *(f"{result.overall.score:.4f}" for result in results))

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from torch import nn
 
+from fastiqa._text import one_line
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
-from fastiqa.data.images import one_line
 from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation, medians
 from fastiqa.metrics.rated_tables import markdown_table, markdown_table_by_group, write_csv
 from fastiqa.models import MFENet, load_model
@@ -87,7 +88,7 @@ def _evaluated(
     evaluations = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for run in [*runs, *([] if weights is None else [weights])]:
-            task = progress.add_task(one_line(str(run)), total=None)
+            task = progress.add_task(escape(one_line(str(run))), total=None)
 
             def show(done: int, total: int, task: TaskID = task) -> None:
                 progress.update(task, completed=done, total=total)

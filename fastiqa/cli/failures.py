@@ -7,7 +7,7 @@ import re
 import torch
 
 from fastiqa._dispatch import BackendError
-from fastiqa.data.images import one_line
+from fastiqa._text import one_line
 
 # What PyTorch's allocators, oneDNN and C++ say in a plain RuntimeError.
 _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|could not allocate|bad_alloc", re.I)

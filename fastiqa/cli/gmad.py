@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa._text import csv_cell, one_line
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -44,8 +46,6 @@ def gmad(
     two that the attacker finds most different. Writes pairs.csv, sheet.html, sheet.png, and scores.csv, whose scores
     are kept for the next run as long as image, weights and reference are the same. Higher scores are better.
     """
-    from fastiqa.data.images import one_line
-
     try:
         summary = _compete(folder, metric, out, references, levels, skip_bad)
     except (OSError, ValueError) as error:
@@ -137,6 +137,8 @@ def _pairs_csv(roles: Sequence[GmadRole], images: Sequence[str]) -> bytes:
     rows.writerow(["defender", "attacker", "level", "better", "worse", *of_both])
     for role in roles:
         for pair in role.pairs:
-            shown = images[pair.better], images[pair.worse]
-            rows.writerow([role.defender, role.attacker, pair.level, *shown, *pair.defender, *pair.attacker])
-    return stream.getvalue().encode("utf-8", "surrogateescape")
+            shown = csv_cell(images[pair.better]), csv_cell(images[pair.worse])
+            rows.writerow(
+                [csv_cell(role.defender), csv_cell(role.attacker), pair.level, *shown, *pair.defender, *pair.attacker]
+            )
+    return stream.getvalue().encode()

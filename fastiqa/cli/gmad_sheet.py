@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
+from fastiqa._text import one_line
 from fastiqa.data import read_image
-from fastiqa.data.images import one_line
 from fastiqa.metrics.gmad import GmadPair, GmadRole
 
 THUMBNAIL = 512  # pixels, the longer side, in the page

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa._text import one_line
+
 if TYPE_CHECKING:
     from fastiqa.data.synth import Summary
     from fastiqa.data.synth_options import SynthOptions
@@ -59,7 +61,7 @@ def synth(
         )
         summary = _with_progress(source, out, options, workers, skip_bad)
     except SynthError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(str(error)), file=sys.stderr)
         raise typer.Exit(2) from None
     _report(summary, out)
 
@@ -99,10 +101,11 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
 
 def _report(summary: Summary, out: Path) -> None:
     for line in summary.bad:
-        print(f"skipped: {line}", file=sys.stderr)
+        print("skipped:", one_line(line), file=sys.stderr)
     for file in summary.duplicates:
-        print(f"skipped: {file}: equal to another photograph", file=sys.stderr)
+        print(one_line(f"skipped: {file}: equal to another photograph"), file=sys.stderr)
     splits = ", ".join(f"{count} {name}" for name, count in summary.triplets.items())
-    print(f"{sum(summary.triplets.values())} triplets ({splits}) of {summary.photographs} photographs in {out}")
+    triplets = f"{sum(summary.triplets.values())} triplets ({splits})"
+    print(one_line(f"{triplets} of {summary.photographs} photographs in {out}"))
     if summary.kept:
         print(f"{summary.kept} photographs were whole from an earlier run")

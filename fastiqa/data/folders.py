@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections import Counter, deque
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".jp2")
+import PIL.Image
+
+from fastiqa._text import one_line
+
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
+# Of images that are not read, beside those that Pillow knows: for these, too, a folder's user is told.
+OTHER_SUFFIXES = {
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".svg", ".dng", ".raw"),
+    *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+}
+
+_log = logging.getLogger("fastiqa")
 
 
 def image_files(folder: Path) -> list[Path]:
     """Files with the suffix of an image format that is read, in subfolders too, hidden ones aside, sorted.
 
-    Raises: NotADirectoryError where there is no such folder.
+    Links are followed, and a folder that several names lead to is entered once, by the name without links if it has
+    one. The logger ``fastiqa`` warns of what is left out: images of other formats, by suffix, and broken links.
+
+    Raises: NotADirectoryError where there is no such folder; OSError for a folder in it that cannot be listed.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+    entered: set[tuple[int, int]] = set()
+    waiting = deque([folder])
+    linked: list[Path] = []  # entered last
+    while waiting or linked:
+        at = waiting.popleft() if waiting else linked.pop(0)
+        about = at.stat()
+        if (about.st_dev, about.st_ino) in entered:
+            continue
+        entered.add((about.st_dev, about.st_ino))
+        with os.scandir(at) as listing:
+            entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=lambda e: e.name)
+        for entry in entries:
+            path = at / entry.name
+            if path.is_dir():
+                (linked if entry.is_symlink() else waiting).append(path)
+                continue
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and path.is_file():
+                found.append(path)
+            elif suffix in SUFFIXES and entry.is_symlink():
+                left_out["broken link"] += 1
+            elif suffix in OTHER_SUFFIXES or suffix in PIL.Image.registered_extensions():
+                left_out[suffix] += 1
+    if left_out:
+        what = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        _log.warning("%s: left out, for they are not read: %s", one_line(str(folder)), what)
+    return sorted(found)

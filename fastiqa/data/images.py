@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastiqa._text import one_line
 from fastiqa.data import archives, stored_depth
 from fastiqa.data.stored_depth import TRUNCATED, Refused
 
@@ -108,11 +109,6 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         raise ImageError(path, reason) from None
     except Exception as error:  # decoders meet damaged files with SyntaxError, struct.error, zlib.error, codec errors…
         raise ImageError(path, f"the image is damaged: {error or type(error).__name__}") from None
-
-
-def one_line(text: str) -> str:
-    """The text with line breaks and other unprintable characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:

@@ -28,7 +28,7 @@ def write_predictions(
     for triplet, prediction in zip(triplets, predictions, strict=True):
         names = (file.relative_to(folder).as_posix() for file in triplet[:3])
         writer.writerow((*names, f"{prediction:.6g}"))
-    write_atomically(Path(path), stream.getvalue().encode())
+    write_atomically(Path(path), stream.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_predictions(path: str | os.PathLike[str], triplets: Sequence[Triplet], folder: Path) -> list[float]:

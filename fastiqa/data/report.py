@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from fastiqa.data.images import ImageError, one_line, read_image
+from fastiqa._text import one_line
+from fastiqa.data.images import ImageError, read_image
 from fastiqa.data.rated import RatedImage
 from fastiqa.data.triplets import Triplet
 from fastiqa.reference import arguments

@@ -31,9 +31,9 @@ import PIL
 from PIL import features
 
 from fastiqa._files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
+from fastiqa._text import one_line
 from fastiqa.data.codecs import CODECS
 from fastiqa.data.folders import SUFFIXES, image_files
-from fastiqa.data.images import one_line
 from fastiqa.data.photographs import sha256_of, split_contents
 from fastiqa.data.synth_labels import METRICS
 from fastiqa.data.synth_options import SynthError, SynthOptions

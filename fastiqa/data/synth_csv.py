@@ -1,12 +1,12 @@
 """triplets.csv of a folder that ``fastiqa data synth`` wrote: one row a triplet, UTF-8, with a header.
 
-ref, a, b           files, relative to the folder, with forward slashes
+ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa._text.csv_cell` writes names
 label               probability in [0, 1] that b is closer to ref than a is
 rule                "quality" or "metric": fastiqa.data.synth_labels
 group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
                     "jpeg-jpeg" (two settings, or one of them resized)
 split               "train", "val" or "test"
-photograph          file in the source folder
+photograph          file in the source folder, likewise
 a_codec, a_settings, a_bytes, a_score; b_…
                     what made each image, in the order in which it acts; size of the coded file in bytes; score of
                     the labelling metric
@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastiqa._text import from_csv_cell
 from fastiqa.data.triplets import Triplet
 from fastiqa.data.validation import Report, Row, assemble
 from fastiqa.reference import arguments
@@ -86,5 +87,5 @@ def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
         label = -1.0
     if not 0 <= label <= 1:
         raise ValueError(f"{path}:{line}: label: got {row['label']!r}, want a number from 0 to 1")
-    ref, a, b = (path.parent / str(row[name]) for name in ("ref", "a", "b"))
+    ref, a, b = (path.parent / from_csv_cell(str(row[name])) for name in ("ref", "a", "b"))
     return Triplet(ref, a, b, label, str(row["group"]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fastiqa._files import write_atomically
+from fastiqa._text import csv_cell
 from fastiqa.data.synth_csv import COLUMNS, SIDES, SPLITS, TRIPLETS
 from fastiqa.data.synth_photo import REFERENCE, Outcome
 
@@ -27,10 +28,10 @@ def write_triplets(
     for outcome in sorted(outcomes, key=lambda outcome: outcome.task.folder):
         split = splits[outcome.task.sha256]
         for row in _rows(outcome):
-            photograph = outcome.task.source.relative_to(source).as_posix()
+            photograph = csv_cell(outcome.task.source.relative_to(source).as_posix())
             rows.writerow(row | {"split": split, "photograph": photograph})
             counts[split] += 1
-    write_atomically(target / TRIPLETS, stream.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(target / TRIPLETS, stream.getvalue().encode())
     return counts
 
 
@@ -43,6 +44,7 @@ def _rows(outcome: Outcome) -> Iterator[dict[str, object]]:
         group = a.codec if pair.rule == "quality" else "-".join(sorted((a.codec, b.codec)))
         row: dict[str, object] = {"ref": f"{name}/{REFERENCE}", "a": f"{name}/{a.file}", "b": f"{name}/{b.file}"}
         row |= {"label": pair.label, "rule": pair.rule, "group": group}
+        row |= {name: csv_cell(str(row[name])) for name in ("ref", "a", "b")}
         for side, image in (("a", a), ("b", b)):
             row |= {f"{side}_{field}": getattr(image, field) for field in SIDES}
         yield row

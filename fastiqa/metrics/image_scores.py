@@ -2,9 +2,9 @@
 
 scores.csv, one row an image and metric, UTF-8, with a header:
 
-image       relative to the folder, with forward slashes
+image       relative to the folder, with forward slashes, as `fastiqa._text.csv_cell` writes it
 sha256      of the image's file
-metric      its name
+metric      its name, likewise
 source      SHA-256 of what else decides the score: weights, reference, table
 score       higher is better; "inf" for PSNR of equal images
 
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastiqa._files import write_atomically
+from fastiqa._text import csv_cell, from_csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.metrics.scorers import Scorer, file_sha256
 
@@ -131,6 +132,7 @@ def read_scores(file: Path) -> Scores:
         for fields in rows:
             try:
                 image, sha256, metric, source, score = fields
+                image, metric = from_csv_cell(image), from_csv_cell(metric)
                 scores[image, metric] = ImageScore(image, sha256, metric, source, float(score))
             except ValueError:
                 message = f"got {','.join(fields)!r}, want {','.join(ImageScore._fields)}; remove it to score all anew"
@@ -143,5 +145,6 @@ def write_scores(file: Path, scores: Scores) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(ImageScore._fields)
-    writer.writerows(row for _, row in sorted(scores.items()))
-    write_atomically(file, stream.getvalue().encode("utf-8", "surrogateescape"))
+    for _, row in sorted(scores.items()):
+        writer.writerow(row._replace(image=csv_cell(row.image), metric=csv_cell(row.metric)))
+    write_atomically(file, stream.getvalue().encode())

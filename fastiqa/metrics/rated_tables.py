@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fastiqa._files import write_atomically
-from fastiqa.data.images import one_line
+from fastiqa._text import csv_cell, one_line
 from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation
 
 COLUMNS = ("method", "trained_on", "dataset", "group", "split", *Correlations._fields)
@@ -21,7 +21,7 @@ Cells = Mapping[tuple[str, str], Correlations]  # by method and column
 def write_csv(path: str | os.PathLike[str], evaluations: Sequence[RatedEvaluation]) -> None:
     """Write a header, then a line per evaluation and group, all or nothing.
 
-    Group "" is all images, "nan" an undefined measure.
+    Group "" is all images, "nan" an undefined measure; texts are as `fastiqa._text.csv_cell` writes them.
 
     Raises: OSError.
     """
@@ -31,7 +31,8 @@ def write_csv(path: str | os.PathLike[str], evaluations: Sequence[RatedEvaluatio
     for e in evaluations:
         for group, measures in {"": e.overall, **e.groups}.items():
             values = (f"{value:.6g}" for value in measures)
-            writer.writerow((e.method, e.trained_on, e.dataset, group, e.split, *values))
+            names = map(csv_cell, (e.method, e.trained_on, e.dataset, group, e.split))
+            writer.writerow((*names, *values))
     write_atomically(Path(path), stream.getvalue().encode())
 
 

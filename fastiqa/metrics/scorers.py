@@ -6,7 +6,8 @@
     NAME=FILE.csv           scores that are known, a csv of image,score
 
 Images are named relative to the folder, those of known scores also by a path to them, as ``fastiqa score --csv`` names
-them; references relative to the csv. Higher is better.
+them; references relative to the csv. Names are as `fastiqa._text.csv_cell` writes them, or as they are. Higher is
+better.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastiqa._text import from_csv_cell
 from fastiqa.data import Image, read_image, tables
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.metrics.preferences import FULL_REFERENCE, FullReference, negative_lpips
@@ -157,7 +159,9 @@ def read_references(file: str | os.PathLike[str]) -> dict[str, Path]:
         folder, or is named twice.
     """
     path = Path(file)
-    return {image: path.parent / reference for _, (image, reference) in _rows(path, ("image", "reference"))}
+    return {
+        image: path.parent / from_csv_cell(reference) for _, (image, reference) in _rows(path, ("image", "reference"))
+    }
 
 
 def file_sha256(file: Path) -> str:
@@ -187,7 +191,7 @@ def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> l
         if len(fields) != len(columns):
             raise ValueError(f"{file}:{line}: got {len(fields)} columns, want {','.join(columns)}")
         try:
-            image = tables.relative_path(_below(folder, fields[0])).as_posix()
+            image = tables.relative_path(_below(folder, from_csv_cell(fields[0]))).as_posix()
         except ValueError as error:
             raise ValueError(f"{file}:{line}: {error}") from None
         if image in found:
