@@ -1,13 +1,13 @@
 """How the compiled libraries are made: the one place with compilers, flags and architectures.
 
-`setup.py` builds the CPU and the CUDA library with it; the tests also build the CUDA sources for a CPU, plain and under
-the sanitizers. Nothing here looks for a GPU: a machine without one builds the same code.
+`setup.py` builds the CPU and the CUDA library with it; the tests also build the sources of both without PyTorch, on a
+CPU, plain and under the sanitizers. Nothing here looks for a GPU: a machine without one builds the same code.
 
 | library              | sources            | needs                    |
 | -------------------- | ------------------ | ------------------------ |
 | libfastiqa_cpu.so    | csrc/cpu/*.cpp     | g++ 11 or clang++ 14, torch 2.10 |
 | libfastiqa_cuda.so   | csrc/cuda/*.cu     | nvcc 12, g++, torch 2.10 |
-| emulated CUDA        | csrc/cuda/*.cu     | g++                      |
+| the tests' programs  | both               | g++                      |
 
 Compilers are tried on csrc/probe.cpp and csrc/probe.cu before they are to compile for minutes.
 """
@@ -59,7 +59,7 @@ NVCC_FLAGS = (
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden",
 )
-EMULATE_FLAGS = ("-std=c++20", "-fPIC", "-DFASTIQA_EMULATE", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread")
+PLAIN_FLAGS = ("-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-pthread")
 
 NVCC_JOB_GIB = 2  # memory one nvcc job may take
 
@@ -204,12 +204,15 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
     _run([nvcc, "-shared", *generate, "-o", str(output), *map(str, objects), *link])
 
 
-def build_emulated(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:
-    """Compiles CUDA sources for the CPU (csrc/common/emulate.h): a shared library, or a program if one has a main."""
+def build_plain(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:
+    """Compiles sources without PyTorch (csrc/common/plain_tensor.h): a shared library, or a program if one has a main.
+
+    CUDA sources need -DFASTIQA_EMULATE, those for the CPU -DFASTIQA_PLAIN.
+    """
     cxx = find_cxx()
     if cxx is None:
         raise BuildError("no C++ compiler: looked for $CXX, g++, c++, clang++")
-    compile_ = [cxx, *EMULATE_FLAGS, *flags, f"-I{CSRC / 'common'}", "-x", "c++", "-c"]
+    compile_ = [cxx, *PLAIN_FLAGS, *flags, f"-I{CSRC / 'common'}", "-x", "c++", "-c"]
     objects = _compile(compile_, list(sources), work, jobs=os.cpu_count() or 1)
     kind = ["-shared"] if shared else []
     if output.exists() and all(obj.stat().st_mtime < output.stat().st_mtime for obj in objects):

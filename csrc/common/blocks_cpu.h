@@ -74,7 +74,7 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
   const bool from_memory = nest.blocks() * kValues * int64_t{sizeof(T)} > kLastLevelBytes;
   const bool streamed = M::fine_out > 0 && nest.unit && (nest.by_channel ? 2 : 1) * run <= kStaged &&
                         streams(4 * nest.blocks() * M::fine_out * sizeof(T), run * sizeof(T));
-  torch::stable::parallel_for(0, nest.blocks() / size[0], grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, nest.blocks() / size[0], grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t m = begin % size[1], i2 = begin / size[1] % size[2], i3 = begin / size[1] / size[2];
       const int64_t runs = std::min(size[1] - m, end - begin);

@@ -35,7 +35,7 @@ FASTIQA_HD void channel_run(T* const (&p)[kMaps], const int64_t* stride, int64_t
                             Rows<A, kSums> sums, const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
   const F f = pass.f;  // what f knows must not be loaded in the loop
   A one[kValues];
-  for (int k = 0; k < kValues; ++k) one[k] = channel[k][0];
+  for (int k = 0; kOne && k < kValues; ++k) one[k] = channel[k][0];
 #pragma GCC ivdep
   for (int64_t i = 0; i < length; ++i) {
     A x[kInputs], value[kValues], y[at_least_one(kMaps - kInputs)], term[at_least_one(kSums)];

@@ -45,13 +45,15 @@ struct Column {
   T* data;
   int64_t stride;
 
-  explicit Column(const Tensor& tensor) : data(static_cast<T*>(tensor.data_ptr())), stride(tensor.strides()[0]) {}
+  explicit Column(const Tensor& tensor) : data(data_of<T>(tensor)), stride(tensor.strides()[0]) {}
   explicit Column(T* dense) : data(dense), stride(1) {}
 
   FASTIQA_HD T& operator[](int64_t c) const { return data[c * stride]; }
 
   /// As (N, C, 1, 1).
-  View for_samples(int64_t n, int64_t c) const { return {data, {n, c, 1, 1}, {0, stride, 1, 1}}; }
+  View for_samples(int64_t n, int64_t c) const {
+    return {const_cast<std::remove_const_t<T>*>(data), {n, c, 1, 1}, {0, stride, 1, 1}};
+  }
 };
 
 /// Whether f wants sums without accumulated rounding errors.

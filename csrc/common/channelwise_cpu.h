@@ -83,7 +83,7 @@ void channel_pass(const Views<T, kMaps>& maps, const Views<V, kValues>& values, 
   const int64_t results = n * c * pixels * static_cast<int64_t>(kMaps - kInputs) * static_cast<int64_t>(sizeof(T));
   const bool streamed = unit && streams(results, (by_pixels ? step * width : std::min(pixels, kLanes)) * sizeof(T));
   const int64_t grain = std::max(int64_t{1}, kGrain / (std::min(block, pixels) * width));
-  torch::stable::parallel_for(0, n * slices * blocks, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, n * slices * blocks, grain, [&](int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
       // Neighbouring tasks are neighbours in memory.
       const int64_t slice = by_pixels ? task % slices : task / blocks % slices;

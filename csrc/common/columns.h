@@ -24,9 +24,9 @@ struct Columns {
 
 /// Where the columns of `weight` are in x.
 inline Columns columns_of(const Tensor& x, const Tensor& weight) {
-  const View to = view(x), from = view(weight);
-  const int64_t sizes[kMaxRank] = {1, from.sizes[1], from.sizes[2], from.sizes[3]};
-  const auto nest = make_nest<2>(sizes, {to.strides.data(), from.strides.data()});
+  const auto& size = weight.sizes();
+  const int64_t sizes[kMaxRank] = {1, size[1], size[2], size[3]};
+  const auto nest = make_nest<2>(sizes, {x.strides().data(), weight.strides().data()});
   Columns columns;
   std::copy_n(nest.size, 3, columns.size);
   std::copy_n(nest.stride[0], 3, columns.stride);
@@ -45,7 +45,7 @@ struct Rows {
 template <class T>
 Rows<T> rows_of(const Tensor& x, int64_t channels = 1) {
   const int64_t sides = x.sizes()[1] / channels;
-  return {static_cast<T*>(x.data_ptr()), x.sizes()[0] * sides, sides, {x.strides()[0], x.strides()[1] * channels}};
+  return {data_of<T>(x), x.sizes()[0] * sides, sides, {x.strides()[0], x.strides()[1] * channels}};
 }
 
 }  // namespace fastiqa

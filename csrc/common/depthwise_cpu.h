@@ -216,11 +216,22 @@ void load_weight(Kernel<A, K, D>& kernel, const View& w, const DepthwiseTask& ta
   if (turn == Turn::half) std::reverse(kernel.weight, kernel.weight + K * K);
 }
 
-/// The task's channels of a bias (C).
+/// A bias (C).
+struct Bias {
+  void* data;
+  int64_t stride;
+};
+
+/// An input.
+inline Bias bias_of(const Tensor& b) { return {data_to_read<void>(b), b.strides()[0]}; }
+
+/// An output.
+inline Bias bias_written(const Tensor& b) { return {data_of<void>(b), b.strides()[0]}; }
+
+/// The task's channels of a bias.
 template <class T>
-Row<T> row_of(const Tensor& b, const DepthwiseTask& task) {
-  const int64_t stride = b.strides()[0];
-  return {static_cast<T*>(b.data_ptr()) + task.first * stride, stride, 0, task.channels, 1, 0, nullptr};
+Row<T> row_of(const Bias& b, const DepthwiseTask& task) {
+  return {static_cast<T*>(b.data) + task.first * b.stride, b.stride, 0, task.channels, 1, 0, nullptr};
 }
 
 /// Rows [from, to] of a map of `height` rows, those not yet made: make(y) for each.

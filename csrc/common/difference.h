@@ -12,7 +12,7 @@
 
 #include <optional>
 
-#include "tensor.h"
+#include "arguments.h"
 
 namespace fastiqa {
 
@@ -33,15 +33,20 @@ struct WeightView {
   }
 };
 
-inline WeightView weight_view(const Tensor& weight) {
+inline WeightView weight_view_of(const Tensor& weight, void* data) {
   const int64_t rank = weight.dim();
   FASTIQA_CHECK(rank == 4 || rank == 5, "fastiqa: a weight of four or five dimensions");
   const auto size = [&](int64_t d) { return weight.sizes()[d + rank - 4]; };
   const auto stride = [&](int64_t d) { return weight.strides()[d + rank - 4]; };
   const int64_t channels = size(1) / 2, sample = rank == 5 ? weight.strides()[0] : 0;
-  return {weight.data_ptr(), size(0),   channels,  size(3),  sample, stride(0), channels * stride(1),
-          stride(1),         stride(2), stride(3)};
+  return {data, size(0), channels, size(3), sample, stride(0), channels * stride(1), stride(1), stride(2), stride(3)};
 }
+
+/// An input.
+inline WeightView weight_view(const Tensor& weight) { return weight_view_of(weight, data_to_read<void>(weight)); }
+
+/// An output.
+inline WeightView weight_written(const Tensor& weight) { return weight_view_of(weight, data_of<void>(weight)); }
 
 /// Three maps of one size: ref, a, b, or their gradients.
 template <class T>
@@ -92,6 +97,25 @@ Triple<T> thirds(View all) {
   std::array views{all, all, all};
   for (int k = 0; k < 3; ++k) views[k].data = static_cast<T*>(all.data) + k * all.sizes[0] * all.strides[0];
   return triple<T>(views);
+}
+
+constexpr int64_t kMostOutputs = 16;  // MOST_OUTPUTS in ops/difference_response.py
+
+/// What a weight (outputs, 2C, size, size), or one for each of n samples, must be besides. Returns its last sizes.
+inline std::array<int64_t, 4> check_weight(const Arguments& call, const char* name, const Tensor& weight, int64_t n) {
+  std::array<int64_t, 4> last;
+  if (weight.dim() == 5) {
+    const auto all = call.sizes<5>(name, weight);
+    call.want(all[0] == n, name, "got ", all[0], " samples, want ", n);
+    std::copy_n(all.begin() + 1, 4, last.begin());
+  } else {
+    last = call.sizes<4>(name, weight);
+  }
+  call.want(last[0] <= kMostOutputs, name, "got ", last[0], " outputs, want ", kMostOutputs, " at most");
+  call.want(last[1] % 2 == 0, name, "got ", last[1], " channels, want an even number");
+  call.want(last[2] == last[3] && (last[3] == 1 || last[3] == 3), name, "got a kernel of ", last[2], "x", last[3],
+            ", want 1x1 or 3x3");
+  return last;
 }
 
 inline int64_t up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }

@@ -54,7 +54,7 @@ void difference_sums(const Triple<const T>& maps, const WeightView& weight, cons
 
   // ... then these, moved by their taps, together.
   const int64_t h = maps.h, wide = maps.w, grain = std::max<int64_t>(1, kGrain / (wide * taps * cut.splits));
-  torch::stable::parallel_for(0, maps.n * weight.outputs * h, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, maps.n * weight.outputs * h, grain, [&](int64_t begin, int64_t end) {
     Buffer<A> line(wide);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t n = i / h / weight.outputs, o = i / h % weight.outputs, row = i % h;
@@ -129,7 +129,7 @@ void difference_products(const Triple<const T>& maps, const View& map, const Wei
 
   const int64_t samples = each ? maps.n : 1, together = each ? cut.chunks : maps.n * cut.chunks;
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, indices * together));
-  torch::stable::parallel_for(0, samples * rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, samples * rows, grain, [&](int64_t begin, int64_t end) {
     Buffer<double> line(indices);  // parts are few, but each is a sum of many
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(line.get(), indices, 0.0);

@@ -109,7 +109,7 @@ struct RowsPart {
 
 template <class T, class F>
 void for_parts(const Cut& cut, const Triple<T>& maps, F f) {
-  torch::stable::parallel_for(0, maps.n * cut.chunks * cut.splits, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, maps.n * cut.chunks * cut.splits, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) f(RowsPart(cut, maps, task));
   });
 }
@@ -189,7 +189,7 @@ Buffer<accumulator_t<T>> pack_weight(const WeightView& weight, const Cut& cut, i
   const int64_t rows = weight.rows(), indices = cut.indices(weight.channels), all = weight.samples(n) * rows;
   Buffer<A> packed(all * indices);
   const int64_t across = cut.flat ? 1 : indices, along = cut.flat ? rows : 1;
-  torch::stable::parallel_for(0, all, std::max<int64_t>(1, kGrain / indices), [&](int64_t begin, int64_t end) {
+  parallel_for(0, all, std::max<int64_t>(1, kGrain / indices), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       A* to = packed.get() + i / rows * rows * indices + i % rows * across;
       for (int64_t j = 2 * weight.channels; j < indices && cut.flat; ++j) to[j * along] = 0;

@@ -20,6 +20,8 @@
 namespace fastiqa {
 
 enum class Dtype { float64, float32, bfloat16, float16 };
+constexpr Dtype kDtypes[] = {Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16};
+constexpr const char* kDtypeNames[] = {"float64", "float32", "bfloat16", "float16"};
 
 struct bfloat16 {
   uint16_t bits;

@@ -12,7 +12,10 @@
 #include "stream_cpu.h"
 #include "tensor.h"
 
-#if defined(FASTIQA_X86) && __GNUC__ >= 12
+// None in the tests' own programs: a sanitizer would run in the resolver that chooses a clone, before it is ready.
+#if defined(FASTIQA_PLAIN)
+#define FASTIQA_CLONES
+#elif defined(FASTIQA_X86) && __GNUC__ >= 12
 #define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define FASTIQA_CLONE_NAMES "x86-64-v4 x86-64-v3"
 #elif defined(FASTIQA_X86)  // GCC 11 knows no levels here, and AVX2 without fused products
@@ -112,7 +115,7 @@ void elementwise(const std::array<View, kOperands>& views, F f, const Tensor&) {
   const int64_t bytes = nest.elements() * int64_t{sizeof(T)};
   const bool from_memory = bytes * kOperands > kLastLevelBytes;
   const bool streamed = unit && streams(bytes * (kOperands - kInputs), nest.size[0] * sizeof(T));
-  torch::stable::parallel_for(0, nest.elements(), kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, nest.elements(), kGrain, [&](int64_t begin, int64_t end) {
     const auto& size = nest.size;
     while (begin < end) {
       const int64_t i0 = begin % size[0], row = begin / size[0];

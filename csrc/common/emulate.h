@@ -4,25 +4,18 @@
 // emulate_threads.h runs the threads of a block; the blocks of a grid run one after another. A warp's shuffles go through
 // an array of lanes, __shared__ is static. So the address, undefined-behaviour and thread sanitizers see the kernel's own
 // accesses and its own races. A kernel must not return before its block's last barrier: on a GPU that is undefined.
-//
-// Operators are called by name through one C function, fastiqa_emulate, with an array of Value.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <memory>
-#include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 #include <vector>
 
-#include "dtype.h"
 #include "emulate_threads.h"
+#include "plain_tensor.h"
 #include "scratch_host.h"
 
 // ---- the language ----
@@ -78,91 +71,6 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 }
 
 namespace fastiqa {
-
-// ---- tensors ----
-
-#define FASTIQA_CHECK(condition, ...) \
-  if (!(condition)) ::fastiqa::emulate::fail(__VA_ARGS__)
-
-struct Tensor {
-  void* data = nullptr;
-  Dtype dtype = Dtype::float32;
-  std::vector<int64_t> size, step;
-
-  void* data_ptr() const { return data; }
-  int64_t dim() const { return static_cast<int64_t>(size.size()); }
-  const std::vector<int64_t>& sizes() const { return size; }
-  const std::vector<int64_t>& strides() const { return step; }
-};
-
-inline Dtype dtype_of(const Tensor& tensor) { return tensor.dtype; }
-
-namespace emulate {
-
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-// ---- calls by name ----
-
-/// An argument as the caller hands it over; tests/emulation.py mirrors this layout.
-struct Value {
-  enum Kind : int32_t { tensor, integer, real, text, none };
-  int32_t kind;
-  int32_t dtype;
-  int64_t rank;
-  int64_t sizes[8];
-  int64_t strides[8];
-  void* data;
-  int64_t whole;
-  double number;
-  char characters[32];
-};
-
-template <class T>
-T unbox(const Value& value) {
-  if constexpr (std::is_same_v<T, Tensor>)
-    return Tensor{value.data, static_cast<Dtype>(value.dtype), {value.sizes, value.sizes + value.rank},
-                  {value.strides, value.strides + value.rank}};
-  else if constexpr (std::is_same_v<T, std::optional<Tensor>>)
-    return value.kind == Value::none ? T() : unbox<Tensor>(value);
-  else if constexpr (std::is_same_v<T, std::string>)
-    return value.characters;
-  else if constexpr (std::is_floating_point_v<T>)
-    return static_cast<T>(value.number);
-  else
-    return static_cast<T>(value.whole);
-}
-
-using Boxed = void (*)(const Value*, int64_t);
-
-inline std::map<std::string, Boxed>& registry() {
-  static std::map<std::string, Boxed> operators;
-  return operators;
-}
-
-template <auto function>
-struct Box;
-template <class... Parameters, void (*function)(Parameters...)>
-struct Box<function> {
-  static void call(const Value* values, int64_t count) {
-    FASTIQA_CHECK(count == sizeof...(Parameters), "takes ", sizeof...(Parameters), " arguments, got ", count);
-    [&]<size_t... I>(std::index_sequence<I...>) {
-      function(unbox<std::decay_t<Parameters>>(values[I])...);
-    }(std::index_sequence_for<Parameters...>());
-  }
-};
-
-struct Registration {
-  Registration(const char* name, Boxed boxed) { registry()[name] = boxed; }
-};
-
-}  // namespace emulate
-
-#define FASTIQA_REGISTER(op, schema) static const ::fastiqa::emulate::Registration registration_##op(#op, &::fastiqa::emulate::Box<&op>::call);
 
 // ---- launches ----
 

@@ -15,9 +15,9 @@ struct Map {
   T* data;
   int64_t n, c, y, x;  // strides in elements
 
-  explicit Map(const Tensor& tensor)
-      : data(static_cast<T*>(tensor.data_ptr())), n(tensor.strides()[0]), c(tensor.strides()[1]),
-        y(tensor.strides()[2]), x(tensor.strides()[3]) {}
+  explicit Map(const View& view)
+      : data(static_cast<T*>(view.data)), n(view.strides[0]), c(view.strides[1]), y(view.strides[2]),
+        x(view.strides[3]) {}
 
   __device__ T* at(int64_t in, int64_t ic, int64_t iy, int64_t ix) const {
     return data + in * n + ic * c + iy * y + ix * x;

@@ -32,7 +32,7 @@ class Scratch {
  public:
   Scratch(const Tensor& on, int64_t count)
       : tensor_(torch::stable::new_empty(on, {count * int64_t{sizeof(T)}}, torch::headeronly::ScalarType::Byte)) {}
-  T* data() const { return static_cast<T*>(tensor_.data_ptr()); }
+  T* data() const { return static_cast<T*>(tensor_.mutable_data_ptr()); }
 
  private:
   Tensor tensor_;

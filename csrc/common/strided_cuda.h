@@ -16,10 +16,22 @@ struct Strided {
 };
 
 template <class T>
-Strided<T> strided(const Tensor& x) {
-  Strided<T> result{static_cast<T*>(x.data_ptr()), {}};
+Strided<T> strided_at(T* data, const Tensor& x) {
+  Strided<T> result{data, {}};
   std::copy_n(x.strides().data(), x.dim(), result.stride);
   return result;
+}
+
+/// An input.
+template <class T>
+Strided<T> strided(const Tensor& x) {
+  return strided_at(data_to_read<T>(x), x);
+}
+
+/// An output.
+template <class T>
+Strided<T> strided_written(const Tensor& x) {
+  return strided_at(data_of<T>(x), x);
 }
 
 }  // namespace fastiqa

@@ -1,13 +1,18 @@
-// What an operator file needs of a tensor and of the registry, once on PyTorch's stable ABI and once, for the CPU
-// emulation of the CUDA sources, on plain memory (emulate.h). Kernels see pointers, sizes and strides only.
+// What an operator file needs of a tensor, of threads and of the registry, once on PyTorch's stable ABI and once, for the
+// tests' own programs, on plain memory (plain_tensor.h, emulate.h). Kernels see pointers, sizes and strides only.
 //
 //   FASTIQA_REGISTER(op, "op(Tensor x, Tensor(a!) y) -> ()")     makes torch.ops.fastiqa_<device>.op
 #pragma once
 
+#include <type_traits>
+
+#include "check.h"
 #include "dtype.h"
 
 #if defined(FASTIQA_EMULATE)
 #include "emulate.h"
+#elif defined(FASTIQA_PLAIN)
+#include "plain_tensor.h"
 #else
 
 #include <torch/csrc/stable/library.h>
@@ -22,8 +27,6 @@
 #define FASTIQA_DEVICE_KEY CPU
 #endif
 
-#define FASTIQA_CHECK(condition, ...) STD_TORCH_CHECK(condition, __VA_ARGS__)
-
 #define FASTIQA_REGISTER(op, schema)                                        \
   STABLE_TORCH_LIBRARY_FRAGMENT(FASTIQA_NAMESPACE, m) { m.def(schema); }    \
   STABLE_TORCH_LIBRARY_IMPL(FASTIQA_NAMESPACE, FASTIQA_DEVICE_KEY, m) {     \
@@ -32,17 +35,28 @@
 
 namespace fastiqa {
 
+using torch::stable::get_num_threads;
+using torch::stable::parallel_for;
 using torch::stable::Tensor;
 
-inline Dtype dtype_of(const Tensor& tensor) {
+inline torch::headeronly::ScalarType scalar_type_of(Dtype dtype) {
   using torch::headeronly::ScalarType;
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double: return Dtype::float64;
-    case ScalarType::Float: return Dtype::float32;
-    case ScalarType::BFloat16: return Dtype::bfloat16;
-    case ScalarType::Half: return Dtype::float16;
-    default: FASTIQA_CHECK(false, "fastiqa kernels take float64, float32, bfloat16 and float16"); return {};
-  }
+  constexpr ScalarType types[] = {ScalarType::Double, ScalarType::Float, ScalarType::BFloat16, ScalarType::Half};
+  return types[static_cast<int>(dtype)];
+}
+
+inline bool is_defined(const Tensor& tensor) { return tensor.defined(); }
+inline bool has_dtype(const Tensor& tensor, Dtype dtype) { return tensor.scalar_type() == scalar_type_of(dtype); }
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  const auto type = tensor.scalar_type();
+  for (const Dtype dtype : kDtypes)
+    if (type == scalar_type_of(dtype)) return dtype;
+  fail("fastiqa kernels take float64, float32, bfloat16 and float16");
+}
+
+inline bool same_device(const Tensor& x, const Tensor& y) {
+  return x.is_cpu() == y.is_cpu() && x.get_device_index() == y.get_device_index();
 }
 
 }  // namespace fastiqa
@@ -78,6 +92,21 @@ void visit_dtype(const Tensor& tensor, F f) {
   }
 }
 
+/// A tensor's elements: to be read where T is const, whereupon a copy-on-write tensor stays one, else to be written.
+template <class T>
+T* data_of(const Tensor& tensor) {
+  if constexpr (std::is_const_v<T>)
+    return static_cast<T*>(tensor.const_data_ptr());
+  else
+    return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+/// As data_of<const T>, for passes whose inputs and outputs are operands of one type.
+template <class T>
+T* data_to_read(const Tensor& tensor) {
+  return const_cast<T*>(data_of<const T>(tensor));
+}
+
 /// A four-dimensional operand of an element-wise pass: a tensor, or some of its channels.
 struct View {
   void* data;
@@ -85,22 +114,27 @@ struct View {
   std::array<int64_t, kMaxRank> strides;
 };
 
-inline View view(const Tensor& tensor) {
+inline View view_of(const Tensor& tensor, void* data) {
   FASTIQA_CHECK(tensor.dim() == kMaxRank, "fastiqa kernels take four-dimensional tensors");
-  View view{tensor.data_ptr(), {}, {}};
+  View view{data, {}, {}};
   std::copy_n(tensor.sizes().data(), kMaxRank, view.sizes.begin());
   std::copy_n(tensor.strides().data(), kMaxRank, view.strides.begin());
   return view;
 }
 
-/// Channels [begin, begin + count) of a tensor.
+/// An input. Not within parallel_for, nor is `written`: PyTorch copies what is copy-on-write outside of it alone.
+inline View view(const Tensor& tensor) { return view_of(tensor, data_to_read<void>(tensor)); }
+
+/// An output.
+inline View written(const Tensor& tensor) { return view_of(tensor, data_of<void>(tensor)); }
+
+/// Channels [begin, begin + count) of a view.
 template <class T>
-View channels(const Tensor& tensor, int64_t begin, int64_t count) {
-  View result = view(tensor);
-  FASTIQA_CHECK(begin + count <= result.sizes[1], "fastiqa: channels out of range");
-  result.data = static_cast<T*>(result.data) + begin * result.strides[1];
-  result.sizes[1] = count;
-  return result;
+View channels(View view, int64_t begin, int64_t count) {
+  FASTIQA_CHECK(begin + count <= view.sizes[1], "fastiqa: channels out of range");
+  view.data = static_cast<T*>(view.data) + begin * view.strides[1];
+  view.sizes[1] = count;
+  return view;
 }
 
 /// The folded nest of several views, which must have equal sizes.

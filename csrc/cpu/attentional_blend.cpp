@@ -6,6 +6,7 @@
 //   grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
 //
 // The mask m is computed again in the backward pass: it costs less than reading it.
+#include "arguments.h"
 #include "channelwise.h"
 #include "sigmoid.h"
 
@@ -36,16 +37,26 @@ struct Backward {
 // ---- launchers ----
 
 void attentional_blend(Tensor x, Tensor y, Tensor local, Tensor global, Tensor out) {
+  const Arguments call("attentional_blend", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, h, w}, "y", y, "local_logits", local, "out", out);
+  call.check({n, c, 1, 1}, "global_logits", global);
   visit_dtype(x, [&]<class T>() {
-    channelwise<3>(of<T>(view(x), view(y), view(local), view(out)), of<T>(view(global)), Forward{}, x);
+    channelwise<3>(of<T>(view(x), view(y), view(local), written(out)), of<T>(view(global)), Forward{}, x);
   });
 }
 
 void attentional_blend_backward(Tensor grad, Tensor x, Tensor y, Tensor local, Tensor global, Tensor grad_x,
                                 Tensor grad_y, Tensor grad_local, Tensor grad_global) {
+  const Arguments call("attentional_blend_backward", "grad", grad);
+  const auto [n, c, h, w] = call.sizes<4>("grad", grad);
+  call.check({n, c, h, w}, "x", x, "y", y, "local_logits", local, "grad_x", grad_x, "grad_y", grad_y,
+             "grad_local", grad_local);
+  call.check({n, c, 1, 1}, "global_logits", global, "grad_global", grad_global);
   visit_dtype(x, [&]<class T>() {
-    channelwise_sum<4>(of<T>(view(grad), view(x), view(y), view(local), view(grad_x), view(grad_y), view(grad_local)),
-                       of<T>(view(global)), of<T>(view(grad_global)), Backward{}, x);
+    channelwise_sum<4>(of<T>(view(grad), view(x), view(y), view(local), written(grad_x), written(grad_y),
+                             written(grad_local)),
+                       of<T>(view(global)), of<T>(written(grad_global)), Backward{}, x);
   });
 }
 

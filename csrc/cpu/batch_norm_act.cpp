@@ -12,6 +12,7 @@
 // PyTorch's own kernels are: signs alternate, so a result may be far smaller than the terms whose roundings it bears.
 #include <cmath>
 
+#include "arguments.h"
 #include "channelwise.h"
 
 namespace fastiqa {
@@ -107,7 +108,8 @@ struct GradientMeans {
   Sums<A> sums;
   double count;
   A* means;
-  Column<A> rstd, grad_weight, grad_bias;
+  Column<const A> rstd;
+  Column<A> grad_weight, grad_bias;
 
   FASTIQA_HD void operator()(int64_t c) const {
     const double s = sums(0, c), p = sums(1, c), r = static_cast<double>(rstd[c]);
@@ -141,14 +143,17 @@ Views<E, 2> pair_of(const Scratch<E>& sums, int64_t n, int64_t c) {
 
 void batch_norm_act(Tensor x, Tensor weight, Tensor bias, double slope, double eps, Tensor out, Tensor mean,
                     Tensor rstd) {
-  visit_dtype(x, [&]<class T>() {
+  const Arguments call("batch_norm_act", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check_wide({c}, "weight", weight, "bias", bias, "mean", mean, "rstd", rstd);
+  call.check({n, c, h, w}, "out", out);
+  visit_dtype(x, [&, n = n, c = c, h = h, w = w]<class T>() {
     using A = accumulator_t<T>;
     const View map = view(x);
-    const auto [n, c, h, w] = map.sizes;
     const auto count = static_cast<double>(n * h * w);
     const Scratch<A> shift(x, c);
     const Scratch<exact_t<A>> sums(x, 2 * n * c);
-    const auto each = [n = n, c = c](const Column<A>& column) { return column.for_samples(n, c); };
+    const auto each = [&](const auto& column) { return column.for_samples(n, c); };
     const Column<A> of_mean(mean), of_rstd(rstd);
 
     const int along = w >= h && w >= n ? 3 : h >= n ? 2 : 0;
@@ -157,24 +162,29 @@ void batch_norm_act(Tensor x, Tensor weight, Tensor bias, double slope, double e
                  x);
     channelwise_sum<1>(of<T>(map), of<A>(each(Column<A>(shift.data()))), pair_of(sums, n, c), Moments{}, x);
     each_channel(c, Statistics<A>{{sums.data(), n, c}, shift.data(), count, eps, of_mean, of_rstd}, x);
-    channelwise<1>(of<T>(map, view(out)),
-                   of<A>(each(of_mean), each(of_rstd), each(Column<A>(weight)), each(Column<A>(bias))),
+    channelwise<1>(of<T>(map, written(out)),
+                   of<A>(each(of_mean), each(of_rstd), each(Column<const A>(weight)), each(Column<const A>(bias))),
                    Forward<A>{static_cast<A>(slope)}, x);
   });
 }
 
 void batch_norm_act_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, double slope,
                              Tensor grad_x, Tensor grad_weight, Tensor grad_bias) {
-  visit_dtype(x, [&]<class T>() {
+  const Arguments call("batch_norm_act_backward", "grad", grad);
+  const auto [n, c, h, w] = call.sizes<4>("grad", grad);
+  call.check({n, c, h, w}, "x", x, "grad_x", grad_x);
+  call.check_wide({c}, "weight", weight, "bias", bias, "mean", mean, "rstd", rstd, "grad_weight", grad_weight,
+                  "grad_bias", grad_bias);
+  visit_dtype(x, [&, n = n, c = c, h = h, w = w]<class T>() {
     using A = accumulator_t<T>;
     const View map = view(x);
-    const auto [n, c, h, w] = map.sizes;
     const auto count = static_cast<double>(n * h * w);
     const Scratch<exact_t<A>> sums(x, 2 * n * c);
     const Scratch<A> means(x, 2 * c);
-    const auto each = [n = n, c = c](const Column<A>& column) { return column.for_samples(n, c); };
-    const Column<A> of_rstd(rstd);
-    const View values[] = {each(Column<A>(mean)), each(of_rstd), each(Column<A>(weight)), each(Column<A>(bias))};
+    const auto each = [&](const auto& column) { return column.for_samples(n, c); };
+    const Column<const A> of_rstd(rstd);
+    const View values[] = {each(Column<const A>(mean)), each(of_rstd), each(Column<const A>(weight)),
+                           each(Column<const A>(bias))};
 
     channelwise_sum<2>(of<T>(view(grad), map), of<A>(values[0], values[1], values[2], values[3]), pair_of(sums, n, c),
                        GradientSums<A>{static_cast<A>(slope)}, x);
@@ -182,7 +192,7 @@ void batch_norm_act_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, 
                  GradientMeans<A>{{sums.data(), n, c}, count, means.data(), of_rstd, Column<A>(grad_weight),
                                   Column<A>(grad_bias)},
                  x);
-    channelwise<2>(of<T>(view(grad), map, view(grad_x)),
+    channelwise<2>(of<T>(view(grad), map, written(grad_x)),
                    of<A>(values[0], values[1], values[2], values[3], each(Column<A>(means.data())),
                          each(Column<A>(means.data() + c))),
                    Backward<A>{static_cast<A>(slope)}, x);

@@ -4,6 +4,7 @@
 //   backward   (N,2C,H,W) -> (N,C,H,W) x3      reads 2, writes 3 maps:  ga + gb, -ga, -gb
 //
 // Both are one element-wise pass over five equal maps: the halves of the wide tensor are two operands.
+#include "arguments.h"
 #include "elementwise.h"
 
 namespace fastiqa {
@@ -31,19 +32,27 @@ struct Backward {
 // ---- launchers ----
 
 void cross_difference(Tensor ref, Tensor a, Tensor b, Tensor out) {
-  const int64_t c = ref.sizes()[1];
-  visit_dtype(ref, [&]<class T>() {
-    elementwise<3, T>(std::array{view(ref), view(a), view(b), channels<T>(out, 0, c), channels<T>(out, c, c)}, Forward{},
+  const Arguments call("cross_difference", "ref", ref);
+  const auto [n, c, h, w] = call.sizes<4>("ref", ref);
+  call.check({n, c, h, w}, "a", a, "b", b);
+  call.check({n, 2 * c, h, w}, "out", out);
+  visit_dtype(ref, [&, c = c]<class T>() {
+    const View to = written(out);
+    elementwise<3, T>(std::array{view(ref), view(a), view(b), channels<T>(to, 0, c), channels<T>(to, c, c)}, Forward{},
                       ref);
   });
 }
 
 void cross_difference_backward(Tensor grad, Tensor grad_ref, Tensor grad_a, Tensor grad_b) {
-  const int64_t c = grad_ref.sizes()[1];
-  visit_dtype(grad, [&]<class T>() {
-    elementwise<2, T>(
-        std::array{channels<T>(grad, 0, c), channels<T>(grad, c, c), view(grad_ref), view(grad_a), view(grad_b)},
-        Backward{}, grad);
+  const Arguments call("cross_difference_backward", "grad", grad);
+  const auto [n, c, h, w] = call.sizes<4>("grad_ref", grad_ref);
+  call.check({n, 2 * c, h, w}, "grad", grad);
+  call.check({n, c, h, w}, "grad_a", grad_a, "grad_b", grad_b);
+  visit_dtype(grad, [&, c = c]<class T>() {
+    const View from = view(grad);
+    elementwise<2, T>(std::array{channels<T>(from, 0, c), channels<T>(from, c, c), written(grad_ref), written(grad_a),
+                                 written(grad_b)},
+                      Backward{}, grad);
   });
 }
 

@@ -11,22 +11,43 @@ namespace {
 // ---- launchers ----
 
 void difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, std::optional<Tensor> bias, Tensor out) {
+  const Arguments call("difference_response", "ref", ref);
+  const auto [n, c, h, w] = call.sizes<4>("ref", ref);
+  call.check({n, c, h, w}, "a", a, "b", b);
+  const auto [k, channels, rows, columns] = check_weight(call, "weight", weight, n);
+  call.want(channels == 2 * c, "weight", "got ", channels, " channels, want ", 2 * c);
+  if (bias) call.check({k}, "bias", *bias);
+  call.check({n, k, h, w}, "out", out);
   visit_dtype(ref, [&]<class T>() {
-    const T* bias_data = bias ? static_cast<const T*>(bias->data_ptr()) : nullptr;
+    const T* bias_data = bias ? data_of<const T>(*bias) : nullptr;
     difference_sums<T>(triple<const T>(ref, a, b), weight_view(weight), bias_data, bias ? bias->strides()[0] : 0,
-                       view(out), ref);
+                       written(out), ref);
   });
 }
 
 void difference_response_backward(Tensor grad, Tensor weight, bool, Tensor out) {
+  const Arguments call("difference_response_backward", "grad", grad);
+  const auto [n, k, h, w] = call.sizes<4>("grad", grad);
+  const auto [outputs, channels, rows, columns] = check_weight(call, "weight", weight, n);
+  call.want(outputs == k, "weight", "got ", outputs, " outputs, want ", k);
+  call.check({3 * n, channels / 2, h, w}, "out", out);
   visit_dtype(grad, [&]<class T>() {
-    difference_spread<T>(view(grad), weight_view(weight), thirds<T>(view(out)), grad);
+    difference_spread<T>(view(grad), weight_view(weight), thirds<T>(written(out)), grad);
   });
 }
 
-void difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int64_t, bool each, Tensor out) {
+void difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int64_t kernel_size, bool each,
+                                         Tensor out) {
+  const Arguments call("difference_response_weight_backward", "ref", ref);
+  const auto [n, c, h, w] = call.sizes<4>("ref", ref);
+  call.check({n, c, h, w}, "a", a, "b", b);
+  call.want(out.dim() == (each ? 5 : 4), "out", "got ", out.dim(), " dimensions, want ", each ? 5 : 4);
+  const auto [k, channels, rows, columns] = check_weight(call, "out", out, n);
+  call.want(channels == 2 * c, "out", "got ", channels, " channels, want ", 2 * c);
+  call.want(rows == kernel_size, "kernel_size", "got ", kernel_size, ", want ", rows, ", the size of out");
+  call.check({n, k, h, w}, "grad", grad);
   visit_dtype(ref, [&]<class T>() {
-    difference_products<T>(triple<const T>(ref, a, b), view(grad), weight_view(out), each, ref);
+    difference_products<T>(triple<const T>(ref, a, b), view(grad), weight_written(out), each, ref);
   });
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "gated_runs_cpu.h"
+#include "gated_upsample_arguments.h"
 
 namespace fastiqa {
 namespace {
@@ -166,7 +167,7 @@ int64_t height(int64_t elements, int64_t row, int64_t least, int64_t rows) {
 template <class A, class F>
 void each(const Blocks& blocks, int64_t elements, int64_t memory, F f) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, elements / blocks.count()));
-  torch::stable::parallel_for(0, blocks.count(), grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks.count(), grain, [&](int64_t begin, int64_t end) {
     const auto own = std::make_unique_for_overwrite<A[]>(memory);
     f(begin, end, own.get());
     end_stream();
@@ -203,9 +204,10 @@ void gathers(const GateCall<T>& call, const View& to_logits, const accumulator_t
 }
 
 void gated_upsample(Tensor features, Tensor logits, std::string mode, Tensor out) {
+  check_gated_upsample(features, logits, mode, out);
   visit_dtype(features, [&]<class T>() {
     using A = accumulator_t<T>;
-    const GateCall<T> call(view(features), view(features), view(out), view(logits), mode == "nearest");
+    const GateCall<T> call(view(features), view(features), written(out), view(logits), mode == "nearest");
     if (call.shared) return shared_gates<false>(call, static_cast<A*>(nullptr));
     const auto [n, c, h, w] = call.in.sizes;
     const int64_t lanes = call.pixels ? std::min(c, kLanes) : 1;
@@ -217,13 +219,15 @@ void gated_upsample(Tensor features, Tensor logits, std::string mode, Tensor out
 
 void gated_upsample_backward(Tensor grad, Tensor features, Tensor logits, std::string mode, Tensor to_features,
                              Tensor to_logits) {
+  check_gated_upsample_backward(grad, features, logits, mode, to_features, to_logits);
   visit_dtype(grad, [&]<class T>() {
     using A = accumulator_t<T>;
-    const GateCall<T> call(view(grad), view(features), view(to_features), view(logits), mode == "nearest");
-    if (!call.shared) return gathers<false>(call, view(to_logits), static_cast<const A*>(nullptr));
+    const GateCall<T> call(view(grad), view(features), written(to_features), view(logits), mode == "nearest");
+    const View low = written(to_logits);
+    if (!call.shared) return gathers<false>(call, low, static_cast<const A*>(nullptr));
     const auto sums = std::make_unique_for_overwrite<A[]>(call.in.sizes[0] * call.rows.out * call.columns.out);
     shared_gates<true>(call, sums.get());
-    gathers<true>(call, view(to_logits), static_cast<const A*>(sums.get()));
+    gathers<true>(call, low, static_cast<const A*>(sums.get()));
   });
 }
 

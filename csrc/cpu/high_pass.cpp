@@ -3,6 +3,7 @@
 //   (N,C,H,W) -> (N,C,H,W)      reads 1, writes 1 map:  y = x - mean of x's 2x2 block
 //
 // One pass over the blocks. The four pixels are added in PyTorch's order, so float32 and float64 equal eager bit for bit.
+#include "arguments.h"
 #include "blocks.h"
 
 namespace fastiqa {
@@ -22,7 +23,10 @@ struct HighPass {
 // ---- launchers ----
 
 void high_pass(Tensor x, Tensor out) {
-  visit_dtype(x, [&]<class T>() { blocks<Maps<1, 0, 1, 0>, T>(std::array{view(x), view(out)}, HighPass{}, x); });
+  const Arguments call("high_pass", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, h, w}, "out", out);
+  visit_dtype(x, [&]<class T>() { blocks<Maps<1, 0, 1, 0>, T>(std::array{view(x), written(out)}, HighPass{}, x); });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 // A task walks down a band of a block of channels. What lies between the convolutions, and the inputs, exist as rings of
 // the rows needed at a time, which stay in the second-level cache: 19 rows of t, 170 KB at a width of 112.
 #include "depthwise_cpu.h"
+#include "large_kernel_conv_arguments.h"
 
 namespace fastiqa {
 namespace {
@@ -22,9 +23,9 @@ using Far = Kernel<A, 7, 3>;
 template <class T, class First, class Second, class Load>
 void two_convolutions(const View& in, const View& out, Load load) {
   using A = accumulator_t<T>;
-  const DepthwisePlan plan(in, kLanes<A>, torch::stable::get_num_threads());  // no result depends on the bands
+  const DepthwisePlan plan(in, kLanes<A>, get_num_threads());  // no result depends on the bands
   const int64_t height = plan.height, width = plan.width;
-  torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
     First first(height, width);
     Second second(height, width);
     const Ring<A> inputs = first.ring(), between = second.ring(), result(0, width + kLanes<A>, 1);
@@ -45,23 +46,28 @@ void two_convolutions(const View& in, const View& out, Load load) {
 }
 
 void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Tensor out) {
+  check_large_kernel_conv(x, w5, b5, w7, b7, out);
+  const View weight5 = view(w5), weight7 = view(w7), to = written(out);
+  const Bias bias5 = bias_of(b5), bias7 = bias_of(b7);
   visit_dtype(x, [&]<class T>() {
     using A = accumulator_t<T>;
-    two_convolutions<T, Near<A>, Far<A>>(view(x), view(out), [&](Near<A>& near, Far<A>& far, const DepthwiseTask& task) {
-      load_weight<T>(near, view(w5), task, Turn::none);
-      load_weight<T>(far, view(w7), task, Turn::none);
-      gather_row(row_of<T>(b5, task), &near.bias);
-      gather_row(row_of<T>(b7, task), &far.bias);
+    two_convolutions<T, Near<A>, Far<A>>(view(x), to, [&](Near<A>& near, Far<A>& far, const DepthwiseTask& task) {
+      load_weight<T>(near, weight5, task, Turn::none);
+      load_weight<T>(far, weight7, task, Turn::none);
+      gather_row(row_of<T>(bias5, task), &near.bias);
+      gather_row(row_of<T>(bias7, task), &far.bias);
     });
   });
 }
 
 void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor grad_x) {
+  check_large_kernel_conv_input_backward(grad, w5, w7, grad_x);
+  const View weight5 = view(w5), weight7 = view(w7), to = written(grad_x);
   visit_dtype(grad, [&]<class T>() {
     using A = accumulator_t<T>;
-    two_convolutions<T, Far<A>, Near<A>>(view(grad), view(grad_x), [&](Far<A>& far, Near<A>& near, const DepthwiseTask& task) {
-      load_weight<T>(near, view(w5), task, Turn::half);
-      load_weight<T>(far, view(w7), task, Turn::half);
+    two_convolutions<T, Far<A>, Near<A>>(view(grad), to, [&](Far<A>& far, Near<A>& near, const DepthwiseTask& task) {
+      load_weight<T>(near, weight5, task, Turn::half);
+      load_weight<T>(far, weight7, task, Turn::half);
     });
   });
 }
@@ -130,7 +136,7 @@ struct Backward {
 
 /// Adds a kernel's totals over the tasks of a block of channels, in their order, and writes the gradients.
 template <class T, int K>
-void write_sums(const double* totals, int64_t tasks, const DepthwiseTask& block, const Tensor& weight, const Tensor& bias) {
+void write_sums(const double* totals, int64_t tasks, const DepthwiseTask& block, const View& weight, const Bias& bias) {
   using A = accumulator_t<T>;
   constexpr int n = kLanes<A>;
   Vec<A> sums[K * K + n + 1];  // with room for what scatter_row reads beyond a row
@@ -144,33 +150,36 @@ void write_sums(const double* totals, int64_t tasks, const DepthwiseTask& block,
     std::memcpy(&sums[k], lanes, sizeof lanes);
   }
   scatter_row(&sums[K * K], row_of<T>(bias, block));
-  visit_weight<T, K>(view(weight), block, [&](const Row<T>& row, int tap) { scatter_row(&sums[tap], row); });
+  visit_weight<T, K>(weight, block, [&](const Row<T>& row, int tap) { scatter_row(&sums[tap], row); });
 }
 
 void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor grad, Tensor grad_x, Tensor grad_w5,
                                 Tensor grad_b5, Tensor grad_w7, Tensor grad_b7) {
+  check_large_kernel_conv_backward(x, w5, b5, w7, grad, grad_x, grad_w5, grad_b5, grad_w7, grad_b7);
+  const View maps[] = {view(x), view(grad), written(grad_x)};
+  const View weight5 = view(w5), weight7 = view(w7), to_w5 = written(grad_w5), to_w7 = written(grad_w7);
+  const Bias bias5 = bias_of(b5), to_b5 = bias_written(grad_b5), to_b7 = bias_written(grad_b7);
   visit_dtype(x, [&]<class T>() {
     constexpr int n = kLanes<accumulator_t<T>>;
-    const View maps[] = {view(x), view(grad), view(grad_x)};
     const DepthwisePlan plan(maps[0], n, kBackwardTasks);
     std::vector<double> totals(plan.tasks * kSums * n);
-    torch::stable::parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, plan.tasks, 1, [&](int64_t begin, int64_t end) {
       Backward<T> backward{maps[0], maps[1], maps[2], plan.height, plan.width};
       for (int64_t k = begin; k < end; ++k) {
         const DepthwiseTask task = plan.task(k);
-        load_weight<T>(backward.near, view(w5), task, Turn::none);
-        gather_row(row_of<T>(b5, task), &backward.near.bias);
-        load_weight<T>(backward.near_adjoint, view(w5), task, Turn::half);
-        load_weight<T>(backward.far_adjoint, view(w7), task, Turn::half);
+        load_weight<T>(backward.near, weight5, task, Turn::none);
+        gather_row(row_of<T>(bias5, task), &backward.near.bias);
+        load_weight<T>(backward.near_adjoint, weight5, task, Turn::half);
+        load_weight<T>(backward.far_adjoint, weight7, task, Turn::half);
         backward.run(task, &totals[k * kSums * n]);
       }
     });
     const int64_t tasks = plan.tasks / plan.blocks;
-    torch::stable::parallel_for(0, plan.blocks, 4, [&](int64_t begin, int64_t end) {
+    parallel_for(0, plan.blocks, 4, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         const double* of_block = &totals[block * tasks * kSums * n];
-        write_sums<T, 5>(of_block, tasks, plan.task(block * tasks), grad_w5, grad_b5);
-        write_sums<T, 7>(of_block + kNearSums * n, tasks, plan.task(block * tasks), grad_w7, grad_b7);
+        write_sums<T, 5>(of_block, tasks, plan.task(block * tasks), to_w5, to_b5);
+        write_sums<T, 7>(of_block + kNearSums * n, tasks, plan.task(block * tasks), to_w7, to_b7);
       }
     });
   });

@@ -10,6 +10,7 @@
 // The weight is read in pieces, of some kernels and some columns, that stay in the first-level cache.
 #include "columns.h"
 #include "matrix.h"
+#include "mix_kernels_arguments.h"
 
 namespace fastiqa {
 namespace {
@@ -80,15 +81,15 @@ FASTIQA_CLONES void store(const A* from, const Columns& columns, int64_t n, int6
 
 /// Columns [n, n + length) of kernels [j, j + count): where they lie, or else in `buffer`.
 template <class T, class A>
-Matrix<const A> piece_of(const Tensor& weight, const Columns& columns, int64_t j, int64_t count, int64_t n,
+Matrix<const A> piece_of(const Rows<const T>& kernels, const Columns& columns, int64_t j, int64_t count, int64_t n,
                          int64_t length, A* buffer) {
-  const int64_t kernels = weight.sizes()[0], stride = weight.strides()[0], width = Cut::up(length);
-  const T* first = static_cast<const T*>(weight.data_ptr()) + j * stride;
+  const int64_t stride = kernels.stride[0], width = Cut::up(length);
+  const T* first = kernels[j];
   if constexpr (std::is_same_v<T, A>)
     if (columns.run() == columns.count() && columns.side_by_side() && length == width) return {first + n, stride, 1};
   constexpr int64_t kAhead = 4;  // kernels
   for (int64_t i = 0; i < count; ++i)
-    load(first + i * stride, columns, n, length, j + i + kAhead < kernels ? kAhead * stride : 0, buffer + i * width);
+    load(first + i * stride, columns, n, length, j + i + kAhead < kernels.count ? kAhead * stride : 0, buffer + i * width);
   return {buffer, width, 1};
 }
 
@@ -106,21 +107,23 @@ Buffer<A> widened(const Tensor& mix) {
 // ---- launchers ----
 
 void mix_kernels(Tensor mix, Tensor weight, Tensor out) {
+  check_mix_kernels(mix, weight, out);
   visit_dtype(mix, [&]<class T>() {
     using A = accumulator_t<T>;
-    const int64_t kernels = weight.sizes()[0];
+    const int64_t kernels = weight.sizes()[0], channels = weight.sizes()[1];
     const Columns columns = columns_of(weight, weight), to = columns_of(out, weight);
-    const auto rows = rows_of<T>(out, weight.sizes()[1]);
+    const auto given = rows_of<const T>(weight, channels);
+    const auto rows = rows_of<T>(out, channels);
     const auto factors = widened<T, A>(mix);
     const Cut cut(columns);
     const int64_t grain = std::max<int64_t>(1, kGrain / (kernels * cut.width));
-    torch::stable::parallel_for(0, cut.pieces, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, cut.pieces, grain, [&](int64_t begin, int64_t end) {
       Buffer<A> sums(rows.count * cut.width), buffer(kKernels<T> * cut.width);
       for (int64_t piece = begin; piece < end; ++piece) {
         const int64_t n = cut.begin(piece), length = cut.length(piece), width = cut.up(length);
         for (int64_t j = 0; j < kernels; j += kKernels<T>) {
           const int64_t count = std::min(kKernels<T>, kernels - j);
-          const auto w = piece_of<T>(weight, columns, j, count, n, length, buffer.get());
+          const auto w = piece_of(given, columns, j, count, n, length, buffer.get());
           rows_times<A>({sums.get(), width, 1}, j > 0, rows.count, width, {factors.get() + j, kernels, 1}, w, count);
         }
         for (int64_t m = 0; m < rows.count; ++m) store(sums.get() + m * width, to, n, length, false, rows[m]);
@@ -130,16 +133,18 @@ void mix_kernels(Tensor mix, Tensor weight, Tensor out) {
 }
 
 void mix_kernels_backward(Tensor grad, Tensor mix, Tensor weight, Tensor grad_mix, Tensor grad_weight) {
+  check_mix_kernels_backward(grad, mix, weight, grad_mix, grad_weight);
   visit_dtype(mix, [&]<class T>() {
     using A = accumulator_t<T>;
-    const int64_t kernels = weight.sizes()[0];
+    const int64_t kernels = weight.sizes()[0], channels = weight.sizes()[1];
     const Columns columns = columns_of(weight, weight), from = columns_of(grad, weight);
     const Columns to = columns_of(grad_weight, weight);
-    const auto rows = rows_of<const T>(grad, weight.sizes()[1]);
+    const auto given = rows_of<const T>(weight, channels), rows = rows_of<const T>(grad, channels);
+    const auto result = rows_of<T>(grad_weight, channels);
     const auto factors = widened<T, A>(mix);
     const Cut cut(columns);
     Buffer<A> g(rows.count * cut.pitch()), parts(cut.pieces * rows.count * kernels);
-    torch::stable::parallel_for(0, rows.count, std::max<int64_t>(1, kGrain / cut.columns), [&](int64_t m, int64_t end) {
+    parallel_for(0, rows.count, std::max<int64_t>(1, kGrain / cut.columns), [&](int64_t m, int64_t end) {
       for (; m < end; ++m) load(rows[m], from, 0, cut.columns, 0, g.get() + m * cut.pitch());
     });
 
@@ -147,21 +152,20 @@ void mix_kernels_backward(Tensor grad, Tensor mix, Tensor weight, Tensor grad_mi
     const bool streamed = streams(2 * kernels * cut.columns * int64_t{sizeof(T)}, to.run() * int64_t{sizeof(T)});
     const int64_t tasks = (kernels + kTogether - 1) / kTogether * cut.pieces;
     const int64_t grain = std::max<int64_t>(1, kGrain / (kTogether * cut.width));
-    torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
       Buffer<A> buffer(kKernels<T> * cut.width);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t piece = task % cut.pieces, first = task / cut.pieces * kTogether;
         const int64_t n = cut.begin(piece), length = cut.length(piece), width = cut.up(length);
         for (int64_t j = first; j < std::min(kernels, first + kTogether); j += kKernels<T>) {
           const int64_t count = std::min(kKernels<T>, kernels - j);
-          const auto w = piece_of<T>(weight, columns, j, count, n, length, buffer.get());
+          const auto w = piece_of(given, columns, j, count, n, length, buffer.get());
           rows_by_rows<A>({parts.get() + piece * rows.count * kernels + j, kernels, 1}, false, rows.count, count, width,
                           g.get() + n, cut.pitch(), w.data, w.row);
           rows_times<A>({buffer.get(), width, 1}, false, count, width, {factors.get() + j, 1, kernels},
                         {g.get() + n, cut.pitch(), 1}, rows.count);
           for (int64_t i = 0; i < count; ++i)
-            store(buffer.get() + i * width, to, n, length, streamed,
-                  static_cast<T*>(grad_weight.data_ptr()) + (j + i) * grad_weight.strides()[0]);
+            store(buffer.get() + i * width, to, n, length, streamed, result[j + i]);
         }
       }
       if (streamed) end_stream();

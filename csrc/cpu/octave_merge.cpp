@@ -4,6 +4,7 @@
 //   backward   (N,C,H,W) -> (N,C,H/2,W/2)                 reads 1, writes 0.25 maps: sums over blocks
 //
 // Half sizes are rounded up. Both are one pass over the blocks.
+#include "arguments.h"
 #include "blocks.h"
 
 namespace fastiqa {
@@ -29,14 +30,21 @@ struct Sums {
 // ---- launchers ----
 
 void octave_merge(Tensor high, Tensor low, Tensor out) {
+  const Arguments call("octave_merge", "high", high);
+  const auto [n, c, h, w] = call.sizes<4>("high", high);
+  call.check({n, c, (h + 1) / 2, (w + 1) / 2}, "low", low);
+  call.check({n, c, h, w}, "out", out);
   visit_dtype(high, [&]<class T>() {
-    blocks<Maps<1, 1, 1, 0>, T>(std::array{view(high), view(low), view(out)}, Merge{}, high);
+    blocks<Maps<1, 1, 1, 0>, T>(std::array{view(high), view(low), written(out)}, Merge{}, high);
   });
 }
 
 void octave_merge_backward(Tensor grad, Tensor grad_low) {
+  const Arguments call("octave_merge_backward", "grad", grad);
+  const auto [n, c, h, w] = call.sizes<4>("grad", grad);
+  call.check({n, c, (h + 1) / 2, (w + 1) / 2}, "grad_low", grad_low);
   visit_dtype(grad, [&]<class T>() {
-    blocks<Maps<1, 0, 0, 1>, T>(std::array{view(grad), view(grad_low)}, Sums{}, grad);
+    blocks<Maps<1, 0, 0, 1>, T>(std::array{view(grad), written(grad_low)}, Sums{}, grad);
   });
 }
 

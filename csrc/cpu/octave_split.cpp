@@ -4,6 +4,7 @@
 //   backward   (N,C,H,W) x2, (N,C,H/2,W/2) -> (N,C,H,W)             reads 2.25, writes 1 map
 //
 // Half sizes are rounded up. Both are one pass over the blocks; backward needs only the sign of the activation.
+#include "arguments.h"
 #include "blocks.h"
 
 namespace fastiqa {
@@ -40,16 +41,24 @@ struct Gradient {
 // ---- launchers ----
 
 void octave_split(Tensor x, double negative_slope, Tensor act, Tensor pooled) {
+  const Arguments call("octave_split", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, h, w}, "act", act);
+  call.check({n, c, (h + 1) / 2, (w + 1) / 2}, "pooled", pooled);
   visit_dtype(x, [&]<class T>() {
     const Split<accumulator_t<T>> split{static_cast<accumulator_t<T>>(negative_slope)};
-    blocks<Maps<1, 0, 1, 1>, T>(std::array{view(x), view(act), view(pooled)}, split, x);
+    blocks<Maps<1, 0, 1, 1>, T>(std::array{view(x), written(act), written(pooled)}, split, x);
   });
 }
 
 void octave_split_backward(Tensor act, Tensor grad_act, Tensor grad_pooled, double negative_slope, Tensor grad_x) {
+  const Arguments call("octave_split_backward", "act", act);
+  const auto [n, c, h, w] = call.sizes<4>("act", act);
+  call.check({n, c, h, w}, "grad_act", grad_act, "grad_x", grad_x);
+  call.check({n, c, (h + 1) / 2, (w + 1) / 2}, "grad_pooled", grad_pooled);
   visit_dtype(act, [&]<class T>() {
     const Gradient<accumulator_t<T>> gradient{static_cast<accumulator_t<T>>(negative_slope)};
-    blocks<Maps<2, 1, 1, 0>, T>(std::array{view(act), view(grad_act), view(grad_pooled), view(grad_x)}, gradient, act);
+    blocks<Maps<2, 1, 1, 0>, T>(std::array{view(act), view(grad_act), view(grad_pooled), written(grad_x)}, gradient, act);
   });
 }
 

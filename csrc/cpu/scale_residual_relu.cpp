@@ -6,6 +6,7 @@
 //   with m = grad where out > 0, else 0:   grad_x = m s,   grad_residual = m,   grad_gate = s (1 - s) sum of m x
 //
 // The sigmoid is computed once a channel; the sum is taken in the pass that writes the gradients.
+#include "arguments.h"
 #include "channelwise.h"
 #include "sigmoid.h"
 
@@ -46,16 +47,24 @@ struct Backward : Gate {
 // ---- launchers ----
 
 void scale_residual_relu(Tensor x, Tensor gate, Tensor residual, Tensor out) {
+  const Arguments call("scale_residual_relu", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, 1, 1}, "gate_logits", gate);
+  call.check({n, c, h, w}, "residual", residual, "out", out);
   visit_dtype(x, [&]<class T>() {
-    channelwise<2>(of<T>(view(x), view(residual), view(out)), of<T>(view(gate)), Forward{}, x);
+    channelwise<2>(of<T>(view(x), view(residual), written(out)), of<T>(view(gate)), Forward{}, x);
   });
 }
 
 void scale_residual_relu_backward(Tensor grad, Tensor x, Tensor gate, Tensor out, Tensor grad_x, Tensor grad_gate,
                                   Tensor grad_residual) {
+  const Arguments call("scale_residual_relu_backward", "grad", grad);
+  const auto [n, c, h, w] = call.sizes<4>("grad", grad);
+  call.check({n, c, h, w}, "x", x, "out", out, "grad_x", grad_x, "grad_residual", grad_residual);
+  call.check({n, c, 1, 1}, "gate_logits", gate, "grad_gate", grad_gate);
   visit_dtype(x, [&]<class T>() {
-    channelwise_sum<3>(of<T>(view(grad), view(x), view(out), view(grad_x), view(grad_residual)), of<T>(view(gate)),
-                       of<T>(view(grad_gate)), Backward{}, x);
+    channelwise_sum<3>(of<T>(view(grad), view(x), view(out), written(grad_x), written(grad_residual)),
+                       of<T>(view(gate)), of<T>(written(grad_gate)), Backward{}, x);
   });
 }
 

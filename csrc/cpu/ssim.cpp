@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "similarity_walk_cpu.h"
+#include "ssim_arguments.h"
 
 namespace fastiqa {
 namespace {
@@ -50,14 +51,15 @@ void store_means(const std::vector<double>& sums, const ImagePlan& plan, const V
 
 void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, bool map, Tensor ssim,
           Tensor contrast) {
+  check_ssim(x, y, size, map, ssim, contrast);
   visit(x, size, [&]<class T, int kSize>() {
     using A = accumulator_t<T>;
     constexpr int64_t n = kLanes<A>;
     const Window<A> window = make_window<A>(size, sigma);
-    const View all_x = view(x), all_y = view(y), to_ssim = view(ssim), to_contrast = view(contrast);
+    const View all_x = view(x), all_y = view(y), to_ssim = written(ssim), to_contrast = written(contrast);
     const ImagePlan plan(all_x, size - 1, n);
     std::vector<double> sums(plan.tasks), contrast_sums(plan.tasks);
-    torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
+    parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
       Pixels<T, kSize> pixels(window, c1, c2);
       for (int64_t k = begin; k < end; ++k) {
         const ImageTask task = plan.task(k);
@@ -112,15 +114,16 @@ struct Gradient {
 
 void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, int64_t size, double sigma, double c1,
                    double c2, Tensor grad_x, Tensor grad_y) {
+  check_ssim_backward(grad_ssim, grad_contrast, x, y, size, grad_x, grad_y);
   visit(x, size, [&]<class T, int kSize>() {
     using A = accumulator_t<T>;
     constexpr int64_t n = kLanes<A>;
     const Window<A> window = make_window<A>(size, sigma);
     const View all_x = view(x), all_y = view(y), all_g = view(grad_ssim), all_h = view(grad_contrast);
-    const View to_x = view(grad_x), to_y = view(grad_y);
+    const View to_x = written(grad_x), to_y = written(grad_y);
     const ImagePlan plan(all_x, 0, n);
     const int64_t around = size - 1, halo = divided(around, n) * n;
-    torch::stable::parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
+    parallel_for(0, plan.tasks, plan.grain(), [&](int64_t begin, int64_t end) {
       Pixels<T, kSize> pixels(window, c1, c2);
       // Maps of gradients at a tile of windows, after the last columns before it. Their sums along rows, after the last
       // rows above it, which a strip keeps for the tiles below.

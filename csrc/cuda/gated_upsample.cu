@@ -8,6 +8,7 @@
 // channels. A gate of C channels is made where it is used, from as many sigmoids as elements where sizes double: a thread
 // owns two rows, which share theirs (own_kernel). Either way gather_kernel ends the backward pass. "Planes" are maps whose
 // rows lie together (NCHW), "pixels" those whose channels do; a thread moves 16 bytes along either, or one element.
+#include "gated_upsample_arguments.h"
 #include "gates_cuda.h"
 
 namespace fastiqa {
@@ -136,7 +137,7 @@ struct Call {
   Tensor on;
 
   Call(const Tensor& in, const Tensor& out, const Tensor& logits, const std::string& mode)
-      : in(in), out(out), logits(logits),
+      : in(view(in)), out(written(out)), logits(view(logits)),
         sizes{in.sizes()[0], in.sizes()[1], {logits.sizes()[2], in.sizes()[2], mode == "nearest"},
               {logits.sizes()[3], in.sizes()[3], mode == "nearest"}},
         pixels(out.strides()[1] == 1 && in.sizes()[1] > 1), on(in) {}
@@ -173,6 +174,7 @@ struct Call {
 };
 
 void gated_upsample(Tensor features, Tensor logits, std::string mode, Tensor out) {
+  check_gated_upsample(features, logits, mode, out);
   visit_dtype(features, [&]<class T>() {
     using A = accumulator_t<T>;
     const Call<T> call(features, out, logits, mode);
@@ -194,10 +196,11 @@ void gated_upsample(Tensor features, Tensor logits, std::string mode, Tensor out
 
 void gated_upsample_backward(Tensor grad, Tensor features, Tensor logits, std::string mode, Tensor to_features,
                              Tensor to_logits) {
+  check_gated_upsample_backward(grad, features, logits, mode, to_features, to_logits);
   visit_dtype(grad, [&]<class T>() {
     using A = accumulator_t<T>;
     const Call<T> call(grad, to_features, logits, mode);
-    const Map<T> f(features), target(to_logits);
+    const Map<T> f(view(features)), target(written(to_logits));
     const auto& s = call.sizes;
     const int64_t low = s.n * logits.sizes()[1] * s.rows.in * s.columns.in;
     if (logits.sizes()[1] != 1) {

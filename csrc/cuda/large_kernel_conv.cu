@@ -4,6 +4,7 @@
 //   input_backward    grad, w5, w7 -> grad_x           the same with kernels turned by half, in the other order
 //   backward          x, w5, b5, w7, grad -> all       input_backward, and sums: partial ones a block, then their total
 #include "depthwise_cuda.h"
+#include "large_kernel_conv_arguments.h"
 
 namespace fastiqa {
 namespace {
@@ -51,7 +52,7 @@ void two_convolutions(const Tensor& in, const Kernel<T>& first, const Kernel<T>&
     const int64_t tiles = ((size.w + kColumns - 1) / kColumns) * ((size.h + kRows - 1) / kRows);
     launch(two_convolutions_kernel<K1, D1, K2, D2, kColumns, kChannels, T>,
            size.n * ((size.c + kChannels - 1) / kChannels) * tiles, kTileThreads, in, strided<T>(in), first, second,
-           strided<T>(out), size);
+           strided_written<T>(out), size);
   };
   if constexpr (sizeof(accumulator_t<T>) == 4)
     if (in.strides()[1] == 1 && size.c > 1) return go.template operator()<8, 4>();
@@ -64,12 +65,14 @@ Kernel<T> kernel_of(const Tensor& weight, const Tensor* bias, bool turned) {
 }
 
 void large_kernel_conv(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor b7, Tensor out) {
+  check_large_kernel_conv(x, w5, b5, w7, b7, out);
   visit_dtype(x, [&]<class T>() {
     two_convolutions<5, 1, 7, 3, T>(x, kernel_of<T>(w5, &b5, false), kernel_of<T>(w7, &b7, false), out);
   });
 }
 
 void large_kernel_conv_input_backward(Tensor grad, Tensor w5, Tensor w7, Tensor grad_x) {
+  check_large_kernel_conv_input_backward(grad, w5, w7, grad_x);
   visit_dtype(grad, [&]<class T>() {
     two_convolutions<7, 3, 5, 1, T>(grad, kernel_of<T>(w7, nullptr, true), kernel_of<T>(w5, nullptr, true), grad_x);
   });
@@ -176,6 +179,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tensor grad, Tensor grad_x, Tensor grad_w5,
                                 Tensor grad_b5, Tensor grad_w7, Tensor grad_b7) {
+  check_large_kernel_conv_backward(x, w5, b5, w7, grad, grad_x, grad_w5, grad_b5, grad_w7, grad_b7);
   large_kernel_conv_input_backward(grad, w5, w7, grad_x);
   visit_dtype(x, [&]<class T>() {
     using A = accumulator_t<T>;
@@ -188,8 +192,8 @@ void large_kernel_conv_backward(Tensor x, Tensor w5, Tensor b5, Tensor w7, Tenso
     launch(sums_kernel<kColumns, T>, size.c * chunks, kSumThreads, x, strided<T>(x), strided<T>(grad),
            kernel_of<T>(w5, &b5, false), kernel_of<T>(w7, nullptr, true), partial.data(), size, tiles, chunks);
     launch(total_kernel<T>, (size.c * kSums + kThreads - 1) / kThreads, kThreads, x,
-           static_cast<const A*>(partial.data()), strided<T>(grad_w5), strided<T>(grad_b5), strided<T>(grad_w7),
-           strided<T>(grad_b7), size, chunks);
+           static_cast<const A*>(partial.data()), strided_written<T>(grad_w5), strided_written<T>(grad_b5),
+           strided_written<T>(grad_w7), strided_written<T>(grad_b7), size, chunks);
   });
 }
 

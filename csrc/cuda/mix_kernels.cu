@@ -12,6 +12,7 @@
 // in the grid, so that the weight comes from memory once.
 #include "columns.h"
 #include "launch.h"
+#include "mix_kernels_arguments.h"
 #include "pack.h"
 
 namespace fastiqa {
@@ -37,7 +38,7 @@ struct Kernels {
 
 template <class T>
 Kernels<T> kernels_of(const Tensor& x, const Tensor& weight) {
-  return {static_cast<T*>(x.data_ptr()), x.sizes()[0], x.strides()[0], columns_of(x, weight)};
+  return {data_of<T>(x), x.sizes()[0], x.strides()[0], columns_of(x, weight)};
 }
 
 /// Whether all accesses may be packs of `pack` elements.
@@ -206,6 +207,7 @@ void by_pack_and_rows(const Kernels<const T>& weight, int64_t rows, F f) {
 }
 
 void mix_kernels(Tensor mix, Tensor weight, Tensor out) {
+  check_mix_kernels(mix, weight, out);
   visit_dtype(mix, [&]<class T>() {
     using A = accumulator_t<T>;
     const auto rows = rows_of<const T>(mix);
@@ -225,6 +227,7 @@ void mix_kernels(Tensor mix, Tensor weight, Tensor out) {
 }
 
 void mix_kernels_backward(Tensor grad, Tensor mix, Tensor weight, Tensor grad_mix, Tensor grad_weight) {
+  check_mix_kernels_backward(grad, mix, weight, grad_mix, grad_weight);
   visit_dtype(mix, [&]<class T>() {
     using A = accumulator_t<T>;
     const auto rows = rows_of<const T>(grad, weight.sizes()[1]);

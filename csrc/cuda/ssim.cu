@@ -7,6 +7,7 @@
 // In one kernel the moments of a tile's windows and of a halo of ten are made, 312 multiplications a pixel in float32.
 // In two it is 216, and 16 bytes a pixel written and read beside the 16 of x, y and their gradients. The larger windows
 // leave no choice: the halo of 64 pixels of two images alone fills 48 KiB.
+#include "ssim_arguments.h"
 #include "window_sums_cuda.h"
 
 namespace fastiqa {
@@ -73,6 +74,7 @@ Images<T> images_of(const Tensor& x, const Tensor& y) {
 }
 
 void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, bool map, Tensor out, Tensor contrast) {
+  check_ssim(x, y, size, map, out, contrast);
   const int64_t planes = x.sizes()[0] * x.sizes()[1], high = x.sizes()[2] - size + 1, wide = x.sizes()[3] - size + 1;
   visit_dtype(x, [&]<class T>() {
     using A = accumulator_t<T>;
@@ -81,11 +83,11 @@ void ssim(Tensor x, Tensor y, int64_t size, double sigma, double c1, double c2, 
       const int64_t count = tiles(high, wide, Tile::kHigh - size + 1, Tile::kColumns), blocks = planes * count;
       const Scratch<A> partial(x, map ? 0 : 2 * blocks);
       launch(ssim_kernel<K, T>, blocks, kThreads, x, images_of<T>(x, y), make_window<A>(size, sigma),
-             Stabilisers<A>{static_cast<A>(c1), static_cast<A>(c2)}, strided<A>(out), strided<A>(contrast),
-             map ? nullptr : partial.data(), blocks);
+             Stabilisers<A>{static_cast<A>(c1), static_cast<A>(c2)}, strided_written<A>(out),
+             strided_written<A>(contrast), map ? nullptr : partial.data(), blocks);
       if (!map)
         launch(ssim_mean_kernel<A>, planes, kThreads, x, static_cast<const A*>(partial.data()), blocks, count,
-               high * wide, x.sizes()[1], strided<A>(out), strided<A>(contrast));
+               high * wide, x.sizes()[1], strided_written<A>(out), strided_written<A>(contrast));
     };
     size == kUsual ? go.template operator()<kUsual>() : go.template operator()<0>();
   });
@@ -222,6 +224,7 @@ Strided<A> at_every_window(const Tensor& grad) {
 
 void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, int64_t size, double sigma, double c1,
                    double c2, Tensor grad_x, Tensor grad_y) {
+  check_ssim_backward(grad_ssim, grad_contrast, x, y, size, grad_x, grad_y);
   const int64_t planes = x.sizes()[0] * x.sizes()[1], h = x.sizes()[2], w = x.sizes()[3];
   visit_dtype(x, [&]<class T>() {
     using A = accumulator_t<T>;
@@ -233,7 +236,8 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
       using Tile = tile_t<kUsual, A>;
       constexpr int kLost = 2 * (kUsual - 1);
       const int64_t blocks = planes * tiles(h, w, Tile::kHigh - kLost, Tile::kWide - kLost);
-      launch(ssim_backward_kernel<T>, blocks, kThreads, x, grads, images, window, stabilisers, strided<T>(grad_x), strided<T>(grad_y));
+      launch(ssim_backward_kernel<T>, blocks, kThreads, x, grads, images, window, stabilisers,
+             strided_written<T>(grad_x), strided_written<T>(grad_y));
       return;
     }
     using Tile = tile_t<0, A>;
@@ -242,7 +246,8 @@ void ssim_backward(Tensor grad_ssim, Tensor grad_contrast, Tensor x, Tensor y, i
     launch(ssim_maps_kernel<T>, planes * tiles(high, wide, rows, Tile::kColumns), kThreads, x, grads, images, window,
            stabilisers, maps.data(), planes);
     launch(ssim_spread_kernel<T>, planes * tiles(h, w, rows, Tile::kColumns), kThreads, x,
-           static_cast<const A*>(maps.data()), planes, images, window, strided<T>(grad_x), strided<T>(grad_y));
+           static_cast<const A*>(maps.data()), planes, images, window, strided_written<T>(grad_x),
+           strided_written<T>(grad_y));
   });
 }
 

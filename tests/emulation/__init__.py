@@ -1,4 +1,5 @@
-"""The CUDA sources on this CPU (csrc/common/emulate.h): a library in this process, and a program for each sanitizer."""
+"""The sources without PyTorch on this CPU: those for CUDA (csrc/common/emulate.h) as a library in this process, and
+those of either device as a program for each sanitizer."""
 
 from __future__ import annotations
 
@@ -29,6 +30,12 @@ SANITIZERS = {
     "thread": ("-fsanitize=thread", "-g1", "-O0"),
 }
 
+# The sources of a device without PyTorch. For the CPU nothing is inlined: what is unrolled there took twice as long to
+# compile, and ssim 1.5 GB.
+DEVICES = {"cuda": ("-DFASTIQA_EMULATE",), "cpu": ("-DFASTIQA_PLAIN", "-Dalways_inline=noinline")}
+
+READ, WRITTEN = 1, 2  # Access in csrc/common/plain_tensor.h
+
 Call = tuple[str, tuple[Any, ...]]  # an operator's name and its arguments, outputs last
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # Dtype in csrc/common/dtype.h
@@ -44,6 +51,7 @@ class Value(ctypes.Structure):
         ("sizes", ctypes.c_int64 * 8),
         ("strides", ctypes.c_int64 * 8),
         ("data", ctypes.c_void_p),
+        ("access", ctypes.c_int64),
         ("whole", ctypes.c_int64),
         ("number", ctypes.c_double),
         ("characters", ctypes.c_char * 32),
@@ -68,9 +76,10 @@ def building(work: Path) -> FileLock:
     return FileLock(work / "lock")
 
 
-def sources() -> list[Path]:
-    operators = [*sorted((CSRC / "cuda").glob("*.cu")), *sorted((TEMPLATE / "cuda").glob("*.cu"))]
-    return [*operators, HERE / "entry.cpp", HERE / "selftest.cu"]
+def sources(device: str) -> list[Path]:
+    kind = {"cuda": "*.cu", "cpu": "*.cpp"}[device]
+    operators = [*sorted((CSRC / device).glob(kind)), *sorted((TEMPLATE / device).glob(kind))]
+    return [*operators, HERE / "entry.cpp", *([HERE / "selftest.cu"] if device == "cuda" else [])]
 
 
 @functools.cache
@@ -79,22 +88,27 @@ def library() -> ctypes.CDLL:
     output = work / "libfastiqa_emulated.so"
     with building(work):
         # 25 s to compile where -O1 takes 37, and the tests hardly slower; with -O0 they take a fifth longer.
-        build().build_emulated(output, work, sources(), ("-Og",), shared=True)
+        build().build_plain(output, work, sources("cuda"), (*DEVICES["cuda"], "-Og"), shared=True)
     loaded = ctypes.CDLL(str(output))
     loaded.fastiqa_emulate.restype = ctypes.c_char_p
     loaded.fastiqa_emulate.argtypes = (ctypes.c_char_p, ctypes.POINTER(Value), ctypes.c_int64)
     return loaded
 
 
-def program(sanitizer: str, dtypes: Sequence[torch.dtype]) -> Path:
-    """The driver of entry.cpp with all sources, under a sanitizer, for operands of these dtypes."""
-    work = ROOT / "build" / "emulated" / sanitizer
-    output = work / "driver"
-    bits = sum(1 << _DTYPES.index(dtype) for dtype in dtypes)
-    flags = (*SANITIZERS[sanitizer], "-DFASTIQA_DRIVER", f"-DFASTIQA_DTYPES={bits}")
+def program(device: str, sanitizer: str, dtypes: Sequence[torch.dtype]) -> Path:
+    """The driver of entry.cpp with all sources of a device, under a sanitizer, for operands of these dtypes."""
+    work = ROOT / "build" / "emulated" / f"{device}_{sanitizer}"
     with building(work):
-        build().build_emulated(output, work, sources(), flags, shared=False)
-    return output
+        return program_of(sources(device), work, device, sanitizer, dtypes)
+
+
+def program_of(
+    files: Sequence[Path], work: Path, device: str, sanitizer: str, dtypes: Sequence[torch.dtype], *flags: str
+) -> Path:
+    bits = sum(1 << _DTYPES.index(dtype) for dtype in dtypes)
+    flags = (*SANITIZERS[sanitizer], *DEVICES[device], "-DFASTIQA_DRIVER", f"-DFASTIQA_DTYPES={bits}", *flags)
+    build().build_plain(work / "driver", work, files, flags, shared=False)
+    return work / "driver"
 
 
 def box(value: Any) -> Value:
@@ -112,11 +126,13 @@ def box(value: Any) -> Value:
     return Value(kind=1, whole=int(value))
 
 
-def call(name: str, *args: Any) -> None:
-    """Runs an emulated operator in this process."""
-    error = library().fastiqa_emulate(name.encode(), (Value * len(args))(*map(box, args)), len(args))
+def call(name: str, *args: Any) -> list[int]:
+    """Runs an emulated operator in this process; says of each argument whether it was READ and WRITTEN."""
+    values = (Value * len(args))(*map(box, args))
+    error = library().fastiqa_emulate(name.encode(), values, len(args))
     if error is not None:
-        raise RuntimeError(f"{name}: {error.decode()}")
+        raise RuntimeError(error.decode())
+    return [value.access for value in values]
 
 
 @contextlib.contextmanager
@@ -145,19 +161,19 @@ def run_recorded(driver: Path, calls: Sequence[Call], folder: Path) -> subproces
             for value in args:
                 file.write(bytes(box(value)))
                 if isinstance(value, Tensor):
-                    storage = _storage(value)
+                    whole = storage(value)
                     offset = value.storage_offset() * value.element_size()
-                    file.write(struct.pack("qq", storage.numel(), offset) + storage.numpy().tobytes())
+                    file.write(struct.pack("qq", whole.numel(), offset) + whole.numpy().tobytes())
     done = subprocess.run([str(driver), str(recorded), str(results)], capture_output=True, text=True, timeout=600)
     if done.returncode == 0:
         computed = torch.frombuffer(bytearray(results.read_bytes()), dtype=torch.uint8)
         for value in (value for _, args in calls for value in args if isinstance(value, Tensor)):
-            storage = _storage(value)
-            storage.copy_(computed[: storage.numel()])
-            computed = computed[storage.numel() :]
+            whole = storage(value)
+            whole.copy_(computed[: whole.numel()])
+            computed = computed[whole.numel() :]
     return done
 
 
-def _storage(x: Tensor) -> Tensor:
+def storage(x: Tensor) -> Tensor:
     """The bytes of a tensor's whole storage."""
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage())

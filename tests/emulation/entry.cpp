@@ -1,4 +1,4 @@
-// Calls of emulated operators from outside: one C function for ctypes, and, with -DFASTIQA_DRIVER, a program that runs
+// Calls of operators without PyTorch from outside: one C function for ctypes, and, with -DFASTIQA_DRIVER, a program that runs
 // the calls recorded in a file. The program allocates every tensor's storage to the byte, so the address sanitizer sees
 // each access beyond it; nothing but the kernels and this file is in the process.
 //
@@ -11,16 +11,17 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <memory>
 
-#include "emulate.h"
+#include "tensor.h"
 
 using fastiqa::emulate::Value;
 
-extern "C" const char* fastiqa_emulate(const char* name, const Value* values, int64_t count) {
+extern "C" const char* fastiqa_emulate(const char* name, Value* values, int64_t count) {
   static thread_local std::string error;
   const auto found = fastiqa::emulate::registry().find(name);
-  if (found == fastiqa::emulate::registry().end()) return "no operator of that name";
   try {
+    FASTIQA_CHECK(found != fastiqa::emulate::registry().end(), "no operator ", name);
     found->second(values, count);
   } catch (const std::exception& exception) {
     error = exception.what();
@@ -29,6 +30,7 @@ extern "C" const char* fastiqa_emulate(const char* name, const Value* values, in
   return nullptr;
 }
 
+#if defined(FASTIQA_EMULATE)
 /// From now on launches are written down, not run. Gives and forgets those since the last call: at most `room` of them,
 /// each kernel as an offset in this library.
 extern "C" int64_t fastiqa_note_launches(fastiqa::emulate::Noted* to, int64_t room) {
@@ -44,6 +46,7 @@ extern "C" int64_t fastiqa_note_launches(fastiqa::emulate::Noted* to, int64_t ro
   notes.clear();
   return count;
 }
+#endif
 
 #if defined(FASTIQA_DRIVER)
 
@@ -78,7 +81,7 @@ int main(int argc, char** argv) {
       value.data = storages.back().get() + offset;
     }
     if (const char* error = fastiqa_emulate(name.c_str(), values.data(), static_cast<int64_t>(values.size()))) {
-      std::cerr << name << ": " << error << '\n';
+      std::cerr << error << '\n';
       return 1;
     }
     for (size_t i = 0; i < storages.size(); ++i) out.write(storages[i].get(), bytes[i]);

@@ -31,8 +31,8 @@ __global__ void block_sum_kernel(const float* x, float* sums, int64_t elements, 
 
 void block_sum(Tensor x, Tensor sums, int64_t fault) {
   const int64_t elements = x.sizes()[0];
-  launch(block_sum_kernel, (elements + kBlock - 1) / kBlock, kBlock, x, static_cast<const float*>(x.data_ptr()),
-         static_cast<float*>(sums.data_ptr()), elements, fault);
+  launch(block_sum_kernel, (elements + kBlock - 1) / kBlock, kBlock, x, data_of<const float>(x),
+         data_of<float>(sums), elements, fault);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 //
 //   forward    (N,C,H,W) -> (N,C,H,W)          reads 1, writes 1 map
 //   backward   (N,C,H,W) x2 -> (N,C,H,W)       reads 2, writes 1 map
+#include "arguments.h"
 #include "elementwise.h"
 
 namespace fastiqa {
@@ -26,11 +27,17 @@ struct Backward {
 // ---- launchers ----
 
 void template_op(Tensor x, Tensor out) {
-  visit_dtype(x, [&]<class T>() { elementwise<1, T>(std::array{view(x), view(out)}, Forward{}, x); });
+  const Arguments call("template_op", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, h, w}, "out", out);
+  visit_dtype(x, [&]<class T>() { elementwise<1, T>(std::array{view(x), written(out)}, Forward{}, x); });
 }
 
 void template_op_backward(Tensor x, Tensor grad, Tensor out) {
-  visit_dtype(x, [&]<class T>() { elementwise<2, T>(std::array{view(x), view(grad), view(out)}, Backward{}, x); });
+  const Arguments call("template_op_backward", "x", x);
+  const auto [n, c, h, w] = call.sizes<4>("x", x);
+  call.check({n, c, h, w}, "grad", grad, "out", out);
+  visit_dtype(x, [&]<class T>() { elementwise<2, T>(std::array{view(x), view(grad), written(out)}, Backward{}, x); });
 }
 
 }  // namespace

@@ -1,0 +1,20 @@
+// Errors, on the host: FASTIQA_CHECK(condition, parts of a message...) throws what PyTorch makes a RuntimeError of. No
+// source file's name is in it, as in the library.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+
+namespace fastiqa {
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+}  // namespace fastiqa
+
+#define FASTIQA_CHECK(condition, ...) \
+  if (!(condition)) ::fastiqa::fail(__VA_ARGS__)
