@@ -101,6 +101,109 @@ def test_distance_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.autograd.gradgradcheck(distance, (*away, head))
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_one_image_against_many(net: str) -> None:
+    """Either of the two, which goes through the network once; with and without gradients."""
+    torch.manual_seed(0)
+    model = LPIPS(net).double()
+    one, many = torch.rand(1, 3, 40, 37, dtype=torch.float64), torch.rand(3, 3, 40, 37, dtype=torch.float64)
+    seen: list[int] = []
+    model.trunk.features[0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    expanded = one.expand(3, -1, -1, -1)
+    for spatial in (True, False):
+        model.convention["spatial"] = spatial
+        want = model(expanded, many)
+        seen.clear()
+        torch.testing.assert_close(model(one, many), want)
+        assert set(seen) == {4}  # for VGG16 in bands of rows
+        torch.testing.assert_close(model(many, one), want)
+    gradients = []
+    for count in (1, 3):
+        x, y = one.clone().requires_grad_(), many.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(model(x.expand(count, -1, -1, -1), y).sum(), (x, y)))
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(ValueError, match=r"^y: got shape \(2, 3, 40, 37\), want that of x, \(3, 3, 40, 37\)$"):
+        model(many, many[:2])
+
+
+def test_what_each_layer_contributes(tmp_path: Path) -> None:
+    theirs, heads = oracle("squeeze")
+    torch.save(torchvision_keys(theirs.net), tmp_path / "trunk.pth")
+    ours = LPIPS("squeeze", trunk=tmp_path / "trunk.pth", heads=heads).double()
+    x, y = torch.rand(2, 2, 3, 37, 31, dtype=torch.float64)
+    for spatial in (False, True):
+        theirs.spatial = ours.convention["spatial"] = spatial
+        value, layers = ours(x, y, return_layers=True)
+        want, wanted_layers = theirs(x, y, retPerLayer=True, normalize=True)
+        torch.testing.assert_close(value, want.view_as(value), rtol=1e-10, atol=1e-14)
+        assert len(layers) == 7
+        for layer, wanted in zip(layers, wanted_layers, strict=True):
+            torch.testing.assert_close(layer, wanted.view_as(layer), rtol=1e-10, atol=1e-14)
+    ours.convention.update(spatial=False, reduction="sum")
+    value, layers = ours(x, y, return_layers=True)
+    torch.testing.assert_close(torch.stack(layers).sum(), value)
+    assert value.shape == layers[0].shape == ()
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_the_authors_whole_file(net: str, tmp_path: Path) -> None:
+    """Their state dict, with images in [-1, 1] as they take them by default."""
+    theirs, _ = oracle(net)
+    torch.save(theirs.float().state_dict(), tmp_path / "lpips.pth")
+    ours = LPIPS(net, weights=tmp_path / "lpips.pth", data_range=(-1, 1))
+    x, y = 2 * torch.rand(2, 2, 3, 37, 31) - 1
+    torch.testing.assert_close(ours(x, y), theirs(x, y).flatten(), rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match=r"^x: got values from -\S+ to \S+, want \[0, 1.0\], or another data_range$"):
+        LPIPS(net)(x, y)
+
+
+def test_what_is_not_the_authors_whole_file(tmp_path: Path) -> None:
+    theirs, heads = oracle("squeeze")
+    whole = theirs.float().state_dict()
+    file = tmp_path / "lpips.pth"
+    for changed, message in (
+        ({**whole, "scaling_layer.scale": whole["scaling_layer.scale"] * 2}, r"scaling_layer\.scale: got \[0\.91"),
+        ({k: v for k, v in whole.items() if "lin3" not in k}, r"missing 1 of \d+ keys of the model: heads\.lin3\.mod"),
+    ):
+        torch.save(changed, file)
+        with pytest.raises(ValueError, match=rf"lpips\.pth: {message}"):
+            LPIPS("squeeze", weights=file)
+    with pytest.raises(ValueError, match=r"^weights: got .* beside trunk and heads, want one file or these two$"):
+        LPIPS("squeeze", weights=file, trunk=file, heads=heads)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_heads_of_version_0_0_are_refused(net: str, tmp_path: Path) -> None:
+    """Under any name, as a file of their own and in the authors' whole file."""
+    theirs, heads = oracle(net)
+    trunk, old = tmp_path / "trunk.pth", tmp_path / "heads.safetensors"
+    torch.save(torchvision_keys(theirs.net), trunk)
+    weights = fastiqa.models.checkpoints.read_file(heads.parent.parent / "v0.0" / heads.name)[0]
+    save_file(weights, old)
+    with pytest.raises(
+        ValueError, match=r"heads\.safetensors: got the authors' heads of version 0\.0, want those of v"
+    ):
+        LPIPS(net, trunk=trunk, heads=old)
+    theirs.load_state_dict(weights, strict=False)
+    torch.save(theirs.float().state_dict(), tmp_path / "lpips.pth")
+    with pytest.raises(ValueError, match=r"lpips\.pth: got the authors' heads of version 0\.0"):
+        LPIPS(net, weights=tmp_path / "lpips.pth")
+
+
+def test_bad_arguments() -> None:
+    image, model = torch.rand(1, 3, 24, 24), LPIPS("squeeze")
+    heads = model.heads.weights()
+    for options in ({"spatial": 1}, {"return_layers": "yes"}):
+        with pytest.raises(ValueError, match=rf"^{next(iter(options))}: got .*, want True or False$"):
+            lpips(image, image, trunk=model.trunk, heads=heads, **options)
+    with pytest.raises(
+        TypeError, match=r"^trunk: got Linear, want one of fastiqa\.metrics\.lpips_trunks\.create_trunk$"
+    ):
+        lpips(image, image, trunk=torch.nn.Linear(1, 1), heads=heads)
+    with pytest.raises(TypeError, match=r"^heads: got something else, want a tensor of weights for each tapped map$"):
+        lpips(image, image, trunk=model.trunk, heads=[1.0] * 7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_near_images_lose_no_digits(dtype: torch.dtype) -> None:
     x, _, weight = maps(dtype)
