@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastiqa._op import Op
 
 NAMES = ("cpu", "cuda", "triton", "torch")
+OLDEST_TRITON = (3, 6)
 
 _log = logging.getLogger("fastiqa")
 _logged: set[tuple[str, str]] = set()
@@ -82,9 +83,12 @@ def triton(why_not: WhyNot | None = None) -> Backend:
 
 def _triton_kernel(name: str) -> Callable[..., None]:
     try:
-        importlib.import_module("triton")
+        version = str(importlib.import_module("triton").__version__)
     except ImportError as error:
         raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_TRITON:  # 3.4 and 3.5 do not compile every kernel
+        wanted = ".".join(map(str, OLDEST_TRITON))
+        raise _native.Unavailable(f"triton: got {version}, want {wanted} or later; pip install 'fastiqa[triton]'")
     file = re.sub("(_input|_weight)?_backward$", "", name)  # a gradient lies in its operator's file
     module = importlib.import_module(f"fastiqa.kernels.{file}")
     return getattr(module, name)  # type: ignore[no-any-return]

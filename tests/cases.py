@@ -12,8 +12,9 @@ import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import emulation
@@ -144,19 +145,18 @@ def moved(x: Tensor, offset: int) -> Tensor:
     """The same values and strides, `offset` elements into a larger storage whose rest is NaN."""
     storage = x.untyped_storage().nbytes() // x.element_size()
     larger = torch.full((storage + 2 * offset,), float("nan"), dtype=x.dtype)
-    larger[offset : offset + storage] = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
+    larger[offset : offset + storage] = whole_storage(x)
     return larger.as_strided(x.shape, x.stride(), x.storage_offset() + offset)
 
 
 @functools.cache
 def operators() -> dict[str, Op]:
     """Every operator of the library, and the template, built and registered as one of them."""
-    work = emulation.ROOT / "build" / "template"
-    library = work / "libfastiqa_cpu_template.so"
-    with emulation.building(work):
-        emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
     _native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
-    torch.ops.load_library(str(library))
+    torch.ops.load_library(str(_template_library("cpu")))
+    if on_gpu():
+        _native.kernel("cuda", "cross_difference")
+        torch.ops.load_library(str(_template_library("cuda")))
 
     import fastiqa.kernels
 
@@ -168,6 +168,22 @@ def operators() -> dict[str, Op]:
     sys.modules["template_op"] = module
     spec.loader.exec_module(module)
     return {**ops.OPERATORS, **{op.name: op for op in vars(module).values() if isinstance(op, Op)}}
+
+
+def _template_library(kind: str) -> Path:
+    """libfastiqa_<kind>_template.so, built for the GPU at hand; FASTIQA_PREBUILT=1 takes what lies there."""
+    work = emulation.ROOT / "build" / "template"
+    library = work / f"libfastiqa_{kind}_template.so"
+    with emulation.building(work):
+        if os.environ.get("FASTIQA_PREBUILT") == "1" and library.exists():
+            return library
+        if kind == "cpu":
+            emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
+        else:
+            arch = "{}{}".format(*torch.cuda.get_device_capability())
+            sources = sorted((emulation.TEMPLATE / "cuda").glob("*.cu"))
+            emulation.build().build_cuda(library, work, sources, (arch,))
+    return library
 
 
 def names() -> list[str]:
@@ -185,12 +201,27 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-BACKENDS = ("torch", "cpu", "triton", "cuda")
+# ---- where operators run ----
+
+BACKENDS: tuple[str, ...] = ("torch", "cpu", "triton", "cuda")
+DEVICE: str | None = None  # where `placed` operators run, if not where their arguments are
+
+
+def run_on_gpu() -> None:
+    """`pytest -m gpu`: the two backends of a GPU, on it, for every test file that is imported from here on."""
+    global BACKENDS, DEVICE
+    BACKENDS, DEVICE = ("cuda", "triton"), "cuda"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def on_gpu() -> bool:
+    return DEVICE is not None
 
 
 def backend(name: str) -> Any:
-    """Within it operators run through that backend on CPU tensors: triton interpreted, cuda emulated."""
-    if name == "cuda":
+    """Within it operators run through that backend: on CPU tensors, triton interpreted and cuda emulated; or on a GPU,
+    if they are `placed`."""
+    if name == "cuda" and not on_gpu():
         return _Emulated()
     return _dispatch.use(name)
 
@@ -204,3 +235,47 @@ class _Emulated:
     def __exit__(self, *exception: Any) -> None:
         for context in reversed(self._contexts):
             context.__exit__(*exception)
+
+
+def placed(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator on CPU tensors wherever it is tested: in a run on a GPU its arguments and gradients go there and its
+    results come back, with their strides and offsets. So the judges, on the CPU, are the same for all."""
+    if DEVICE is None:
+        return op
+    device = torch.device(DEVICE)
+
+    def there(*args: Any, out: Sequence[Tensor] | None = None) -> Any:
+        moved_args = [_OnDevice.apply(x, device) if isinstance(x, Tensor) else x for x in args]
+        if out is None:
+            results = tuple(_OnDevice.apply(y, torch.device("cpu")) for y in outputs(op(*moved_args)))
+            return results[0] if len(results) == 1 else results
+        moved_outs = [to_device(y, device) for y in out]
+        op(*moved_args, out=moved_outs)
+        for here, moved_out in zip(out, moved_outs, strict=True):
+            whole_storage(here).copy_(whole_storage(moved_out))
+        return out
+
+    return there
+
+
+class _OnDevice(torch.autograd.Function):
+    """`to_device`, for values and for their gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, device: torch.device) -> Tensor:
+        ctx.device = x.device
+        return to_device(x, device)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return to_device(grad, ctx.device), None
+
+
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """On that device, with its strides and what lies around it: `x.to(device)` makes slices dense."""
+    return whole_storage(x).to(device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+def whole_storage(x: Tensor) -> Tensor:
+    """All elements of a tensor's storage."""
+    return torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage())

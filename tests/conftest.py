@@ -1,10 +1,16 @@
-"""Every test: seeded, strict about fallbacks, and with fresh memory poisoned, so that an element that a kernel forgets
-is a NaN and not yesterday's right answer. Tests that need a GPU are removed where there is none."""
+"""Every test: seeded, strict about fallbacks, and with fresh memory poisoned (poison.py), so that an element that a
+kernel forgets is a NaN and not yesterday's right answer.
+
+`pytest -m gpu` is a run of its own: Triton compiles, operators run on the GPU, and only files with such tests are read,
+which need PyTorch, Triton, NumPy and pytest alone. In every other run Triton interprets and tests marked `gpu` are
+removed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,23 +21,40 @@ os.environ["FASTIQA_STRICT"] = "1"
 
 import cases
 import interpreter
+import poison
 import pytest
 import torch
-from torch.utils._device import _device_constructors
 
-interpreter.mend_bfloat16()
+poison.install()
 # torch.compile's cache on disk knows operators by their names: a gradient that has changed since would be yesterday's.
 _ops = sorted((Path(__file__).parents[1] / "fastiqa" / "ops").glob("*.py"))
 torch.compiler.config.cache_key_tag = hashlib.sha256(b"".join(file.read_bytes() for file in _ops)).hexdigest()
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # a core a worker: two that share theirs took half as long again
 
-_device_constructors()  # cached on first use, so before torch.empty is replaced below
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test file is imported, for they ask `cases` for the backends of this run."""
+    if asks_for_gpu(config) and torch.cuda.is_available():
+        cases.run_on_gpu()
+    else:
+        interpreter.interpret()
+
+
+def asks_for_gpu(config: pytest.Config) -> bool:
+    expression = str(config.getoption("markexpr"))
+    return re.search(r"\bgpu\b", expression) is not None and re.search(r"\bnot\s+gpu\b", expression) is None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file is left unread: importing all of them to keep a few tests took minutes and needs every oracle."""
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_test and asks_for_gpu(config) and b"mark.gpu" not in collection_path.read_bytes() else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = set() if cases.ALL else set(not_their_turn(items))
-    if not torch.cuda.is_available():
+    if not cases.on_gpu():
         left_out |= {item for item in items if item.get_closest_marker("gpu")}
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
@@ -50,7 +73,13 @@ def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     for (function, backend, _), group in groups.items():
         mark = group[0].get_closest_marker("share")
         assert mark is not None
-        share = min(mark.kwargs.get(backend, mark.args[0] if mark.args else 1), len(group))
+        share = mark.kwargs.get(backend, mark.args[0] if mark.args else 1)
+        if cases.on_gpu():
+            share = mark.kwargs.get(f"{backend}_on_gpu", share)
+        if not share:  # none of them
+            yield from group
+            continue
+        share = min(share, len(group))
         turn = turns[function, backend]
         turns[function, backend] += 1
         for k, item in enumerate(group):
@@ -65,14 +94,10 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = torch.empty
-
-    def poisoned(*args, **kwargs):
-        result = empty(*args, **kwargs)
-        return result.fill_(float("nan")) if result.is_floating_point() and result.device.type != "meta" else result
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+def _poisoned_on_gpu() -> None:
+    """What kernels take from PyTorch's allocator themselves; PyTorch fills it where algorithms are deterministic."""
+    if cases.on_gpu():
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @pytest.fixture

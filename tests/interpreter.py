@@ -1,19 +1,25 @@
 """Triton's interpreter, with the conversions mended in which it differs from the compiled kernels.
 
 Compiled code rounds float32 -> bfloat16 to nearest even (`cvt.rn.bf16.f32`) and widens bfloat16 by a shift; the
-interpreter of triton 3.9 cuts the lower bits off, and changes infinities, NaN and subnormals on the way up.
+interpreter of triton 3.9 cuts the lower bits off, and changes infinities, NaN and subnormals on the way up. That of
+triton 3.6 makes a number of an array of one element, which NumPy refuses from 2.4 on.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported
-
 import torch
 
 
-def mend_bfloat16() -> None:
+def interpret() -> None:
+    """From here on Triton interprets in this process: to be called before it is first imported."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    _mend_bfloat16()
+    _mend_index()
+
+
+def _mend_bfloat16() -> None:
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -30,3 +36,15 @@ def mend_bfloat16() -> None:
         return interpreter.TensorHandle(data, dst_type.scalar)
 
     interpreter.InterpreterBuilder.cast_impl = cast_impl
+
+
+def _mend_index() -> None:
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_lang_tensor

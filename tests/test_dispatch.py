@@ -41,6 +41,14 @@ def test_use_means_only_that_backend(args: tuple[torch.Tensor, ...]) -> None:
     assert _dispatch._only is None
 
 
+def test_an_old_triton_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.5.1")
+    with pytest.raises(_native.Unavailable, match=r"^triton: got 3\.5\.1, want 3\.6 or later; pip install"):
+        _dispatch._triton_kernel("cross_difference")
+    asked = (emulation.ROOT / "pyproject.toml").read_text()
+    assert f"triton>={'.'.join(map(str, _dispatch.OLDEST_TRITON))}" in asked
+
+
 def test_use_is_undone_by_an_error() -> None:
     with pytest.raises(KeyError), fastiqa.use("torch"):
         raise KeyError

@@ -1,17 +1,20 @@
 """Every operator on every backend: values against float64, layouts, gradients of both orders, memory around outputs.
 
 Driven by the operator records: a new operator is tested by being in the folder. `triton` runs under its interpreter and
-`cuda` through the CPU emulation of its sources, so all four lanes run on a machine without a GPU.
+`cuda` through the CPU emulation of its sources, so all four lanes run on a machine without a GPU; `pytest -m gpu` runs
+those two on one, where arguments go and results come back (`cases.placed`). There Triton has a share of its own
+(`triton_on_gpu`; 0: none), since it compiles anew for most cases.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cases
+import poison
 import pytest
 import torch
 from cases import Case, outputs
@@ -22,7 +25,14 @@ GRID = cases.grid()
 pytestmark = [
     pytest.mark.parametrize("backend", cases.BACKENDS),
     pytest.mark.parametrize("name", cases.names()),
+    *([pytest.mark.gpu] if cases.on_gpu() else []),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_scratch() -> Iterator[None]:
+    with poison.host_memory():
+        yield
 
 
 def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,13 +92,13 @@ def assert_within_budget(
     assert error <= 2 * own, f"error {error} against float64, eager's own is {own}"
 
 
-@pytest.mark.share(triton=8, cuda=4)
+@pytest.mark.share(triton=8, cuda=4, triton_on_gpu=16)
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_values_and_layout(name: str, backend: str, case: Case) -> None:
     op = cases.operators()[name]
     for args in cases.arguments(op, case):
         with cases.backend(backend):
-            results = outputs(op(*args))
+            results = outputs(cases.placed(op)(*args))
         eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
         for k, (got, e, x, promised) in enumerate(zip(results, eager, exact, op.layout(*args), strict=True)):
             assert_within_budget(got, e, x, op.exact, functools.partial(usual_error(op, args), k))
@@ -122,7 +132,7 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
     promised = op.layout(*args)[: len(op.signature.results) - len(op.statistics)]
     grads = [cases.tensor(tuple(o.shape), o.dtype, grad_layout) for o in promised]
     with cases.backend(backend):
-        got = gradients(op, args, grads)
+        got = gradients(cases.placed(op), args, grads)
     eager = gradients(op.reference, args, grads)
     exact = gradients(op.reference, wide(args), [g.double() for g in grads])
 
@@ -159,12 +169,14 @@ def test_partial_gradients(name: str, backend: str) -> None:
         for k in tensors:
             values = [x.detach().requires_grad_(j == k) if isinstance(x, Tensor) else x for j, x in enumerate(args)]
             with cases.backend(backend):
-                got = torch.autograd.grad(sum(y.square().sum() for y in outputs(op(*values))), values[k])[0]
+                got = torch.autograd.grad(sum(y.square().sum() for y in outputs(cases.placed(op)(*values))), values[k])[
+                    0
+                ]
             want = torch.autograd.grad(sum(y.square().sum() for y in outputs(op.reference(*values))), values[k])[0]
             torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.share(triton=2, cuda=2, cpu=2)
+@pytest.mark.share(triton=2, cuda=2, cpu=2, triton_on_gpu=0)
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
     """Lengths from 1 to 40 at every offset that a vector may be off by; the guard elements keep their value."""
@@ -184,7 +196,7 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
                     (guarded, guarded[offset : offset + elements].view(tuple(promised.shape)).fill_(float("nan")))
                 )
             with cases.backend(backend):
-                op(*args, out=[out for _, out in outs])
+                cases.placed(op)(*args, out=[out for _, out in outs])
             eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
             for k, ((guarded, out), e, x) in enumerate(zip(outs, eager, exact, strict=True)):
                 assert_within_budget(out, e, x, op.exact, functools.partial(usual_error(op, args), k))
@@ -200,15 +212,16 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
         # Interpreted, programs run one after another: what is left to find is memory that nobody wrote.
         for args in itertools.islice(samples, 1 if backend == "triton" and not cases.ALL else None):
             with cases.backend(backend):
-                first = outputs(op(*args))
+                first = outputs(cases.placed(op)(*args))
                 for _ in range(3):
-                    assert all(torch.equal(x, y) for x, y in zip(first, outputs(op(*args)), strict=True))
+                    again = outputs(cases.placed(op)(*args))
+                    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
-@pytest.mark.share(triton=2, cuda=2)
+@pytest.mark.share(triton=2, cuda=2, triton_on_gpu=4)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
     """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later.
@@ -227,7 +240,7 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
             if isinstance(x, Tensor) and x.numel():
                 x.copy_(special[torch.randint(len(special), x.shape)])
         with cases.backend(backend):
-            results = outputs(op(*args))
+            results = outputs(cases.placed(op)(*args))
         eager, exact = outputs(op.reference(*args)), outputs(op.reference(*wide(args)))
         for got, e, x in zip(results, eager, exact, strict=True):
             same = (got == e) | (got.isnan() & e.isnan())
@@ -242,7 +255,7 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
-@pytest.mark.share(triton=2, cuda=2)
+@pytest.mark.share(triton=2, cuda=2, triton_on_gpu=0)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_infinity_at_a_border_stays_where_it_is(name: str, backend: str, layout: str) -> None:
     """It meets none of the zeros beyond the border or of a vector's end: results are finite where eager's are.
@@ -257,7 +270,7 @@ def test_an_infinity_at_a_border_stays_where_it_is(name: str, backend: str, layo
             before = x.clone()
             x[(0,) * x.dim()] = float("inf")
             with cases.backend(backend):
-                results = outputs(op(*args))
+                results = outputs(cases.placed(op)(*args))
             for got, eager in zip(results, outputs(op.reference(*args)), strict=True):
                 finite = eager.isfinite()
                 torch.testing.assert_close(got[finite], eager[finite], rtol=1e-5, atol=1e-5)

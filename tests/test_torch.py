@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cases
 import pytest
+import test_ops
 import torch
 from cases import Case, outputs
 from torch import Tensor
@@ -265,24 +267,68 @@ def test_threads_agree(name: str) -> None:
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc", "every_other_column"])
 def test_on_a_gpu(name: str, backend: str, layout: str) -> None:
-    """Equal to the CPU, on a side stream after a long kernel, and in a captured graph whose input changes."""
-    op, args = example(name, Case((3, 17, 33, 40), torch.float32, (layout,)))
-    on_gpu = [x.cuda() if isinstance(x, Tensor) else x for x in args]
-    want = tuple(y.cuda() for y in outputs(op(*args)))
+    """What only a GPU can show: forward and backward on a side stream whose earlier work writes the arguments late, and
+    a captured graph whose input changes. Elsewhere `test_ops.py` has more cases of every value."""
+    op, args = example(name, Case((3, 17, 33, 40), torch.float32, (layout,), offset=1))
+    values = [cases.to_device(x, "cuda") if isinstance(x, Tensor) else x for x in args]
+    promised = op.layout(*args)[: len(op.signature.results) - len(op.statistics)]
+    grads = [torch.randn(tuple(y.shape), dtype=y.dtype) for y in promised]
+    late = [late_copy(x) if isinstance(x, Tensor) else x for x in values]
+    grads_on_gpu = [y.cuda() for y in grads]
+    late_grads = [late_copy(y) for y in grads_on_gpu]
+    leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in late]
     with fastiqa.use(backend):
+        op(*values)  # whatever is compiled or loaded once waits for the device
+        torch.cuda.synchronize()
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
-            busy = torch.randn(4096, 4096, device="cuda")
-            on_gpu[0] = on_gpu[0] + (busy @ busy).sum() * 0
-            got = op(*on_gpu)
+            copy_late(late, values)
+            results = outputs(op(*leaves))
+            copy_late(late_grads, grads_on_gpu)
+            got = torch.autograd.grad(
+                [y for y in results if y.requires_grad], [x for x in leaves if isinstance(x, Tensor)], late_grads
+            )
         stream.synchronize()
-        torch.testing.assert_close(outputs(got), want)
+        assert_right(op, args, grads, tuple(y.detach() for y in results), got)
 
         graph = torch.cuda.CUDAGraph()
-        op(*on_gpu)
-        torch.cuda.synchronize()
         with torch.cuda.graph(graph):
-            captured = op(*on_gpu)
-        on_gpu[0].mul_(3)
+            captured = op(*values)
+        values[0].mul_(3)
         graph.replay()
-        assert_equal(captured, op(*on_gpu))
+        assert_equal(captured, op(*values))
+
+
+def late_copy(x: Tensor) -> Tensor:
+    """A tensor of the same strides whose values are still to come."""
+    return cases.to_device(x, x.device).fill_(float("nan"))
+
+
+def copy_late(late: list[Any], values: list[Any]) -> None:
+    """Behind some 20 ms of other work on the current stream."""
+    busy = torch.ones(8192, 8192, device="cuda")
+    busy @ busy
+    for to, x in zip(late, values, strict=True):
+        if isinstance(x, Tensor):
+            to.copy_(x)
+
+
+def assert_right(
+    op: Any, args: tuple[Any, ...], grads: list[Tensor], results: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
+) -> None:
+    """Bit for bit, or at most twice as far from float64 as eager PyTorch on the CPU."""
+
+    def everything(values: tuple[Any, ...], output_gradients: list[Tensor]) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in values]
+        made = outputs(op.reference(*leaves))
+        inputs = [x for x in leaves if isinstance(x, Tensor)]
+        backward = torch.autograd.grad([y for y in made if y.requires_grad], inputs, output_gradients)
+        return (*(y.detach() for y in made), *backward)
+
+    def usual(double: bool) -> tuple[Tensor, ...]:
+        return everything(test_ops.redrawn(args, double), list(test_ops.redrawn(tuple(grads), double)))
+
+    eager, exact = everything(args, grads), everything(test_ops.wide(args), [g.double() for g in grads])
+    for k, (y, e, x) in enumerate(zip((*results, *gradients), eager, exact, strict=True)):
+        of_many = functools.partial(test_ops.eager_error, usual, k)
+        test_ops.assert_within_budget(y.cpu(), e, x, op.exact, of_many)
