@@ -16,7 +16,7 @@ from shared_data import shared_file
 
 import fastiqa
 from fastiqa.data import Triplet, read_clic
-from fastiqa.data.predictions import read_predictions, write_predictions
+from fastiqa.data.predictions import read_predictions, write_decisions, write_predictions
 from fastiqa.metrics.evaluation import evaluate
 from fastiqa.metrics.preferences import PREFERENCES
 from fastiqa.metrics.two_afc import two_afc
@@ -114,10 +114,20 @@ def test_metrics_and_a_network_side_by_side(fastiqa_command: Any, tmp_path: Path
     assert (status, err) == (0, "")
     for text in ("psnr", "ssim", "ms-ssim", "net.safetensors", "95 % interval", "consistent when swapped"):
         assert text in out
-    again = fastiqa_command("eval", "clic", csv, "--predictions", tmp_path / "ours.csv", "--json")[1]
     network = json.loads(fastiqa_command("eval", "clic", csv, "--weights", weights, "--metric", "none", "--json")[1])[0]
-    assert json.loads(again)[0]["score"] == network["score"]
     assert network["triplets"] == len(folders.CLIC_ROWS)  # as often as they stand in the file
+    again = fastiqa_command("eval", "clic", csv, "--predictions", tmp_path / "ours.probabilities.csv", "--json")[1]
+    assert json.loads(again)[0]["score"] == network["score"]
+    decisions = [line.split(",") for line in (tmp_path / "ours.csv").read_text().splitlines()]
+    chances = read_predictions(
+        tmp_path / "ours.probabilities.csv", read_clic(csv, average_duplicates=False), csv.parent
+    )
+    assert [decision for *_, decision in decisions] == ["1" if chance > 0.5 else "0" for chance in chances]
+    # the dev kit's rule: the share of rows whose fourth column is the same text
+    oracle = [line.split(",") for line in csv.read_text().splitlines()]
+    assert [row[:3] for row in decisions] == [row[:3] for row in oracle]
+    right = sum(ours[3] == theirs[3] for ours, theirs in zip(decisions, oracle, strict=True))
+    assert right / len(oracle) == network["score"]
 
 
 def test_scores_of_each_group(fastiqa_command: Any, tmp_path: Path) -> None:
@@ -142,6 +152,9 @@ def test_predictions_come_back(tmp_path: Path) -> None:
     values = [0.1 * i for i in range(len(triplets))]
     write_predictions(tmp_path / "p.csv", triplets, values, tmp_path)
     assert read_predictions(tmp_path / "p.csv", triplets[::-1], tmp_path) == pytest.approx(values[::-1])
+    write_decisions(tmp_path / "d.csv", triplets, [value > 0.25 for value in values], tmp_path)
+    assert {line.rsplit(",", 1)[1] for line in (tmp_path / "d.csv").read_text().splitlines()} == {"0", "1"}
+    assert read_predictions(tmp_path / "d.csv", triplets, tmp_path) == [float(value > 0.25) for value in values]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,12 @@ def evaluate(
         typer.Option("--predictions", metavar="CSV", help="Score these rows O,A,B,P instead; no images."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option("--write", metavar="CSV", help="Write the network's predictions in CLIC's format.")
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="CSV",
+            help="Write the network's decisions in CLIC's format, and its probabilities to NAME.probabilities.csv.",
+        ),
     ] = None,
     run: Annotated[
         list[Path] | None,

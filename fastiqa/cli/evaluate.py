@@ -17,7 +17,7 @@ from rich.text import Text
 from fastiqa._text import one_line
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
-from fastiqa.data.predictions import read_predictions, write_predictions
+from fastiqa.data.predictions import read_predictions, write_decisions, write_predictions
 from fastiqa.metrics.evaluation import Evaluation, evaluate, scored
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.metrics.preferences import PREFERENCES, load_lpips, negative_lpips, preference
@@ -53,8 +53,10 @@ def evaluate_dataset(
         triplets, folder = _triplets(dataset, path, images, split, rule, check_files=predictions is None)
         results = _results(triplets, folder, metrics, weights, lpips, predictions, *where)
         if write is not None:
-            probabilities = torch.sigmoid(results[-1].preferences).tolist()
-            write_predictions(write, triplets, probabilities, folder)
+            preferences = results[-1].preferences
+            write_decisions(write, triplets, (preferences > 0).tolist(), folder)
+            beside = write.with_name(f"{write.stem}.probabilities{write.suffix}")
+            write_predictions(beside, triplets, torch.sigmoid(preferences).tolist(), folder)
     except (OSError, ValueError) as error:
         print("error:", one_line(" ".join(str(error).split())), file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
-"""Predictions in CLIC's format: a csv of rows O,A,B,P without header, P the probability that B is closer to O.
+"""Predictions in CLIC's format: a csv of rows O,A,B,P without header, P 0 or 1: whether B is closer to O.
 
-CLIC itself takes decisions, P 0 or 1. Paths are relative to the folder of the images.
+CLIC's own scorer compares P as text with the answers' 0 and 1. Here P may also be the probability that B is closer.
+Paths are relative to the folder of the images.
 """
 
 from __future__ import annotations
@@ -19,15 +20,26 @@ from fastiqa.data.triplets import Triplet
 def write_predictions(
     path: str | os.PathLike[str], triplets: Sequence[Triplet], predictions: Sequence[float], folder: Path
 ) -> None:
-    """Writes a row for each triplet, in order, all or nothing.
+    """Writes probabilities, a row for each triplet, in order, all or nothing.
 
     Raises: ValueError for a triplet outside the folder, or as many predictions as triplets are not given; OSError.
     """
+    _write(path, triplets, [f"{prediction:.6g}" for prediction in predictions], folder)
+
+
+def write_decisions(
+    path: str | os.PathLike[str], triplets: Sequence[Triplet], decisions: Sequence[bool], folder: Path
+) -> None:
+    """Writes decisions, 1 where b is closer and 0 where a is, as CLIC takes them; otherwise as probabilities."""
+    _write(path, triplets, ["1" if decision else "0" for decision in decisions], folder)
+
+
+def _write(path: str | os.PathLike[str], triplets: Sequence[Triplet], predictions: Sequence[str], folder: Path) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     for triplet, prediction in zip(triplets, predictions, strict=True):
         names = (file.relative_to(folder).as_posix() for file in triplet[:3])
-        writer.writerow((*names, f"{prediction:.6g}"))
+        writer.writerow((*names, prediction))
     write_atomically(Path(path), stream.getvalue().encode("utf-8", "surrogateescape"))
 
 
