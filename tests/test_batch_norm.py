@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import randomise
 from torch import Tensor, nn
 
-from fastiqa import reference
-from fastiqa.nn import BatchNormAct2d, SERes2Net
+import fastiqa
+from fastiqa import models, reference
+from fastiqa.nn import BatchNormAct2d, Bottleneck, SERes2Net
 from fastiqa.ops import OPERATORS
 
 batch_norm_act = OPERATORS["batch_norm_act"]
@@ -176,3 +178,97 @@ def test_the_backbone_trains_as_its_twin_under_autocast() -> None:
     exact, got, want = gradients(plain, False), gradients(fused, True), gradients(plain, True)
     assert got.numel() == sum(p.numel() for p in fused.parameters())
     assert (got - exact).norm() <= 1.5 * (want - exact).norm()
+
+
+# ---- converted, frozen, hooked ----
+
+NETWORKS: list[tuple[str, dict[str, Any], int]] = [
+    ("PRFNet", {"layers": (1, 1, 1, 1), "width": 8, "cross_norm": True, "dropout": 0.0}, 3),
+    ("MFENet", {"depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12), "mlp_ratios": (2, 2, 2, 2), "hidden": (8,),
+                "hfen_width": 8, "dan_layers": (1, 1, 1, 1), "dan_width": 4, "dropout": 0.0}, 1),
+]  # fmt: skip
+every_network = pytest.mark.parametrize(("name", "options", "images"), NETWORKS, ids=lambda value: str(value)[:6])
+
+
+@pytest.mark.parametrize("package", [reference, models], ids=["plain", "fused"])
+@every_network
+def test_conversion_to_synchronised_norms_keeps_the_network(
+    name: str, options: dict[str, Any], images: int, package: Any
+) -> None:
+    """Results in both modes (one process has nobody to synchronise with), keys and parameters."""
+    network = getattr(package, name)(**options)
+    randomise(network)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in converted.modules()) == len(norms) > 20
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in converted.modules())
+    assert list(converted.state_dict()) == list(network.state_dict())
+    x = torch.rand(images, 2, 3, 64, 64)
+    for training in (False, True):
+        want, got = (model.train(training)(*x) for model in (network, converted))
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(converted.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-4)
+    if package is models:  # and they fold as the norms that they were
+        fast = fastiqa.optimize_for_inference(converted)
+        torch.testing.assert_close(fast(*x), converted.eval()(*x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [reference.BatchNormAct2d, BatchNormAct2d], ids=["plain", "fused"])
+def test_a_norm_that_would_lose_its_activation_is_not_converted(kind: Any) -> None:
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    with pytest.raises(RuntimeError, match=r"^convert_sync_batchnorm: got a BatchNormAct2d, whose activation would be"):
+        convert(nn.Sequential(nn.Conv2d(3, 4, 1), kind(4)))
+    assert type(convert(kind(4, negative_slope=1.0))) is nn.SyncBatchNorm
+    norm = kind(4)
+    assert not hasattr(kind(4, negative_slope=1.0), "qconfig")
+    norm.qconfig = "of eager quantisation"
+    assert copy.deepcopy(norm).qconfig == "of eager quantisation"
+
+
+@pytest.mark.parametrize("memory", ["lean", "least"])
+def test_computing_again_leaves_the_statistics_of_foreign_norms_alone(memory: str) -> None:
+    networks = [nn.SyncBatchNorm.convert_sync_batchnorm(SERes2Net((2, 1, 1, 1), width=8)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    networks[1].set_memory(memory)
+    image = torch.rand(2, 3, 64, 64)
+    for network in networks:
+        torch.stack([y.square().mean() for y in network.train()(image)]).sum().backward()
+    torch.testing.assert_close(networks[1].state_dict(), networks[0].state_dict(), rtol=0, atol=0)
+    assert networks[0].layer1[0].bn1.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("gone", [("weight", "bias"), ("bias",)], ids=str)
+def test_norms_without_weight_or_bias(gone: tuple[str, ...]) -> None:
+    plain = reference.BatchNormAct2d(6, 0.1).double()
+    fused = copy.deepcopy(plain)
+    fastiqa.accelerate(fused)
+    conv = nn.Conv2d(6, 2, 1).double()
+    gradients = []
+    for norm in (plain, fused):
+        for name in gone:
+            setattr(norm, name, None)
+        x = torch.randn(4, 6, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = conv(norm(x)) if norm is plain else norm.followed_by(x, conv)
+        gradients.append((y, torch.autograd.grad(y.square().sum(), x)))
+        gradients[-1] += (norm.eval()(x),)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(fused.state_dict(), plain.state_dict(), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [reference.Bottleneck, Bottleneck], ids=["plain", "fused"])
+def test_hooks_of_the_last_norm_keep_what_they_saw(kind: Any) -> None:
+    """Its result is not overwritten by the sum behind it, which autograd refuses where a backward hook listens."""
+    block = kind(8, 4, 1, first=True)
+    x = torch.randn(2, 8, 6, 6)
+    want = block(x)
+    want.sum().backward()
+    gradient = block.conv1.weight.grad.clone()
+    block.zero_grad()
+    seen: list[Any] = []
+    block.bn3.register_forward_hook(lambda module, args, out: seen.append((out, out.detach().clone())))
+    block.bn3.register_full_backward_hook(lambda module, grads, outs: seen.append(outs))
+    got = block(x)
+    got.sum().backward()
+    assert torch.equal(*seen[0])
+    assert len(seen) == 2
+    torch.testing.assert_close((got, block.conv1.weight.grad), (want, gradient), rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from fastiqa import reference
+from fastiqa._layout import ACCUMULATION
 from fastiqa.nn.recomputation import running_pass
 from fastiqa.ops.batch_norm_act import batch_norm_act
 
@@ -34,6 +35,8 @@ class BatchNormAct2d(reference.BatchNormAct2d):
 
     Source: arXiv 1502.03167.
     """
+
+    asks_pass = True  # see fastiqa.nn.recomputation
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
@@ -64,10 +67,19 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count == 1:
             raise ValueError(f"x: shape {tuple(x.shape)}, want more than one value per channel in training")
-        out, mean, rstd = batch_norm_act(x, self.weight, self.bias, self.negative_slope, self.eps)
+        out, mean, rstd = batch_norm_act(x, *self._affine(x), self.negative_slope, self.eps)
         if count and running_pass() != "again":
             self._track(mean, rstd, count)
         return out  # type: ignore[no-any-return]
+
+    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias, which may have been taken away."""
+        weight, bias = self.weight, self.bias
+        if weight is None:
+            weight = x.new_ones(x.shape[1], dtype=ACCUMULATION[x.dtype])
+        if bias is None:
+            bias = x.new_zeros(x.shape[1], dtype=ACCUMULATION[x.dtype])
+        return weight, bias
 
     @torch.no_grad()
     def _track(self, mean: Tensor, rstd: Tensor, count: int) -> None:
@@ -91,7 +103,8 @@ class _Again:
     """Recomputes a result, once for all that was saved of it; gone with the last of them."""
 
     def __init__(self, norm: BatchNormAct2d, x: Tensor, result: Tensor) -> None:
-        self._arguments = (x.detach(), norm.weight.detach(), norm.bias.detach(), norm.negative_slope, norm.eps)
+        weight, bias = (column.detach() for column in norm._affine(x))
+        self._arguments = (x.detach(), weight, bias, norm.negative_slope, norm.eps)
         self._version = x._version
         self._storage = result.untyped_storage()._cdata
         self._result: Tensor | None = None

@@ -1,6 +1,7 @@
 """Less memory in training: blocks that keep little for the backward pass and compute the rest again (checkpointing).
 
-Modules with side effects must have them in the first pass alone: `running_pass` says which pass is running.
+Modules with side effects must have them in the first pass alone: `running_pass` says which pass is running. The running
+statistics of norms that do not ask (`torch.nn.SyncBatchNorm`, say) are put back after the second.
 Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from fastiqa.nn.fused import FusedNetwork
@@ -65,9 +67,9 @@ class CheckpointedBlock(nn.Module):
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Both passes' contexts for `torch.utils.checkpoint`."""
         if self.memory == "least":
-            return _during("first"), _during("again")
+            return _during("first"), _during("again", _kept_statistics(self))
         first, again = create_selective_checkpoint_contexts(self._policy)
-        return _during("first", first), _during("again", again)
+        return _during("first", first), _during("again", _kept_statistics(self), again)
 
     def _policy(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         kept = op is torch.ops.aten.convolution.default and self._keeps(args[1])
@@ -96,6 +98,17 @@ class CheckpointedNetwork(FusedNetwork):
 def running_pass() -> Pass | None:
     """The forward pass of a checkpointed block, "first", or its repetition in the backward pass, "again"."""
     return None if torch.compiler.is_compiling() else _running.get()
+
+
+@contextlib.contextmanager
+def _kept_statistics(block: nn.Module) -> Iterator[None]:
+    norms = (norm for norm in block.modules() if isinstance(norm, _BatchNorm) and not getattr(norm, "asks_pass", False))
+    kept = [(buffer, buffer.clone()) for norm in norms if norm.training for buffer in norm.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
-from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormSequential
 
 
 class AttentionalFeatureFusion(nn.Module):
@@ -39,8 +39,8 @@ class AttentionalFeatureFusion(nn.Module):
         if arguments.integer("reduction", reduction) > channels:
             raise ValueError(f"reduction: got {reduction}, want at most the {channels} channels")
         self.doubled = arguments.flag("doubled", doubled)
-        self.local_att = nn.Sequential(*self._branch(channels // reduction))
-        self.global_att = nn.Sequential(nn.AdaptiveAvgPool2d(1), *self._branch(channels // reduction))
+        self.local_att = NormSequential(*self._branch(channels // reduction))
+        self.global_att = NormSequential(nn.AdaptiveAvgPool2d(1), *self._branch(channels // reduction))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, C, H, W) twice → (N, C, H, W)."""

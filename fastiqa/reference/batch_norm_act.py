@@ -2,10 +2,16 @@
 
     y = act((x − mean) / √(var + eps) · weight + bias)      act: leaky ReLU; of slope 0, the default, ReLU; of 1 none
 
+`torch.nn.SyncBatchNorm.convert_sync_batchnorm` replaces whatever is a batch normalisation by one without an activation.
+Blocks of this package are `NormHolder`s, which give the new norm the activation of the old one; elsewhere the
+conversion is refused.
+
 Source: Ioffe and Szegedy, arXiv 1502.03167; parameter and buffer names of `torch.nn.BatchNorm2d`.
 """
 
 from __future__ import annotations
+
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +29,14 @@ class BatchNormAct2d(nn.BatchNorm2d):
         eps: added to the variance.
         momentum: share of the newest batch in the running statistics; None averages all batches.
 
-    Raises: ValueError or TypeError naming the argument.
+    Inside this package's blocks `torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes a `SyncBatchNormAct2d` of it.
+
+    Raises: ValueError or TypeError naming the argument. The conversion of a norm with an activation that no such block
+        holds: RuntimeError.
     """
+
+    is_held = False  # by a NormHolder
+    __jit_unused_properties__: ClassVar[list[str]] = ["qconfig"]
 
     def __init__(
         self, num_features: int, negative_slope: float = 0.0, eps: float = 1e-5, momentum: float | None = 0.1
@@ -34,9 +46,65 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
-        normalised: Tensor = super().forward(x)
-        if self.negative_slope == 1:
-            return normalised
-        if self.negative_slope == 0:
-            return torch.relu_(normalised)
-        return leaky_relu(normalised, self.negative_slope, inplace=True)
+        return _activated(super().forward(x), self.negative_slope)
+
+    @property
+    def qconfig(self) -> Any:
+        """That of eager quantisation, where it was set."""
+        if "_qconfig" in self.__dict__:
+            return self._qconfig
+        # The conversion asks each norm for it: the one moment at which a norm can tell that it is about to be replaced.
+        if not self.is_held and self.negative_slope != 1:
+            wanted = "it inside a block of fastiqa, or negative_slope=1 and the activation in a module of its own"
+            raise RuntimeError(
+                f"convert_sync_batchnorm: got a BatchNormAct2d, whose activation would be lost, want {wanted}"
+            )
+        raise AttributeError("qconfig")
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        self._qconfig = value
+
+
+class SyncBatchNormAct2d(nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm` and leaky ReLU: what a `NormHolder` makes of a converted `BatchNormAct2d`."""
+
+    negative_slope: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        return _activated(super().forward(x), self.negative_slope)
+
+
+class NormHolder(nn.Module):
+    """Base of blocks whose norms keep their activation when they are converted to `torch.nn.SyncBatchNorm`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, self._held(name, value))
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        super().add_module(name, self._held(name, module))
+
+    def _held(self, name: str, value: Any) -> Any:
+        if isinstance(value, BatchNormAct2d):
+            value.is_held = True
+        elif type(value) is nn.SyncBatchNorm and isinstance(before := self._modules.get(name), BatchNormAct2d):
+            value.__class__, value.__dict__["negative_slope"] = SyncBatchNormAct2d, before.negative_slope
+        return value
+
+
+class NormSequential(NormHolder, nn.Sequential):
+    """A sequence with norms."""
+
+
+class NormList(NormHolder, nn.ModuleList):
+    """A list of norms."""
+
+
+def _activated(normalised: Tensor, negative_slope: float) -> Tensor:
+    """Leaky ReLU in place."""
+    if negative_slope == 1:
+        return normalised
+    if negative_slope == 0:
+        return torch.relu_(normalised)
+    return leaky_relu(normalised, negative_slope, inplace=True)

@@ -96,7 +96,7 @@ class WeightedNode(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.pointwise = nn.Conv2d(width, width, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
-        self.act = nn.SiLU(inplace=True)
+        self.act = nn.SiLU()  # in place it would change what hooks of bn have seen
 
     def forward(self, *inputs: Tensor) -> Tensor:
         weight = torch.relu(self.weight)

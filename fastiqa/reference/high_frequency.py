@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
 from fastiqa.reference import arguments
-from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
 from fastiqa.reference.octave_conv import OctaveConv2d
 
 STRIDES = (4, 8, 16, 32)
@@ -47,7 +47,7 @@ class OctaveSplit(nn.Module):
         return act, avg_pool2d(act, 2, ceil_mode=True, count_include_pad=False)
 
 
-class HighFrequencyModule(nn.Module):
+class HighFrequencyModule(NormHolder):
     """Octave convolution 3×3, batch normalisation and leaky ReLU of both branches.
 
     Args:
@@ -103,7 +103,7 @@ class HighFrequencyNet(nn.Module):
         super().__init__()
         arguments.integer("width", width, minimum=4)
         self.strides = STRIDES
-        self.stem = nn.Sequential(
+        self.stem = NormSequential(
             nn.Conv2d(3, width // 2, 3, 2, 1, bias=False),
             self.norm_block(width // 2, NEGATIVE_SLOPE),
             nn.Conv2d(width // 2, width, 3, 2, 1, bias=False),

@@ -14,12 +14,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
-from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
 
 EXPANSION = 4
 
 
-class ResidualNetwork(nn.Module):
+class ResidualNetwork(NormHolder):
     """Base of residual networks without a classifier.
 
     Args:
@@ -95,4 +95,4 @@ class ResidualNetwork(nn.Module):
 
 def projection(inputs: int, outputs: int, stride: int, norm_block: type[BatchNormAct2d]) -> nn.Sequential:
     """The shortcut of a stage's first block: convolution 1×1 and normalisation."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm_block(outputs, negative_slope=1.0))
+    return NormSequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm_block(outputs, negative_slope=1.0))

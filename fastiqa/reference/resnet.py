@@ -16,11 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder
+from fastiqa.reference.plain_layers import is_heard
 from fastiqa.reference.residual_network import EXPANSION, ResidualNetwork, projection
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(NormHolder):
     """Residual block: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
 
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
@@ -39,7 +40,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         y: Tensor = self.bn3(self.conv3(self.bn2(self.conv2(self.bn1(self.conv1(x))))))
-        return torch.relu_(y.add_(shortcut))
+        # In place, but for hooks, which may keep what they saw, and whose views autograd forbids to change.
+        return torch.relu_(y + shortcut if is_heard(self.bn3) else y.add_(shortcut))
 
 
 class ResNet(ResidualNetwork):

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
-from fastiqa.reference.batch_norm_act import BatchNormAct2d
+from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormList
 from fastiqa.reference.residual_network import EXPANSION, ResidualNetwork, projection
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 
-class SERes2Block(nn.Module):
+class SERes2Block(NormHolder):
     """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
 
     se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
@@ -50,7 +50,7 @@ class SERes2Block(nn.Module):
         self.conv1 = nn.Conv2d(inputs, width * scale, 1, bias=False)
         self.bn1 = norm_block(width * scale)
         self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, stride, 1, bias=False) for _ in range(scale - 1))
-        self.bns = nn.ModuleList(norm_block(width) for _ in range(scale - 1))
+        self.bns = NormList(norm_block(width) for _ in range(scale - 1))
         self.conv3 = nn.Conv2d(width * scale, outputs, 1, bias=False)
         self.bn3 = norm_block(outputs, negative_slope=1.0)
         self.se = self.se_block(outputs, se_reduction)

@@ -54,8 +54,11 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """a and b of norm(x) = a x + b, one of each a channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = norm.weight * scale
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else norm.bias + shift
 
 
 def norms_left(network: nn.Module) -> int:
