@@ -6,7 +6,11 @@ import io
 import pickle
 import struct
 import sys
+import tarfile
+import tracemalloc
+import zipfile
 import zlib
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -16,7 +20,7 @@ import pytest
 import tifffile
 import torch
 
-from fastiqa.data import ImageError, image_files, read_image
+from fastiqa.data import Image, ImageError, image_files, read_image
 
 RANDOM = np.random.default_rng(0)
 CODES16 = RANDOM.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
@@ -126,6 +130,67 @@ def test_tensor(tmp_path, case, dtype):
     assert torch.equal(tensor, expected.to(dtype))
     if dtype == torch.float32:  # code values survive
         assert torch.equal((tensor * (2**depth - 1)).round()[0].permute(1, 2, 0).int(), torch.from_numpy(codes).int())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("depth", [8, 10, 12, 16])
+def test_every_code_value_is_rounded_once(depth, dtype):
+    codes = np.arange(2**depth, dtype=np.uint8 if depth == 8 else np.uint16)
+    image = Image(np.stack([codes, codes[::-1], codes], 1).reshape(-1, 16, 3), depth, Path("image"))
+    expected = torch.from_numpy(codes / (2**depth - 1)).to(dtype)
+    tensor = image.tensor(dtype).flatten(2)[0]
+    assert torch.equal(tensor, torch.stack([expected, expected.flip(0), expected]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_tensor_needs_little_beside_itself(dtype):
+    """Arrays of NumPy are counted, tensors are not: float64 of the whole image were 48 MB."""
+    image = Image(np.full((1000, 2000, 3), 7, np.uint16), 16, Path("image"))
+    tracemalloc.start()
+    try:
+        image.tensor(dtype)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
+def with_size(archive, size):
+    """The zip archive, whose member is said to be of another size, in both of its headers."""
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = archive.index(signature) + offset
+        archive = archive[:at] + struct.pack("<I", size) + archive[at + 4 :]
+    return archive
+
+
+@pytest.mark.parametrize("case", ["zip", "zip that lies", "tar", "tar that lies", "file"])
+def test_no_more_is_read_than_an_image_can_take(tmp_path, monkeypatch, case):
+    """400 MB of zeros in 400 kB; an image of 1000 pixels with its metadata takes 17 MB at most."""
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+    archive = tmp_path / f"a.{case[:3]}"
+    if case.startswith("zip"):
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened, opened.open("image.png", "w") as member:
+            for _ in range(400):
+                member.write(bytes(10**6))
+        if case == "zip that lies":
+            archive.write_bytes(with_size(archive.read_bytes(), 10**6))
+    elif case == "file":
+        archive = tmp_path
+        with (tmp_path / "image.png").open("wb") as file:
+            file.truncate(400 * 10**6)
+    else:
+        member = tarfile.TarInfo("image.png")
+        member.size = 400 * 10**6
+        with archive.open("wb") as file:
+            file.write(member.tobuf())
+            file.truncate(500 * 10**6 if case == "tar" else 1000)
+    reason = "damaged" if "lies" in case else "got 400000000 bytes or more, want at most 16785216: 8 bytes a pixel"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=reason):
+            read_image(archive / "image.png")
+        assert tracemalloc.get_traced_memory()[1] < 30e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -15,7 +15,16 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import PIL.Image
+
+from fastiqa.data.stored_depth import Refused
+
 SUFFIXES = (".tar", ".zip")
+
+
+BYTES_PER_PIXEL = 8  # 6 of 16-bit RGB, the most that is read, and room for more
+METADATA = 1 << 24  # bytes of profiles, previews and text
+PIECE = 1 << 20
 
 
 class _Span(NamedTuple):
@@ -31,6 +40,14 @@ def split(path: Path) -> tuple[Path, str] | None:
         if parent.suffix.lower() in SUFFIXES and parent.is_file():
             return parent, path.relative_to(parent).as_posix()
     return None
+
+
+def check_size(size: int) -> None:
+    """Raises Refused for more bytes than the file of an image of ``PIL.Image.MAX_IMAGE_PIXELS`` can have."""
+    most = PIL.Image.MAX_IMAGE_PIXELS
+    if most is not None and size > BYTES_PER_PIXEL * most + METADATA:
+        limit = f"{BYTES_PER_PIXEL} bytes a pixel of PIL.Image.MAX_IMAGE_PIXELS"
+        raise Refused(f"got {size} bytes or more, want at most {BYTES_PER_PIXEL * most + METADATA}: {limit}")
 
 
 def members(archive: Path) -> Collection[str]:
@@ -50,7 +67,8 @@ def members(archive: Path) -> Collection[str]:
 def read_member(path: Path) -> bytes | None:
     """Content of the member that ``path`` leads to, or None where there is none.
 
-    Raises: OSError; ValueError naming the archive if it is damaged.
+    Raises: OSError; ValueError naming the archive if it is damaged; Refused for a member that is larger than
+        `check_size` allows: no more than that is inflated, whatever the archive says.
     """
     found = split(path)
     if found is None or found[1] not in members(found[0]):
@@ -59,12 +77,23 @@ def read_member(path: Path) -> bytes | None:
     stamp = archive.stat().st_mtime_ns
     if archive.suffix.lower() == ".tar":
         offset, size = _spans(archive, stamp)[name]
+        check_size(size)
         with archive.open("rb") as file:
             file.seek(offset)
-            return file.read(size)
+            content = file.read(size)
+        if len(content) < size:
+            raise ValueError(f"{path}: damaged: the archive ends before the member does")
+        return content
     opened, names = _zip(archive, stamp, os.getpid())
+    check_size(names[name].file_size)
+    pieces, size = [], 0
     try:
-        return opened.read(names[name])
+        with opened.open(names[name]) as member:
+            while piece := member.read(PIECE):
+                size += len(piece)
+                check_size(size)
+                pieces.append(piece)
+        return b"".join(pieces)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, or unknown
         raise ValueError(f"{path}: damaged, or compressed in a way that is not read: {error}") from error
 

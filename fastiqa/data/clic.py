@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from fastiqa.data import archives, tables
 from fastiqa.data.report import OnProblem, Problem
+from fastiqa.data.stored_depth import Refused
 from fastiqa.data.triplets import Triplet
 from fastiqa.data.validation import Report, Row, assemble
 
@@ -63,7 +64,10 @@ def check_clic(
     Raises: FileNotFoundError: no such csv. ValueError: a csv that is no text, or a damaged archive.
     """
     source = Path(csv)
-    content = source.read_bytes() if source.is_file() else archives.read_member(source)
+    try:
+        content = source.read_bytes() if source.is_file() else archives.read_member(source)
+    except Refused as error:
+        raise ValueError(f"{source}: {error}") from None
     if content is None:
         raise FileNotFoundError(f"{source}: no such file")
     in_archive = archives.split(source)

@@ -33,6 +33,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
 GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
 ORIENTATION = 0x0112
+PIXELS_AT_ONCE = 1 << 16  # of a conversion: what it needs beside its result is 1.5 MB, and stays in a cache
 TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 
 Code = TypeVar("Code", np.uint8, np.uint16)
@@ -62,8 +63,16 @@ class Image:
 
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The image as (1, 3, H, W) in [0, 1]: code values divided by 2**bit_depth - 1, rounded once to ``dtype``."""
-        codes: Tensor = torch.from_numpy(self.pixels.astype(np.float64)).permute(2, 0, 1)[None]
-        return codes.div(2**self.bit_depth - 1).to(dtype).contiguous()
+        height, width = self.pixels.shape[:2]
+        # float32 holds every code value exactly and divides with one rounding; to 16 bits that would be a second one
+        computed = np.float32 if dtype == torch.float32 else np.float64
+        result = torch.empty(1, 3, height, width, dtype=dtype)
+        rows = max(1, PIXELS_AT_ONCE // max(1, width))
+        for top in range(0, height, rows):
+            codes = self.pixels[top : top + rows].astype(computed)
+            codes /= 2**self.bit_depth - 1
+            result[0, :, top : top + rows] = torch.from_numpy(codes).permute(2, 0, 1)
+        return result
 
 
 def read_image(path: str | os.PathLike[str]) -> Image:
@@ -78,8 +87,9 @@ def read_image(path: str | os.PathLike[str]) -> Image:
 
     Raises:
         ImageError: missing, a directory, not an image, truncated or damaged, empty, larger than
-            ``PIL.Image.MAX_IMAGE_PIXELS``; grey, CMYK, with an alpha channel, with several frames or pages, with
-            floating-point samples; or deeper than 8 bits where imagecodecs is not installed.
+            ``PIL.Image.MAX_IMAGE_PIXELS`` or, in bytes, than such an image can be; grey, CMYK, with an alpha channel,
+            with several frames or pages, with floating-point samples; or deeper than 8 bits where imagecodecs is not
+            installed.
 
     Example:
         >>> import numpy as np, PIL.Image, tempfile
@@ -119,7 +129,11 @@ def _content(path: str | os.PathLike[str]) -> bytes:
         raise Refused("is a directory")
     if file.exists() and not file.is_file():
         raise Refused("not a regular file")
-    data = file.read_bytes() if file.exists() else archives.read_member(file)
+    if file.exists():
+        archives.check_size(file.stat().st_size)
+        data: bytes | None = file.read_bytes()
+    else:
+        data = archives.read_member(file)
     if data is None:
         raise Refused("no such file")
     if not data:

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 
 from fastiqa._files import remove_unfinished, write_atomically
 from fastiqa.data.images import Image, ImageError, read_image
@@ -114,8 +113,12 @@ def _read_record(path: Path) -> Photograph:
 
 
 def _eight_bits(image: Image) -> Pixels:
-    codes: NDArray[np.float64] = image.pixels.astype(np.float64) * (255 / (2**image.bit_depth - 1))
-    return np.rint(codes).astype(np.uint8)
+    if image.bit_depth == 8:
+        return image.pixels.astype(np.uint8, copy=False)
+    result: Pixels = np.empty(image.pixels.shape, np.uint8)
+    for codes, row in zip(image.pixels, result, strict=True):  # row by row: float64 of the whole is eight times as much
+        row[:] = np.rint(codes * (255 / (2**image.bit_depth - 1)))
+    return result
 
 
 def _made(pixels: Pixels, task: Task) -> Photograph:
