@@ -388,6 +388,76 @@ def test_single_convolutions_may_be_sharded(tmp_path: Any) -> None:
         torch.distributed.destroy_process_group()
 
 
+# ---- whole networks, made and copied in other ways ----
+
+NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
+    "prfnet": ({"layers": (1, 1, 1, 1), "width": 8}, 3),
+    "mfenet": ({"depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12), "mlp_ratios": (2, 2, 2, 2), "hidden": (8,),
+                "hfen_width": 8, "dan_layers": (1, 1, 1, 1), "dan_width": 4}, 1),
+}  # fmt: skip
+every_network = pytest.mark.parametrize(("name", "options", "images"), [(k, *v) for k, v in NETWORKS.items()])
+
+
+@torch.no_grad()
+@every_network
+def test_memory_made_after_the_network(name: str, options: dict[str, Any], images: int) -> None:
+    """On the meta device first, then either way of `load_state_dict`: what no file holds is made too."""
+    model = fastiqa.create_model(name, **options).eval()
+    x = torch.rand(images, 2, 3, 64, 64)
+    want = model(*x)
+    for assign in (False, True):
+        with torch.device("meta"):
+            built = fastiqa.create_model(name, **options).eval()
+        whole = nn.ModuleDict({"network": built})  # it is inside another module that memory is made
+        if not assign:
+            whole.to_empty(device="cpu")
+        built.load_state_dict(model.state_dict(), assign=assign)
+        torch.testing.assert_close(built(*x), want, rtol=0, atol=0)
+    # Statistics of one's own stay, through memory made anew and through other dtypes.
+    model.mean.fill_(0.5)
+    assert model.to_empty(device="cpu").half().mean.flatten().tolist() == [0.5] * 3
+    fast = fastiqa.optimize_for_inference(fastiqa.create_model(name, **options))
+    mean = fast.mean.clone()
+    assert torch.equal(fast.to_empty(device="cpu").mean, mean)
+
+
+@pytest.mark.parametrize("kind", [reference.VANBlock, reference.fusion.WeightedNode])
+def test_parameters_are_reset_where_memory_was_made_anew(kind: Any) -> None:
+    """By every module that has some itself, as FSDP asks for."""
+    with torch.device("meta"):
+        module = kind(4, 2)
+    module.to_empty(device="cpu")
+    for inner in module.modules():
+        if [*inner.parameters(recurse=False)]:
+            inner.reset_parameters()
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def replicated(network: nn.Module) -> nn.Module:
+    """As `torch.nn.parallel.replicate` copies for each GPU: what were parameters are attributes."""
+    modules = list(network.modules())
+    copies = {module: module._replicate_for_data_parallel() for module in modules}  # type: ignore[no-untyped-call]
+    for module, replica in copies.items():
+        for name, child in module._modules.items():
+            replica._modules[name] = None if child is None else copies[child]
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                replica._parameters[name] = None
+            else:
+                setattr(replica, name, parameter.detach().view_as(parameter))
+    return copies[network]  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_replicas_of_data_parallel() -> None:
+    models = {name: (fastiqa.create_model(name, **options), n) for name, (options, n) in NETWORKS.items()}
+    models |= {f"fast {name}": (fastiqa.optimize_for_inference(model), n) for name, (model, n) in models.items()}
+    models |= {"lpips": (fastiqa.metrics.LPIPS("squeeze"), 2), "ssim": (fastiqa.create_metric("ssim"), 2)}
+    for model, n in models.values():
+        x = torch.rand(n, 1, 3, 64, 64)
+        torch.testing.assert_close(replicated(model.eval())(*x), model(*x))
+
+
 def saved_bytes(case: Case, module: nn.Module, inputs: Sequence[Tensor]) -> int:
     """Memory that the backward pass needs and that neither inputs, results nor parameters hold anyway."""
     storages: dict[int, int] = {}

@@ -145,7 +145,7 @@ def lpips(
     if [len(weight) for weight in heads] != list(trunk.channels):
         raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, want {list(trunk.channels)}")
     x, y = (_scaled(wide(image), pair.white) for image in (pair.x, pair.y))
-    graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *trunk.parameters()))
+    graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *arguments.parameters_of(trunk)))
     if not graph and trunk.keeps_size and arguments.is_eager(x):
         maps = _distances_in_bands(torch.cat([x, y]), len(x), trunk, heads)
     else:
@@ -250,7 +250,7 @@ class Heads(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """(C_l,) of each map."""
-        return [weight.flatten() for weight in self.parameters()]
+        return [weight.flatten() for weight in arguments.parameters_of(self)]
 
 
 def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None = None) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Rounding of resampled or decoded images may leave [0, 1] by this much before it counts as another value range.
 RANGE_TOLERANCE = 1e-3
@@ -54,6 +54,25 @@ def is_eager(tensor: Tensor) -> bool:
         return False
     # Tensor subclasses (fake tensors, functional ones) and torch.func's wrappers (vmap, grad) may hold no values.
     return type(tensor) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def parameters_of(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters of a module; of a replica of `torch.nn.DataParallel`, the copies that it has as attributes."""
+    for inner in module.modules():
+        yield from inner.parameters(recurse=False)
+        if getattr(inner, "_is_replica", False):
+            yield from (value for value in vars(inner).values() if isinstance(value, Tensor))
+
+
+def parameter_of(module: nn.Module) -> Tensor:
+    """The first floating-point parameter of a module, whose dtype and device its inputs have.
+
+    Raises: ValueError where there is none.
+    """
+    for parameter in parameters_of(module):
+        if parameter.is_floating_point():
+            return parameter
+    raise ValueError(f"module: got {type(module).__name__} without a floating-point parameter, want one")
 
 
 def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None:

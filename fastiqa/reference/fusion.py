@@ -92,11 +92,16 @@ class WeightedNode(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(inputs))
+        self.weight = nn.Parameter(torch.empty(inputs))
+        self.reset_parameters()
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.pointwise = nn.Conv2d(width, width, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.act = nn.SiLU()  # in place it would change what hooks of bn have seen
+
+    def reset_parameters(self) -> None:
+        """The weights before training, for networks that get their memory after they were built."""
+        nn.init.ones_(self.weight)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         weight = torch.relu(self.weight)

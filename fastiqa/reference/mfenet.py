@@ -26,7 +26,7 @@ from fastiqa.reference.feature_fusion import FeatureFusion
 from fastiqa.reference.guidance import Addition, Guidance
 from fastiqa.reference.high_frequency import STRIDES, HighFrequencyNet
 from fastiqa.reference.luminance import luminance_high_pass
-from fastiqa.reference.prfnet import IMAGENET_MEAN, IMAGENET_STD
+from fastiqa.reference.normalisation import ImageNetNormalised
 from fastiqa.reference.resnet import ResNet
 from fastiqa.reference.van import VAN
 
@@ -55,7 +55,7 @@ class MFENetOutputs(NamedTuple):
     distortion_logits: Tensor | None
 
 
-class MFENet(nn.Module):
+class MFENet(ImageNetNormalised):
     """How good is this image? A larger number is a better one, on the scale of the scores it was trained on.
 
     Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W from 32 pixels up. VAN and
@@ -101,9 +101,6 @@ class MFENet(nn.Module):
     ffm_block: ClassVar[type[FeatureFusion]] = FeatureFusion
     aff_block: ClassVar[type[AttentionalFeatureFusion]] = AttentionalFeatureFusion
     guidance_block: ClassVar[type[Guidance]] = Guidance
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -154,9 +151,7 @@ class MFENet(nn.Module):
         self.distortion_head: nn.Linear | None = None
         if self.dan is not None and distortion_types > 0:
             self.distortion_head = nn.Linear(self.dan.channels[-1], distortion_types)
-        # Not persistent: the state dict holds trained values only.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self._make_statistics()
         self.options: dict[str, Any] = {
             "qen": qen,
             **{name: list(values) for name, values in sizes.items()},
@@ -220,8 +215,8 @@ class MFENet(nn.Module):
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What VAN and HFEN see of the image, and what the DAN sees."""
-        arguments.check_images(next(self.head.parameters()), self.qen.strides[-1], image=image)
-        return (image - self.mean) / self.std, image
+        arguments.check_images(arguments.parameter_of(self.head), self.qen.strides[-1], image=image)
+        return self._normalised(image), image
 
     def _guidance(self, branch: HighFrequencyNet | ResNet | None, attention: type[nn.Module] | None) -> nn.ModuleList:
         """A guidance for each stage; none without the branch. Without `attention` they are sums."""

@@ -119,7 +119,7 @@ class PRFHead(nn.Module):
         if (a is None) != (b is None):
             missing = "a_features" if a is None else "b_features"
             raise TypeError(f"{missing}: got None, want feature maps, as of the other candidate")
-        first = next(self.parameters())
+        first = arguments.parameter_of(self)
         if a is not None and b is not None:
             arguments.check_pyramids(first, self.channels, ref_features=ref, a_features=a, b_features=b)
             return ref, a, b

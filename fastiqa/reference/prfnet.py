@@ -15,17 +15,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastiqa.reference import arguments
+from fastiqa.reference.normalisation import ImageNetNormalised
 from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.se_res2net import SERes2Net
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
-
-class PRFNet(nn.Module):
+class PRFNet(ImageNetNormalised):
     """Which of two distorted images is closer to the reference?
 
     Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format; ImageNet's mean and standard
@@ -64,9 +62,6 @@ class PRFNet(nn.Module):
     backbone_block: ClassVar[type[SERes2Net]] = SERes2Net
     head_block: ClassVar[type[PRFHead]] = PRFHead
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
@@ -98,9 +93,7 @@ class PRFNet(nn.Module):
             cross_norm,
             fusion,
         )
-        # Not persistent: the state dict holds trained values only.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self._make_statistics()
         self.options: dict[str, Any] = {
             "layers": list(layers),
             "width": width,
@@ -137,7 +130,7 @@ class PRFNet(nn.Module):
     ) -> Tensor:
         """Feature maps of `encode` → logits (N,), float32: `forward` for images encoded once and compared often."""
         arguments.check_pyramids(
-            self.backbone.conv1.weight,
+            arguments.parameter_of(self.backbone),
             self.backbone.channels,
             ref_features=ref_features,
             a_features=a_features,
@@ -146,10 +139,10 @@ class PRFNet(nn.Module):
         return self._compare(ref_features, a_features, b_features)
 
     def _check(self, **images: Tensor) -> None:
-        arguments.check_images(self.backbone.conv1.weight, self.backbone.strides[-1], **images)
+        arguments.check_images(arguments.parameter_of(self.backbone), self.backbone.strides[-1], **images)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
-        features: list[Tensor] = self.backbone((image - self.mean) / self.std)
+        features: list[Tensor] = self.backbone(self._normalised(image))
         return features
 
     def _compare(self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

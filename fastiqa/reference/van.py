@@ -105,8 +105,14 @@ class VANBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path)
         self.norm2 = self.norm_block(dim, negative_slope=1.0)
         self.mlp = ConvMLP(dim, dim * mlp_ratio)
-        self.layer_scale_1 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
-        self.layer_scale_2 = nn.Parameter(torch.full((dim,), LAYER_SCALE))
+        self.layer_scale_1 = nn.Parameter(torch.empty(dim))
+        self.layer_scale_2 = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The layer scales before training, for networks that get their memory after they were built."""
+        for scale in (self.layer_scale_1, self.layer_scale_2):
+            nn.init.constant_(scale, LAYER_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.perceptron(self.attention(x))

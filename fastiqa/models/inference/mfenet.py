@@ -72,12 +72,11 @@ class InferenceMFENet(InferenceModel, MFENet):
         return super()._stages(image)
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        weight = next(self.head.parameters())
+        weight = arguments.parameter_of(self.head)
         as_given = isinstance(image, Tensor) and image.dtype == self.mean.dtype
         arguments.check_images(self.mean if as_given else weight, self.qen.strides[-1], image=image)
-        normalised = (image - self.mean) / self.std
         return (
-            normalised.to(weight.dtype, memory_format=self.memory_format),
+            self._normalised(image).to(weight.dtype, memory_format=self.memory_format),
             image.to(weight.dtype, memory_format=self.memory_format),
         )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fastiqa.models.inference.folding import fold_norms, norms_left
 from fastiqa.models.inference.onednn import make_constant
+from fastiqa.reference import arguments
 
 
 class InferenceModel(nn.Module):
@@ -66,7 +67,7 @@ class InferenceModel(nn.Module):
         """What was done, by title."""
         return {
             "norms": f"{self.folded} folded into convolutions, {norms_left(self)} left",
-            "weights": f"{next(self.parameters()).dtype}, {self.memory_format}",
+            "weights": f"{arguments.parameter_of(self).dtype}, {self.memory_format}",
             "compiled": self.compiled or "nothing",
         }
 

@@ -104,5 +104,7 @@ def optimize_for_inference(
     if isinstance(network, reference.MFENet):
         if passes != "measure":
             raise ValueError(f"passes: got {passes!r}, want it for a PRFNet alone")
-        return InferenceMFENet(network, dtype or next(network.parameters()).dtype, memory_format, compile)
-    return InferencePRFNet(network, dtype or network.backbone.conv1.weight.dtype, memory_format, compile, passes)
+        return InferenceMFENet(network, dtype or arguments.parameter_of(network.head).dtype, memory_format, compile)
+    return InferencePRFNet(
+        network, dtype or arguments.parameter_of(network.backbone).dtype, memory_format, compile, passes
+    )

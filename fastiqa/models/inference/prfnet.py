@@ -102,9 +102,8 @@ class InferencePRFNet(InferenceModel, PRFNet):
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         # The mean stays out of the first convolution, which pads normalised images with zeros.
-        normalised = (image - self.mean) / self.std
         dtype = self.backbone.conv1.weight.dtype
-        features: list[Tensor] = self.backbone(normalised.to(dtype, memory_format=self.memory_format))
+        features: list[Tensor] = self.backbone(self._normalised(image).to(dtype, memory_format=self.memory_format))
         return features
 
     def _compare(self, *features: Sequence[Tensor]) -> Tensor:

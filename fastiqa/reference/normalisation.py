@@ -1,0 +1,48 @@
+"""The mean and standard deviation that a network normalises its images by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageNetNormalised(nn.Module):
+    """Base of networks that normalise images (N, 3, H, W) by ImageNet's statistics.
+
+    Both are buffers, so that they are on the network's device, and not part of the state dict, which holds trained
+    values only: no file brings them back where memory was made anew. So they are kept through `to_empty`, and made
+    where a network that was built on the meta device gets its memory.
+
+    Attributes:
+        mean, std: (3, 1, 1).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def _make_statistics(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            constant = torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        before = self.mean, self.std
+        result = super()._apply(fn, recurse)
+        if before[0].is_meta and not self.mean.is_meta:
+            self._make_statistics(self.mean.device, self.mean.dtype)
+        elif not self.mean.is_meta:
+            with torch.no_grad():  # what `fn` gave has this dtype and device, not necessarily these values
+                self.mean.copy_(before[0])
+                self.std.copy_(before[1])
+        return result
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        if self.mean.is_meta and not image.is_meta:  # load_state_dict(assign=True) brings memory for what it loads
+            self._make_statistics(image.device, self.mean.dtype)
+        return (image - self.mean) / self.std
