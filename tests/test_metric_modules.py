@@ -13,7 +13,7 @@ from oracles import import_oracle
 from torch import Tensor, nn
 
 import fastiqa
-from fastiqa.metrics import SSIM, psnr, ssim
+from fastiqa.metrics import LPIPS, SSIM, psnr, ssim
 
 
 def pair(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -102,6 +102,43 @@ def test_mean_score_of_batches_of_any_size() -> None:
     assert mean_score()(SSIM(data_range=2.0)).metric.options["data_range"] == 2.0
     with pytest.raises(TypeError, match=r"^options: got preset for a module, want them for a name$"):
         mean_score()(SSIM(), preset="piq")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_mean_score_is_of_all_scores_together(reduction: str) -> None:
+    x, y = pair(5, 3, 20, 24)
+    metric = mean_score()("psnr", reduction=reduction, dist_sync_on_step=False, sync_on_compute=True)
+    for part in (slice(0, 2), slice(2, 5)):
+        metric.update(x[part], y[part])
+    torch.testing.assert_close(metric.compute(), psnr(x, y, reduction=reduction))
+    again = pickle.loads(pickle.dumps(metric))
+    assert torch.equal(again.compute(), metric.compute())
+    metric.reset()
+    torch.testing.assert_close(metric(x, y), psnr(x, y, reduction=reduction))
+
+
+def test_mean_score_takes_what_its_base_takes() -> None:
+    def available() -> bool:
+        return False
+
+    metric = mean_score()("ssim", preset="torchmetrics", compute_on_cpu=True, distributed_available_fn=available)
+    assert metric.compute_on_cpu
+    assert metric.distributed_available_fn is available
+    assert metric.metric.options["preset"] == "torchmetrics"
+    with pytest.raises(ValueError, match=r"^Expected keyword argument `sync_on_compute` to be a `bool` but got 1$"):
+        mean_score()("ssim", sync_on_compute=1)
+    with pytest.raises(ValueError, match=r"^reduction: got 'median', want one of 'none', 'mean', 'sum'$"):
+        mean_score()("ssim", reduction="median")
+    with pytest.raises(ValueError, match=r"^metric: got scores of shape \(\), want one an image, \(N,\)$"):
+        mean_score()(SSIM(reduction="mean")).update(*pair(2, 3, 20, 24))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_mean_score_can_be_scripted(reduction: str) -> None:
+    """As torchmetrics' own, which are held to it by its testers."""
+    for metric in ("psnr", "ms_ssim", LPIPS("squeeze")):
+        torch.jit.script(mean_score()(metric, reduction=reduction))
 
 
 def test_mean_score_is_synchronised_by_its_sums() -> None:

@@ -322,5 +322,10 @@ def test_luma_errors():
         luma(IMAGE.bfloat16())
     with pytest.raises(ValueError, match=r"^image: got shape \(1, 1, 176, 176\), want \(N, 3, H, W\)$"):
         luma(IMAGE[:, :1])
+    with pytest.raises(TypeError, match=r"^image: got ndarray, want a torch.Tensor$"):
+        luma(IMAGE.numpy())
+    for depth in (8.5, "8", True):
+        with pytest.raises(TypeError, match=r"^bit_depth: got .*, want an integer from 1 to 16$"):
+            luma(IMAGE, bit_depth=depth)
     with pytest.raises(ValueError, match=r"^bit_depth: got 17, want 1 to 16$"):
         luma(IMAGE, bit_depth=17)

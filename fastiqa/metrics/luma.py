@@ -37,10 +37,14 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
         >>> luma(torch.tensor([255.0, 0.0, 0.0]).view(1, 3, 1, 1) / 255) * 255
         tensor([[[[76.]]]])
     """
+    if not isinstance(image, Tensor):
+        raise TypeError(f"image: got {type(image).__name__}, want a torch.Tensor")
     if image.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"image: got {image.dtype}, want float32 or float64")
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"image: got shape {tuple(image.shape)}, want (N, 3, H, W)")
+    if isinstance(bit_depth, bool) or not isinstance(bit_depth, int):
+        raise TypeError(f"bit_depth: got {bit_depth!r}, want an integer from 1 to 16")
     if not 1 <= bit_depth <= 16:
         raise ValueError(f"bit_depth: got {bit_depth}, want 1 to 16")
     white = 2**bit_depth - 1

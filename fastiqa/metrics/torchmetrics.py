@@ -1,34 +1,51 @@
 """Metrics for torchmetrics: the mean score of all images, over batches and processes. Needs `fastiqa[torchmetrics]`."""
 
-from __future__ import annotations
-
-from typing import Any
+# Annotations are no text here (from __future__): torch.jit.script reads those of the states.
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from fastiqa.metrics._pair import Reduction
 from fastiqa.metrics.registry import create_metric
+from fastiqa.reference import arguments
 
 try:
     from torchmetrics import Metric
+    from torchmetrics.utilities import dim_zero_cat
 except ImportError as error:
     raise ImportError(
         f"fastiqa.metrics.torchmetrics needs torchmetrics ({error}): pip install 'fastiqa[torchmetrics]'"
     ) from error
 
 
+# What `torchmetrics.Metric` takes itself.
+OWN = (
+    "compute_on_cpu",
+    "compute_with_cache",
+    "dist_sync_fn",
+    "dist_sync_on_step",
+    "distributed_available_fn",
+    "process_group",
+    "sync_on_compute",
+)
+
+
 class MeanScore(Metric):  # type: ignore[misc]
     """The mean of a metric's scores, as a `torchmetrics.Metric`: ``update(preds, target)``, ``compute()``, ``reset()``.
 
     Its state is a sum in float64 and a number of images, whatever their sizes and however many; processes add theirs.
-    Scores are taken without a gradient. Unlike torchmetrics' PSNR, whose error is taken over all images together, it
+    Scores are taken without a gradient. As torchmetrics' own it can be scripted, that is be part of a module that is;
+    update and compute stay Python's. Unlike torchmetrics' PSNR, whose error is taken over all images together, it
     is the mean of the images' PSNR.
 
     Args:
         metric: a name of `fastiqa.list_metrics`, or a module of two images (N, C, H, W) with scores (N,).
-        options: of the named metric.
+        reduction: "mean" or "sum" of all scores; "none": all of them, (N,), kept in a list.
+        options: of the named metric, and those of `torchmetrics.Metric`, such as ``dist_sync_on_step``.
 
-    Raises: ImportError without torchmetrics; what `fastiqa.create_metric` raises; TypeError for options of a module.
+    Raises: ImportError without torchmetrics; what `fastiqa.create_metric` and `torchmetrics.Metric` raise; TypeError
+        for options of a module; ValueError for another reduction, and for scores that are not one an image.
 
     Example:
         >>> import torch
@@ -39,18 +56,22 @@ class MeanScore(Metric):  # type: ignore[misc]
         tensor(0., dtype=torch.float64)
     """
 
+    __jit_ignored_attributes__: ClassVar[list[str]] = [*Metric.__jit_ignored_attributes__, "metric"]
     is_differentiable = False
     full_state_update = False
-    total: Tensor
-    images: Tensor
 
-    def __init__(self, metric: str | nn.Module, **options: Any) -> None:
-        super().__init__()
+    def __init__(self, metric: str | nn.Module, *, reduction: Reduction = "mean", **options: Any) -> None:
+        super().__init__(**{name: options.pop(name) for name in OWN if name in options})
+        arguments.one_of("reduction", reduction, get_args(Reduction))
+        self.reduction = reduction
         if not isinstance(metric, str) and options:
             raise TypeError(f"options: got {', '.join(options)} for a module, want them for a name")
         self.metric = create_metric(metric, **options) if isinstance(metric, str) else metric
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        if reduction == "none":
+            self.add_state("scores", [], dist_reduce_fx="cat")
+        else:
+            self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     @property
     def higher_is_better(self) -> bool:
@@ -60,8 +81,17 @@ class MeanScore(Metric):  # type: ignore[misc]
     @torch.no_grad()
     def update(self, preds: Tensor, target: Tensor) -> None:
         scores = self.metric(preds, target)
-        self.total += scores.double().sum()
-        self.images += scores.numel()
+        if scores.shape != preds.shape[:1]:
+            raise ValueError(f"metric: got scores of shape {tuple(scores.shape)}, want one an image, (N,)")
+        if self.reduction == "none":
+            self.scores.append(scores)
+        else:
+            self.total += scores.double().sum()
+            self.images += scores.numel()
 
     def compute(self) -> Tensor:
-        return self.total / self.images
+        if self.reduction == "none":
+            scores: Tensor = dim_zero_cat(self.scores)
+            return scores
+        total: Tensor = self.total
+        return total if self.reduction == "sum" else total / self.images
