@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,17 @@ def _from_environment() -> str | None:
 
 # Process-wide, not per thread: the backward pass of CUDA tensors runs on threads of its own.
 _only: str | None = _from_environment()
+_blocks: list[_Block] = []  # of `use` that are open, as they were entered; the last one's backend is `_only`
+_blocks_lock = threading.Lock()
 _strict: bool = os.environ.get("FASTIQA_STRICT", "0") == "1"
+
+
+@dataclass(eq=False)
+class _Block:
+    """One block of `use`. Closed, it leaves those that other threads have opened since as they are."""
+
+    backend: str
+    outside: str | None  # what holds when no block is open
 
 
 @contextlib.contextmanager
@@ -135,7 +146,11 @@ def use(backend: str) -> Iterator[None]:
         ValueError: unknown backend.
         BackendError: a RuntimeError, from an operator that the backend refuses; the message gives every reason.
 
-    The choice holds for the whole process, not for one thread. Example::
+    The choice holds for the whole process, not for one thread: a backward pass may run on threads of PyTorch's own.
+    Blocks may be open in several threads at once and end in any order. The block entered last decides for all of them
+    until it ends; then the last one of those still open does, and after the last of all what held before the first. So
+    every block is undone by its end, but a thread runs through another's backend while that one's later block is open:
+    let threads agree on one, or choose before they start. Example::
 
         with fastiqa.use("torch"):
             loss = model(ref, a, b).sum()
@@ -143,27 +158,33 @@ def use(backend: str) -> Iterator[None]:
     global _only
     if backend not in NAMES:
         raise ValueError(f"backend: got {backend!r}, want one of {', '.join(NAMES)}")
-    before, _only = _only, backend
+    with _blocks_lock:
+        block = _Block(backend, _blocks[0].outside if _blocks else _only)
+        _blocks.append(block)
+        _only = backend
     try:
         yield
     finally:
-        _only = before
+        with _blocks_lock:
+            _blocks.remove(block)
+            _only = _blocks[-1].backend if _blocks else block.outside
 
 
 def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
     """The kernel to call, or None for PyTorch's composite reference."""
-    if _only == "torch":
+    only = _only  # once: another thread may change it
+    if only == "torch":
         return None
     device = args[0].device.type
     fallbacks: list[tuple[str, str]] = []
     for backend in op.backends:
-        if (backend.device == device) if _only is None else (backend.name == _only):
+        if (backend.device == device) if only is None else (backend.name == only):
             reason = backend.reason(op, args)
             if reason is None:
                 return _kernels[backend.name, op.name]  # type: ignore[return-value]
             fallbacks.append((backend.name, reason))
-    if _only is not None:
-        raise BackendError(f"{op.name}: backend {_only!r} was asked for and cannot run.\n{table(op, args)}")
+    if only is not None:
+        raise BackendError(f"{op.name}: backend {only!r} was asked for and cannot run.\n{table(op, args)}")
     if fallbacks:
         _fell_back(op, args, fallbacks)
     return None
@@ -181,16 +202,16 @@ def _fell_back(op: Op, args: Sequence[Any], fallbacks: list[tuple[str, str]]) ->
 def decisions(op: Op, args: Sequence[Any]) -> list[tuple[str, str]]:
     """(backend, "runs" | "could run" | why not) for each backend, in the order of preference; torch comes last."""
     rows: list[tuple[str, str]] = []
-    taken = False
+    only, taken = _only, False
     for backend in op.backends:
         reason = backend.reason(op, args)
-        eligible = backend.name == _only if _only is not None else backend.device == args[0].device.type
+        eligible = backend.name == only if only is not None else backend.device == args[0].device.type
         if reason is None and eligible and not taken:
             taken = True
             rows.append((backend.name, "runs"))
         else:
             rows.append((backend.name, reason or "could run"))
-    rows.append(("torch", "could run" if taken or _only not in (None, "torch") else "runs"))
+    rows.append(("torch", "could run" if taken or only not in (None, "torch") else "runs"))
     return rows
 
 

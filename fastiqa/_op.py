@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastiqa import _dispatch
+from fastiqa import _dispatch, _out
 from fastiqa._layout import Output
 from fastiqa._memory import prefer_huge_pages
 from fastiqa._plan import Plans, is_hollow
-from fastiqa._signature import Signature
+from fastiqa._signature import PLAIN, Signature
 
 _library = torch.library.Library("fastiqa", "FRAGMENT")
 
@@ -81,6 +81,7 @@ class Op:
         self.samples, self.bytes, self.saves, self.backends = samples, bytes, tuple(saves), tuple(backends)
         self.statistics, self.autocast, self.exact = tuple(statistics), autocast, exact
         self.__doc__ = reference.__doc__
+        self.__module__ = reference.__module__
         self._overload = self._register(schema)
         self.signature = Signature(self._overload._schema, wide)
         self._plans = Plans(self.signature, layout)
@@ -90,7 +91,12 @@ class Op:
     # ---- calling ----
 
     def __call__(self, *args: Any, out: Tensor | Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
-        """Runs the operator; with `out` into tensors that exist, which must not overlap the inputs (no gradient)."""
+        """Runs the operator; with `out` into tensors that exist, without a gradient.
+
+        What is given as `out`, one tensor or one for each result, has the result's shape, dtype and device and any
+        strides. As in PyTorch it may not require a gradient, and what autograd saved of it before raises an error in
+        the backward pass. It may share no memory with an input, another output or itself.
+        """
         values = self.signature.bind(args, kwargs)
         if out is not None:
             return self._into(values, out)
@@ -103,34 +109,46 @@ class Op:
         if torch._C._are_functorch_transforms_active():
             # A registered gradient is invisible to torch.func, which knows autograd functions alone. What a batch hides
             # may require one.
+            self.signature.check_strided(values)
             return self._transformed.apply(*values)
-        # With no mode, subclass or autocast rule to act, the dispatcher would only cost time: 4 us without a gradient,
-        # 6 us with one, beside 8 us for all the rest.
-        if (
+        if self._is_eager(values):
+            return self._eager.apply(*values) if self.signature.requires_grad(values) else self._run(*values)
+        self.signature.check_strided(values)
+        return self._overload(*values)
+
+    def _is_eager(self, values: tuple[Any, ...]) -> bool:
+        """Whether no mode, subclass, autocast rule or batch of autograd's has to see the call.
+
+        Then the dispatcher would only cost time: 4 us without a gradient, 6 us with one, beside 8 us for all the rest.
+        """
+        return (
             torch._C._len_torch_dispatch_stack() == 0
             and self.signature.is_plain(values)
             and (self.autocast == "promote" or not _autocasts(values[0].device.type))
             and not torch._C._is_tracing()
-        ):
-            return self._eager.apply(*values) if self.signature.requires_grad(values) else self._run(*values)
-        return self._overload(*values)
+            and not _batches()
+        )
 
     def _into(self, values: tuple[Any, ...], out: Tensor | Sequence[Tensor]) -> Any:
-        if self.signature.requires_grad(values):
-            raise ValueError(f"out: {self.name} with out= has no gradient, but an input requires one")
-        outs = _tuple(out)
+        outs = (out,) if isinstance(out, Tensor) or not isinstance(out, Sequence) else tuple(out)
+        named = [(self.signature.names[k], values[k]) for k in self.signature.tensors if values[k] is not None]
         values = self.signature.promote(values)
         outputs = self.layout(*values)
-        if len(outs) != len(outputs):
-            raise ValueError(f"out: got {len(outs)} tensors, want {len(outputs)}")
-        for given, output in zip(outs, outputs, strict=True):
-            output.check(given)
-        kernel = None if is_hollow(self.signature, values, outputs) else _dispatch.choose(self, values)
-        if kernel is not None:
-            kernel(*values, *outs)
-        else:
-            for given, result in zip(outs, _tuple(self.reference(*values)), strict=True):
-                given.copy_(result)
+        _out.check(self.name, named, outs, outputs)
+        if not torch.compiler.is_compiling():
+            if torch._C._are_functorch_transforms_active() or _batches():
+                raise NotImplementedError(f"out: {self.name} with out= can be neither mapped nor transformed")
+            if self._is_eager(values) and all(type(given) in PLAIN for given in outs):
+                _out.check_overlap(named, outs)
+                negative = any(given.is_neg() for given in outs)  # a view of a conjugate's imaginary part
+                hollow = is_hollow(self.signature, values, outputs)
+                kernel = None if negative or hollow else _dispatch.choose(self, values)
+                if kernel is not None:
+                    kernel(*values, *outs)
+                    torch.autograd.graph.increment_version(outs)
+                    return out
+        for given, result in zip(outs, _tuple(self(*values)), strict=True):
+            given.copy_(result)
         return out
 
     def _run(self, *args: Any) -> Any:
@@ -142,6 +160,8 @@ class Op:
         plan = self._plans(args)
         if plan.promotes:
             args = self.signature.promote(args)
+        elif plan.spread:
+            self.signature.check_strided(args)
         kernel = None if plan.hollow else _dispatch.choose(self, args)
         if kernel is None:
             results = self._reference(args, plan.outputs)
@@ -224,6 +244,8 @@ class Op:
         self, call: Callable[..., Any], info: Any, in_dims: tuple[int | None, ...], *args: Any
     ) -> tuple[Any, Any]:
         size = info.batch_size
+        if size == 0:
+            return self._vmap_of_nothing(call, in_dims, args)
         mapped = [k for k, dim in enumerate(in_dims) if dim is not None]
         batched = [k for k, name in enumerate(self.signature.names) if name in self.batched]
         if set(mapped) <= set(batched):
@@ -241,13 +263,30 @@ class Op:
             results = tuple(torch.stack(column) for column in zip(*calls, strict=True))
         return (results[0], 0) if len(results) == 1 else (results, (0,) * len(results))
 
+    def _vmap_of_nothing(
+        self, call: Callable[..., Any], in_dims: tuple[int | None, ...], args: tuple[Any, ...]
+    ) -> tuple[Any, Any]:
+        """The results of a batch without a sample: their shapes and dtypes are those of a sample of zeros."""
+        zeros = (x if dim is None else x.sum(dim) for x, dim in zip(args, in_dims, strict=True))
+        results = tuple(y[None][:0] for y in _tuple(call(*zeros)))
+        return (results[0], 0) if len(results) == 1 else (results, (0,) * len(results))
+
     def _autocast(self, device: str, *args: Any) -> Any:
         key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device}"))
         with torch._C._ExcludeDispatchKeyGuard(key):
             return self._overload(*self.signature.cast(args, torch.get_autocast_dtype(device.lower())))
 
+    def __reduce__(self) -> str:
+        """Copied as itself and pickled by name: a record is made once, when its module is imported."""
+        return self.name
+
     def __repr__(self) -> str:
         return f"<fastiqa operator {self._overload._schema}>"
+
+
+# Autograd's own batches, older than those of torch.func (jacobian(vectorize=True), is_grads_batched,
+# check_batched_grad), are tensors of the plain type that no other question tells from single ones.
+_batches = functools.partial(torch._C._dispatch_tls_is_dispatch_key_included, torch._C._dispatch_key_parse("VmapMode"))
 
 
 def _autocasts(device: str) -> bool:

@@ -26,12 +26,15 @@ class Plan(NamedTuple):
         outputs: what the layout rule says.
         promotes: the arguments have to be promoted first.
         hollow: something is empty, and goes to the reference: kernels divide by sizes.
+        spread: a tensor has its first stride 0 or 1 and all others 0, which a sparse tensor, or one of MKL-DNN, says of
+            itself as well as one number expanded: such arguments have to be looked at in every call.
         empties: what makes the tensors that a kernel writes.
     """
 
     outputs: tuple[Output, ...]
     promotes: bool
     hollow: bool
+    spread: bool
     empties: tuple[Callable[[], Tensor], ...]
 
 
@@ -44,7 +47,11 @@ class Plans:
 
     def __call__(self, args: tuple[Any, ...]) -> Plan:
         """The plan for these arguments; raises what promotion and the layout rule raise."""
-        key = self._signature.metadata(args)
+        try:
+            key = self._signature.metadata(args)
+        except RuntimeError:  # nested tensors have no shape, some sparse ones no strides
+            self._signature.check_strided(args)
+            raise
         plan = self._plans.get(key)
         if plan is None:
             plan = self._make(args)
@@ -57,7 +64,8 @@ class Plans:
         promoted = self._signature.promote(args)
         outputs = self._layout(*promoted)
         hollow = is_hollow(self._signature, promoted, outputs)
-        return Plan(outputs, promoted is not args, hollow, tuple(_maker(output) for output in outputs))
+        spread = any(not any(x.stride()[1:]) for x in args if isinstance(x, Tensor))
+        return Plan(outputs, promoted is not args, hollow, spread, tuple(_maker(output) for output in outputs))
 
 
 def is_hollow(signature: Signature, args: tuple[Any, ...], outputs: Sequence[Output]) -> bool:

@@ -21,6 +21,9 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
+PLAIN = frozenset({Tensor, torch.nn.Parameter, type(None)})  # tensors of a subclass may want to see the call
+
+
 class Signature:
     """The parameters of one operator.
 
@@ -80,6 +83,7 @@ class Signature:
         for k in self.tensors:
             if args[k] is None and k not in self._optional:  # the dispatcher lets None pass for any tensor
                 raise TypeError(f"{self.names[k]}: got NoneType, want a tensor")
+        self.check_strided(args)
         narrow = {args[k].dtype for k in self._narrow if args[k] is not None}
         wide = {args[k].dtype for k in self._wide}
         if not (narrow | wide).issubset(FLOATING):
@@ -88,6 +92,13 @@ class Signature:
         if not narrow and wide <= {ACCUMULATION[dtype]}:
             return args
         return self.cast(args, dtype)
+
+    def check_strided(self, args: tuple[Any, ...]) -> None:
+        """TypeError, by name, for tensors that are no grid of numbers: sparse, of MKL-DNN, nested."""
+        for k in self.tensors:
+            if (x := args[k]) is not None and (x.layout is not torch.strided or x.is_nested):
+                kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").lstrip("_")
+                raise TypeError(f"{self.names[k]}: got a tensor of layout {kind}, want strided")
 
     def cast(self, args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
         """Tensor arguments in that dtype, wide ones in its accumulation type."""
@@ -112,4 +123,4 @@ class Signature:
 
     def is_plain(self, args: tuple[Any, ...]) -> bool:
         """Whether every tensor is an ordinary one: no subclass that would want to see the call."""
-        return all(type(args[k]) in (Tensor, torch.nn.Parameter, type(None)) for k in self.tensors)
+        return PLAIN.issuperset([type(args[k]) for k in self.tensors])

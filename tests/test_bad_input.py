@@ -121,6 +121,34 @@ def test_wrong_kind(
         assert re.match(f"{argument}: {message}", text), text
 
 
+@pytest.mark.filterwarnings("ignore:.*(Sparse CSR|nested tensors|quantized tensor creation)")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.to_sparse(), "got a tensor of layout sparse_coo, want strided"),
+        (lambda x: x.flatten(1).to_sparse_csr() if x.dim() > 1 else x.to_sparse(), "got a tensor of layout sparse_c"),
+        (lambda x: x.to_mkldnn(), "got a tensor of layout mkldnn, want strided"),
+        (lambda x: torch.nested.nested_tensor([x, x]), "got a tensor of layout nested, want strided"),
+        (lambda x: torch.nested.nested_tensor([x, x], layout=torch.jagged), "got a tensor of layout nested"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "dtype torch.qint8, want float64"),
+    ],
+    ids=["coo", "csr", "mkldnn", "nested", "jagged", "quantised"],
+)
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_no_grid_of_numbers(name: str, argument: str, change: Callable[[Tensor], Any], message: str) -> None:
+    op = cases.operators()[name]
+    k = op.signature.names.index(argument)
+    args = next(args for args in cases.arguments(op, SIZE) if isinstance(args[k], Tensor))
+    # One number expanded has the strides that a sparse tensor says it has: its plan must not serve that one.
+    op(*(x.flatten()[0].expand(x.shape) if j == k else x for j, x in enumerate(args)))
+    args = (*args[:k], change(args[k]), *args[k + 1 :])
+    calls = [route for route in routes(op, args) if route[0] in ("call", "torch", "gradient", "explain")]
+    for route, call in calls[:2] + calls[-1:] if message.startswith("dtype") else calls:
+        with pytest.raises(TypeError) as error:
+            call()
+        assert str(error.value).startswith(f"{argument}: {message}"), route
+
+
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_no_tensor(name: str, argument: str) -> None:
     """None is what an optional argument is by default, and an error for every other."""

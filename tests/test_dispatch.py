@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import subprocess
 import sys
+import threading
+from typing import Any
 
 import emulation
 import pytest
@@ -53,6 +56,50 @@ def test_use_is_undone_by_an_error() -> None:
     with pytest.raises(KeyError), fastiqa.use("torch"):
         raise KeyError
     assert _dispatch._only is None
+
+
+def test_use_in_several_threads_that_end_in_any_order(args: tuple[torch.Tensor, ...]) -> None:
+    """Of open blocks the one entered last decides, and the end of the last of all leaves what was before."""
+    before = fastiqa.explain("high_pass", args[0])
+    names = ("torch", "cpu", "triton")
+    for entered, left in itertools.product(itertools.permutations(range(3)), repeat=2):
+        turns = {(step, k): threading.Event() for step in ("enter", "leave") for k in range(3)}
+        done = {turn: threading.Event() for turn in turns}
+
+        def block(k: int, turns: Any = turns, done: Any = done) -> None:
+            turns["enter", k].wait(10)
+            with fastiqa.use(names[k]):
+                done["enter", k].set()
+                turns["leave", k].wait(10)
+            done["leave", k].set()
+
+        threads = [threading.Thread(target=block, args=(k,)) for k in range(3)]
+        for thread in threads:
+            thread.start()
+        still = []
+        for turn in [("enter", k) for k in entered] + [("leave", k) for k in left]:
+            turns[turn].set()
+            assert done[turn].wait(10)
+            still = [*still, turn[1]] if turn[0] == "enter" else [k for k in still if k != turn[1]]
+            assert _dispatch._only == (names[still[-1]] if still else None)
+        for thread in threads:
+            thread.join()
+        assert fastiqa.explain("high_pass", args[0]) == before
+
+
+def test_use_survives_many_threads() -> None:
+    def work(name: str) -> None:
+        for _ in range(300):
+            with fastiqa.use(name), fastiqa.use("cpu"):
+                pass
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in _dispatch.NAMES * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _dispatch._only is None
+    assert not _dispatch._blocks
 
 
 def test_an_explicit_choice_that_cannot_run_gives_every_reason(args: tuple[torch.Tensor, ...]) -> None:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import fastiqa
 from fastiqa import models, reference
 from fastiqa.models.inference import InferencePRFNet
-from fastiqa.models.inference.fastest import Fastest
+from fastiqa.models.inference.fastest import MOST_KEYS, Fastest
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.models.inference.se_res2net import InferenceSERes2Block
 from fastiqa.reference.se_res2net import SERes2Block
@@ -253,6 +253,10 @@ def test_the_faster_way_is_measured_once() -> None:
     seconds.update(slow=0.5)
     assert fastest("first", torch.device("cpu"), ways) == "fast"  # not measured again
     assert fastest("second", torch.device("cpu"), ways) == "slow"  # another shape, say
+    seconds.update(slow=3.0)
+    for shape in range(2 * MOST_KEYS):
+        assert fastest(shape, torch.device("cpu"), ways) == "fast"
+    assert list(fastest.times) == list(range(MOST_KEYS, 2 * MOST_KEYS))
 
 
 @pytest.fixture

@@ -101,6 +101,18 @@ def test_distance_and_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.autograd.gradgradcheck(distance, (*away, head))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_batches_of_gradients() -> None:
+    """Autograd's own: is_grads_batched, jacobian(vectorize=True)."""
+    leaves = [tensor.requires_grad_() for tensor in maps()]
+    result = distance(*leaves)
+    weights = torch.randn(3, *result.shape, dtype=result.dtype)
+    got = torch.autograd.grad(result, leaves, weights, retain_graph=True, is_grads_batched=True)
+    single = (torch.autograd.grad(result, leaves, weight, retain_graph=True) for weight in weights)
+    for g, want in zip(got, zip(*single, strict=True), strict=True):
+        torch.testing.assert_close(g, torch.stack(want), rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_one_image_against_many(net: str) -> None:
     """Either of the two, which goes through the network once; with and without gradients."""

@@ -106,6 +106,7 @@ def test_packed_maps_are_three_lists(index: int, channels_last: bool) -> None:
         assert whole.stride() == packed[k].stride()
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
 def test_the_gradient_of_packed_maps_is_written_in_one_piece(channels_last: bool) -> None:
     """No backward pass joins three gradients of maps; with `create_graph`, where it must, it can be differentiated."""
@@ -119,7 +120,10 @@ def test_the_gradient_of_packed_maps_is_written_in_one_piece(channels_last: bool
     again = torch.autograd.grad(logits.sum(), packed, create_graph=True)
     torch.testing.assert_close(again, grads, rtol=1e-12, atol=1e-13)
     sizes = torch.stack([g.square().sum() for g in again]).sum()
-    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(sizes, packed))
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(sizes, packed, retain_graph=True))
+    # Batches of gradients have no memory to look at: is_grads_batched, jacobian(vectorize=True).
+    batch = torch.autograd.grad(logits, packed, torch.ones(2, *logits.shape).double(), is_grads_batched=True)
+    torch.testing.assert_close([g[1] for g in batch], list(grads), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernels", KERNELS, ids=str)

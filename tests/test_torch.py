@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import io
+import pickle
 from typing import Any
 
 import cases
@@ -107,6 +110,20 @@ def test_vmap(name: str) -> None:
         assert_equal(got, tuple(torch.stack(column) for column in zip(*map(outputs, calls), strict=True)))
 
 
+def test_vmap_of_nothing(name: str) -> None:
+    """A mapped dimension of size 0: shapes and dtypes of the results, and gradients that are as empty."""
+    op, args = example(name, Case((2, 4, 3, 5)))
+    places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
+    for mapped in (places, places[:1], places[-1:]):
+        in_dims = tuple(args[k].dim() if k in mapped else None for k in range(len(args)))
+        empty = tuple(x.new_zeros(*x.shape, 0).requires_grad_() if k in mapped else x for k, x in enumerate(args))
+        got = outputs(torch.vmap(op, in_dims)(*empty))
+        assert [(y.shape, y.dtype) for y in got] == [((0, *y.shape), y.dtype) for y in outputs(op(*args))]
+        leaves = [empty[k] for k in mapped]
+        gradients = torch.autograd.grad(total(got), leaves)
+        assert [g.shape for g in gradients] == [x.shape for x in leaves]
+
+
 def test_vmap_of_a_gradient(name: str) -> None:
     op = cases.operators()[name]
     arguments = [next(cases.arguments(op, Case((2, 4, 3, 5), torch.float64))) for _ in range(3)]
@@ -121,6 +138,40 @@ def test_vmap_of_a_gradient(name: str) -> None:
     want = [gradient(*args) for args in arguments]
     for k, g in enumerate(got):
         torch.testing.assert_close(g, torch.stack([w[k] for w in want]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # by PyTorch: it runs a batch sample by sample
+def test_batched_gradients(name: str) -> None:
+    """Autograd's own batches, of both orders: is_grads_batched, which jacobian(vectorize=True) is made of."""
+    op, args = example(name, Case((2, 2, 3, 2), torch.float64), grad=True)
+    leaves = [x for x in args if isinstance(x, Tensor)]
+
+    def check(values: Any) -> None:
+        values = [y for y in values if y is not None and y.requires_grad]
+        weights = [torch.randn(3, *y.shape, dtype=y.dtype) for y in values]
+        settings = {"retain_graph": True, "allow_unused": True}
+        got = torch.autograd.grad(values, leaves, weights, is_grads_batched=True, **settings)
+        single = (torch.autograd.grad(values, leaves, [w[i] for w in weights], **settings) for i in range(3))
+        for g, want in zip(got, zip(*single, strict=True), strict=True):
+            assert (g is None) == (want[0] is None)
+            if g is not None:
+                torch.testing.assert_close(g, torch.stack(want), rtol=1e-12, atol=1e-12)
+
+    results = outputs(op(*args))
+    check(results)
+    check(torch.autograd.grad(total(results) ** 2, leaves, create_graph=True))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("strategy", ["reverse-mode", "forward-mode"])
+def test_vectorized_jacobians(name: str, strategy: str) -> None:
+    op, args = example(name, Case((1, 2, 2, 2), torch.float64))
+
+    def value(x: Tensor) -> Tensor:
+        return total(op(x, *args[1:])) ** 2 * x.sum()
+
+    got = torch.autograd.functional.jacobian(value, args[0], vectorize=True, strategy=strategy)
+    torch.testing.assert_close(got, torch.autograd.functional.jacobian(value, args[0]), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by PyTorch itself, in forward mode
@@ -198,6 +249,106 @@ def test_inputs_survive_and_are_usable_twice(name: str) -> None:
     again = torch.autograd.grad(loss, leaves)
     assert_equal(first, again)
     assert_equal(tuple(x.detach() for x in leaves), tuple(before))
+
+
+def test_out_is_not_written_behind_the_back_of_autograd(name: str) -> None:
+    """As PyTorch: what was saved before is known to have changed, and what requires a gradient is not written."""
+    op, args = example(name, Case((2, 3, 4, 5), torch.float64))
+    wanted = outputs(op(*args))
+
+    def outs() -> list[Tensor]:
+        return [torch.zeros_like(y) for y in wanted]
+
+    for backend in ("cpu", "torch"):
+        leaves = [x.requires_grad_() for x in outs()]
+        saved = [x * 1 for x in leaves]
+        loss = sum(x.square().sum() for x in saved)
+        with fastiqa.use(backend):
+            given = [x.detach() for x in saved]
+            returned = op(*args, out=given)
+            assert all(x is y for x, y in zip(returned, given, strict=True))
+            assert all(x._version > 0 for x in saved)
+            for got, y in zip(given, wanted, strict=True):
+                torch.testing.assert_close(got, y, rtol=1e-12, atol=1e-12)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                loss.backward()
+            for k in range(len(wanted)):
+                given = outs()
+                given[k].requires_grad_()
+                with pytest.raises(ValueError, match="out: got a tensor that requires a gradient"):
+                    op(*args, out=given)
+                with torch.no_grad():
+                    assert torch.equal(op(*args, out=given)[k], returned[k])
+
+
+def test_out_overlaps_nothing(name: str) -> None:
+    op, args = example(name, Case((2, 4, 4, 6)))
+    wanted = outputs(op(*args))
+    places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
+
+    def outs(k: int, out: Tensor) -> list[Tensor]:
+        return [out if i == k else torch.empty_like(y) for i, y in enumerate(wanted)]
+
+    for k, y in enumerate(wanted):
+        with pytest.raises(ValueError, match=r"out: .* of which elements share memory"):
+            op(*args, out=outs(k, y[(slice(0, 1),) * y.dim()].clone().expand(y.shape)))
+        for j in range(k):
+            if wanted[j].shape == y.shape:
+                with pytest.raises(ValueError, match=f"out: got tensors {j} and {k} with memory in common"):
+                    op(*args, out=[out if i != j else y for i, out in enumerate(outs(k, y))])
+        for at in places:
+            x = args[at]
+            # One buffer for both: they share its middle, or lie one after the other.
+            buffer = torch.randn(x.numel() + y.numel())
+            shared = (*args[:at], buffer[: x.numel()].view(x.shape).copy_(x), *args[at + 1 :])
+            with pytest.raises(ValueError, match=rf"out: .* shares memory with {op.signature.names[at]}, want"):
+                op(*shared, out=outs(k, buffer[x.numel() - 1 :][: y.numel()].view(y.shape)))
+            assert torch.equal(shared[at], x)
+            beside = outs(k, buffer[x.numel() :].view(y.shape))
+            torch.testing.assert_close(outputs(op(*shared, out=beside)), wanted)
+
+
+def test_out_takes_what_pytorch_takes(name: str) -> None:
+    """Any strides, views of conjugates, slices that lie between the input's elements; inside torch.compile too."""
+    op, args = example(name, Case((2, 4, 4, 6)))
+    wanted = outputs(op(*args))
+    negative = [torch.view_as_complex(torch.zeros(*y.shape, 2)).conj().imag for y in wanted]
+    torch.testing.assert_close(outputs(op(*args, out=negative)), wanted)
+    both = torch.randn(*args[0].shape, 2)
+    x = both[..., 0].copy_(args[0])
+    between = [torch.empty_like(y) for y in wanted]
+    for k, y in enumerate(wanted):
+        if y.shape == x.shape:
+            between[k] = both[..., 1]
+            break
+    torch.testing.assert_close(outputs(op(x, *args[1:], out=between)), wanted)
+    assert torch.equal(x, args[0])
+    if name.startswith(("high_pass", "octave_split")):  # one result and several
+        compiled = torch.compile(lambda *a, out: op(*a, out=out), backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(outputs(compiled(*args, out=between)), wanted)
+    for transform in (torch.vmap, torch.func.grad):
+        with pytest.raises(NotImplementedError, match=r"out: .* can be neither mapped nor transformed"):
+            transform(lambda t: total(op(*args, out=between)) * t.sum())(torch.ones(1))
+    with torch.inference_mode():
+        foreign = [torch.empty_like(y) for y in wanted]
+        assert_equal(op(*args, out=foreign), wanted)
+    with pytest.raises(ValueError, match="out: got an inference tensor"):
+        op(*args, out=foreign)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=r"out: .* forward mode"):
+        op(forward_ad.make_dual(args[0], torch.ones_like(args[0])), *args[1:], out=between)
+
+
+def test_copies_and_pickles_are_the_operator(name: str) -> None:
+    """And those of a module that holds one; pickled by name."""
+    op = cases.operators()[name]
+    assert copy.deepcopy(op) is copy.copy(op) is pickle.loads(pickle.dumps(op)) is op
+    module = torch.nn.Sequential(torch.nn.ReLU())
+    module.op = op
+    assert copy.deepcopy(module).op is op
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    assert torch.load(file, weights_only=False).op is op
 
 
 def test_inference_mode_and_no_grad(name: str) -> None:

@@ -142,3 +142,31 @@ def test_an_accelerated_network_has_the_choice() -> None:
 def test_another_level_is_refused(make: Callable[[], nn.Module]) -> None:
     with pytest.raises(ValueError, match=r"^level: got 'low', want one of 'off', 'lean', 'least'$"):
         make()
+
+
+def test_a_graph_that_is_kept_goes_backward_again() -> None:
+    """The smallest level alone: PyTorch's selective checkpoints, which "lean" is made of, allow one pass and say so."""
+    model = network("least")
+    loss = model(*images()).sum()
+    parameters = list(model.parameters())
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    again = torch.autograd.grad(loss, parameters)
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+@every_level
+def test_gradients_of_torch_func(level: str) -> None:
+    """They have no hooks for what is saved, so nothing is computed again, and results are the same."""
+    model = network(level)
+    parameters = dict(model.named_parameters())
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def loss(weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+        output: Tensor = torch.func.functional_call(model, (weights, buffers), tuple(images()))
+        return output.sum()
+
+    got = torch.func.grad(loss)(parameters, buffers)
+    want = step(network(), images())
+    for name, gradient in got.items():
+        scale = float(want[name].abs().max()) or 1.0
+        torch.testing.assert_close(gradient, want[name], rtol=0, atol=1e-9 * scale)

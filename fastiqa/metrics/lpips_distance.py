@@ -65,9 +65,12 @@ class _Distance(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # the gradient will be differentiated in its turn
+        twice = torch.is_grad_enabled()  # the gradient will be differentiated in its turn
+        if twice or not arguments.is_eager(grads[0]):
             inputs = [tensor for tensor, wanted in zip((x, y, weight), needed, strict=True) if wanted]
-            found = iter(torch.autograd.grad(reference(x, y, weight), inputs, grads[0], create_graph=True))
+            with torch.enable_grad():
+                result = reference(x, y, weight)
+            found = iter(torch.autograd.grad(result, inputs, grads[0], create_graph=twice))
             return tuple(next(found) if wanted else None for wanted in needed)
         with torch.autocast(x.device.type, enabled=False):
             return _gradients(x, y, weight, grads[0].reshape(-1, 1), needed)

@@ -55,7 +55,8 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         Raises:
             RuntimeError: in the backward pass, if `x` was changed in place after the call.
         """
-        if not (self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        drops = self.training and torch.is_grad_enabled()
+        if not drops or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return layer(self(x))
         result = self._normalised(x)
         again = _Again(self, x, result)

@@ -18,6 +18,7 @@ from fastiqa.ops.difference_pool import difference_pool
 from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
 from fastiqa.ops.gated_upsample import gated_upsample
 from fastiqa.ops.mix_kernels import mix_kernels
+from fastiqa.reference import arguments
 from fastiqa.reference.plain_layers import convolution_not_plain, not_plain
 
 
@@ -204,6 +205,8 @@ class _Thirds(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         first, size = grads[0], grads[0].numel()
+        if not all(map(arguments.is_eager, grads)):
+            return torch.cat(grads)
         dense = any(first.is_contiguous(memory_format=f) for f in (torch.contiguous_format, torch.channels_last))
         adjacent = dense and all(
             g.untyped_storage()._cdata == first.untyped_storage()._cdata

@@ -8,7 +8,8 @@ Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.0
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -39,7 +40,8 @@ class CheckpointedBlock(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
-        if not recomputes or torch.compiler.is_compiling():  # which decides for itself what it computes again
+        # A compiler decides for itself what it computes again; torch.func's gradients have no hooks for what they save.
+        if not recomputes or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             result: Tensor = super().forward(*inputs)
         else:
             result = checkpoint(
@@ -66,10 +68,11 @@ class CheckpointedBlock(nn.Module):
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Both passes' contexts for `torch.utils.checkpoint`."""
+        kept = functools.partial(_kept_statistics, self)
         if self.memory == "least":
-            return _during("first"), _during("again", _kept_statistics(self))
+            return _During("first"), _During("again", kept)
         first, again = create_selective_checkpoint_contexts(self._policy)
-        return _during("first", first), _during("again", _kept_statistics(self), again)
+        return _During("first", lambda: first), _During("again", kept, lambda: again)
 
     def _policy(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         kept = op is torch.ops.aten.convolution.default and self._keeps(args[1])
@@ -85,7 +88,8 @@ class CheckpointedNetwork(FusedNetwork):
         Args:
             level: "off" keeps what autograd saves. "lean" keeps a block's inputs and the results of the convolutions
                 that its class names, and computes norms, activations, sums and products again; "least" keeps the
-                inputs alone.
+                inputs alone. Inside of `torch.func`'s transforms, which cannot compute anything again, all levels are
+                "off". Level "lean" allows one backward pass through a graph, as PyTorch's selective checkpoints do.
 
         Raises: ValueError for another level.
         """
@@ -111,17 +115,22 @@ def _kept_statistics(block: nn.Module) -> Iterator[None]:
             buffer.copy_(before)
 
 
-@contextlib.contextmanager
-def _during(name: Pass, *inner: AbstractContextManager[Any]) -> Iterator[None]:
-    token = _running.set(name)
-    # Weights that autocast has cast before would be cast in one pass only, and both must run the same operations.
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
+class _During:
+    """Around a pass. Entered anew in every backward pass through a graph that is kept."""
+
+    def __init__(self, name: Pass, *inner: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._name, self._inner = name, inner
+        self._open: list[contextlib.ExitStack] = []
+
+    def __enter__(self) -> None:
         with contextlib.ExitStack() as stack:
-            for context in inner:
-                stack.enter_context(context)
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)
-        _running.reset(token)
+            stack.callback(_running.reset, _running.set(self._name))
+            # Weights that autocast has cast before would be cast in one pass only; both must run the same operations.
+            stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+            torch.set_autocast_cache_enabled(False)
+            for context in self._inner:
+                stack.enter_context(context())
+            self._open.append(stack.pop_all())
+
+    def __exit__(self, *exception: Any) -> None:
+        self._open.pop().__exit__(*exception)

@@ -72,7 +72,8 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int 
 def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     ref, a, b, gate = saved.ref, saved.a, saved.b, saved.gate
     *inputs, needs_gate = saved.needs
-    as_weight = grad.flatten(1, 2).unsqueeze(1)
+    n, two, c, *size = grad.shape
+    as_weight = grad.reshape(n, 1, two * c, *size)  # flatten has no rule for autograd's batches
     to_inputs: tuple[Tensor | None, ...] = (None, None, None)
     if any(inputs):
         to_inputs = difference_response_backward(gate, as_weight, is_channels_last(ref, a, b)).chunk(3)

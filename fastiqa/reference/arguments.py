@@ -52,8 +52,14 @@ def is_eager(tensor: Tensor) -> bool:
     """Whether `tensor` holds values and the code that reads it runs now: neither compiled nor exported nor mapped."""
     if torch.compiler.is_compiling():
         return False
-    # Tensor subclasses (fake tensors, functional ones) and torch.func's wrappers (vmap, grad) may hold no values.
-    return type(tensor) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    # Tensor subclasses (fake tensors, functional ones), torch.func's wrappers (vmap, grad) and the batches of
+    # autograd (is_grads_batched, jacobian(vectorize=True)) may hold no values.
+    wrapped = torch._C._functorch
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and not wrapped.is_functorch_wrapped_tensor(tensor)
+        and not wrapped.is_legacy_batchedtensor(tensor)
+    )
 
 
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
