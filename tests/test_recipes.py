@@ -71,7 +71,7 @@ def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
         read_recipe("above.yaml")
     recipe = read_recipe(tmp_path / "above.yaml")
     assert (recipe.seed, list(recipe.steps), recipe.validation.data) == (3, ["coarse"], ())
-    assert (recipe.steps["coarse"].epochs, recipe.steps["coarse"].optimizer.lr) == (7, 0.01)
+    assert (recipe.steps["coarse"].epochs, recipe.steps["coarse"].optimizer.lr) == (7, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training_runs import COARSE, assert_same, log, run, state
 
 from fastiqa.models import load_backbone, load_model
 from fastiqa.nn import ResNet
-from fastiqa.training import RecipeError, read_recipe
+from fastiqa.training import RecipeError, read_recipe, train
 from fastiqa.training.batches import epoch_order, parts_of
 from fastiqa.training.setup import build_datasets, build_model, check_batches
 
@@ -48,6 +48,15 @@ def test_it_trains_and_prints_where_the_weights_are(fastiqa_command, tmp_path):
     assert fastiqa_command("train", "smoke", *options, "--resume")[0] == 0
 
 
+def test_the_smoke_recipe_learns_what_can_be_seen(tmp_path):
+    """As it comes: the installation's first run must not look broken."""
+    train(read_recipe("smoke", ["workers=0"]), tmp_path, device="cpu")
+    accuracy = [line["validation"]["held_out"]["accuracy"] for line in log(tmp_path) if line["event"] == "epoch"]
+    assert len(accuracy) == 5
+    assert accuracy[-1] >= 0.95
+    assert accuracy[-1] - accuracy[0] > 0.1
+
+
 def test_resume_reads_the_recipe_of_the_folder(fastiqa_command, tmp_path):
     """--set need not be said again, nor the recipe; what differs from the command is said."""
     folder = tmp_path / "run"
@@ -62,7 +71,7 @@ def test_resume_reads_the_recipe_of_the_folder(fastiqa_command, tmp_path):
     assert "steps.fine.epochs was 2, is absent" in err
     status, out, err = fastiqa_command("train", *options, "--resume", *sets("steps.coarse.optimizer.lr=0.5"))
     assert (status, out) == (2, "")
-    assert "of another recipe: steps.coarse.optimizer.lr was 0.01, is 0.5" in err
+    assert "of another recipe: steps.coarse.optimizer.lr was 0.1, is 0.5" in err
     assert fastiqa_command("train", *options)[2] == (
         "error: RECIPE: missing, want a recipe, or --resume and --out of a run\n"
     )

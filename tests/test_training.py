@@ -265,7 +265,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_keys(whole):
 
 def test_a_checkpoint_of_another_recipe_is_refused_with_its_fields(whole):
     with pytest.raises(
-        CheckpointError, match=r"another recipe: steps\.fine\.optimizer\.lr was 0\.01, is 0\.02; ema was"
+        CheckpointError, match=r"another recipe: steps\.fine\.optimizer\.lr was 0\.1, is 0\.02; ema was"
     ):
         run(whole, "steps.fine.optimizer.lr=0.02", resume=True)
 
