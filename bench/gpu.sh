@@ -1,20 +1,38 @@
 #!/usr/bin/env bash
-# Everything that only a CUDA machine can show, within ten minutes: build, tests, compute-sanitizer, benchmark.
+# Everything that only a CUDA machine can show, within eight minutes: build, tests, compute-sanitizer, benchmark.
 #
-#   bench/gpu.sh                 from a checkout, in an environment with a CUDA build of torch
-#   PYTHON=.venv/bin/python bench/gpu.sh [OP ...]
+#   bench/gpu.sh                      from a checkout; python3 has a CUDA build of torch (PYTHON=... chooses another)
+#   bench/gpu.sh --skip-build         with fastiqa/*.so, and build/template/*.so if there, made elsewhere
+#   bench/gpu.sh [OP ...]             measures these operators alone
+#   OUT=DIR bench/gpu.sh              copies logs, rows and a summary to DIR, eight files, after every step
 #
-# Exit status: 0; 1 where a step failed, after the others have run; 3 where there is no CUDA device or no CUDA torch.
-# Rows go to bench/data/<device>.csv, logs to build/gpu/.
+# Exit status: 0; 1 where a step failed, after the others have run; 2 for an option that it does not know; 3 where there
+# is no CUDA device or no CUDA torch. Rows go to bench/data/<device>.csv, logs to build/gpu/.
 set -euo pipefail
+set -m # a background process of a script ignores Ctrl-C, with which a step that takes too long is asked to end
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-}
 LOGS=build/gpu
+TOTAL=${TOTAL:-470} # seconds, of which a step gets at most what is left
+LARGEST=4000000     # bytes of a log that are copied: its end
 
 absent() {
     echo "bench/gpu.sh: $1; nothing was run" >&2
     exit 3
 }
+
+build=yes
+while [[ ${1:-} == -* ]]; do
+    case $1 in
+        --skip-build) build=no ;;
+        *)
+            echo "bench/gpu.sh: $1: no such option, want --skip-build" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
 
 command -v "$PYTHON" >/dev/null || absent "no $PYTHON (PYTHON=... chooses another)"
 command -v nvidia-smi >/dev/null || absent "no nvidia-smi, so no NVIDIA driver"
@@ -22,50 +40,139 @@ nvidia-smi -L 2>/dev/null | grep -q '^GPU' || absent "nvidia-smi lists no GPU"
 "$PYTHON" -c 'import torch' 2>/dev/null || absent "$PYTHON has no torch"
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
     absent "torch $("$PYTHON" -c 'import torch; print(torch.__version__)') sees no CUDA device"
+if [ "$build" = no ]; then
+    for library in fastiqa/libfastiqa_cpu.so fastiqa/libfastiqa_cuda.so; do
+        [ -f "$library" ] || absent "--skip-build, but there is no $library"
+    done
+fi
 
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+rm -rf "$LOGS"
 mkdir -p "$LOGS"
 failed=()
+declare -A running=()
+rows=
 
-# step NAME SECONDS COMMAND...: run with a time limit, output to a log and its end to the terminal
-step() {
-    local name=$1 seconds=$2 status=0
-    shift 2
-    echo "== $name (at most $seconds s): $*"
-    timeout --signal=INT --kill-after=10 "$seconds" "$@" >"$LOGS/$name.log" 2>&1 || status=$?
-    tail -n 15 "$LOGS/$name.log"
-    if [ "$name" = bench ] && [ "$status" -eq 124 ]; then
-        echo "== bench: not finished after $seconds s; its rows are kept, and fastiqa bench --resume goes on"
-        status=0
-    elif [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        echo "== $name: stopped after $seconds s"
-    fi
-    if [ "$status" -ne 0 ]; then
-        echo "== $name: FAILED with status $status, all of it in $LOGS/$name.log"
-        failed+=("$name")
-    fi
+say() {
+    echo "$*" | tee -a "$LOGS/summary.txt"
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv
+# save: what there is so far to $OUT
+save() {
+    [ -n "$OUT" ] || return 0
+    mkdir -p "$OUT"
+    local file
+    for file in summary.txt build.log info.log tests.log memcheck.log racecheck.log bench.log; do
+        [ ! -f "$LOGS/$file" ] || tail -c "$LARGEST" "$LOGS/$file" >"$OUT/$file"
+    done
+    [ -z "$rows" ] || [ ! -f "$rows" ] || cp "$rows" "$OUT/"
+}
+
+leave() {
+    local status=$?
+    trap - EXIT
+    local process
+    for process in "${running[@]}"; do
+        kill "$process" 2>/dev/null || true # timeout, which hands it on
+    done
+    case $status in
+        0 | 1) ;;
+        *) say "== ended with status $status after $SECONDS s" ;;
+    esac
+    save
+    exit "$status"
+}
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# start NAME SECONDS COMMAND...: begin a step, with a time limit and its output in NAME.log
+start() {
+    local name=$1 seconds=$2 left=$((TOTAL - SECONDS))
+    shift 2
+    [ "$seconds" -le "$left" ] || seconds=$((left > 1 ? left : 1))
+    say "== $name (at most $seconds s, after $SECONDS s): $*"
+    timeout --signal=INT --kill-after=10 "$seconds" "$@" >>"$LOGS/$name.log" 2>&1 &
+    running[$name]=$!
+}
+
+# finish NAME: wait for a step and judge it
+finish() {
+    local name=$1 status=0
+    wait "${running[$name]}" || status=$?
+    unset "running[$name]"
+    tail -n 15 "$LOGS/$name.log"
+    case $status in
+        0) say "== $name: passed, after $SECONDS s" ;;
+        124 | 137)
+            say "== $name: stopped at its limit, after $SECONDS s"
+            if [ "$name" = bench ]; then
+                say "== bench: its rows are kept, and fastiqa bench --resume goes on"
+                status=0
+            fi
+            ;;
+    esac
+    if [ "$status" -ne 0 ]; then
+        say "== $name: FAILED with status $status, all of it in $LOGS/$name.log"
+        failed+=("$name")
+    fi
+    save
+}
+
+step() {
+    start "$@"
+    finish "$1"
+}
+
+say "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit --format=csv,noheader)"
+say "$("$PYTHON" -c 'import sys, torch; print("python", sys.version.split()[0], "torch", torch.__version__)')"
 
 arch=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
-step build 150 env FASTIQA_CUDA=1 FASTIQA_CUDA_ARCHS="$arch" "$PYTHON" setup.py build_ext --inplace
-step info 20 env PYTHONPATH="$PWD" "$PYTHON" -m fastiqa.info
-step tests 150 env PYTHONPATH="$PWD" "$PYTHON" -m pytest -m gpu tests
+if [ "$build" = yes ]; then
+    step build 200 env FASTIQA_CUDA=1 FASTIQA_CUDA_ARCHS="$arch" "$PYTHON" setup.py build_ext --inplace
+else
+    export FASTIQA_PREBUILT=1
+fi
+step info 40 "$PYTHON" -m fastiqa.info
+rows=$("$PYTHON" -c 'from fastiqa.bench.rows import default_csv, environment; print(default_csv(environment("cuda")))' ||
+    true)
 
-if command -v compute-sanitizer >/dev/null; then
+# Tests and both checks at once: the GPU is idle for most of each. The checks are of the kernels of namespace fastiqa,
+# each allocation on its own, so that an address past its end belongs to no other.
+workers=()
+if "$PYTHON" -c 'import xdist' 2>/dev/null; then
+    cores=$(nproc)
+    workers=(--numprocesses $((cores > 16 ? 8 : (cores + 1) / 2)))
+fi
+start tests 200 "$PYTHON" -m pytest -m gpu tests --tb=short --durations=10 --maxfail=50 "${workers[@]}"
+
+sanitizer=$(command -v compute-sanitizer || true)
+for home in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda; do
+    [ -n "$sanitizer" ] || [ ! -x "$home/bin/compute-sanitizer" ] || sanitizer=$home/bin/compute-sanitizer
+done
+if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
-        step "$tool" 60 env PYTHONPATH="$PWD" compute-sanitizer --tool "$tool" --error-exitcode 1 \
-            "$PYTHON" -m pytest bench --benchmark-disable
+        start "$tool" 200 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 99 \
+            --report-api-errors no --kernel-name kns=fastiqa --print-limit 20 \
+            "$PYTHON" -m pytest -m gpu tests/test_ops.py -k "cuda and test_gradients" --tb=short --maxfail=20
     done
 else
-    echo "== compute-sanitizer: not on the PATH, left out"
+    say "== compute-sanitizer: neither on the PATH nor below CUDA_HOME, left out"
     failed+=(compute-sanitizer)
 fi
+finish tests
+[ -z "$sanitizer" ] || for tool in memcheck racecheck; do
+    finish "$tool"
+done
 
-step bench 140 env PYTHONPATH="$PWD" "$PYTHON" -m fastiqa bench --device cuda --rounds 9 --resume "$@"
+# Maps beyond the caches, first beside eager PyTorch alone, then as long as there is time beside torch.compile as well.
+bench=("$PYTHON" -m fastiqa bench --device cuda --size 8x256x112x112 --layout nhwc --mode fwd --mode fwd_bwd
+    --rounds 9 --seconds 0.5)
+step bench 240 "${bench[@]}" --no-compile --resume "$@"
+[ "$((TOTAL - SECONDS))" -lt 20 ] || step bench "$TOTAL" "${bench[@]}" --compile --dtype bfloat16 "$@"
 
 if [ "${#failed[@]}" -gt 0 ]; then
-    echo "bench/gpu.sh: failed: ${failed[*]}"
+    say "bench/gpu.sh: failed: ${failed[*]}, after $SECONDS s"
     exit 1
 fi
-echo "bench/gpu.sh: all steps passed"
+say "bench/gpu.sh: all steps passed in $SECONDS s"
