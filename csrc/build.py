@@ -200,8 +200,9 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
         *_compile([*start, *generate, *end], sources, work, jobs=_nvcc_jobs(), shown="CUDA"),
         *_compile([cxx, "-fPIC", record, "-c"], [CSRC / "library.cpp"], work, jobs=1),
     ]
-    # The static CUDA runtime (nvcc's default) works beside whichever libcudart torch brings.
-    _run([nvcc, "-shared", *generate, "-o", str(output), *map(str, objects), *link])
+    # The static CUDA runtime (nvcc's default) works beside whichever libcudart torch brings. No kernel calls another
+    # object's: the device's linker would only add an empty program that names the folders it looked in.
+    _run([nvcc, "-shared", "--no-device-link", "-o", str(output), *map(str, objects), *link])
 
 
 def build_plain(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:
