@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from .run import Options, Session
 from .summary import FASTIQA, bad, median_us, ours, speedup, spread
 
 INTERRUPTED = 130
+BUSY = 0.4  # load a core; this process itself has hardly added to the last minute's when it asks
 
 
 def run(options: Options) -> int:
@@ -88,15 +90,31 @@ def _introduce(console: Console, session: Session) -> None:
     )
     if session.done:
         console.print(f"{session.done} of them are measured already")
+    if session.options.budget is not None:
+        console.print(f"at most {session.options.budget:.0f} s; cases that do not fit are left out")
+    if warning := busy():
+        console.print(f"warning: {warning}")
     console.print(f"rows go to {session.csv}")
     console.print("times are medians in ms; × is the speed-up over the better of eager and compile, losses included;")
+    console.print("spread: the middle three fifths of fastiqa's times, from end to end, of their median")
     console.print("of copy: useful bandwidth beside that of a copy of as many bytes in the same rounds")
+
+
+def busy() -> str | None:
+    """A sentence where other processes use the machine, as far as the load average of the last minute tells."""
+    try:
+        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # Windows, macOS
+        return None
+    if load < BUSY * cores:
+        return None
+    return f"the load is {load:.1f} on {cores} cores: times are long and uncertain, ratios less so; see their spread"
 
 
 def _header(row: Row) -> str:
     case = f"{row['op']} {row['arguments']}".strip()
     times = "".join(f"{provider:>9}" for provider in ("eager", "compile", "fastiqa"))
-    return f"{case:<46}{times} {'':<7}{'×':>6}{'GB/s':>8}{'of copy':>9}{'error/eager':>13}"
+    return f"{case:<46}{times} {'':<7}{'×':>6}{'spread':>8}{'GB/s':>8}{'of copy':>9}{'error/eager':>13}"
 
 
 def _lines(providers: dict[str, Row]) -> list[str]:
@@ -108,9 +126,14 @@ def _lines(providers: dict[str, Row]) -> list[str]:
     line = f"{case:<46}{''.join(f'{cell:>9}' for cell in cells)} {mine['provider'] if mine else '':<7}"
     line += f"{'' if ratio is None else f'{ratio:.2f}':>6}"
     if mine is not None and mine["status"] == "ok":
+        line += f"{_relative_spread(mine):>8.0%}"
         line += f"{mine['gbps']:>8.1f}{mine['pct_copy_peak']:>8.0f}%{mine['err_ratio_to_eager']:>13}"
     failures = [row for row in providers.values() if row["status"] in ("wrong", "failed")]
     return [line, *(f"    {row['provider']} {row['status']}: {row['note']}" for row in failures)]
+
+
+def _relative_spread(row: Row) -> float:
+    return float((row["t_p80_us"] - row["t_p20_us"]) / row["t_p50_us"])
 
 
 def _ms(row: Row | None) -> str:
@@ -139,6 +162,9 @@ def _conclude(console: Console, session: Session, measured: list[dict[str, Row]]
     )
     for note in notes:
         console.print(f"note: {note}", markup=False)
+    if session.left_out:
+        seconds = f"{session.options.budget:.0f} s"
+        console.print(f"{session.left_out} of {session.cases} cases did not fit into {seconds}: --resume measures them")
     rows = sum(len(providers) for providers in measured)
     count = f"{rows} rows of {len(measured)} cases"
     if status == INTERRUPTED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ def _speedups(cases: Sequence[Case]) -> Any:
     """Bars: geometric mean over the better of eager and compile; whiskers: worst and best case."""
     from matplotlib.figure import Figure
 
+    cases = [case for case in cases if speedup(case)]  # not metrics, which have no eager rival but peers
     ops = list(dict.fromkeys(first(case)["op"] for case in cases))
     modes = list(dict.fromkeys(first(case)["mode"] for case in cases))
     figure = Figure(figsize=(9, 1.6 + 0.28 * len(ops) * len(modes)), layout="constrained")
     axes = figure.add_subplot()
+    named: set[str] = set()
     for k, mode in enumerate(modes):
         for row, op in enumerate(ops):
             mine = [case for case in cases if (first(case)["op"], first(case)["mode"]) == (op, mode)]
@@ -51,7 +54,8 @@ def _speedups(cases: Sequence[Case]) -> Any:
                 whiskers = [[found.mean - found.worst], [found.best - found.mean]]
                 y = row + (k - (len(modes) - 1) / 2) * 0.8 / len(modes)
                 axes.barh(y, found.mean - 1, 0.75 / len(modes), left=1, xerr=whiskers, color=f"C{k}", capsize=2,
-                          ecolor="#444444", label=mode if row == 0 else None)  # fmt: skip
+                          ecolor="#444444", label=None if mode in named else mode)  # fmt: skip
+                named.add(mode)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     _powers_of_two(axes, "{x:g}×")
@@ -59,8 +63,12 @@ def _speedups(cases: Sequence[Case]) -> Any:
     axes.invert_yaxis()
     axes.set_xlabel("speed-up over the better of eager and torch.compile: mean, worst and best case")
     figure.legend(title="direction", loc="outside right upper")
-    axes.set_title(caption(cases), fontsize=8)
+    axes.set_title(_wrapped(cases, 110), fontsize=8)
     return figure
+
+
+def _wrapped(cases: Sequence[Case], width: int) -> str:
+    return textwrap.fill(caption(cases), width) if cases else "no measurement"
 
 
 def _powers_of_two(axes: Any, form: str) -> None:
@@ -102,5 +110,5 @@ def _bandwidths(cases: Sequence[Case]) -> Any:
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.supxlabel("bytes that an ideal kernel moves, MB", fontsize=9)
     figure.supylabel("useful GB/s", fontsize=9)
-    figure.suptitle(f"forward, float32, NCHW; {caption(cases)}", fontsize=8)
+    figure.suptitle(f"forward, float32, NCHW; {_wrapped(cases, 130)}", fontsize=8)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,8 @@ class Options:
     device: str = "cpu"
     csv: Path | None = None
     resume: bool = False
+    budget: float | None = None  # seconds for everything; what does not fit is left out
+    smallest_first: bool = False
 
     def check(self) -> None:
         """ValueError naming the option, what came and what was wanted."""
@@ -60,14 +63,19 @@ class Options:
             raise ValueError("--device: got 'cuda', but PyTorch sees no CUDA device")
 
 
+QUICK_SECONDS = 110.0  # an idle machine of two cores needs about 80
 QUICK_SIZES: tuple[Size, ...] = (CACHE_SIZE, (1, 128, 112, 112))
 
 
 def quick(options: Options) -> Options:
-    """Everything at two small sizes in float32, forward and with backward: under two minutes on two cores."""
+    """Everything at two small sizes in float32, forward and with backward, in `QUICK_SECONDS` at most.
+
+    The smaller size comes first, so that every operator has a row where the time does not suffice for all.
+    """
     options.sizes, options.dtypes, options.memory = QUICK_SIZES, ("float32",), ("reused",)
     options.modes = ("fwd", "fwd_bwd")
-    options.plan = Plan(rounds=7, fewest=3, round_seconds=0.008, case_seconds=0.8, total_seconds=80)
+    options.plan = Plan(rounds=7, fewest=3, round_seconds=0.008, case_seconds=0.8)
+    options.budget, options.smallest_first = QUICK_SECONDS, True
     return options
 
 
@@ -91,9 +99,12 @@ class Session:
         self._settings = list(
             settings(options.names, options.sizes, options.dtypes, options.layouts, options.device, options.all_samples)
         )
+        if options.smallest_first:
+            self._settings.sort(key=lambda setting: math.prod(setting.size))
         self._measured = measured_already(read(self.csv), self.about) if options.resume else set()
         self.cases = sum(len(self._wanted(setting)) for setting in self._settings)
         self.done = self.cases - sum(len(self._missing(setting)) for setting in self._settings)
+        self.left_out = 0  # cases for which the budget did not suffice, known at the end
 
     def shapes(self) -> list[str]:
         return list(dict.fromkeys(setting.shape for setting in self._settings))
@@ -114,15 +125,25 @@ class Session:
         ]
 
     def measure(self) -> Iterator[list[Row]]:
-        """The rows of each case, after they are in the file."""
+        """The rows of each case, after they are in the file.
+
+        With a budget the cases that are left share what is left of it, half for timing, half for the checks before it;
+        and none begins whose like took longer than what is left.
+        """
         bench = Bench(self.options.device, self.options.plan, self.options.compiled, self.about)
         plan, left, start = self.options.plan, self.cases - self.done, time.perf_counter()
+        budget, last, longest = self.options.budget, start, 0.0
         for setting in self._settings:
-            if missing := self._missing(setting):
-                for rows in bench.cases(setting, missing):
-                    append(self.csv, rows)
-                    yield rows
-                    left -= 1
-                    if plan.total_seconds is not None and left:
-                        share = (plan.total_seconds - (time.perf_counter() - start)) / left
-                        bench.plan = replace(plan, case_seconds=min(plan.case_seconds, share / 2))
+            cases = bench.cases(setting, missing) if (missing := self._missing(setting)) else iter(())
+            for _ in missing:
+                if budget is not None and last - start + longest > budget:
+                    self.left_out = left
+                    return
+                rows = next(cases)
+                append(self.csv, rows)
+                now = time.perf_counter()
+                longest, last, left = max(longest, now - last), now, left - 1
+                yield rows
+                if budget is not None and left:
+                    share = (budget - (now - start)) / left
+                    bench.plan = replace(plan, case_seconds=min(plan.case_seconds, max(share, 0) / 2))

@@ -44,17 +44,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: at most so many rounds, so long a round and provider, so long a case, but `fewest` rounds.
-
-    Where `total_seconds` are given, the cases that are left share what is left of them: half for timing, half for the
-    checks before it.
-    """
+    """How long to measure: at most so many rounds, so long a round and provider, so long a case; `fewest` rounds."""
 
     rounds: int = 15
     fewest: int = 5
     round_seconds: float = 0.03
     case_seconds: float = 8.0
-    total_seconds: float | None = None
 
 
 class Timer:

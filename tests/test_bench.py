@@ -6,10 +6,13 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.util
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,44 @@ def test_rows_are_appended_and_resumed(bench, tmp_path):
     assert bench("high_pass", *ONE, "--resume", "--layout", "nhwc")[0] == 0
     assert len(read(tmp_path)) == 18
     assert len(rows.latest(read(tmp_path))) == 6
+
+
+def test_a_budget_is_kept_and_what_it_leaves_out_is_measured_later(bench, tmp_path, monkeypatch):
+    """The clock is the test's: a case takes 10 seconds of it, or 40 from the third on."""
+    now, original = [0.0], run.Bench._timed
+
+    def timed(self, *arguments):
+        now[0] += 10 if now[0] < 20 else 40
+        return original(self, *arguments)
+
+    monkeypatch.setattr(run.Bench, "_timed", timed)
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    small = ("high_pass", "octave_merge", *ONE, "--mode", "fwd", "--mode", "bwd")
+    status, out, _ = bench(*small, "--budget", 45)
+    assert (status, now[0]) == (0, 60.0)  # the third began when 25 seconds were left and none had taken more than 10
+    assert "at most 45 s; cases that do not fit are left out" in out
+    assert "1 of 4 cases did not fit into 45 s: --resume measures them" in out
+    assert len(rows.latest(read(tmp_path))) == 3
+    assert bench(*small, "--resume")[0] == 0
+    assert len(rows.latest(read(tmp_path))) == 4
+
+
+def test_quick_measures_every_operator_at_its_smaller_size_first():
+    options = run.quick(run.Options())
+    order = [(setting.size, setting.op.name) for setting in run.Session(options)._settings]
+    count = len(options.names)
+    assert [size for size, _ in order[: 2 * count]] == [run.QUICK_SIZES[0]] * 2 * count
+    assert {name for _, name in order[: 2 * count]} == set(options.names)
+    assert options.budget == run.QUICK_SECONDS
+
+
+@pytest.mark.parametrize(("load", "warned"), [(0.1, False), (0.5, True)])
+def test_a_busy_machine_is_warned_of(load, warned, bench, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * len(os.sched_getaffinity(0)), 0.0, 0.0))
+    out = bench("high_pass", *ONE, "--mode", "fwd")[1]
+    assert ("warning: the load is " in out) == warned
+    line = next(line for line in out.splitlines() if line.strip().startswith("fwd"))
+    assert re.search(r" \d+\.\d+ +\d+% ", line)  # the speed-up and the spread
 
 
 def test_a_cut_last_row_is_measured_again_with_its_case(tmp_path, caplog):
@@ -324,6 +365,16 @@ def test_a_table_says_what_is_missing(tmp_path):
     assert (tmp_path / "d.md").read_text() == report.page(file)
 
 
+def check_speedups(figure: Any) -> None:
+    """Every direction has a colour and a name, no operator an empty row, and the title ends within the figure."""
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["o", "octave_merge"]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"fwd", "bwd"}
+    figure.canvas.draw()
+    assert figure.bbox.contains(*axes.title.get_window_extent().min)
+    assert figure.bbox.contains(*axes.title.get_window_extent().max)
+
+
 def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     file = tmp_path / "d.csv"
     more = {"gbps": 1.0, "copy_gbps": 2.0, "dtype": "float32", "layout": "nchw", "memory": "reused"}
@@ -331,6 +382,8 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     measured = [
         row("eager", 2.0, **more),
         row("cpu", 1.0, **more),
+        row("eager", 2.0, **more | {"op": "octave_merge", "mode": "bwd"}),  # a direction that the first has not
+        row("cpu", 1.0, **more | {"op": "octave_merge", "mode": "bwd", "commit": " ".join(["0123abc"] * 40)}),
         row("fastiqa", 1.0, **peers),
         row("piq", 9.0, **peers),
     ]
@@ -338,6 +391,7 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     if importlib.util.find_spec("matplotlib"):
         assert plots.draw([file]) == 0
         assert {path.name for path in tmp_path.glob("*.png")} == {"d-speedup.png", "d-bandwidth.png"}
+        check_speedups(plots._speedups(list(rows.latest(rows.read(file)).values())))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert plots.draw([file]) == 2
     assert "fastiqa[bench]" in capsys.readouterr().err

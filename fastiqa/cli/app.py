@@ -125,7 +125,7 @@ _Many = list[str] | None
 @app.command()
 def bench(
     ops: Annotated[_Many, typer.Argument(metavar="[OPS]...", help="Operators; all by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, float32: under two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, float32, --budget 110.")] = False,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile too; default: unless --quick.")
     ] = None,
@@ -140,6 +140,10 @@ def bench(
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; a few rounds at least.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=1, help="Seconds for everything; cases that do not fit are left out."),
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
@@ -164,6 +168,7 @@ def bench(
         compiled=compiled,
         rounds=rounds,
         seconds=seconds,
+        budget=budget,
         device=device,
         threads=threads,
         all_samples=all_samples,

@@ -20,6 +20,7 @@ def bench(
     compiled: bool | None,
     rounds: int | None,
     seconds: float | None,
+    budget: float | None,
     device: str | None,
     threads: int | None,
     all_samples: bool,
@@ -30,7 +31,7 @@ def bench(
 
     Args:
         chosen: names, sizes ("NxCxHxW"), dtypes, layouts, modes and memory where the command line names them.
-        quick, compiled, rounds, seconds, device, threads, all_samples, csv, resume: as the options of those names.
+        quick, compiled, rounds, seconds, budget, device, threads, all_samples, csv, resume: as the options so named.
     """
     options = runner.quick(runner.Options()) if quick else runner.Options()
     try:
@@ -52,6 +53,7 @@ def bench(
         all_samples=all_samples,
         csv=csv,
         resume=resume,
+        budget=options.budget if budget is None else budget,
     )
     if threads is not None:
         torch.set_num_threads(threads)
