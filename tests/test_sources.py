@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,36 @@ def where(pattern: str, files: dict[str, str]) -> list[str]:
 @pytest.fixture(scope="module")
 def native() -> dict[str, str]:
     return sources("csrc/*.cpp", "csrc/*.cu", "csrc/*.h")
+
+
+# Tensors of a module, which are made where the user wants the module.
+ON_THE_DEFAULT_DEVICE = {"__init__", "reset_parameters"}
+FACTORIES = {
+    *("arange", "as_tensor", "asarray", "complex", "empty", "empty_permuted", "empty_strided", "eye", "full"),
+    *("hann_window", "linspace", "logspace", "normal", "ones", "rand", "randint", "randn", "randperm", "range"),
+    *("scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
+}
+
+
+def unplaced(tree: ast.AST, function: str = "") -> Iterator[int]:
+    """Lines of calls that make a tensor wherever torch.set_default_device says."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node.name if isinstance(node, ast.FunctionDef) else function
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            made = (
+                isinstance(node.func.value, ast.Name) and node.func.value.id == "torch" and node.func.attr in FACTORIES
+            )
+            if made and inner not in ON_THE_DEFAULT_DEVICE and "device" not in {key.arg for key in node.keywords}:
+                yield node.lineno
+        yield from unplaced(node, inner)
+
+
+def test_new_tensors_have_a_device() -> None:
+    """With another default device they would not be where their neighbours are, or where their generator is."""
+    example = "import torch\ndef f():\n    return g(torch.zeros(3)) + torch.ones(3, device='cpu')"
+    assert list(unplaced(ast.parse(example))) == [3]
+    files = sources("fastiqa/*.py", "kernels/*.py")
+    assert not [f"{name}:{line}" for name, text in files.items() for line in unplaced(ast.parse(text))]
 
 
 def test_every_cuda_launch_goes_through_the_guard(native: dict[str, str]) -> None:

@@ -338,6 +338,24 @@ def test_out_takes_what_pytorch_takes(name: str) -> None:
         op(forward_ad.make_dual(args[0], torch.ones_like(args[0])), *args[1:], out=between)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_another_default_device(name: str, backend: str) -> None:
+    """Results and derivatives of two orders lie where the arguments do."""
+    op, args = example(name, Case((2, 2, 4, 6), torch.float64), grad=True)
+    leaves = [x for x in args if isinstance(x, Tensor)]
+
+    def derivatives() -> tuple[Any, ...]:
+        first = torch.autograd.grad(total(op(*args)) ** 2, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves, allow_unused=True)
+        return (*first, *(g for g in second if g is not None))
+
+    with fastiqa.use(backend):
+        want = derivatives()
+        with torch.device("meta"):
+            got = derivatives()
+    assert_equal(got, want)
+
+
 def test_copies_and_pickles_are_the_operator(name: str) -> None:
     """And those of a module that holds one; pickled by name."""
     op = cases.operators()[name]

@@ -96,7 +96,7 @@ def _results(
 ) -> list[Evaluation]:
     """Metrics first, then what was asked for."""
     if predictions is not None:
-        values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64)
+        values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64, device="cpu")
         return [scored(predictions.name, values - 0.5, triplets)]
     predictors: dict[str, Any] = {name: PREFERENCES[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:

@@ -114,7 +114,7 @@ def _matrix(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
 
 
 def _inverse(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64).inverse().to(like)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu").inverse().to(like)
 
 
 def _mixed(images: Tensor, matrix: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
         scales = [both[..., top : top + self.crop, left : left + self.crop], avg_pool2d(both, 2)]
         if generator.random() < 0.5:
             scales.reverse()
-        return torch.cat([self._view(image, generator) for image in scales]), torch.tensor(number)
+        return torch.cat([self._view(image, generator) for image in scales]), torch.tensor(number, device="cpu")
 
     def _view(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         """An image (1, 3, crop, crop) as a colour space has it, perhaps mirrored."""

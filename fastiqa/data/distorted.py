@@ -133,7 +133,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         level = round(LEVELS * (1 - record.score))
         if level > 0:
             crops = distort(crops, record.group, level, torch_generator(generator))
-        return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32)
+        return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32, device="cpu")
 
     def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
         """(grid², 3, size, size)."""

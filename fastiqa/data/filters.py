@@ -24,7 +24,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
     """Images filtered with a Gaussian of deviation `sigma` pixels, cut off at `radius`, by default 3 sigma."""
     radius = math.ceil(3 * sigma) if radius is None else radius
-    distance = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    distance = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     gaussian = torch.exp(-distance.square() / (2 * sigma**2))
     gaussian = gaussian / gaussian.sum()
     return convolve(convolve(images, gaussian.view(1, -1, 1)), gaussian.view(1, 1, -1))

@@ -66,7 +66,7 @@ class Image:
         height, width = self.pixels.shape[:2]
         # float32 holds every code value exactly and divides with one rounding; to 16 bits that would be a second one
         computed = np.float32 if dtype == torch.float32 else np.float64
-        result = torch.empty(1, 3, height, width, dtype=dtype)
+        result = torch.empty(1, 3, height, width, dtype=dtype, device="cpu")
         rows = max(1, PIXELS_AT_ONCE // max(1, width))
         for top in range(0, height, rows):
             codes = self.pixels[top : top + rows].astype(computed)

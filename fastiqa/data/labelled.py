@@ -62,7 +62,7 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
         self.on_unreadable = on_unreadable
         self.unreadable: dict[str, str] = {}
         # in shared memory: persistent workers of a DataLoader hold copies of this object, which set_epoch must reach
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64, device="cpu").share_memory_()
 
     @abstractmethod
     def item(self, record: Record, generator: np.random.Generator) -> Item:

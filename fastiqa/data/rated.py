@@ -96,4 +96,4 @@ class RatedDataset(LabelledDataset[RatedImage, RatedItem]):
     def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
         """The image, read and transformed, and its score. Raises ImageError."""
         image = self.transform(read_image(record.image), generator)
-        return image, torch.tensor(record.score, dtype=torch.float32)
+        return image, torch.tensor(record.score, dtype=torch.float32, device="cpu")

@@ -62,7 +62,7 @@ class RandomCrop:
         ref, a, b = crops.flip(-1) if self.flip and mirrored else crops
         if self.swap and exchanged:
             a, b, label = b, a, 1 - label
-        return ref, a, b, torch.tensor(label, dtype=torch.float32)
+        return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
     def _crops(self, images: Images, generator: np.random.Generator) -> Tensor:
         """One window of all three, (3, 3, h, w)."""
@@ -110,7 +110,7 @@ class WholeImage:
             wanted = f"more than half of {self.multiple} on each side"
             raise ValueError(f"{images[0].path}: got {width}x{height} pixels, want {wanted}")
         ref, a, b = functional.pad(stack, (0, right, 0, bottom), mode="reflect")
-        return ref, a, b, torch.tensor(label, dtype=torch.float32)
+        return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
 
 def random_place(image: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:

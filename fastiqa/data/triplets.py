@@ -38,7 +38,7 @@ class Triplet(NamedTuple):
 def whole_images(images: Images, label: float, generator: np.random.Generator) -> Item:
     """The transform that changes nothing: (ref, a, b, label) as float32."""
     ref, a, b = (image.tensor()[0] for image in images)
-    return ref, a, b, torch.tensor(label, dtype=torch.float32)
+    return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
 
 class TripletDataset(LabelledDataset[Triplet, Item]):

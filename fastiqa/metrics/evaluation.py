@@ -39,7 +39,7 @@ def scored(
     name: str, preferences: Tensor, triplets: Sequence[Triplet], swap_consistency: float | None = None
 ) -> Evaluation:
     """The scores of preferences that are known. Raises ValueError as `two_afc`."""
-    label = torch.tensor([triplet.label for triplet in triplets], dtype=torch.float64)
+    label = torch.tensor([triplet.label for triplet in triplets], dtype=torch.float64, device="cpu")
     members: dict[str, list[int]] = {}
     for i, triplet in enumerate(triplets):
         members.setdefault(triplet.group, []).append(i)
@@ -96,10 +96,10 @@ def evaluate(
             on_triplet(i + 1, len(triplets))
     results = []
     for name, numbers in values.items():
-        forth = torch.tensor(numbers, dtype=torch.float64)
+        forth = torch.tensor(numbers, dtype=torch.float64, device="cpu")
         consistency = None
         if name in swapped:
-            back = torch.tensor(swapped[name], dtype=torch.float64)
+            back = torch.tensor(swapped[name], dtype=torch.float64, device="cpu")
             consistency = float((forth.sign() == -back.sign()).double().mean())
         results.append(scored(name, forth, triplets, consistency))
     return results

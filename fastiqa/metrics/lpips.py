@@ -271,7 +271,9 @@ def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
     weights = read_file(path)[0]
     for name, values in (("shift", SHIFT), ("scale", SCALE)):
         given = weights.pop(f"scaling_layer.{name}", None)
-        if given is not None and not torch.allclose(given.double().flatten(), torch.tensor(values).double()):
+        if given is not None and not torch.allclose(
+            given.double().flatten(), torch.tensor(values, device="cpu").double()
+        ):
             raise ValueError(f"{path}: scaling_layer.{name}: got {given.flatten().tolist()}, want {list(values)}")
     ours = {re.sub(r"^net\.slice\d+\.", "trunk.features.", key): weight for key, weight in weights.items()}
     ours = {re.sub(r"^lin(?=\d)", "heads.lin", key): w for key, w in ours.items() if not key.startswith("lins.")}

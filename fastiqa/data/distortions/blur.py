@@ -38,7 +38,7 @@ def disc(radius: float) -> Tensor:
     """The share of each pixel that a disc covers, (k, k), with sum 1."""
     edge = math.ceil(radius - 0.5)
     side = 2 * edge + 1
-    position = (torch.arange(side * SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES - side / 2
+    position = (torch.arange(side * SAMPLES, dtype=torch.float64, device="cpu") + 0.5) / SAMPLES - side / 2
     inside = position.square()[:, None] + position.square() <= radius**2
     covered = inside.double().view(side, SAMPLES, side, SAMPLES).mean((1, 3))
     return covered / covered.sum()
@@ -49,7 +49,7 @@ def lines(length: float, angles: Tensor) -> Tensor:
     edge = math.ceil(length / 2)
     pixel = torch.arange(-edge, edge + 1, dtype=angles.dtype, device=angles.device)
     along = length * (
-        (torch.arange(SAMPLES * math.ceil(length)).to(angles) + 0.5) / (SAMPLES * math.ceil(length)) - 0.5
+        (torch.arange(SAMPLES * math.ceil(length), device="cpu").to(angles) + 0.5) / (SAMPLES * math.ceil(length)) - 0.5
     )
     # a point of the line is shared, bilinearly, by the four pixels around it
     columns = (1 - (angles.cos()[:, None] * along)[..., None].sub(pixel).abs()).clamp(min=0)

@@ -43,7 +43,7 @@ def multiplicative_noise(images: Tensor, variance: float, generator: torch.Gener
 
 def denoised(images: Tensor, variance: float, generator: torch.Generator | None) -> Tensor:
     noisy = white_noise(images, variance, generator).clamp(0, 1)
-    window = torch.full((1, WIENER_WINDOW, WIENER_WINDOW), 1 / WIENER_WINDOW**2)
+    window = torch.full((1, WIENER_WINDOW, WIENER_WINDOW), 1 / WIENER_WINDOW**2, device="cpu")
     mean = filters.convolve(noisy, window)
     spread = filters.convolve(noisy.square(), window) - mean.square()
     kept = (1 - variance / spread.clamp(min=variance)).clamp(min=0)

@@ -27,7 +27,7 @@ MOST_PATCHES, MOST_BLOCKS = 100, 10
 def jitter(images: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
     count, _, height, width = images.shape
     offsets = math.sqrt(5) * amount * normal(images, generator, count, height, width, 2)
-    rows, columns = (torch.arange(side).to(images) for side in (height, width))
+    rows, columns = (torch.arange(side, device="cpu").to(images) for side in (height, width))
     places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1) + offsets
     grid = (2 * places + 1) / images.new_tensor((width, height)) - 1  # -1 and 1 are the outer edges of the pixels
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

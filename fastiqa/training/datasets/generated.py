@@ -45,7 +45,7 @@ class Generated(Items):
         if not 0 <= index < self._items:
             raise IndexError(f"index: got {index}, want one of {self._items} items")
         random = torch.Generator().manual_seed(self._seed * self._items + index)
-        colours = torch.rand(3, 4, 4, generator=random)
+        colours = torch.rand(3, 4, 4, generator=random, device="cpu")
         pattern = _stretched(_stretched(colours, 1, self._size[0]), 2, self._size[1])
         return self.item(pattern, random)
 
@@ -54,7 +54,7 @@ def _stretched(x: Tensor, dim: int, size: int) -> Tensor:
     """Linear interpolation along one side to `size` pixels, as PyTorch's interpolate, and the same to the last bit with
     any number of threads: interpolate's last bits depend on where its loops are cut, seen on an Intel Xeon."""
     n = x.shape[dim]
-    at = ((torch.arange(size) + 0.5) * (n / size) - 0.5).clamp(0, n - 1)
+    at = ((torch.arange(size, device="cpu") + 0.5) * (n / size) - 0.5).clamp(0, n - 1)
     low = at.floor().to(torch.int64)
     share = (at - low).view(*(-1 if k == dim else 1 for k in range(x.dim())))
     first, second = (x.index_select(dim, k) for k in (low, (low + 1).clamp_max(n - 1)))
@@ -63,4 +63,4 @@ def _stretched(x: Tensor, dim: int, size: int) -> Tensor:
 
 def noisy(pattern: Tensor, amount: float, random: torch.Generator) -> Tensor:
     """The pattern with white noise of that standard deviation, in [0, 1]."""
-    return (pattern + amount * torch.randn(pattern.shape, generator=random)).clamp_(0, 1)
+    return (pattern + amount * torch.randn(pattern.shape, generator=random, device="cpu")).clamp_(0, 1)

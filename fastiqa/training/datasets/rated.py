@@ -32,7 +32,7 @@ class RandomRated(Generated):
     """
 
     def item(self, pattern: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        amount = torch.rand((), generator=random)
+        amount = torch.rand((), generator=random, device="cpu")
         return noisy(pattern, self.noise * float(amount), random), 1 - amount
 
 
@@ -68,7 +68,7 @@ class WithTypes(Items):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         image, score = self._dataset[index]
-        return image, score, torch.tensor(self._numbers[index])
+        return image, score, torch.tensor(self._numbers[index], device="cpu")
 
 
 class SetPart(NamedTuple):

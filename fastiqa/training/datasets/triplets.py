@@ -33,9 +33,9 @@ class RandomTriplets(Generated):
     """
 
     def item(self, pattern: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        amount_a, amount_b = (self.noise * torch.rand(2, generator=random)).tolist()
+        amount_a, amount_b = (self.noise * torch.rand(2, generator=random, device="cpu")).tolist()
         a, b = (noisy(pattern, amount, random) for amount in (amount_a, amount_b))
-        return pattern, a, b, torch.tensor(float(amount_b < amount_a))
+        return pattern, a, b, torch.tensor(float(amount_b < amount_a), device="cpu")
 
 
 def _dataset(

@@ -23,7 +23,7 @@ class RandomViews(Generated):
     """
 
     def item(self, pattern: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        number = torch.randint(LEVELS, (), generator=random)
+        number = torch.randint(LEVELS, (), generator=random, device="cpu")
         both = torch.stack((pattern, pattern.flip(-1)))
         return noisy(both, self.noise * float(number) / (LEVELS - 1), random), number
 
