@@ -63,7 +63,7 @@ def _speedups(cases: Sequence[Case]) -> Any:
     axes.invert_yaxis()
     axes.set_xlabel("speed-up over the better of eager and torch.compile: mean, worst and best case")
     figure.legend(title="direction", loc="outside right upper")
-    axes.set_title(_wrapped(cases, 110), fontsize=8)
+    axes.set_title(_wrapped(cases, 90), fontsize=8)
     return figure
 
 
