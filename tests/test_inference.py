@@ -195,6 +195,87 @@ def test_the_head_reads_constants() -> None:
         network(cross_norm=True).head.fold()
 
 
+# ---- hooks and layers that are no plain ones ----
+
+SMALL_MFENET: dict[str, Any] = {"depths": (1, 2, 1, 1), "widths": (8, 8, 12, 12), "mlp_ratios": (2, 2, 2, 2),
+                                "hidden": (8,), "hfen_width": 8, "dan_layers": (3, 1, 2, 1)}  # fmt: skip
+
+
+def small(kind: str) -> tuple[Any, Tensor]:
+    """A network in eval mode, and its images, more than one argument of the forward pass."""
+    model = network().float() if kind == "prfnet" else models.MFENet(**SMALL_MFENET)
+    randomise(model)
+    return model.eval(), images(dtype=torch.float32)[: 3 if kind == "prfnet" else 1]
+
+
+every_kind = pytest.mark.parametrize("kind", ["prfnet", "mfenet"])
+
+
+@every_kind
+def test_hooks_keep_what_they_saw(kind: str) -> None:
+    """Of every module of the optimised network: arguments and results are not overwritten later in the pass."""
+    model, triplet = small(kind)
+    fast = fastiqa.optimize_for_inference(model, **({"passes": "batch"} if kind == "prfnet" else {}))
+    want = fast(*triplet)
+    overwritten = fast.facts()["in place"].partition(":")[0].split(", ")
+    assert overwritten == {"prfnet": ["backbone.layer1.1", "backbone.layer4.1"],
+                           "mfenet": ["dan.layer1.1", "dan.layer1.2", "dan.layer3.1"]}[kind]  # fmt: skip
+    for hooked in [name for name, _ in fast.named_modules() if any(name.startswith(x[:-2]) for x in overwritten)]:
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def keep(module: nn.Module, args: tuple[Any, ...], out: Any, seen: Any = seen) -> None:
+            seen.extend((x, x.clone()) for x in (*args, out) if isinstance(x, Tensor))
+
+        with fast.get_submodule(hooked).register_forward_hook(keep):
+            got = fast(*triplet)
+        assert all(torch.equal(now, then) for now, then in seen), hooked
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+class Wrapped(nn.Module):
+    """An adapter around a layer."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.1 * self.base(x)  # type: ignore[no-any-return]
+
+
+@every_kind
+@pytest.mark.parametrize("change", ["adapter", "hook", "parametrization"])
+def test_layers_that_are_no_plain_ones_are_not_folded(kind: str, change: str) -> None:
+    """One layer of each kind in each part of the network: the results are those of eval mode."""
+    model, triplet = small(kind)
+    names = {
+        "prfnet": ["backbone.conv1", "backbone.layer1.0.conv3", "backbone.layer2.0.convs.1", "head.cross.1.conv",
+                   "head.fusion.gates.0", "backbone.layer3.0.bn1", "backbone.layer4.0.se"],
+        "mfenet": ["qen.block1.0.attn.proj_1", "qen.block2.1.attn.spatial_gating_unit.conv_spatial",
+                   "qen.patch_embed3.norm", "hfen.stem.2", "hfen.octaves.2.conv.conv_l2h", "hfen.octaves.0.norm_low",
+                   "dan.layer1.1.conv3", "dan.layer2.0.bn2", "hfen_guidance.0.fusion.channel_gate"],
+    }[kind]  # fmt: skip
+    called: set[str] = set()
+    for name in names:
+        layer = model.get_submodule(name)
+        if change == "adapter":
+            model.set_submodule(name, Wrapped(layer)) if not name.endswith("se") else None
+        elif change == "parametrization" and hasattr(layer, "weight"):
+            nn.utils.parametrizations.weight_norm(layer) if layer.weight.dim() == 4 else None
+        elif change == "hook":
+            layer.register_forward_hook(lambda module, args, out, name=name: (called.add(name), 1.1 * out)[1])
+    with torch.no_grad():
+        want = model(*triplet)
+    called.clear()
+    fast = fastiqa.optimize_for_inference(model)
+    torch.testing.assert_close(fast(*triplet), want, rtol=1e-4, atol=1e-4)
+    assert called == (set(names) if change == "hook" else set())
+    said = fastiqa.explain(fast)
+    kept = {"prfnet": "head, since cross.1.conv", "mfenet": "hfen.octaves.2.conv, since conv_l2h"}[kind]
+    assert kept in said
+    assert " 0 left" not in said
+
+
 # ---- inference alone ----
 
 

@@ -158,7 +158,7 @@ def test_inference_is_the_same(options: dict[str, Any], memory_format: torch.mem
     state = {name: value.clone() for name, value in model.state_dict().items()}
     fast = fastiqa.optimize_for_inference(model, memory_format=memory_format)
     assert type(fast) is InferenceMFENet
-    assert norms_left(fast) == 0
+    assert norms_left(fast) == []
     with torch.no_grad():
         torch.testing.assert_close(fast.outputs(image), model.outputs(image), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(fast(image[:1]), fast(image)[:1], rtol=1e-6, atol=1e-6)  # not a batch of one to train on

@@ -68,6 +68,8 @@ def convolution_not_plain(
         return f"{name} has another stride, padding, dilation or grouping than it was made with"
     if bias and conv.bias is None:
         return f"{name} has no bias"
+    if conv.__dict__.get("activation", "none") != "none":
+        return f"{name} ends in an activation"
     return None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa import reference
-from fastiqa.models.inference.folding import fold_norms, scale_and_shift
+from fastiqa.models.inference.folding import fold_norms, is_plain, scale_and_shift
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.onednn import with_rectifier
 from fastiqa.models.inference.resnet import make_inference_bottleneck
@@ -91,17 +91,21 @@ class _WithAverage(nn.Module):
 def fold_high_frequency(network: Any) -> int:
     """Folds the norms left in a `HighFrequencyNet`, and activations, into convolutions; returns the number of norms."""
     folded = fold_norms(network.stem)
-    with_rectifier(network.stem[2], NEGATIVE_SLOPE)
-    network.split = _WithAverage()
+    if isinstance(network.stem[3], nn.Identity) and is_plain(network.stem[2], network.split):
+        with_rectifier(network.stem[2], NEGATIVE_SLOPE)
+        network.split = _WithAverage()
     return folded + sum(fold_octave(module) for module in network.octaves)
 
 
 def fold_octave(module: Any) -> int:
     """Folds both norms of a `HighFrequencyModule`, and what activations it can, into the convolutions before them.
 
-    Convolutions that `fastiqa.nn.OctaveConv2d` adds as one become one. Returns the number of norms.
+    Convolutions that `fastiqa.nn.OctaveConv2d` adds as one become one. Returns the number of norms, none where a layer
+    is not plain.
     """
     conv = module.conv
+    if not is_plain(module):
+        return 0
     branches = (("norm_high", "conv_h2h", "conv_l2h"), ("norm_low", "conv_h2l", "conv_l2l"))
     folded = 0
     for norm_name, first, second in branches:

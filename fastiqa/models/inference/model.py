@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from fastiqa.models.inference.folding import fold_norms, norms_left
+from fastiqa.models.inference.in_place import introduce_neighbours, overwriting
 from fastiqa.models.inference.onednn import make_constant
+from fastiqa.nn.fused import Fused
 from fastiqa.reference import arguments
 
 
@@ -17,11 +19,14 @@ class InferenceModel(nn.Module):
 
     Attributes:
         folded: norms that were folded into convolutions.
+        kept: modules that run block by block because a layer inside is not plain (hooks, an adapter around it, …), each
+            by its name, and the reason.
         memory_format: of the weights, and of images and feature maps on their way.
         compiled: the part that torch.compile makes, by name, or None.
     """
 
     folded: int
+    kept: dict[str, str]
     memory_format: torch.memory_format
     compiled: str | None
 
@@ -31,9 +36,12 @@ class InferenceModel(nn.Module):
         self.requires_grad_(False)
         for part in self.children():
             part.double()
+        fused = ((name, module) for name, module in self.named_modules() if isinstance(module, Fused))
+        self.kept = {name: reason for name, module in fused if (reason := module.must_call()) is not None}
         self.folded = fold_norms(self.eval())
         self._fold_rest()
         make_constant(self)
+        introduce_neighbours(self)
         self.eval()  # modules that stand in the place of norms, too: some look at their mode
         for part in self.children():
             part.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
@@ -65,11 +73,17 @@ class InferenceModel(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """What was done, by title."""
-        return {
-            "norms": f"{self.folded} folded into convolutions, {norms_left(self)} left",
+        left = norms_left(self)
+        facts = {
+            "norms": f"{self.folded} folded into convolutions, {len(left)} left{': ' * bool(left)}{', '.join(left)}",
             "weights": f"{arguments.parameter_of(self).dtype}, {self.memory_format}",
             "compiled": self.compiled or "nothing",
         }
+        if self.kept:
+            facts["kept"] = "; ".join(f"{name}, since {reason}" for name, reason in self.kept.items())
+        if blocks := overwriting(self):
+            facts["in place"] = f"{', '.join(blocks)}: each takes its argument's memory, but for hooks"
+        return facts
 
     def explain(self) -> str:
         """What was done, a line each."""

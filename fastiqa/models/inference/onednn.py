@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastiqa.reference import arguments
+from fastiqa.reference.plain_layers import not_plain
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "none": lambda x: x,
@@ -32,6 +33,7 @@ class ConstantConv2d(nn.Conv2d):
         scalars: its further arguments: of "leaky_relu" the negative slope.
     """
 
+    same_as = nn.Conv2d  # see fastiqa.reference.plain_layers
     activation: str = "none"
     scalars: tuple[float, ...] = ()
 
@@ -88,9 +90,9 @@ def with_rectifier(conv: Any, negative_slope: float) -> ConstantConv2d:
 
 
 def make_constant(network: nn.Module) -> None:
-    """Makes every convolution of a network, in place, a `ConstantConv2d`."""
+    """Makes every convolution of a network that is a plain layer, in place, a `ConstantConv2d`."""
     for module in network.modules():
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+        if not_plain("", module, nn.Conv2d) is None and getattr(module, "padding_mode", None) == "zeros":
             module.__class__ = ConstantConv2d
 
 

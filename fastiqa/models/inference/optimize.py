@@ -54,6 +54,11 @@ def optimize_for_inference(
     backbone together or one by one, whichever is faster. A network of `fastiqa.reference` gets the fused operators of
     `fastiqa.nn`. Results differ from eval mode's by rounding, whatever mode `model` is in, and carry no gradient.
 
+    Layers that have hooks, an adapter around them, a parametrization or quantised weights are copied as they are, with
+    their hooks, and so are the blocks that would read or fold them; `fastiqa.explain` names those. Hooks that are added
+    to what is returned see the folded network: a layer that became part of another is not called, norms are the
+    identity. `explain` names the blocks that overwrite their argument; where a hook has seen it they do not.
+
     Args:
         model: a PRFNet or MFENet of `fastiqa.models` or `fastiqa.reference`.
         dtype: of weights and feature maps: float64, float32, bfloat16 or float16; None keeps the model's. Images may

@@ -12,7 +12,7 @@ from fastiqa import reference
 from fastiqa._dispatch import explain
 from fastiqa.models.inference.fastest import Fastest
 from fastiqa.models.inference.model import InferenceModel
-from fastiqa.models.inference.se_res2net import InferenceSERes2Block
+from fastiqa.models.inference.se_res2net import make_inference_block
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.nn import SERes2Block
 from fastiqa.reference import arguments
@@ -61,7 +61,7 @@ class InferencePRFNet(InferenceModel, PRFNet):
             return ways[self.passes]()
         if not arguments.is_eager(ref):
             return ways["batch"]()
-        key = (tuple(ref.shape), self.backbone.conv1.weight.dtype, ref.device, torch.get_num_threads())
+        key = (tuple(ref.shape), arguments.parameter_of(self.backbone).dtype, ref.device, torch.get_num_threads())
         return self._fastest(key, ref.device, ways)
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class InferencePRFNet(InferenceModel, PRFNet):
     def _fold_rest(self) -> None:
         for block in self.backbone.modules():
             if type(block) is SERes2Block:
-                block.__class__ = InferenceSERes2Block
+                make_inference_block(block)
         head: Any = self.head
         if head.why_not() is None:
             head.fold()
@@ -97,12 +97,12 @@ class InferencePRFNet(InferenceModel, PRFNet):
     def _check(self, **images: Tensor) -> None:
         first = next(iter(images.values()))
         as_given = isinstance(first, Tensor) and first.dtype == self.mean.dtype
-        parameter = self.mean if as_given else self.backbone.conv1.weight
+        parameter = self.mean if as_given else arguments.parameter_of(self.backbone)
         arguments.check_images(parameter, self.backbone.strides[-1], **images)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         # The mean stays out of the first convolution, which pads normalised images with zeros.
-        dtype = self.backbone.conv1.weight.dtype
+        dtype = arguments.parameter_of(self.backbone).dtype
         features: list[Tensor] = self.backbone(self._normalised(image).to(dtype, memory_format=self.memory_format))
         return features
 

@@ -16,10 +16,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastiqa._memory import LARGE
-from fastiqa.models.inference.folding import scale_and_shift
+from fastiqa.models.inference.folding import is_plain, scale_and_shift
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import VANBlock
 from fastiqa.ops.large_kernel_conv import large_kernel_conv
+from fastiqa.reference.plain_layers import is_heard
 
 
 class InferenceVANBlock(VANBlock):
@@ -51,7 +52,9 @@ class InferenceVANBlock(VANBlock):
 
 
 def fold_van_block(block: Any) -> int:
-    """Makes a block, in place, one for inference; returns the number of norms folded."""
+    """Makes a block of plain layers, in place, one for inference; returns the number of norms folded."""
+    if not is_plain(block.norm1, block.attn, block.norm2, block.mlp) or is_heard(block.drop_path):
+        return 0
     attn, mlp = block.attn, block.mlp
     scale, shift = scale_and_shift(block.norm1)
     block.register_buffer("shortcut_scale", (1 + block.layer_scale_1 * scale)[:, None, None])
