@@ -22,7 +22,7 @@ demo: $(VENV)/.built
 	$(RUN) -m fastiqa.info
 	$(RUN) examples/compare_codecs.py demo
 
-test: export FASTIQA_NATIVE = 1
+test: export FASTIQA_NATIVE ?= 1
 test: $(VENV)/.built $(VENV)/.oracles
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
 	$(RUN) -m pytest --numprocesses 2 tests
