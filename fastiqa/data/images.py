@@ -69,8 +69,7 @@ class Image:
         result = torch.empty(1, 3, height, width, dtype=dtype, device="cpu")
         rows = max(1, PIXELS_AT_ONCE // max(1, width))
         for top in range(0, height, rows):
-            codes = self.pixels[top : top + rows].astype(computed)
-            codes /= 2**self.bit_depth - 1
+            codes = np.true_divide(self.pixels[top : top + rows], 2**self.bit_depth - 1, dtype=computed)
             result[0, :, top : top + rows] = torch.from_numpy(codes).permute(2, 0, 1)
         return result
 
