@@ -3,7 +3,9 @@
     PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
     AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
 
-More than 8 bits are decoded by imagecodecs (extra ``fastiqa[cli]``), 8 by Pillow; precision is never lost in silence.
+More than 8 bits are decoded by imagecodecs (extra ``fastiqa[cli]``), 8 by Pillow, JPEG by simplejpeg where that is
+installed (the same extra), which tells of damage; precision is never lost in silence. What damage is found and what is
+not: docs/damaged_files.md.
 What is not an opaque, single RGB image is refused, with the reason. The EXIF orientation is applied; ICC profiles and
 gamma are not. No pickle, no network.
 """
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastiqa._text import one_line
-from fastiqa.data import archives, stored_depth
+from fastiqa.data import archives, damage, stored_depth
 from fastiqa.data.stored_depth import TRUNCATED, Refused
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
@@ -155,6 +157,8 @@ def _decoded(data: bytes, path: Path) -> Image:
         elif image.format == "JPEG2000":
             depth = stored_depth.jpeg2000_depth(data)
         _refuse_other_than_rgb(image)
+        if image.format == "TIFF":
+            damage.check_tiff(data)
         if depth > 8:
             orientation = image.getexif().get(ORIENTATION, 1)
             size = (image.height, image.width)
@@ -162,6 +166,9 @@ def _decoded(data: bytes, path: Path) -> Image:
                 size = size[::-1]
             deep = _deep(data, str(image.format), size, depth)
             return Image(_upright(deep, orientation), depth, path)
+        checked = damage.jpeg_pixels(data) if image.format in ("JPEG", "MPO") else None
+        if checked is not None:
+            return Image(_upright(checked, image.getexif().get(ORIENTATION, 1)), 8, path)
         image.load()
         orientation = image.getexif().get(ORIENTATION, 1)  # after load, which turns TIFF itself
         pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)

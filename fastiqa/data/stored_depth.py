@@ -71,6 +71,25 @@ def _inflated_size(chunks: list[bytes], enough: int) -> int:
 
 def tiff_depth(data: bytes) -> int:
     """Bits per sample of an unsigned-integer RGB TIFF whose strips or tiles all lie inside the file."""
+    tags = tiff_tags(data)
+    sample_format = set(tags.get(339, (1,)))
+    if 3 in sample_format:
+        raise Refused("a TIFF of floating-point samples; wanted unsigned integers")
+    if sample_format != {1}:
+        raise Refused("a TIFF of samples that are not unsigned integers")
+    if tags.get(262) == 3:
+        raise Refused("a palette TIFF; wanted RGB samples")
+    depths = set(tags.get(258, (1,)))
+    if any(offset + count > len(data) for offset, count in tiff_spans(tags)):
+        raise Refused(TRUNCATED)
+    depth = max(depths)
+    if tags.get(262) == 2 and depths not in ({8}, {16}):
+        raise Refused(f"an RGB TIFF of {depth} bits per sample; 8 and 16 are read")
+    return int(depth)
+
+
+def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
+    """The tags of the first image of a TIFF."""
     file = io.BytesIO(data)
     header = file.read(8)
     if 43 in header[2:4]:  # BigTIFF
@@ -80,22 +99,13 @@ def tiff_depth(data: bytes) -> int:
         raise Refused(TRUNCATED)
     file.seek(tags.next)
     tags.load(file)
-    sample_format = set(tags.get(339, (1,)))
-    if 3 in sample_format:
-        raise Refused("a TIFF of floating-point samples; wanted unsigned integers")
-    if sample_format != {1}:
-        raise Refused("a TIFF of samples that are not unsigned integers")
-    if tags.get(262) == 3:
-        raise Refused("a palette TIFF; wanted RGB samples")
-    depths = set(tags.get(258, (1,)))
-    for offsets, counts in ((273, 279), (324, 325)):
-        spans = zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
-        if any(offset + count > len(data) for offset, count in spans):
-            raise Refused(TRUNCATED)
-    depth = max(depths)
-    if tags.get(262) == 2 and depths not in ({8}, {16}):
-        raise Refused(f"an RGB TIFF of {depth} bits per sample; 8 and 16 are read")
-    return int(depth)
+    return tags
+
+
+def tiff_spans(tags: ImageFileDirectory_v2) -> list[tuple[int, int]]:
+    """Offset and bytes of each strip or tile."""
+    pairs = ((tags.get(offsets, ()), tags.get(counts, ())) for offsets, counts in ((273, 279), (324, 325)))
+    return [span for offsets, counts in pairs for span in zip(offsets, counts, strict=False)]
 
 
 def avif_depth(data: bytes) -> int:
