@@ -356,6 +356,29 @@ def test_another_default_device(name: str, backend: str) -> None:
     assert_equal(got, want)
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_copy_on_write_stays_uncopied(name: str, layout: str) -> None:
+    """Inputs and gradients of outputs are only read, in both passes; what is written leaves its clone alone."""
+    op, args = example(name, Case((2, 4, 6, 8), torch.float32, (layout,)), grad=True)
+
+    def lazy(x: Any) -> Any:
+        return torch._lazy_clone(x.detach()) if isinstance(x, Tensor) else x
+
+    want = outputs(op(*args))
+    inputs = [lazy(x).requires_grad_() if isinstance(x, Tensor) else x for x in args]
+    results = outputs(op(*inputs))
+    assert_equal(results, want)
+    differentiable = [y for y in results if y.requires_grad]
+    grads = [lazy(torch.randn_like(y)) for y in differentiable]
+    torch.autograd.backward(differentiable, grads)
+    assert all(torch._C._is_cow_tensor(x) for x in (*inputs, *grads) if isinstance(x, Tensor))
+    source = args[0].detach().clone()
+    inputs = [torch._lazy_clone(source), *map(lazy, args[1:])]
+    outs = [source if y.shape == source.shape and k == 0 else torch.empty_like(y) for k, y in enumerate(want)]
+    torch.testing.assert_close(outputs(op(*inputs, out=outs)), want)
+    assert torch.equal(inputs[0], args[0])
+
+
 def test_copies_and_pickles_are_the_operator(name: str) -> None:
     """And those of a module that holds one; pickled by name."""
     op = cases.operators()[name]
