@@ -125,7 +125,7 @@ def check_values(name: str, image: Tensor, black: float, white: float, check_ran
     """
     if check_range is not None:
         arguments.flag("check_range", check_range)
-    if check_range is False or image.dtype == torch.uint8 or image.numel() == 0 or not _can_be_read(image):
+    if check_range is False or image.dtype == torch.uint8 or not _can_be_read(image) or image.numel() == 0:
         return
     if check_range is None and image.device.type != "cpu":
         return
@@ -198,4 +198,10 @@ def reduced(score: Tensor, reduction: Reduction) -> Tensor:
 
 def _can_be_read(tensor: Tensor) -> bool:
     """Whether the values of this tensor can steer Python: an ordinary tensor that holds some, outside of tracing."""
-    return arguments.is_eager(tensor) and not tensor.is_meta and not torch._C._is_tracing()
+    return arguments.is_eager(tensor) and not tensor.is_meta
+
+
+def is_traced() -> bool:
+    """Whether sizes stand for others too, so that nothing may be decided by them: in torch.compile, torch.export and
+    torch.jit.trace."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()

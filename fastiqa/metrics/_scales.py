@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from fastiqa.metrics._pair import wide
+from fastiqa.metrics._pair import is_traced, wide
 from fastiqa.metrics.presets import Downsample, OddSides
 from fastiqa.ops.octave_merge import octave_merge, octave_merge_backward
 
@@ -33,7 +33,7 @@ class _Fork(torch.autograd.Function):
 
 def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
     """An image, for whatever else becomes of it, and `halved`; or None, where that may wait until it is needed."""
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    transformed = is_traced() or torch._C._are_functorch_transforms_active()
     if (
         image.requires_grad
         and type(image) in (Tensor, torch.nn.Parameter)  # a subclass makes views of the results, which are written to
@@ -49,6 +49,8 @@ def forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
 def halved(image: Tensor, odd: OddSides) -> Tensor:
     """Means of 2×2 pixels, (N, C, ⌈H/2⌉, ⌈W/2⌉), or ⌊⌋ for "crop"; float32, or float64 with such an image."""
     image = wide(image)
+    if is_traced() and odd != "average":
+        return _halved_by_index(image, odd)
     odd_height, odd_width = image.shape[2] % 2, image.shape[3] % 2
     if odd == "crop":
         image = image[..., : image.shape[2] - odd_height, : image.shape[3] - odd_width]
@@ -60,21 +62,46 @@ def halved(image: Tensor, odd: OddSides) -> Tensor:
     return _mean(octave_merge_backward(image), image)  # avg_pool2d took 15 times as long on a CPU
 
 
+def _halved_by_index(image: Tensor, odd: OddSides) -> Tensor:
+    """`halved` for sides of which it is not known whether they are odd.
+
+    Their parity is in indices and in no size: torch.compile simplifies sizes at length, for minutes after four scales.
+    """
+    height, width = image.shape[2:]
+    shifts: dict[str, tuple[int, int]] = {
+        "crop": (0, 0),
+        "zero": (height % 2, width % 2),
+        "replicate": (1 - (1 - height % 2) * (1 - width % 2),) * 2,
+    }
+    for dim, side, shift in zip((2, 3), (height, width), shifts[odd], strict=True):
+        blocks = side // 2 if odd == "crop" else (side + 1) // 2
+        first = 2 * torch.arange(blocks, device=image.device) - shift
+        pixels = image.index_select(dim, first.clamp(min=0))
+        if odd == "zero":
+            pixels = pixels.masked_fill((first < 0).view(-1, *(1,) * (3 - dim)), 0)
+        image = pixels + image.index_select(dim, first + 1)
+    return image / 4
+
+
 def _mean(sums: Tensor, image: Tensor) -> Tensor:
     """Means of the 2×2 blocks of an image, in place of their sums."""
-    if image.shape[2] % 2 == image.shape[3] % 2 == 0:
+    if not is_traced() and image.shape[2] % 2 == image.shape[3] % 2 == 0:
         return sums.div_(4)
     return sums.div_(_pixels(image.shape[2], sums).view(-1, 1) * _pixels(image.shape[3], sums))
 
 
 def _pixels(side: int, like: Tensor) -> Tensor:
     """How many rows or columns each block of two has."""
-    blocks = like.new_full(((side + 1) // 2,), 2)
-    return torch.cat([blocks[:-1], blocks[-1:] / 2]) if side % 2 else blocks
+    rest = side - 2 * torch.arange((side + 1) // 2, device=like.device)
+    return rest.clamp(max=2).to(like.dtype)
 
 
 def downsampled(image: Tensor, how: Downsample) -> Tensor:
     """Means of f × f pixels, f = max(1, round(min(H, W) / 256)): see `presets.SSIMOptions`."""
+    if torch._C._is_tracing() and how != "none":  # the factor would be that of the sizes seen now
+        raise NotImplementedError(
+            f"downsample: got {how!r} in torch.jit.trace, want 'none', or torch.compile or export"
+        )
     ratio = min(image.shape[-2:]) / SHORT_SIDE
     factor = max(1, math.floor(ratio + 0.5) if how == "matlab" else round(ratio))
     if how == "none" or factor == 1:

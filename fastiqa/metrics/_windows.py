@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fastiqa.metrics._pair import wide
+from fastiqa.metrics._pair import is_traced, wide
 from fastiqa.metrics.luma import WEIGHTS, luma
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops.ssim import ssim as ssim_terms
@@ -72,7 +72,7 @@ def means(x: Tensor, y: Tensor, mask: Tensor | None, options: WindowOptions, whi
         return masked_mean(values[0], mask, options), masked_mean(values[1], mask, options)
     border = options["size"] // 2
     if options["padding"] != "valid":
-        if _keeps_graph(x, y) or min(x.shape[-2:]) < 2 * options["size"] or border == 0:
+        if is_traced() or _keeps_graph(x, y) or min(x.shape[-2:]) < 2 * options["size"] or border == 0:
             return _means(x, y, options, white, (border, border, border, border))
         return _framed(x, y, options, white)
     if not streams(x, y):
@@ -93,10 +93,9 @@ def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
 
 def streams(x: Tensor, y: Tensor, band: int | None = None) -> bool:
     """Whether images are larger than a band, BAND_PIXELS by default, and their graph is not wanted."""
-    large = x.shape[1:].numel() > (band or BAND_PIXELS)
-    return large and not (
-        _keeps_graph(x, y) or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    )
+    if is_traced() or _keeps_graph(x, y) or torch._C._are_functorch_transforms_active():
+        return False
+    return x.shape[1:].numel() > (band or BAND_PIXELS)
 
 
 def _keeps_graph(x: Tensor, y: Tensor) -> bool:

@@ -125,7 +125,7 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
 
 def _half_size(image: Tensor, odd: OddSides) -> Tensor:
     """`halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
-    if image.dtype.itemsize >= 4 or image.shape[2] % 2 or not _windows.streams(image, image):
+    if image.dtype.itemsize >= 4 or not _windows.streams(image, image) or image.shape[2] % 2:
         return halved(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
     return torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)

@@ -84,8 +84,10 @@ def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tenso
     # In one pass over both images; (x − y).square() took 2.4 times as long.
     errors = mse_loss(x, y, reduction="none")
     if mask is None:
-        weights = torch.full_like(errors[:, 0, 0, 0], errors.shape[1:].numel(), dtype=torch.float64)
-        return _sum(errors), weights
+        _, c, h, w = (
+            errors.shape
+        )  # as a tensor, whatever they are: symbols in torch.compile, tensors in torch.jit.trace
+        return _sum(errors), torch.ones_like(errors[:, 0, 0, 0], dtype=torch.float64) * (c * h * w)
     weights = mask.to(errors.dtype).expand_as(errors[:, :1])
     return _sum(errors * weights), _sum(weights) * errors.shape[1]
 

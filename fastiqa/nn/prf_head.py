@@ -182,17 +182,26 @@ class PRFHead(Fused, reference.PRFHead):
         else:
             corners = False if fusion.upsample == "bilinear" else None
             gate = interpolate(torch.sigmoid(below), size=(h, w), mode=fusion.upsample, align_corners=corners)
-        # A power of two near 1/√(h w), so that neither the sums overflow float16 nor the gates vanish in it.
-        part = 2.0 ** -((h * w).bit_length() // 2)
+        part = 1.0 if gate.dtype != torch.float16 else _root_share(h * w)
         sums = difference_pool(ref, a, b, gate * part, conv.kernel_size[0])
         averages = sums.flatten(2) @ conv.weight.flatten(1).t() / (h * w * part)
         return (averages + gate.mean((2, 3))[..., None] * conv.bias).flatten(1)  # type: ignore[no-any-return]
 
     def _thirds(self, packed: Tensor) -> tuple[Tensor, ...]:
-        eager = not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+        traced = torch.compiler.is_compiling() or torch._C._is_tracing()
+        eager = not (traced or torch._C._are_functorch_transforms_active())
         if eager and packed.requires_grad and torch.is_grad_enabled():
             return _Thirds.apply(packed)  # type: ignore[no-any-return]
         return super()._thirds(packed)
+
+
+def _root_share(pixels: Any) -> Any:
+    """Near 1/√pixels, so that neither the sums overflow float16 nor the gates vanish in it.
+
+    A power of two, which rounds nothing, unless the number is a symbol of torch.compile or a tensor of torch.jit.trace.
+    """
+    known = not (torch.compiler.is_compiling() or torch._C._is_tracing())
+    return 2.0 ** -(pixels.bit_length() // 2) if known else pixels**-0.5
 
 
 class _Thirds(torch.autograd.Function):

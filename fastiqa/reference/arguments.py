@@ -49,8 +49,8 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def is_eager(tensor: Tensor) -> bool:
-    """Whether `tensor` holds values and the code that reads it runs now: neither compiled nor exported nor mapped."""
-    if torch.compiler.is_compiling():
+    """Whether `tensor` holds values and the code that reads it runs now: not compiled, exported, traced or mapped."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
     # Tensor subclasses (fake tensors, functional ones), torch.func's wrappers (vmap, grad) and the batches of
     # autograd (is_grads_batched, jacobian(vectorize=True)) may hold no values.

@@ -1,0 +1,109 @@
+"""Sizes are symbols: a graph that was compiled, exported or traced at one size is right at every other, or says no."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fastiqa
+from fastiqa.metrics import MSSSIM, PSNR, SSIM
+
+Images = Callable[[int, int, int], list[Tensor]]
+
+MFENET = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "hfen_width": 8, "dan_layers": (1,) * 4}
+
+# A module, how many images it takes, and the least side.
+THINGS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "prfnet": (lambda: fastiqa.create_model("prfnet", layers=(1, 1, 1, 1), width=4), 3, 64),
+    "mfenet": (lambda: fastiqa.create_model("mfenet", **MFENET, dan_width=4), 1, 64),
+    "ssim": (SSIM, 2, 32),
+    "ssim, padded": (lambda: SSIM(preset="kornia"), 2, 32),
+    "ssim, grey": (lambda: SSIM(preset="matlab"), 2, 32),
+    "psnr": (PSNR, 2, 32),
+    "ms_ssim": (lambda: MSSSIM(size=3, weights=(0.4, 0.3, 0.3)), 2, 32),
+    **{
+        f"ms_ssim, {preset}": (lambda preset=preset: MSSSIM(preset=preset, size=3, weights=(0.5, 0.3, 0.2)), 2, 32)
+        for preset in ("piq", "pytorch_msssim", "torchmetrics")
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def without_remarks() -> Iterator[None]:
+    """torch.jit is deprecated, and remarks on every look at a size, of which nothing is decided here."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        yield
+    torch.compiler.reset()
+
+
+def made(name: str) -> tuple[nn.Module, Images]:
+    """The module in eval mode, and images for it of a batch, height and width beyond the least."""
+    make, images, least = THINGS[name]
+    torch.manual_seed(0)
+    return make().eval(), lambda n, h, w: [torch.rand(n, 3, least + h, least + w) for _ in range(images)]
+
+
+def check_everywhere(got: Callable[..., Tensor], want: nn.Module, images: Images) -> None:
+    """At even and odd sides, where one of them alone is odd, and at other batches."""
+    for size in ((2, 32, 16), (1, 9, 25), (3, 1, 14), (2, 30, 7)):
+        inputs = images(*size)
+        torch.testing.assert_close(got(*inputs), want(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_a_trace_is_right_at_every_size(name: str) -> None:
+    module, images = made(name)
+    check_everywhere(torch.jit.trace(module, tuple(images(2, 16, 24)), check_trace=False), module, images)
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_an_export_is_right_at_every_size(name: str) -> None:
+    module, images = made(name)
+    least = THINGS[name][2]
+    sides = {d: torch.export.Dim(letter, min=least, max=2048) for d, letter in ((2, "h"), (3, "w"))}
+    dims = ({0: torch.export.Dim("n", min=1, max=8), **sides},) * THINGS[name][1]
+    exported = torch.export.export(module, tuple(images(2, 16, 24)), dynamic_shapes=dims)
+    check_everywhere(exported.module(), module, images)
+
+
+@pytest.mark.parametrize("name", [name for name in THINGS if name != "mfenet"])
+def test_one_graph_has_all_sizes(name: str) -> None:
+    """Apart from a batch of one, which PyTorch always takes for itself."""
+    module, images = made(name)
+    graphs = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    check_everywhere(torch.compile(module, backend=keep, dynamic=True), module, images)
+    assert len(graphs) == 2
+
+
+def test_a_size_that_decides_is_not_traced() -> None:
+    metric = SSIM(preset="piq")
+    with pytest.raises(NotImplementedError, match=r"^downsample: got 'blocks' in torch\.jit\.trace, want 'none', or"):
+        torch.jit.trace(metric, tuple(torch.rand(2, 1, 3, 32, 32)), check_trace=False)
+
+
+def test_half_precision_in_the_head_has_one_graph() -> None:
+    """Whose gates are scaled by a function of the size, lest sums of float16 overflow."""
+    head = fastiqa.nn.PRFHead((8, 16)).half().eval()
+    graphs = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(head, backend=keep, dynamic=True)
+    for h, w in ((40, 24), (61, 39), (16, 90)):
+        maps = [[torch.rand(2, c, -(-h // s), -(-w // s)).half() for c, s in ((8, 1), (16, 2))] for _ in range(3)]
+        torch.testing.assert_close(compiled(*maps), head(*maps), rtol=4e-3, atol=4e-3)
+    assert len(graphs) == 1
