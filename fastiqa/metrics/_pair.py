@@ -155,7 +155,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
         raise ValueError(f"mask: got shape {tuple(mask.shape)}, want ({n} or 1, 1, {h}, {w})")
     if mask.device != x.device:
         raise ValueError(f"mask: got a tensor on {mask.device}, want the device of x, {x.device}")
-    if mask.dtype != torch.bool and mask.device.type == "cpu" and mask.numel() > 0 and _can_be_read(mask):
+    if mask.dtype != torch.bool and mask.device.type == "cpu" and _can_be_read(mask) and mask.numel() > 0:
         low, high = (float(bound) for bound in torch.aminmax(mask.detach()))
         if not 0 <= low <= high < math.inf:
             raise ValueError(f"mask: got weights from {low:.6g} to {high:.6g}, want finite ones of at least 0")

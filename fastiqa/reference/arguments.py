@@ -99,7 +99,7 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
         if image.shape[2] < minimum_size or image.shape[3] < minimum_size:
             raise ValueError(f"{name}: shape {tuple(image.shape)}, want H and W of at least {minimum_size}")
         _check_model(name, image, parameter)
-        if image.device.type == "cpu" and image.numel() > 0 and is_eager(image):
+        if image.device.type == "cpu" and is_eager(image) and image.numel() > 0:
             _check_range(name, image)
 
 
