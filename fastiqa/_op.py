@@ -100,7 +100,11 @@ class Op:
         values = self.signature.bind(args, kwargs)
         if out is not None:
             return self._into(values, out)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
+            if torch.onnx.is_in_onnx_export():  # ONNX has no such operator, but all that its reference is made of
+                values = self.signature.promote(values)
+                self.layout(*values)
+                return self.reference(*values)
             return self._overload(*values)
         if forward_ad._current_level >= 0:
             # Kernels know no tangents: in forward mode the reference runs, whose operations have their own.
@@ -125,7 +129,6 @@ class Op:
             torch._C._len_torch_dispatch_stack() == 0
             and self.signature.is_plain(values)
             and (self.autocast == "promote" or not _autocasts(values[0].device.type))
-            and not torch._C._is_tracing()
             and not _batches()
         )
 

@@ -76,4 +76,6 @@ def convolution_not_plain(
 def _is_ordinary(weight: Tensor) -> bool:
     """No subclass, as weights that are sharded (DTensor) or quantised have; the tensors of traces are no other."""
     kind = type(weight)
-    return kind in _TENSORS or (not torch.compiler.is_dynamo_compiling() and kind.__module__.startswith("torch._subclasses."))
+    return kind in _TENSORS or (
+        not torch.compiler.is_dynamo_compiling() and kind.__module__.startswith("torch._subclasses.")
+    )
