@@ -528,6 +528,8 @@ def test_losses_fall_as_images_get_closer() -> None:
     torch.testing.assert_close(MetricLoss(SSIM(reduction="mean"))(x, y), 1 - ssim(x, y).mean())
     with pytest.raises(ValueError, match=r"^metric: got one with reduction='sum', want 'none' or 'mean'$"):
         MetricLoss(SSIM(reduction="sum"))
+    with pytest.raises(ValueError, match=r"^metric: got one with reduction='sum', want 'none' or 'mean'$"):
+        MetricLoss(LPIPS("squeeze", reduction="sum"))
     with pytest.raises(TypeError, match=r"^metric: got function, want a module with higher_is_better and score_range"):
         MetricLoss(ssim)  # type: ignore[arg-type]
     assert MetricLoss(MSSSIM())(x, y) > MetricLoss(MSSSIM())(x, (x + y) / 2) > MetricLoss(MSSSIM())(x, x) == 0

@@ -66,7 +66,8 @@ class MetricLoss(nn.Module):
         if not (isinstance(metric, nn.Module) and all(hasattr(metric, name) for name in wanted)):
             want = "a module with higher_is_better and score_range, such as SSIM()"
             raise TypeError(f"metric: got {type(metric).__name__}, want {want}")
-        if getattr(metric, "options", {}).get("reduction") == "sum":
+        conventions = getattr(metric, "options", {}) | getattr(metric, "convention", {})
+        if conventions.get("reduction") == "sum":
             raise ValueError("metric: got one with reduction='sum', want 'none' or 'mean'")
         self.metric = metric
 

@@ -21,7 +21,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -260,8 +260,7 @@ def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None =
     weights = read_file(path)[0]
     kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
     load_matching(model, path, kept)
-    if isinstance(model, Heads):
-        _check_version(model, path)
+    _check_version(weights, path)
 
 
 def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
@@ -278,12 +277,12 @@ def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
     ours = {re.sub(r"^net\.slice\d+\.", "trunk.features.", key): weight for key, weight in weights.items()}
     ours = {re.sub(r"^lin(?=\d)", "heads.lin", key): w for key, w in ours.items() if not key.startswith("lins.")}
     load_matching(model, path, ours)
-    _check_version(model.heads, path)
+    _check_version(weights, path)
 
 
-def _check_version(heads: Heads, path: str | os.PathLike[str]) -> None:
-    """ValueError for heads of the authors' version 0.0."""
-    values = b"".join(weight.detach().numpy().tobytes() for weight in heads.weights())
+def _check_version(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """ValueError for heads of the authors' version 0.0 among the weights of a file."""
+    values = b"".join(weights[key].float().numpy().tobytes() for key in sorted(weights) if re.match(r"lin\d", key))
     if hashlib.sha256(values).hexdigest() in VERSION_0_0:
         raise ValueError(f"{path}: got the authors' heads of version 0.0, want those of version 0.1")
 
