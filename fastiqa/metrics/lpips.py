@@ -147,10 +147,10 @@ def lpips(
     x, y = (_scaled(wide(image), pair.white) for image in (pair.x, pair.y))
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *arguments.parameters_of(trunk)))
     if not graph and trunk.keeps_size and arguments.is_eager(x):
-        maps = _distances_in_bands(torch.cat([x, y]), len(x), trunk, heads)
+        maps = _distances_in_bands(torch.cat([x, y]), x.shape[0], trunk, heads)
     else:
         apart = graph and x.requires_grad != y.requires_grad
-        maps = _distances([x, y] if apart else [torch.cat([x, y])], len(x), trunk, heads)
+        maps = _distances([x, y] if apart else [torch.cat([x, y])], x.shape[0], trunk, heads)
     if spatial:
         layers = [interpolate(each, (height, width), mode="bilinear") for each in maps]
         score = finite(torch.stack(layers).sum(0), pair, None)
