@@ -1,8 +1,9 @@
-"""Names of files on their way to terminals and spreadsheets.
+"""Text of files, and names of files on their way to terminals and spreadsheets.
 
 A name may hold anything but "/": line breaks, sequences that move a terminal's cursor, bytes that are not UTF-8 (Python
 has them as lone surrogates), formulas that a spreadsheet computes.
 
+    decoded               the text of a file
     one_line              for people: what is unprintable is escaped, \\x1b
     csv_cell              for spreadsheets and programs, reversible: a cell that begins with an apostrophe is escaped
     from_csv_cell         the name again
@@ -13,6 +14,7 @@ Formulas: OWASP, CSV Injection.
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import sys
@@ -20,6 +22,19 @@ import sys
 # The signs that begin a formula, wide ones too; after a semicolon they do where that is what separates columns.
 _FORMULA = re.compile(r"(?:^|;)\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _ESCAPED = re.compile(r"\\(\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file: UTF-16 where it begins with the mark of that, else UTF-8, with such a mark or without.
+
+    Raises: ValueError for neither.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    text = content.decode("utf-8-sig")
+    if "\0" in text:
+        raise ValueError("got zero bytes, want UTF-8, or UTF-16 with a byte order mark")
+    return text
 
 
 def one_line(text: str) -> str:

@@ -3,16 +3,71 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
+from fastiqa.models import MFENet
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.training import RecipeError, read_recipe, recipe_names
 from fastiqa.training.optimizer import learning_rate
 from fastiqa.training.recipe_file import as_yaml
 from fastiqa.training.setup import build_datasets, build_model
+from fastiqa.training.yaml_words import booleans
 
 SMALL = [f"model.options.{option}" for option in ("layers=[1,1,1,1]", "width=8")]
+
+
+@pytest.mark.parametrize("word", ["off", "Off", "no", "on", "YES", "2026-11-30"])
+def test_words_of_yaml_are_texts_where_a_text_is_wanted_and_booleans_where_one_is(word, tmp_path):
+    file = tmp_path / "r.yaml"
+    lines = ("base: smoke", f"tensorboard: {'off' if word[0] == '2' else word}",
+             f"model: {{options: {{memory: {word}}}}}", f"data: {{{word}: {{kind: random, items: 8}}}}")  # fmt: skip
+    file.write_text("\n".join(lines))
+    recipe = read_recipe(file, [f"model.pretrained_backbone={word}"])
+    assert recipe.tensorboard is (word.lower() in ("on", "yes"))
+    assert recipe.model.options["memory"] == recipe.model.pretrained_backbone == word
+    assert word in recipe.data
+    (tmp_path / "full.yaml").write_text(as_yaml(recipe))
+    assert read_recipe(tmp_path / "full.yaml") == recipe
+
+
+def test_words_are_booleans_to_a_network_and_a_data_set_that_want_them():
+    build_model(read_recipe("smoke", ["model.options.memory=off"]))  # "got False" before
+    options = {"hfen": "no", "dan": "yes", "memory": "off"}
+    assert booleans(options, MFENet) == {"hfen": False, "dan": True, "memory": "off"}
+    options = {"keep": "yes", "other": "off", "flip": False}
+
+    def function(keep: bool = False, other: str = "", flip: bool = True) -> None: ...
+
+    assert booleans(options, function) == {"keep": True, "other": "off", "flip": False}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with mark"])
+def test_recipes_of_any_editor(encoding, tmp_path):
+    text = "base: smoke\t\r\nseed:\t5\t# a comment\r\n\t\r\nmodel: {pretrained:\tgröße.pth}\r\n"
+    mark = "\ufeff" if "mark" in encoding else ""
+    (tmp_path / "r.yaml").write_bytes((mark + text).encode(encoding.split()[0]))
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert (recipe.seed, recipe.model.pretrained) == (5, "größe.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"base: smoke\nmodel:\n\tname: prfnet\n", "; want spaces where there are tabs"),
+        ("base: größe".encode("latin-1"), "is not YAML: 'utf-8' codec can't decode byte 0xf6"),
+        (
+            "base: smoke".encode("utf-16-le"),
+            "is not YAML: got zero bytes, want UTF-8, or UTF-16 with a byte order",
+        ),
+    ],
+)
+def test_recipes_that_no_editor_should_write(content, message, tmp_path):
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(RecipeError, match=re.escape(message)) as error:
+        read_recipe(tmp_path / "r.yaml")
+    assert "\n" not in str(error.value)
 
 
 def test_the_progressive_recipe_is_the_papers():
@@ -101,7 +156,7 @@ def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
         (f"seed=0x{'1' * 5000}", "has an integer of 19,997 bits, want at most 64"),
         (f"seed={'1' * 4000}", "has an integer of 13,"),
         ("steps.coarse.optimizer.lr=1:" + ":".join(["59"] * 400) + ".5", "is not YAML: int too large"),
-        ("ema=2020-99-99", "--set ema: '2020-99-99' is not YAML: month must be in 1..12"),
+        ("ema=2020-99-99", "ema: got '2020-99-99', want a number"),
         (f"data.clic.csv={'[' * 5000}", "is nested more than 16 deep"),
         (f"data.clic.csv={'[' * 18}{']' * 18}", "is nested more than 16 deep, or within itself"),
         (f"{'a.' * 5000}a=1", "want key=value, as optimizer.lr=0.01"),

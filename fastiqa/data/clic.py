@@ -1,6 +1,7 @@
 """CLIC's perceptual track: crops of one original coded by two systems, and which of the two people preferred.
 
-    oracle.csv        O,A,B,T per line, no header: paths of PNG files below one folder; T = 1: B is preferred, 0: A
+    oracle.csv        O,A,B,T per line, no header (one is passed over): paths of PNG files below one folder;
+                      T = 1: B is preferred, 0: A
     *.png             768x768, some smaller, flat in the folder (validation set, 2,730 files) or in the archives
                       0.tar ... f.tar (2021 test set) or 0.zip ... f.zip (2022), by the first digit of the name
 
@@ -75,8 +76,10 @@ def check_clic(
     locate = _locator(root) if check_files else root.joinpath
     rows: list[Row] = []
     problems: list[Problem] = []
-    for number, fields in tables.lines(source, content):
+    for index, (number, fields) in enumerate(tables.lines(source, content)):
         where = f"{source}:{number}"
+        if index == 0 and len(fields) == 4 and tables.is_header(fields):
+            continue
         if len(fields) != 4:
             problems.append(Problem("bad row", where, f"got {len(fields)} columns, want O,A,B,T"))
             continue

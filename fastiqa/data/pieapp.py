@@ -18,6 +18,7 @@ import os
 import re
 from pathlib import Path
 
+from fastiqa._text import decoded
 from fastiqa.data import tables
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
@@ -60,7 +61,7 @@ def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report
     rows: list[Row] = []
     problems: list[Problem] = []
     unlabelled = 0
-    for name in reference_list.read_text().split():
+    for name in decoded(reference_list.read_bytes()).split():
         labels = root / "labels" / split / f"{Path(name).stem}_pairwise_labels.csv"
         if not labels.is_file():
             problems.append(Problem("missing labels", str(reference_list), str(labels)))

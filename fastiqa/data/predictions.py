@@ -53,8 +53,10 @@ def read_predictions(path: str | os.PathLike[str], triplets: Sequence[Triplet], 
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
     known: dict[tuple[Path, ...], float] = {}
-    for number, fields in tables.lines(source, source.read_bytes()):
+    for index, (number, fields) in enumerate(tables.lines(source, source.read_bytes())):
         where = f"{source}:{number}"
+        if index == 0 and len(fields) == 4 and tables.is_header(fields):
+            continue
         if len(fields) != 4:
             raise ValueError(f"{where}: got {len(fields)} columns, want O,A,B,P")
         try:

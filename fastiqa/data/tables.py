@@ -1,21 +1,49 @@
-"""Tables of file names and labels: lines, names and numbers, checked."""
+"""Tables of file names and labels: lines, names and numbers, checked.
+
+UTF-8 or UTF-16; columns separated by commas or, where all lines agree in that, by semicolons or tabs; Excel's line
+"sep=;" is read.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from fastiqa._text import decoded
+
+_SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 
 
 def lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """The lines of a csv file that are not blank: line number and columns. Raises ValueError naming the file."""
     try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        return [(reader.line_num, columns) for columns in reader if columns]
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = decoded(content)
+        said = _SEPARATOR.match(text)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=said[1] if said else _delimiter(text))
+        rows = [(reader.line_num, columns) for columns in reader if columns]
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{source}: not a csv file: {error}") from error
+    return rows[1:] if said else rows
+
+
+def _delimiter(text: str) -> str:
+    """What separates the columns: a comma unless every line has as many semicolons, or tabs, and commas are uneven."""
+    sample = [line for line in text.splitlines()[:100] if line.strip()]
+    commas = {line.count(",") for line in sample}
+    for other in (";", "\t"):
+        counts = {line.count(other) for line in sample}
+        if len(counts) == 1 and counts != {0} and (len(commas) > 1 or commas == {0}):
+            return other
+    return ","
+
+
+def is_header(columns: Sequence[str]) -> bool:
+    """Whether the columns of a first line are names of columns: none is a number or can be the name of a file."""
+    return not any("." in column or column.strip()[:1].isdigit() for column in columns)
 
 
 def records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -36,10 +64,15 @@ def require_columns(where: str, names: Sequence[str], wanted: Sequence[str]) -> 
         raise ValueError(f"{where}: got columns {', '.join(names) or 'none'}, want {', '.join(wanted)} among them")
 
 
-def relative_path(name: str) -> PurePosixPath:
-    """A file name. Raises ValueError unless it leads to a file below the folder it is relative to."""
-    path = PurePosixPath(name.strip())
-    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in name:
+def relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
+    """A file name. Raises ValueError unless it leads to a file below the folder it is relative to.
+
+    Args:
+        backslashes: whether they separate folders, as on Windows, or are part of the name.
+    """
+    path = PurePosixPath(name.strip().replace("\\", "/") if backslashes else name.strip())
+    absolute = path.is_absolute() or (backslashes and PureWindowsPath(path).drive != "")
+    if not path.name or absolute or ".." in path.parts or "\0" in name:
         raise ValueError(f"got {name!r}, want the relative path of an image")
     return path
 

@@ -183,7 +183,7 @@ def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> l
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     rows = tables.lines(file, file.read_bytes())
-    if not rows or tuple(rows[0][1]) != columns:
+    if not rows or tuple(name.strip().lower() for name in rows[0][1]) != columns:
         got = ",".join(rows[0][1]) if rows else "nothing"
         raise ValueError(f"{file}:1: got {got}, want the columns {','.join(columns)}")
     found: dict[str, tuple[int, str]] = {}
@@ -191,7 +191,8 @@ def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> l
         if len(fields) != len(columns):
             raise ValueError(f"{file}:{line}: got {len(fields)} columns, want {','.join(columns)}")
         try:
-            image = tables.relative_path(_below(folder, from_csv_cell(fields[0]))).as_posix()
+            name = _below(folder, from_csv_cell(fields[0]))
+            image = tables.relative_path(name, backslashes=os.sep == "\\").as_posix()
         except ValueError as error:
             raise ValueError(f"{file}:{line}: {error}") from None
         if image in found:

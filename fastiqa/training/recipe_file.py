@@ -15,15 +15,19 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import itertools
 import os
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from fastiqa._text import decoded
 from fastiqa.models import limits
 from fastiqa.training.recipe import Recipe, RecipeError
 from fastiqa.training.step import Step
+from fastiqa.training.yaml_words import as_boolean
 
 FOLDER = Path(__file__).parent / "recipes"
 STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
@@ -147,11 +151,12 @@ def _parsed(text: str | bytes, what: str) -> Any:
     the limits."""
     yaml = _yaml()
     try:
-        values = yaml.load(text.decode() if isinstance(text, bytes) else text, _loader())
+        values = yaml.load(decoded(text) if isinstance(text, bytes) else text, _loader())
     except RecursionError:
         raise RecipeError(f"{what} is nested more than {limits.DEEPEST} deep") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: digits, dates, bytes that are not UTF-8
-        raise RecipeError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # ValueError: digits, bytes that are not UTF-8
+        hint = "; want spaces where there are tabs" if r"'\t'" in str(error) else ""
+        raise RecipeError(f"{what} is not YAML: {' '.join(str(error).split())}{hint}") from None
     try:
         limits.check_values(values)
     except ValueError as error:
@@ -161,8 +166,13 @@ def _parsed(text: str | bytes, what: str) -> Any:
 
 @functools.cache
 def _loader() -> type:
-    """PyYAML's safe loader, with bounded merges: each level of `<<: [*a, *a]` doubles the keys of the one below."""
+    """PyYAML's safe loader, with bounded merges: each level of `<<: [*a, *a]` doubles the keys of the one below.
+
+    As in YAML 1.2 only true and false are booleans, not on, off, yes and no, a date is a text, and tabs may stand
+    between words.
+    """
     yaml = _yaml()
+    replaced = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 
     def flatten_mapping(self: Any, node: Any) -> None:
         for key, value in node.value:
@@ -172,7 +182,25 @@ def _loader() -> type:
         if len(node.value) > MOST_MERGED:
             raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_MERGED:,} keys", node.start_mark)
 
-    return type("Loader", (yaml.SafeLoader,), {"flatten_mapping": flatten_mapping})
+    def scan_to_next_token(self: Any) -> None:
+        """Past tabs too, where they indent nothing."""
+        yaml.SafeLoader.scan_to_next_token(self)
+        while self.peek() == "\t":
+            blanks = next(k for k in itertools.count() if self.peek(k) not in " \t")
+            before = self.buffer[self.pointer - self.column : self.pointer]
+            if not before.strip() and self.peek(blanks) not in "\r\n\0":
+                return
+            self.forward(blanks)
+            yaml.SafeLoader.scan_to_next_token(self)
+
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in replaced]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    functions = {"flatten_mapping": flatten_mapping, "scan_to_next_token": scan_to_next_token}
+    loader: Any = type("Loader", (yaml.SafeLoader,), {**functions, "yaml_implicit_resolvers": resolvers})
+    loader.add_implicit_resolver(replaced[0], re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    return loader  # type: ignore[no-any-return]
 
 
 def _nested(key: Sequence[str], value: Any) -> dict[str, Any]:
@@ -248,6 +276,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             value = float(value)
         except ValueError:
             raise RecipeError(f"{where}: got {value!r}, want a number") from None
+    if kind is bool:
+        value = as_boolean(value)
     if type(value) is not kind:
         raise RecipeError(f"{where}: got {value!r}, want {KINDS[kind]}")
     return value

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastiqa.training.yaml_words import booleans
+
 Items = Dataset[tuple[Tensor, ...]]
 Kind = Callable[..., Items]
 
@@ -30,7 +32,7 @@ def build(kinds: Mapping[str, Kind], kind: str, seed: int, options: Mapping[str,
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options and name != "seed":
             raise ValueError(f"{name}: missing, kind {kind!r} needs it")
-    return kinds[kind](**options, **({"seed": seed} if "seed" in known else {}))
+    return kinds[kind](**booleans(options, kinds[kind]), **({"seed": seed} if "seed" in known else {}))
 
 
 def from_files(read: Callable[..., Sequence[Any]], dataset: Kind) -> Kind:

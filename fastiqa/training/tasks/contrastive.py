@@ -20,6 +20,7 @@ from fastiqa.nn import ResNet
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
 from fastiqa.training.datasets import views
 from fastiqa.training.tasks.task import ItemLayout, Task
+from fastiqa.training.yaml_words import booleans
 
 if TYPE_CHECKING:
     from fastiqa.training.recipe import Model
@@ -40,11 +41,11 @@ def network(model: Model) -> nn.Module:
         raise ValueError("pretrained: got a file, want it as pretrained_backbone")
     options = dict(model.options)
     projector, memory = options.pop("projector", {}), options.pop("memory", "off")
-    backbone = ResNet(**options)
+    backbone = ResNet(**booleans(options, ResNet))
     backbone.set_memory(memory)
     if model.pretrained_backbone is not None:
         load_backbone(backbone, model.pretrained_backbone)
-    return ContrastiveNetwork(backbone, Projector(backbone.channels[-1], **projector))
+    return ContrastiveNetwork(backbone, Projector(backbone.channels[-1], **booleans(projector, Projector)))
 
 
 def losses_of(name: str, projections: Tensor, classes: Tensor) -> Tensor:

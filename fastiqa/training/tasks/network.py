@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from fastiqa.models import create_model
+from fastiqa.models.registry import model_class
+from fastiqa.training.yaml_words import booleans
 
 if TYPE_CHECKING:
     from fastiqa.training.recipe import Model
@@ -19,5 +21,5 @@ def registered(model: Model) -> nn.Module:
         model.pretrained or False,
         pretrained_backbone=model.pretrained_backbone,
         pretrained_dan=model.pretrained_dan,
-        **model.options,
+        **booleans(model.options, model_class(model.name)),
     )
