@@ -1,7 +1,9 @@
-# make demo   from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
-# make test   everything that CI runs: examples in docstrings, four lanes of kernel tests, oracles, packaging, lint, types
-# make test-all   and every case of the tests that otherwise take turns at them
-# make clean  removes the environment and everything built
+# make demo          from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
+# make test          lint, examples in docstrings, and tests of everything: four lanes of operators, oracles, packaging
+# make test-kernels  what compilers make of the kernels: CUDA and Triton for real GPUs, sanitizers, far addresses
+# make test-all      both, and every case of the tests that otherwise take turns at them
+# make lint          ruff, its format, mypy
+# make clean         removes the environment and everything built
 #
 # PYTHON=python3.12 and VENV=/elsewhere choose another interpreter and place.
 
@@ -16,19 +18,35 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
     transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
-.PHONY: demo test test-all clean
+# Tests in the order of their files: a process that has built something keeps the tests that use it.
+PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal --durations 30 --durations-min 5
+
+HAS_NVCC := $(RUN) -c "import sys; sys.path[:0] = ['csrc']; import build; sys.exit(not build.find_nvcc())"
+
+.PHONY: demo lint test test-kernels test-all clean
 
 demo: $(VENV)/.built
 	$(RUN) -m fastiqa.info
 	$(RUN) examples/compare_codecs.py demo
 
-test: export FASTIQA_NATIVE ?= 1
-test: $(VENV)/.built $(VENV)/.oracles
+lint: $(VENV)/.built
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test test-kernels test-all: export FASTIQA_NATIVE ?= 1
+test: lint $(VENV)/.oracles
+	PYTHONPATH=tests $(RUN) -c "import emulation; emulation.library()"  # by both cores, before tests wait for it
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
-	$(RUN) -m pytest --numprocesses 2 tests
+	$(PYTEST) -m "not kernels" tests
+
+# Without nvcc the tests of the CUDA library are skipped, saying so.
+test-kernels: $(VENV)/.oracles
+	if $(HAS_NVCC); then FASTIQA_CUDA=1 $(RUN) setup.py --quiet build_ext --inplace; fi
+	$(PYTEST) -m kernels tests
 
 test-all: export FASTIQA_TESTS = all
-test-all: test
+test-all: test test-kernels
 
 clean:
 	rm -rf $(VENV) build demo fastiqa/*.so *.egg-info

@@ -1,7 +1,7 @@
 """Native parts of the build; everything declarative is in pyproject.toml, but for the licence.
 
 FASTIQA_NATIVE=0|1  no compiled library: PyTorch and Triton do the work | one that cannot be built is an error
-FASTIQA_CUDA=0|1    never | always build the CUDA library (default: where nvcc is found)
+FASTIQA_CUDA=0|1    never | always build the CUDA library (default: where torch has CUDA and nvcc is found)
 FASTIQA_CUDA_ARCHS="90;100"  compute capabilities instead of csrc/build.py's list
 """
 
@@ -60,7 +60,8 @@ def wanted() -> list[str]:
             "fastiqa: the compiled libraries need torch while they are built. Install torch first and add "
             "--no-build-isolation, or set FASTIQA_NATIVE=0 to install without them."
         )
-    if cuda == "1" or (cuda == "auto" and native.find_nvcc()):
+    # A torch without CUDA could not load what takes half of a build's time.
+    if cuda == "1" or (cuda == "auto" and native.find_nvcc() and native.torch_cuda()[1]):
         return ["cpu", "cuda"]
     return ["cpu"]
 
@@ -87,6 +88,9 @@ class BuildNative(build_ext):
         return fullname.replace(".", os.sep) + ".so"  # loaded by torch.ops.load_library, so no Python tag
 
     def build_extensions(self) -> None:
+        version, cuda = native.torch_cuda()
+        if option("FASTIQA_CUDA") == "auto" and cuda is None and native.find_nvcc():
+            print(f"fastiqa: torch {version} has no CUDA: no CUDA library (FASTIQA_CUDA=1 builds it)", file=sys.stderr)
         # What is left out is in no list of files, and a wheel without any library is a pure one.
         self.extensions[:] = [ext for ext in self.extensions if self.is_built(ext)]
         self.distribution.ext_modules = self.extensions

@@ -80,6 +80,9 @@ def _load_once(library: str) -> Unavailable | None:
         note = file.with_suffix(".txt")  # setup.py's, of a build that failed
         if note.exists():
             return Unavailable(f"{file.name} was not built: {note.read_text(encoding='utf-8').strip()}")
+        if library == "cuda" and torch.version.cuda is None:
+            reason = f"torch {torch.__version__} has no CUDA (FASTIQA_CUDA=1 builds it all the same)"
+            return Unavailable(f"{file.name} was not built: {reason}")
         compiler = "nvcc and a C++ compiler" if library == "cuda" else "a C++ compiler"
         return Unavailable(f"{file.name} was not built; reinstall where {compiler} can be found")
     if library == "cuda" and torch.version.cuda is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import emulation
+import pytest
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from fastiqa._op import Map, Op
 # `make test-all`. Otherwise tests that are marked `share`, or ask here, leave out what other cases are likely to find:
 # all of them took three quarters of an hour of two slow cores.
 ALL = os.environ.get("FASTIQA_TESTS") == "all"
+
+COLLECTED = pytest.StashKey[list[pytest.Item]]()  # conftest.py's, for test_suite.py
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 OFFSETS = (0, 1, 7, 3)

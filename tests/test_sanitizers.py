@@ -22,7 +22,7 @@ from torch import Tensor
 from fastiqa._op import Op
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.kernels,
     pytest.mark.skipif(
         emulation.build().find_cxx() is None,
         reason="the kernels are compiled without PyTorch by a C++ compiler, and there is none",
