@@ -26,8 +26,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from fastiqa._dispatch import cpu, cuda, triton
 from fastiqa._layout import Output, check_maps, check_not_hollow, memory_format
@@ -99,6 +100,8 @@ def backward_reference(grad: Tensor) -> Tensor:
 
     Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``. Dtypes, strides and errors as there.
     """
+    if torch.onnx.is_in_onnx_export():  # which drops a divisor without a word, as of PyTorch 2.13
+        return avg_pool2d(pad(grad, (0, grad.shape[3] % 2, 0, grad.shape[2] % 2)), 2) * 4
     return avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)
 
 
