@@ -132,9 +132,9 @@ def check_tiff(data: bytes) -> None:
             try:
                 most -= len(inflate.decompress(rest, PIECE))
             except zlib.error as error:
-                raise Refused(f"the file is damaged: {error}") from None
+                raise Refused(f"the image is damaged: {error}") from None
             if most < 0:
-                raise Refused("the file is damaged: more compressed data than pixels")
+                raise Refused("the image is damaged: more compressed data than pixels")
             rest = inflate.unconsumed_tail
         if not inflate.eof:
             raise Refused(TRUNCATED)
