@@ -38,6 +38,10 @@ def convolved(
         total += widened(tl.load(b_ptr + c * b_stride, known, other=0.0))
     row_step, column_step = steps_of(x_strides, PIXELS, PACK)
     here = at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK)
+    sides = tl.full((), 1, tl.int32) * size[0] * size[1]  # int64 where one of them needs it
+    # An x for each element, in half the registers: otherwise Triton 3.6 spills 152 bytes on sm_80.
+    if not PIXELS and sides.dtype == tl.int32:
+        y, x = y.to(tl.int32), x.to(tl.int32)
     for ky in range(K):
         v = y + (ky * DILATION - HALF)
         row_inside = inside & (v >= 0) & (v < size[0])
