@@ -6,6 +6,7 @@ import csv
 import html.parser
 import io
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import fastiqa
+from fastiqa._text import csv_cell
 from fastiqa.cli import gmad_sheet
 from fastiqa.data import ImageError, read_image
 from fastiqa.metrics import psnr
@@ -323,6 +325,28 @@ def test_given_scores_and_skipped_images(fastiqa_command: Any, folder: Path) -> 
     assert fastiqa_command(*arguments, "--skip-bad")[::2] == (0, err)
     with (folder / "out" / "pairs.csv").open() as file:
         assert [(row["defender"], row["better"], row["worse"]) for row in csv.DictReader(file)] == rows
+
+
+def test_names_that_no_spreadsheet_or_terminal_should_meet(fastiqa_command: Any, folder: Path) -> None:
+    names = ["=1+1.png", "'quoted.png", "\x1b[2J.png", os.fsdecode(b"caf\xe9.png"), "plain.png", "a\\b.png"]
+    images = folder / "odd"
+    images.mkdir()
+    for k, name in enumerate(names):
+        PIL.Image.fromarray(np.full((16, 16, 3), 40 * k, np.uint8)).save(images / "new.png")
+        (images / "new.png").rename(images / name)
+    for metric, sign in (("up", 1), ("down", -1)):
+        rows = "".join(f"{csv_cell(name)},{sign * k}\n" for k, name in enumerate(names))
+        (folder / f"{metric}.csv").write_text("image,score\n" + rows)
+    metrics = [part for name in ("up", "down") for part in ("--metric", f"{name}={folder / name}.csv")]
+    for _ in range(2):  # the second time from scores.csv
+        status, out, err = fastiqa_command("gmad", images, *metrics, "--levels", 1, "--out", folder / "out")
+        assert (status, err) == (0, "")
+        assert "\x1b" not in out
+    assert {image for image, _ in read_scores(folder / "out" / "scores.csv")} == set(names)
+    for name in ("scores.csv", "pairs.csv"):
+        text = (folder / "out" / name).read_text(encoding="utf-8")
+        assert text.replace("\n", "").isprintable()
+        assert not any(cell.startswith(tuple("=+@")) for row in csv.reader(io.StringIO(text)) for cell in row)
 
 
 @pytest.mark.parametrize(
