@@ -133,7 +133,7 @@ def test_mean_score_takes_what_its_base_takes() -> None:
         mean_score()(SSIM(reduction="mean")).update(*pair(2, 3, 20, 24))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated", "ignore:This property will be removed in 2.0.0")
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_mean_score_can_be_scripted(reduction: str) -> None:
     """As torchmetrics' own, which are held to it by its testers."""

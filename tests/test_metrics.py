@@ -287,6 +287,20 @@ BAD_PAIRS = {
     "broadcast": (IMAGE, IMAGE[:, :1], ValueError, r"^y: got shape \(1, 1, 176, 176\), want that of x"),
     "device": (IMAGE, IMAGE.to("meta"), ValueError, r"^y: got a tensor on meta, want the device of x, cpu$"),
     "empty": (IMAGE[:, :0], IMAGE[:, :0], ValueError, r"^x: got shape \(1, 0, 176, 176\), want at least one channel"),
+    "float8": (
+        IMAGE.to(torch.float8_e4m3fn),
+        IMAGE,
+        TypeError,
+        r"^x: got torch.float8_e4m3fn, want a floating dtype of",
+    ),
+    "sparse": (IMAGE, IMAGE.to_sparse(), TypeError, r"^y: got torch.sparse_coo, want a dense tensor$"),
+    "mkldnn": (IMAGE.to_mkldnn(), IMAGE, TypeError, r"^x: got torch._mkldnn, want a dense tensor$"),
+    "nested": (
+        torch.nested.nested_tensor([*IMAGE], layout=torch.jagged),
+        IMAGE,
+        TypeError,
+        r"^x: got a nested tensor, ",
+    ),
     "nan": (IMAGE, IMAGE.log().sqrt(), ValueError, r"^y: got NaN or infinity, want finite values in \[0, 1.0\]$"),
     "infinity": (IMAGE / 0, IMAGE, ValueError, r"^x: got NaN or infinity"),
 }
@@ -322,6 +336,10 @@ def test_luma_errors():
         luma(IMAGE.bfloat16())
     with pytest.raises(ValueError, match=r"^image: got shape \(1, 1, 176, 176\), want \(N, 3, H, W\)$"):
         luma(IMAGE[:, :1])
+    with pytest.raises(
+        ValueError, match=r"^image: got values from \S+ to 2\S+, want \[0, 1.0\], or another data_range$"
+    ):
+        luma(255 * IMAGE)
     with pytest.raises(TypeError, match=r"^image: got ndarray, want a torch.Tensor$"):
         luma(IMAGE.numpy())
     for depth in (8.5, "8", True):

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from fastiqa._layout import ACCUMULATION
 from fastiqa.reference import arguments
 from fastiqa.reference.arguments import RANGE_TOLERANCE
 
@@ -60,6 +61,11 @@ def check_pair(
             raise TypeError(f"{name}: got {type(image).__name__}, want a torch.Tensor")
         if not image.is_floating_point() and image.dtype != torch.uint8:
             raise TypeError(f"{name}: got {image.dtype}, want a floating dtype or uint8")
+        if image.is_floating_point() and image.dtype not in ACCUMULATION:
+            raise TypeError(f"{name}: got {image.dtype}, want a floating dtype of at least 16 bits")
+        if image.layout != torch.strided or image.is_nested:
+            kind = "a nested tensor" if image.is_nested else image.layout
+            raise TypeError(f"{name}: got {kind}, want a dense tensor")
         if image.ndim != 4:
             raise ValueError(f"{name}: got shape {tuple(image.shape)}, want (N, C, H, W)")
         if 0 in image.shape[1:]:
@@ -114,7 +120,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool)
 
 
-def check_values(name: str, image: Tensor, black: float, white: float, check_range: bool | None) -> None:
+def check_values(
+    name: str,
+    image: Tensor,
+    black: float,
+    white: float,
+    check_range: bool | None,
+    remedy: str = "or another data_range",
+) -> None:
     """ValueError for values outside [black, white] by more than 0.1 % of the range, as of images in another range.
 
     Args:
@@ -137,7 +150,7 @@ def check_values(name: str, image: Tensor, black: float, white: float, check_ran
     # NaN and infinity are named after a look at the score.
     if not math.isfinite(high - low) or black - beyond <= low <= high <= white + beyond:
         return
-    want = f"want {[black, white]}, or another data_range"
+    want = f"want {[black, white]}, {remedy}"
     if not learns:
         raise ValueError(f"{name}: got values from {low:.6g} to {high:.6g}, {want}")
     # without the values, which change: Python shows the same warning once
@@ -150,6 +163,8 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
         raise TypeError(f"mask: got {type(mask).__name__}, want a torch.Tensor")
     if not mask.is_floating_point() and mask.dtype != torch.bool:
         raise TypeError(f"mask: got {mask.dtype}, want bool or a floating dtype")
+    if mask.layout != torch.strided:
+        raise TypeError(f"mask: got {mask.layout}, want a dense tensor")
     n, _, h, w = x.shape
     if mask.ndim != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, h, w):
         raise ValueError(f"mask: got shape {tuple(mask.shape)}, want ({n} or 1, 1, {h}, {w})")

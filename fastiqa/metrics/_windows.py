@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastiqa.metrics._pair import is_traced, wide
-from fastiqa.metrics.luma import WEIGHTS, luma
+from fastiqa.metrics.luma import WEIGHTS, rounded_grey
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops.ssim import ssim as ssim_terms
 from fastiqa.reference import arguments
@@ -51,7 +51,7 @@ def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
 def selected(image: Tensor, channels: Channels, white: float) -> Tensor:
     """The channels that are scored, in a floating dtype."""
     if channels == "luma":
-        return luma(wide(image) / white) * white
+        return rounded_grey(wide(image) / white, 255) * white
     if channels == "unrounded_luma":
         red, green, blue = wide(image).split(1, 1)
         grey: Tensor = WEIGHTS[0] * red + WEIGHTS[1] * green + WEIGHTS[2] * blue

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastiqa.metrics._pair import check_values
+
 WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
 
@@ -27,7 +29,8 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
 
     Raises:
         TypeError: another dtype (float16 and bfloat16 cannot tell all code values apart).
-        ValueError: another shape or bit depth.
+        ValueError: another shape or bit depth; values outside [0, 1] by more than 0.1 %, of CPU tensors that are not
+            compiled or traced, of large ones in one row in up to 64.
 
     Equivalent to MATLAB's ``rgb2gray`` of the code values.
 
@@ -47,7 +50,12 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
         raise TypeError(f"bit_depth: got {bit_depth!r}, want an integer from 1 to 16")
     if not 1 <= bit_depth <= 16:
         raise ValueError(f"bit_depth: got {bit_depth}, want 1 to 16")
-    white = 2**bit_depth - 1
+    check_values("image", image.detach(), 0, 1.0, None, "code values over those of white")
+    return rounded_grey(image, 2**bit_depth - 1)
+
+
+def rounded_grey(image: Tensor, white: int) -> Tensor:
+    """`luma` of an image that has been checked, with so many code values above black."""
     # A channel at a time: all three in float64 would be twice a float32 image, which may be large.
     grey = torch.zeros_like(image[:, :1], dtype=torch.float64)
     for weight, channel in zip(WEIGHTS, image.detach().split(1, 1), strict=True):

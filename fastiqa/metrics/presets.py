@@ -7,6 +7,7 @@ by its own name, and ``ssim(x, y, preset="torchmetrics", sigma=2.0)`` changes on
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
@@ -151,6 +152,8 @@ def completed(defaults: _Options, presets: Mapping[str, _Options], preset: str, 
             raise TypeError(f"{name}: not a convention of this metric, which are {', '.join(defaults)}")
         _check(name, value)
     convention: dict[str, Any] = {**defaults, **presets[preset], **options}
+    if not isinstance(convention["size"], int):  # NumPy's
+        convention["size"] = int(convention["size"])
     if convention["truncate"] is not None and "size" not in options and convention["sigma"] > 0:
         reach = convention["truncate"] * convention["sigma"]
         if reach >= LARGEST_SIZE // 2 + 0.5:
@@ -166,9 +169,9 @@ def _check(name: str, value: Any) -> None:
         if not (value is None or isinstance(value, str)) or value not in _CHOICES[name]:
             raise ValueError(f"{name}: got {value!r}, want {' or '.join(map(repr, _CHOICES[name]))}")
     elif name == "size":
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral | int):
             raise TypeError(f"size: got {value!r}, want an odd number from 1 to {LARGEST_SIZE}")
-        if value % 2 != 1 or not 1 <= value <= LARGEST_SIZE:
+        if value % 2 != 1 or not 1 <= int(value) <= LARGEST_SIZE:
             raise ValueError(f"size: got {value}, want an odd number from 1 to {LARGEST_SIZE}")
     elif name == "weights":
         if not isinstance(value, (tuple, list)):

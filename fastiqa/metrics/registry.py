@@ -40,6 +40,6 @@ def create_metric(name: str, **options: Any) -> nn.Module:
         >>> metric.higher_is_better, metric.score_range
         (True, (-1.0, 1.0))
     """
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         raise ValueError(f"name: got {name!r}, want one of {', '.join(list_metrics())}")
     return METRICS[name](**options)
