@@ -336,9 +336,7 @@ def test_luma_errors():
         luma(IMAGE.bfloat16())
     with pytest.raises(ValueError, match=r"^image: got shape \(1, 1, 176, 176\), want \(N, 3, H, W\)$"):
         luma(IMAGE[:, :1])
-    with pytest.raises(
-        ValueError, match=r"^image: got values from \S+ to 2\S+, want \[0, 1.0\], or another data_range$"
-    ):
+    with pytest.raises(ValueError, match=r"^image: got values from \S+ to 2\S+, want \[0, 1.0\], code values over "):
         luma(255 * IMAGE)
     with pytest.raises(TypeError, match=r"^image: got ndarray, want a torch.Tensor$"):
         luma(IMAGE.numpy())
