@@ -7,7 +7,9 @@ import pickle
 import struct
 import sys
 import tarfile
+import threading
 import tracemalloc
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,7 +23,7 @@ import pytest
 import tifffile
 import torch
 
-from fastiqa.data import Image, ImageError, image_files, read_image
+from fastiqa.data import Image, ImageError, image_files, images, read_image
 
 RANDOM = np.random.default_rng(0)
 CODES16 = RANDOM.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
@@ -443,3 +445,28 @@ def test_imagecodecs_is_named_where_it_is_absent(tmp_path, monkeypatch):
         read_image(path)
     path.write_bytes(EXACT["png"][0])
     assert read_image(path).bit_depth == 8
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path, monkeypatch):
+    """Reads that overlap, one of which ends while the other has begun: in either order."""
+    path = tmp_path / "image.png"
+    path.write_bytes(pillow(CODES8, "PNG"))
+    before, begun, ends = list(warnings.filters), threading.Semaphore(0), [threading.Event(), threading.Event()]
+    decoded = images._decoded
+
+    def waiting(data, path):
+        begun.release()
+        assert ends[int(threading.current_thread().name)].wait(10)
+        return decoded(data, path)
+
+    monkeypatch.setattr(images, "_decoded", waiting)
+    for order in ((0, 1), (1, 0)):
+        threads = [threading.Thread(target=read_image, args=(path,), name=str(k)) for k in range(2)]
+        for thread in threads:
+            thread.start()
+            assert begun.acquire(timeout=10)
+        for k in order:
+            ends[k].set()
+            threads[k].join()
+            ends[k].clear()
+        assert list(warnings.filters) == before

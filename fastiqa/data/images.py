@@ -12,9 +12,11 @@ gamma are not. No pickle, no network.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
+import threading
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -76,6 +78,34 @@ class Image:
         return result
 
 
+class _Decoding:
+    """While any thread decodes: Pillow's warnings are left out, and one of too many pixels is an error.
+
+    The filters of warnings are the process's. Of `warnings.catch_warnings` in two threads the one that ends last would
+    put back those of the other, and leave every warning of the process out for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._open, self._filters = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._open == 0:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            self._open += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._filters.close()
+
+
+_decoding = _Decoding()
+
+
 def read_image(path: str | os.PathLike[str]) -> Image:
     """Read one RGB image file.
 
@@ -103,9 +133,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     """
     try:
         data = _content(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        with _decoding:
             return _decoded(data, Path(path))
     except Refused as error:
         raise ImageError(path, str(error)) from None
