@@ -21,6 +21,7 @@ MFENET = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "h
 THINGS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "prfnet": (lambda: fastiqa.create_model("prfnet", layers=(1, 1, 1, 1), width=4), 3, 64),
     "mfenet": (lambda: fastiqa.create_model("mfenet", **MFENET, dan_width=4), 1, 64),
+    "mfenet, plain": (lambda: fastiqa.reference.MFENet(**MFENET, dan=False), 1, 64),
     "ssim": (SSIM, 2, 32),
     "ssim, padded": (lambda: SSIM(preset="kornia"), 2, 32),
     "ssim, grey": (lambda: SSIM(preset="matlab"), 2, 32),

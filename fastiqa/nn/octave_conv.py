@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import conv2d
 
 from fastiqa import reference
 from fastiqa.nn.fused import Fused
 from fastiqa.ops.octave_merge import octave_merge
 from fastiqa.ops.octave_split import octave_split
+from fastiqa.reference.octave_conv import half_size
 from fastiqa.reference.plain_layers import convolution_not_plain
 
 
@@ -22,7 +23,7 @@ def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.device.type == "cpu" and x.is_contiguous():
         act, pooled = octave_split(x, 1.0)
         return act, pooled
-    return x, avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    return x, half_size(x)
 
 
 class OctaveConv2d(Fused, reference.OctaveConv2d):

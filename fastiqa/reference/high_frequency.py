@@ -19,11 +19,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, leaky_relu
+from torch.nn.functional import leaky_relu
 
 from fastiqa.reference import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
-from fastiqa.reference.octave_conv import OctaveConv2d
+from fastiqa.reference.octave_conv import OctaveConv2d, half_size
 
 STRIDES = (4, 8, 16, 32)
 ALPHA = 0.25
@@ -44,7 +44,7 @@ class OctaveSplit(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) → (N, C, H, W) and (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
         act = leaky_relu(x, self.negative_slope)
-        return act, avg_pool2d(act, 2, ceil_mode=True, count_include_pad=False)
+        return act, half_size(act)
 
 
 class HighFrequencyModule(NormHolder):

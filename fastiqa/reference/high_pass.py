@@ -6,9 +6,10 @@ Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from fastiqa.reference import arguments
+from fastiqa.reference.octave_conv import half_size
 
 
 class HighPass(nn.Module):
@@ -17,5 +18,5 @@ class HighPass(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of any size → (N, C, H, W)."""
         arguments.check_map("x", x, None, None, None, None)
-        pooled = avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        pooled = half_size(x)
         return x - interpolate(pooled, x.shape[-2:], mode="nearest")

@@ -12,14 +12,23 @@ Source: Chen et al., Drop an Octave, arXiv 1904.05049, section 3.2; parameter na
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from fastiqa.reference import arguments
 
 
-def _pool(x: Tensor) -> Tensor:
-    return avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+def half_size(x: Tensor) -> Tensor:
+    """Averages of 2×2 blocks, at odd borders of the pixels which exist: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
+    if not torch.compiler.is_exporting():
+        return avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    # Of ceil_mode torch.export asks what it cannot prove for all sizes. A last row counted twice has the same average.
+    for dim in (2, 3):
+        side = x.shape[dim]
+        first = 2 * torch.arange((side + 1) // 2, device=x.device)
+        x = x.index_select(dim, first) + x.index_select(dim, (first + 1).clamp(max=side - 1))
+    return x / 4
 
 
 class OctaveConv2d(nn.Module):
@@ -84,16 +93,16 @@ class OctaveConv2d(nn.Module):
         """
         self._check(high, low, pooled)
         if self.stride == 2:
-            high, pooled = _pool(high) if pooled is None else pooled, None
+            high, pooled = half_size(high) if pooled is None else pooled, None
         out_high = self.conv_h2h(high)
         if self.conv_l2h is not None and low is not None:
             lifted = self.conv_l2h(low)
             out_high = out_high + (interpolate(lifted, high.shape[-2:]) if self.stride == 1 else lifted)
         if self.conv_h2l is None:
             return out_high, None
-        out_low = self.conv_h2l(_pool(high) if pooled is None else pooled)
+        out_low = self.conv_h2l(half_size(high) if pooled is None else pooled)
         if self.conv_l2l is not None and low is not None:
-            out_low = out_low + self.conv_l2l(low if self.stride == 1 else _pool(low))
+            out_low = out_low + self.conv_l2l(low if self.stride == 1 else half_size(low))
         return out_high, out_low
 
     def _check(self, high: Tensor, low: Tensor | None, pooled: Tensor | None) -> None:
