@@ -10,11 +10,12 @@
 # is no CUDA device or no CUDA torch. Rows go to bench/data/<device>.csv, logs to build/gpu/.
 set -euo pipefail
 set -m # a background process of a script ignores Ctrl-C, with which a step that takes too long is asked to end
+OUT=${OUT:-}
+[[ -z $OUT || $OUT == /* ]] || OUT=$PWD/$OUT
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-}
 LOGS=build/gpu
-TOTAL=${TOTAL:-470} # seconds, of which a step gets at most what is left
+TOTAL=${TOTAL:-455} # seconds, of which a step gets at most what is left; ten more to end one that does not
 LARGEST=4000000     # bytes of a log that are copied: its end
 
 absent() {
@@ -92,7 +93,7 @@ start() {
     shift 2
     [ "$seconds" -le "$left" ] || seconds=$((left > 1 ? left : 1))
     say "== $name (at most $seconds s, after $SECONDS s): $*"
-    timeout --signal=INT --kill-after=10 "$seconds" "$@" >>"$LOGS/$name.log" 2>&1 &
+    timeout --signal=INT --kill-after=10 "$seconds" "$@" >>"$LOGS/$name.log" 2>&1 </dev/null &
     running[$name]=$!
 }
 

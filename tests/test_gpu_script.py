@@ -60,7 +60,7 @@ class Machine:
         whole = {**os.environ, "PATH": path, "PYTHON": python, "OUT": str(self.out), **environment}
         command = ["bash", str(self.checkout / "bench" / "gpu.sh"), *options]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=whole, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, env=whole, cwd=self.out.parent, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, *options: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*options, **environment)
@@ -97,7 +97,7 @@ def test_every_step_runs_and_eight_files_come_back(machine: Machine) -> None:
 
 def test_a_failure_is_told_after_the_other_steps(machine: Machine) -> None:
     machine.python("echo '1 failed'; exit 1")
-    status, out, _ = machine.run()
+    status, out, _ = machine.run(OUT="out")  # beside the checkout, from where it is called
     assert status == 1
     assert "== tests: FAILED with status 1" in out
     assert out.splitlines()[-1].startswith("bench/gpu.sh: failed: tests, after")
