@@ -114,7 +114,7 @@ class Op:
             # A registered gradient is invisible to torch.func, which knows autograd functions alone. What a batch hides
             # may require one.
             self.signature.check_strided(values)
-            return self._transformed.apply(*values)
+            return self._overload(*values) if _only_functionalizes() else self._transformed.apply(*values)
         if self._is_eager(values):
             return self._eager.apply(*values) if self.signature.requires_grad(values) else self._run(*values)
         self.signature.check_strided(values)
@@ -290,6 +290,12 @@ class Op:
 # Autograd's own batches, older than those of torch.func (jacobian(vectorize=True), is_grads_batched,
 # check_batched_grad), are tensors of the plain type that no other question tells from single ones.
 _batches = functools.partial(torch._C._dispatch_tls_is_dispatch_key_included, torch._C._dispatch_key_parse("VmapMode"))
+
+
+def _only_functionalizes() -> bool:
+    """Whether no transform of torch.func but `functionalize` is active, which refuses autograd functions."""
+    stack = torch._C._functorch.get_interpreter_stack()
+    return all(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
 
 def _autocasts(device: str) -> bool:

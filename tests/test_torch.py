@@ -15,6 +15,7 @@ import torch
 from cases import Case, outputs
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastiqa
 
@@ -172,6 +173,16 @@ def test_vectorized_jacobians(name: str, strategy: str) -> None:
 
     got = torch.autograd.functional.jacobian(value, args[0], vectorize=True, strategy=strategy)
     torch.testing.assert_close(got, torch.autograd.functional.jacobian(value, args[0]), rtol=1e-11, atol=1e-11)
+
+
+def test_functionalize(name: str) -> None:
+    """The transform of torch.func that knows no autograd functions, alone and around a graph of PyTorch's."""
+    op, args = example(name, Case((2, 2, 3, 4)))
+    want = op(*args)
+    assert_equal(torch.func.functionalize(op)(*args), want)
+    graph = make_fx(torch.func.functionalize(op))(*args)
+    assert f"fastiqa.{op.name}" in str(graph.graph)
+    assert_equal(graph(*args), want)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by PyTorch itself, in forward mode
