@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import randomise, timm_features, timm_res2net
-from torch import Tensor
+from oracles import import_oracle, randomise, timm_features, timm_res2net
+from torch import Tensor, nn
 
+import fastiqa
+from fastiqa import models, reference
+from fastiqa import nn as fast_nn
 from fastiqa.models.backbones import se_res2net50
 from fastiqa.reference import SERes2Net
 
@@ -143,3 +146,131 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011
         SERes2Net(**options)
     assert str(error.value) == message
+
+
+# ---- torch.fx, TorchScript, and what timm's users ask for ----
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "ResNet": {"layers": (2, 1, 1, 1), "width": 8},
+    "SERes2Net": {"layers": (2, 1, 1, 1), "width": 8, "first_stage_stride": 4},
+    "VAN": {"depths": (1, 1, 1, 1), "widths": (6, 8, 10, 12)},
+}
+HFEN = {"HighFrequencyNet": {"width": 8}}
+packages = pytest.mark.parametrize("package", [reference, fast_nn], ids=["plain", "fused"])
+
+
+def made(package: Any, name: str, options: dict[str, Any]) -> Any:
+    network = getattr(package, name)(**options)
+    randomise(network)
+    return network.double()
+
+
+def noise(*size: int) -> Tensor:
+    return torch.rand(*size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@packages
+@pytest.mark.parametrize(("name", "options"), [*BACKBONES.items(), *HFEN.items()], ids=lambda x: str(x)[:9])
+def test_graphs_of_fx(name: str, options: dict[str, Any], package: Any) -> None:
+    """In both modes, for other sizes than the traced ones, which there are none of; statistics are updated."""
+    network = made(package, name, options)
+    for training in (True, False):
+        graph = torch.fx.symbolic_trace(network.train(training))
+        for size in ((3, 3, 64, 64), (2, 3, 70, 49)):
+            state = {key: value.clone() for key, value in network.state_dict().items()}
+            want = network(noise(*size))
+            after = {key: value.clone() for key, value in network.state_dict().items()}
+            network.load_state_dict(state)
+            torch.testing.assert_close(graph(noise(*size)), want, rtol=1e-11, atol=1e-12)
+            torch.testing.assert_close(dict(network.state_dict()), after, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("package", [reference, models], ids=["plain", "fused"])
+def test_whole_networks_are_graphs_of_fx(package: Any) -> None:
+    mfenet = {"depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12), "hidden": (8,), "hfen_width": 8,
+              "dan_layers": (1, 1, 1, 1), "dan_width": 4}  # fmt: skip
+    for name, options, n in (("PRFNet", {"layers": (1, 1, 1, 1), "width": 8}, 3), ("MFENet", mfenet, 1)):
+        network = made(package, name, options).eval()
+        graph = torch.fx.symbolic_trace(network)
+        for size in ((1, 3, 64, 64), (2, 3, 70, 49)):
+            images = noise(n, *size)
+            torch.testing.assert_close(graph(*images), network(*images), rtol=1e-6, atol=1e-6)
+    with pytest.raises(TypeError, match=r"^x: got NoneType, want a torch\.Tensor$"):
+        reference.HighPass()(None)  # checks are left out for stand-ins alone
+
+
+def test_features_of_inner_modules() -> None:
+    create = import_oracle("torchvision.models.feature_extraction").create_feature_extractor
+    network = made(fast_nn, "SERes2Net", BACKBONES["SERes2Net"])
+    features = create(network, {"layer1.1.conv3": "inner", "layer3": "stage"}).eval()(noise(1, 3, 64, 64))
+    assert features["stage"].shape == (1, 128, 4, 4)
+    torch.testing.assert_close(features["stage"], network.eval()(noise(1, 3, 64, 64))[2], rtol=1e-11, atol=1e-12)
+    assert features["inner"].shape == (1, 32, 16, 16)
+
+
+@packages
+@pytest.mark.parametrize(("name", "options"), BACKBONES.items(), ids=BACKBONES)
+def test_backbones_are_compiled_by_torchscript(name: str, options: dict[str, Any], package: Any, tmp_path: Any) -> None:
+    """As their plain twins, on the same parameters; the network that was given stays as it is."""
+    network = made(package, name, options)
+    kinds = [type(module) for module in network.modules()]
+    for momentum in (None, 0.1):
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = momentum
+        scripted = torch.jit.script(network.train())
+        for training in (True, False):
+            network.train(training)
+            scripted.train(training)
+            assert list(scripted.state_dict()) == list(network.state_dict())
+            state = {key: value.clone() for key, value in network.state_dict().items()}
+            want = network(noise(3, 3, 64, 64))
+            after = {key: value.clone() for key, value in network.state_dict().items()}
+            network.load_state_dict(state)
+            torch.testing.assert_close(scripted(noise(3, 3, 64, 64)), want, rtol=1e-10, atol=1e-11)
+            torch.testing.assert_close(dict(network.state_dict()), after, rtol=1e-11, atol=1e-12)
+    assert [type(module) for module in network.modules()] == kinds
+    torch.jit.save(scripted, tmp_path / "backbone.pt")
+    size = (1, 3, 70, 49)
+    torch.testing.assert_close(torch.jit.load(tmp_path / "backbone.pt")(noise(*size)), network(noise(*size)))
+
+
+def test_optimized_parts_are_not_scripted() -> None:
+    fast = fastiqa.optimize_for_inference(models.PRFNet(layers=(1, 1, 1, 1), width=8))
+    with pytest.raises(TypeError, match=r"^network: got a \w+ inside, want the network that was optimized$"):
+        torch.jit.script(fast.backbone)
+
+
+@pytest.mark.parametrize(("name", "options"), BACKBONES.items(), ids=BACKBONES)
+def test_names_of_timm(name: str, options: dict[str, Any]) -> None:
+    network = made(fast_nn, name, options).eval()
+    image = noise(1, 3, 64, 64)
+    maps = network(image)
+    info = network.feature_info
+    assert info.channels() == [x.shape[1] for x in maps]
+    assert info.reduction() == [64 // x.shape[2] for x in maps]
+    assert (info.channels(-1), info.reduction([0, 1]), info[1]["num_chs"]) == (
+        maps[-1].shape[1],
+        [4, 8],
+        info.channels(1),
+    )
+    outputs: dict[str, Tensor] = {}
+    for module in info.module_name():
+        network.get_submodule(module).register_forward_hook(
+            lambda m, a, out, module=module: outputs.update({module: out})
+        )
+    last, chosen = network.forward_intermediates(image, indices=2)
+    assert [*outputs] == info.module_name()
+    torch.testing.assert_close([*outputs.values()], maps)
+    torch.testing.assert_close((last, chosen), (maps[3], maps[2:]))
+    torch.testing.assert_close(
+        network.forward_intermediates(image, [0, -1], intermediates_only=True), [maps[0], maps[3]]
+    )
+    assert len(network.forward_intermediates(image)[1]) == 4
+    for bad in ({"indices": [4]}, {"indices": 5}, {"output_fmt": "NLC"}):
+        with pytest.raises(ValueError, match=r"^(indices|output_fmt): got "):
+            network.forward_intermediates(image, **bad)
+    network.set_grad_checkpointing()
+    assert {block.memory for block in network.modules() if hasattr(block, "memory")} == {"lean"}
+    network.set_grad_checkpointing(enable=False)
+    assert {block.memory for block in network.modules() if hasattr(block, "memory")} == {"off"}

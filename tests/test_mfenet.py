@@ -339,7 +339,7 @@ def test_the_dan_has_the_keys_of_resnet50() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"qen": "b9"}, "qen: got 'b9', want one of 'b0', 'b1', 'b2', 'b3'"),
+        ({"qen": "b9"}, "qen: got 'b9', want one of 'b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6'"),
         ({"widths": (8, 8)}, "widths: got (8, 8), want 4 positive integers"),
         ({"hfen": 1}, "hfen: got 1, want True or False"),
         ({"dan": None}, "dan: got None, want True or False"),

@@ -17,7 +17,7 @@ from torch.nn.functional import conv2d, gelu
 from fastiqa import nn as fast_nn
 from fastiqa import reference
 from fastiqa.models import load_backbone
-from fastiqa.models.backbones import van_b0, van_b1, van_b2, van_b3
+from fastiqa.models.backbones import van_b0, van_b1, van_b2, van_b3, van_b4, van_b5, van_b6
 from fastiqa.reference.van import StochasticDepth
 
 SMALL: dict[str, Any] = {"depths": (1, 2, 1, 1), "widths": (8, 12, 16, 20), "mlp_ratios": (2, 3, 2, 1)}
@@ -87,6 +87,9 @@ def test_the_published_sizes() -> None:
         (van_b1, 13_861_800, 512),
         (van_b2, 26_578_472, 512),
         (van_b3, 44_765_608, 512),
+        (van_b4, 60_283_176, 512),
+        (van_b5, 89_967_688, 768),
+        (van_b6, 199_829_416, 768),
     )
     with torch.device("meta"):
         for build, parameters, width in published:

@@ -9,9 +9,10 @@ from torch import Tensor
 from fastiqa import reference
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.ops.attentional_blend import attentional_blend
+from fastiqa.reference.tracing import Leaf
 
 
-class AttentionalFeatureFusion(reference.AttentionalFeatureFusion):
+class AttentionalFeatureFusion(Leaf, reference.AttentionalFeatureFusion):
     """Equivalent to `fastiqa.reference.AttentionalFeatureFusion`: same constructor, parameters, keys and results.
 
     From the two branches on everything is one pass, with one more backward; the weights are never stored.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from fastiqa.reference.tracing import Leaf
 
-class Fused(nn.Module):
+
+class Fused(Leaf):
     """Comes before the plain twin of a module that reads inner layers instead of calling them.
 
     Where it must not, because a layer is not plain or for a reason of its own, it runs as the twin: block by block.

@@ -11,9 +11,10 @@ from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.fused import FusedNetwork
 from fastiqa.nn.octave_conv import OctaveConv2d
 from fastiqa.ops.octave_split import octave_split
+from fastiqa.reference.tracing import Leaf
 
 
-class OctaveSplit(reference.OctaveSplit):
+class OctaveSplit(Leaf, reference.OctaveSplit):
     """Equivalent to `fastiqa.reference.OctaveSplit`; `fastiqa.ops.octave_split` does both in one pass.
 
     Example:

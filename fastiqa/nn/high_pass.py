@@ -6,9 +6,10 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.ops.high_pass import high_pass
+from fastiqa.reference.tracing import Leaf
 
 
-class HighPass(reference.HighPass):
+class HighPass(Leaf, reference.HighPass):
     """Equivalent to `fastiqa.reference.HighPass`; its gradient is the same kernel and saves nothing.
 
     Example:

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from fastiqa.nn.fused import FusedNetwork
 from fastiqa.reference import arguments
+from fastiqa.reference.tracing import tracer_of
 
 MEMORY = ("off", "lean", "least")
 
@@ -41,7 +42,9 @@ class CheckpointedBlock(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
         # A compiler decides for itself what it computes again; torch.func's gradients have no hooks for what they save.
-        if not recomputes or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if recomputes and (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+            recomputes = False
+        if not recomputes or tracer_of(inputs) is not None:  # nor has a graph of torch.fx
             result: Tensor = super().forward(*inputs)
         else:
             result = checkpoint(

@@ -7,8 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.nn.backbone import Backbone
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
-from fastiqa.nn.recomputation import CheckpointedBlock, CheckpointedNetwork
+from fastiqa.nn.recomputation import CheckpointedBlock
 
 
 class Bottleneck(CheckpointedBlock, reference.Bottleneck):
@@ -21,7 +22,7 @@ class Bottleneck(CheckpointedBlock, reference.Bottleneck):
         return self._is_narrow(weight, self.conv3)
 
 
-class ResNet(CheckpointedNetwork, reference.ResNet):
+class ResNet(Backbone, reference.ResNet):
     """Equivalent to `fastiqa.reference.ResNet`: same constructor, parameters, keys and results.
 
     Every normalisation, with the ReLU after it where there is one, is `fastiqa.nn.BatchNormAct2d`.

@@ -7,8 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.nn.backbone import Backbone
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
-from fastiqa.nn.recomputation import CheckpointedBlock, CheckpointedNetwork
+from fastiqa.nn.recomputation import CheckpointedBlock
 from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
 
@@ -23,7 +24,7 @@ class SERes2Block(CheckpointedBlock, reference.SERes2Block):
         return self._is_narrow(weight, self.conv3)
 
 
-class SERes2Net(CheckpointedNetwork, reference.SERes2Net):
+class SERes2Net(Backbone, reference.SERes2Net):
     """Equivalent to `fastiqa.reference.SERes2Net`: same constructor, parameters, keys and results.
 
     Every bottleneck ends in `fastiqa.nn.SqueezeExcitation`: gate, shortcut and ReLU in one pass. Every normalisation,

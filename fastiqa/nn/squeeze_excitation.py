@@ -7,9 +7,10 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.ops.scale_residual_relu import scale_residual_relu
+from fastiqa.reference.tracing import Leaf
 
 
-class SqueezeExcitation(reference.SqueezeExcitation):
+class SqueezeExcitation(Leaf, reference.SqueezeExcitation):
     """Equivalent to `fastiqa.reference.SqueezeExcitation`: same constructor, parameters, keys and results.
 
     With a residual, gate, sum and ReLU are one pass over memory, and one backward. The gate alone is PyTorch's product.

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.nn.backbone import Backbone
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.large_kernel_attention import LargeKernelAttention
-from fastiqa.nn.recomputation import CheckpointedBlock, CheckpointedNetwork
+from fastiqa.nn.recomputation import CheckpointedBlock
 from fastiqa.reference.plain_layers import not_plain
 from fastiqa.reference.van import StochasticDepth
 
@@ -34,7 +35,7 @@ class VANBlock(CheckpointedBlock, reference.VANBlock):
         return getattr(self.drop_path, "probability", 1) > 0  # of another module nothing is known
 
 
-class VAN(CheckpointedNetwork, reference.VAN):
+class VAN(Backbone, reference.VAN):
     """Equivalent to `fastiqa.reference.VAN`: same constructor, parameters, keys and results.
 
     Every block has `fastiqa.nn.LargeKernelAttention` and adds its branches, scaled, in one pass.
@@ -50,3 +51,4 @@ class VAN(CheckpointedNetwork, reference.VAN):
 
     block: ClassVar[type[reference.VANBlock]] = VANBlock
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
+    last_modules = ("norm1", "norm2", "norm3", "norm4")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 # Rounding of resampled or decoded images may leave [0, 1] by this much before it counts as another value range.
 RANGE_TOLERANCE = 1e-3
@@ -91,6 +92,8 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
     Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape, device or value.
     """
     first_name, first = next(iter(images.items()))
+    if isinstance(first, Proxy):  # torch.fx traces by stand-ins, of which nothing is known
+        return
     for name, image in images.items():
         _check_tensor(name, image)
         if image.dim() != 4 or image.shape[1] != 3:
@@ -108,12 +111,20 @@ def check_map(name: str, features: Tensor, *shape: int | None) -> None:
 
     Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape.
     """
+    if isinstance(features, Proxy):
+        return
     _check_tensor(name, features)
     if features.dim() != 4 or any(
         want is not None and got != want for got, want in zip(features.shape, shape, strict=True)
     ):
         wanted = ", ".join(letter if size is None else str(size) for letter, size in zip("NCHW", shape, strict=True))
         raise ValueError(f"{name}: shape {tuple(features.shape)}, want ({wanted})")
+
+
+def check_map_like(name: str, features: Tensor, first: Tensor) -> None:
+    """`check_map` for the shape of another map."""
+    if not isinstance(first, Proxy):
+        check_map(name, features, *first.shape)
 
 
 def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Sequence[Tensor]) -> None:
@@ -129,6 +140,8 @@ def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Seque
             raise ValueError(f"{name}: {len(maps)} maps, want {len(channels)}")
         for i, (features, width) in enumerate(zip(maps, channels, strict=True)):
             check_map(f"{name}[{i}]", features, None, width, None, None)
+            if isinstance(features, Proxy):
+                continue
             _check_like(f"{name}[{i}]", features, f"{first_name}[{i}]", first[i])
             _check_model(f"{name}[{i}]", features, parameter)
 

@@ -52,7 +52,7 @@ class AttentionalFeatureFusion(nn.Module):
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         arguments.check_map("x", x, None, self.channels, None, None)
-        arguments.check_map("y", y, *x.shape)
+        arguments.check_map_like("y", y, x)
         if self.global_att[-1].training and x.shape[0] == 1:
             raise ValueError(f"x: shape {tuple(x.shape)}, want a batch of at least 2 in training mode")
 

@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import batch_norm, leaky_relu
 
 from fastiqa.reference import arguments
+from fastiqa.reference.tracing import Leaf
 
 
-class BatchNormAct2d(nn.BatchNorm2d):
+class BatchNormAct2d(Leaf, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` and leaky ReLU; in training by the batch's statistics, else by the running ones.
 
     Args:
@@ -36,6 +37,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
     """
 
     is_held = False  # by a NormHolder
+    scripted: ClassVar[type[nn.Module]]  # see fastiqa.reference.tracing.Scriptable
     __jit_unused_properties__: ClassVar[list[str]] = ["qconfig"]
 
     def __init__(
@@ -66,7 +68,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         self._qconfig = value
 
 
-class SyncBatchNormAct2d(nn.SyncBatchNorm):
+class SyncBatchNormAct2d(Leaf, nn.SyncBatchNorm):
     """`torch.nn.SyncBatchNorm` and leaky ReLU: what a `NormHolder` makes of a converted `BatchNormAct2d`."""
 
     negative_slope: float
@@ -74,6 +76,27 @@ class SyncBatchNormAct2d(nn.SyncBatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
         return _activated(super().forward(x), self.negative_slope)
+
+
+class ScriptedBatchNormAct2d(BatchNormAct2d):
+    """`BatchNormAct2d` in words that TorchScript knows, which has no `super`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C, H, W)."""
+        share = 0.0 if self.momentum is None else self.momentum
+        updates = self.training and self.track_running_stats
+        if updates and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                share = 1.0 / float(self.num_batches_tracked)
+        kept = updates or not self.training
+        mean, variance = self.running_mean if kept else None, self.running_var if kept else None
+        batch = self.training or (self.running_mean is None and self.running_var is None)
+        normalised = batch_norm(x, mean, variance, self.weight, self.bias, batch, share, self.eps)
+        return _activated(normalised, self.negative_slope)
+
+
+BatchNormAct2d.scripted = ScriptedBatchNormAct2d
 
 
 class NormHolder(nn.Module):

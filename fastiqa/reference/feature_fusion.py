@@ -53,4 +53,4 @@ class FeatureFusion(nn.Module):
 
     def _check(self, q: Tensor, h: Tensor) -> None:
         arguments.check_map("q", q, None, self.channels, None, None)
-        arguments.check_map("h", h, *q.shape)
+        arguments.check_map_like("h", h, q)

@@ -7,6 +7,7 @@ Source: Visual Attention Network (arXiv 2202.09741), equations (1) and (2); para
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fastiqa.reference import arguments
@@ -30,7 +31,8 @@ class LargeKernelAttention(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
-        self._check(u)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._check(u)
         attention: Tensor = self.conv1(self.conv_spatial(self.conv0(u)))
         return u * attention
 

@@ -28,15 +28,8 @@ from fastiqa.reference.high_frequency import STRIDES, HighFrequencyNet
 from fastiqa.reference.luminance import luminance_high_pass
 from fastiqa.reference.normalisation import ImageNetNormalised
 from fastiqa.reference.resnet import ResNet
-from fastiqa.reference.van import VAN
+from fastiqa.reference.van import SIZES, VAN
 
-# Depths, widths and MLP ratios of the published VANs.
-VAN_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
-    "b0": {"depths": (3, 3, 5, 2), "widths": (32, 64, 160, 256), "mlp_ratios": (8, 8, 4, 4)},
-    "b1": {"depths": (2, 2, 4, 2), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
-    "b2": {"depths": (3, 3, 12, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
-    "b3": {"depths": (3, 5, 27, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
-}
 FUSIONS = ("attention", "add")
 
 
@@ -64,7 +57,7 @@ class MFENet(ImageNetNormalised):
     training mode a batch of one is refused where `AttentionalFeatureFusion` is part of the network.
 
     Args:
-        qen: size of VAN, "b0", "b1", "b2" or "b3".
+        qen: size of VAN, "b0" to "b6".
         depths, widths, mlp_ratios: four numbers each in the place of those of `qen`, see `VAN`.
         drop_path: of VAN in training.
         hfen: False leaves the high-frequency branch out (ablation).
@@ -122,9 +115,9 @@ class MFENet(ImageNetNormalised):
         distortion_types: int = 0,
     ) -> None:
         super().__init__()
-        arguments.one_of("qen", qen, tuple(VAN_SIZES))
+        arguments.one_of("qen", qen, tuple(SIZES))
         given = {"depths": depths, "widths": widths, "mlp_ratios": mlp_ratios}
-        sizes = VAN_SIZES[qen] | {
+        sizes = SIZES[qen] | {
             name: arguments.integers(name, values, 4) for name, values in given.items() if values is not None
         }
         for name, value in (("hfen", hfen), ("dan", dan), ("predict_high_frequency", predict_high_frequency)):

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from fastiqa.reference import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
+from fastiqa.reference.tracing import Scriptable
 
 EXPANSION = 4
 
 
-class ResidualNetwork(NormHolder):
+class ResidualNetwork(Scriptable, NormHolder):
     """Base of residual networks without a classifier.
 
     Args:
@@ -36,6 +37,7 @@ class ResidualNetwork(NormHolder):
     """
 
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+    __jit_unused_properties__: ClassVar[list[str]] = ["stages"]
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -85,12 +87,10 @@ class ResidualNetwork(NormHolder):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
-        x = self.stem(image)
-        features: list[Tensor] = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
+        first = self.layer1(self.stem(image))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return [first, second, third, self.layer4(third)]
 
 
 def projection(inputs: int, outputs: int, stride: int, norm_block: type[BatchNormAct2d]) -> nn.Sequential:

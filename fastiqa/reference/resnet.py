@@ -38,10 +38,15 @@ class Bottleneck(NormHolder):
         self.downsample = projection(inputs, outputs, stride, self.norm_block) if first else None
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x)
         y: Tensor = self.bn3(self.conv3(self.bn2(self.conv2(self.bn1(self.conv1(x))))))
-        # In place, but for hooks, which may keep what they saw, and whose views autograd forbids to change.
-        return torch.relu_(y + shortcut if is_heard(self.bn3) else y.add_(shortcut))
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return torch.relu_(y.add_(shortcut))
+        else:  # noqa: RET505, TorchScript leaves out what such a condition decides
+            # In place, but for hooks, which may keep what they saw, and whose views autograd forbids to change.
+            return torch.relu_(y + shortcut if is_heard(self.bn3) else y.add_(shortcut))
 
 
 class ResNet(ResidualNetwork):

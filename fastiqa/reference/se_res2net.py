@@ -58,14 +58,20 @@ class SERes2Block(NormHolder):
         self.downsample = projection(inputs, outputs, stride, norm_block) if first else None
 
     def forward(self, x: Tensor) -> Tensor:
-        *pieces, last = self.bn1(self.conv1(x)).chunk(self.scale, 1)
+        pieces = self.bn1(self.conv1(x)).chunk(self.scale, 1)
         outputs: list[Tensor] = []
-        for piece, conv, bn in zip(pieces, self.convs, self.bns, strict=True):
-            if outputs and self.pool is None:
-                piece = piece + outputs[-1]
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):  # noqa: B905, TorchScript knows no strict zip
+            piece = pieces[i]
+            if i > 0 and self.pool is None:
+                piece = piece + outputs[i - 1]
             outputs.append(bn(conv(piece)))
-        outputs.append(last if self.pool is None else self.pool(last))
-        shortcut = x if self.downsample is None else self.downsample(x)
+        last = pieces[self.scale - 1]
+        if self.pool is not None:
+            last = self.pool(last)
+        outputs.append(last)
+        shortcut = x
+        if self.downsample is not None:
+            shortcut = self.downsample(x)
         return self._tail(torch.cat(outputs, 1), shortcut)
 
     def _tail(self, y: Tensor, shortcut: Tensor) -> Tensor:

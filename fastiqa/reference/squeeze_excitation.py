@@ -36,7 +36,8 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) → x · s, (N, C, H, W); with a `residual` of that shape → relu(x · s + residual)."""
-        self._check(x, residual)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._check(x, residual)
         gated = x * torch.sigmoid(self.logits(x))
         return gated if residual is None else torch.relu_(gated + residual)
 
@@ -48,4 +49,4 @@ class SqueezeExcitation(nn.Module):
     def _check(self, x: Tensor, residual: Tensor | None) -> None:
         arguments.check_map("x", x, None, self.channels, None, None)
         if residual is not None:
-            arguments.check_map("residual", residual, *x.shape)
+            arguments.check_map_like("residual", residual, x)

@@ -18,17 +18,29 @@ import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, layer_norm
 
 from fastiqa.reference import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.large_kernel_attention import LargeKernelAttention
+from fastiqa.reference.tracing import Leaf, Scriptable
 
 LAYER_SCALE = 1e-2  # what s_1 and s_2 are before training
+
+# Depths, widths and MLP ratios of the published networks: table 2 of the paper.
+SIZES: dict[str, dict[str, tuple[int, ...]]] = {
+    "b0": {"depths": (3, 3, 5, 2), "widths": (32, 64, 160, 256), "mlp_ratios": (8, 8, 4, 4)},
+    "b1": {"depths": (2, 2, 4, 2), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b2": {"depths": (3, 3, 12, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b3": {"depths": (3, 5, 27, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b4": {"depths": (3, 6, 40, 3), "widths": (64, 128, 320, 512), "mlp_ratios": (8, 8, 4, 4)},
+    "b5": {"depths": (3, 3, 24, 3), "widths": (96, 192, 480, 768), "mlp_ratios": (8, 8, 4, 4)},
+    "b6": {"depths": (6, 6, 90, 6), "widths": (96, 192, 384, 768), "mlp_ratios": (8, 8, 4, 4)},
+}
 
 
 class StochasticDepth(nn.Module):
@@ -49,12 +61,13 @@ class StochasticDepth(nn.Module):
         return f"{self.probability:.3g}"
 
 
-class LayerNorm2d(nn.LayerNorm):
+class LayerNorm2d(Leaf, nn.LayerNorm):
     """`torch.nn.LayerNorm` over the channels of a map (N, C, H, W), whose memory format stays."""
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        normalised = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        last = x.permute(0, 2, 3, 1)
+        normalised = layer_norm(last, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
         return normalised.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -130,7 +143,7 @@ class VANBlock(nn.Module):
         return x + dropped
 
 
-class VAN(nn.Module):
+class VAN(Scriptable):
     """Visual Attention Network without a classifier.
 
     Args:
@@ -148,6 +161,21 @@ class VAN(nn.Module):
 
     block: ClassVar[type[VANBlock]] = VANBlock
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
+    __jit_unused_properties__: ClassVar[list[str]] = ["stages"]
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        patch_embed1: nn.Module
+        block1: nn.Module
+        norm1: nn.Module
+        patch_embed2: nn.Module
+        block2: nn.Module
+        norm2: nn.Module
+        patch_embed3: nn.Module
+        block3: nn.Module
+        norm3: nn.Module
+        patch_embed4: nn.Module
+        block4: nn.Module
+        norm4: nn.Module
 
     def __init__(
         self,
@@ -161,7 +189,7 @@ class VAN(nn.Module):
         mlp_ratios = arguments.integers("mlp_ratios", mlp_ratios, 4)
         arguments.fraction("drop_path", drop_path)
         self.channels = arguments.integers("widths", widths, 4)
-        self.strides = (4, 8, 16, 32)
+        self.strides: tuple[int, ...] = (4, 8, 16, 32)
         inputs = 3
         last = max(sum(depths) - 1, 1)
         drops = (drop_path * i / last for i in range(sum(depths)))
@@ -184,13 +212,12 @@ class VAN(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalised image (N, 3, H, W) → four maps (N, channels[i], ⌈H/strides[i]⌉, ⌈W/strides[i]⌉)."""
-        x = image
-        features: list[Tensor] = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
+        first: Tensor = self.norm1(self.block1(self.patch_embed1(image)))
+        second: Tensor = self.norm2(self.block2(self.patch_embed2(first)))
+        third: Tensor = self.norm3(self.block3(self.patch_embed3(second)))
+        return [first, second, third, self.norm4(self.block4(self.patch_embed4(third)))]
 
+    @torch.jit.unused
     def _stage(self, number: int, x: Tensor) -> Tensor:
         for part in ("patch_embed", "block", "norm"):
             x = getattr(self, f"{part}{number}")(x)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fastiqa.nn import VAN
+from fastiqa.reference.van import SIZES
 
 # Hugging Face's name of a layer -> the authors'. Of a block's parts, and of a stage's others, where {} is its number.
 _BLOCK = {
@@ -34,22 +35,41 @@ _KEY = re.compile(r"^(?:van\.)?encoder\.stages\.(?P<stage>[0-3])\.(?:layers\.(?P
 
 def van_b0(drop_path: float = 0.0) -> VAN:
     """VAN-B0 with random weights, 3.8 million of them; `drop_path` as in `VAN`."""
-    return VAN((3, 3, 5, 2), (32, 64, 160, 256), drop_path=drop_path)
+    return _van("b0", drop_path)
 
 
 def van_b1(drop_path: float = 0.0) -> VAN:
     """VAN-B1, as `van_b0`; 13.3 million weights."""
-    return VAN((2, 2, 4, 2), (64, 128, 320, 512), drop_path=drop_path)
+    return _van("b1", drop_path)
 
 
 def van_b2(drop_path: float = 0.0) -> VAN:
     """VAN-B2, as `van_b0`; 26.1 million weights."""
-    return VAN((3, 3, 12, 3), (64, 128, 320, 512), drop_path=drop_path)
+    return _van("b2", drop_path)
 
 
 def van_b3(drop_path: float = 0.0) -> VAN:
     """VAN-B3, as `van_b0`; 44.3 million weights."""
-    return VAN((3, 5, 27, 3), (64, 128, 320, 512), drop_path=drop_path)
+    return _van("b3", drop_path)
+
+
+def van_b4(drop_path: float = 0.0) -> VAN:
+    """VAN-B4, as `van_b0`; 59.8 million weights."""
+    return _van("b4", drop_path)
+
+
+def van_b5(drop_path: float = 0.0) -> VAN:
+    """VAN-B5, as `van_b0`; 89.2 million weights."""
+    return _van("b5", drop_path)
+
+
+def van_b6(drop_path: float = 0.0) -> VAN:
+    """VAN-B6, as `van_b0`; 199.1 million weights."""
+    return _van("b6", drop_path)
+
+
+def _van(size: str, drop_path: float) -> VAN:
+    return VAN(**SIZES[size], drop_path=drop_path)
 
 
 def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,92 @@
+"""What code written for timm's feature extractors asks of a backbone, under timm's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fastiqa.nn.recomputation import CheckpointedNetwork
+from fastiqa.reference import arguments
+
+
+class FeatureInfo(tuple[dict[str, Any], ...]):
+    """Of each map of a backbone a dict: ``num_chs``, ``reduction`` (pixels per element), ``module`` that puts it out.
+
+    Equivalent to `timm.models.FeatureInfo` of a model made with ``features_only=True``.
+    """
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Of all maps, of one, or of several."""
+        return self._column("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Pixels per element, likewise."""
+        return self._column("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Names of submodules, likewise."""
+        return self._column("module", idx)
+
+    def _column(self, key: str, idx: int | Sequence[int] | None) -> Any:
+        if isinstance(idx, int):
+            return self[idx][key]
+        return [self[i][key] for i in (range(len(self)) if idx is None else idx)]
+
+
+class Backbone(CheckpointedNetwork):
+    """Comes before the class of a backbone with four stages.
+
+    Attributes:
+        last_modules: of each stage the name of the submodule whose result is the map.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    last_modules: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """The four maps that `forward` returns."""
+        rows = zip(self.channels, self.strides, self.last_modules, strict=True)
+        return FeatureInfo({"num_chs": width, "reduction": stride, "module": name} for width, stride, name in rows)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """`set_memory("lean")`, or "off"."""
+        self.set_memory("lean" if arguments.flag("enable", enable) else "off")
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """A normalised image (N, 3, H, W) → the last map, and those that are asked for.
+
+        Args:
+            x: the image.
+            indices: of the maps; a number for the last so many, None for all four.
+            norm, stop_early: as in timm, without effect: maps are normalised as the network has it, and all are made.
+            output_fmt: "NCHW".
+            intermediates_only: leave the last map out.
+
+        Returns:
+            (map, list of maps), or the list.
+
+        Raises: ValueError for other formats, and for indices that do not exist.
+        """
+        arguments.one_of("output_fmt", output_fmt, ("NCHW",))
+        maps: list[Tensor] = self(x)
+        if indices is None:
+            indices = range(len(maps))
+        elif isinstance(indices, int):
+            arguments.one_of("indices", indices, range(1, len(maps) + 1))
+            indices = range(len(maps) - indices, len(maps))
+        for i in indices:
+            arguments.one_of("indices", i, range(-len(maps), len(maps)))
+        chosen = [maps[i] for i in indices]
+        return chosen if intermediates_only else (maps[-1], chosen)
