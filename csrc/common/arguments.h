@@ -20,10 +20,11 @@ namespace fastiqa {
 
 class Arguments {
  public:
-  Arguments(const char* op, const char* name, const Tensor& first) : op_(op), name_(name), first_(first) {
+  Arguments(const char* op, const char* name, const Tensor& first) : op_(op), name_(name) {
     for (const Dtype dtype : kDtypes)
       if (is_defined(first) && has_dtype(first, dtype)) {
         dtype_ = dtype;
+        device_ = device_of(first);
         return;
       }
     want(false, name, "got ", words(first), ", want float64, float32, bfloat16 or float16");
@@ -32,8 +33,7 @@ class Arguments {
   /// The sizes of a tensor of so many dimensions, of the call's dtype.
   template <size_t kRank>
   std::array<int64_t, kRank> sizes(const char* name, const Tensor& x) const {
-    if (!is_defined(x) || x.dim() != int64_t{kRank})
-      want(false, name, "got ", words(x), ", want ", kRank, " dimensions");
+    if (!has_rank(x, kRank)) want(false, name, "got ", words(x), ", want ", kRank, " dimensions");
     std::array<int64_t, kRank> sizes;
     std::copy_n(x.sizes().data(), kRank, sizes.begin());
     check(name, x, sizes.data(), kRank, dtype_);
@@ -63,13 +63,14 @@ class Arguments {
 
  private:
   void check(const char* name, const Tensor& x, const int64_t* sizes, size_t rank, Dtype dtype) const {
-    const bool fits = is_defined(x) && x.dim() == static_cast<int64_t>(rank) &&
-                      std::equal(sizes, sizes + rank, x.sizes().data()) && has_dtype(x, dtype);
-    if (!fits) want(false, name, "got ", words(x), ", want ", words(sizes, rank), ' ', kDtypeNames[static_cast<int>(dtype)]);
+    if (!has_rank(x, rank) || !std::equal(sizes, sizes + rank, x.sizes().data()) || !has_dtype(x, dtype)) [[unlikely]]
+      want(false, name, "got ", words(x), ", want ", words(sizes, rank), ' ', kDtypeNames[static_cast<int>(dtype)]);
     want(std::find(sizes, sizes + rank, 0) == sizes + rank, name, "got a size of 0");
-    want(same_device(x, first_), name, "on another device than ", name_);
+    want(device_of(x) == device_, name, "on another device than ", name_);
     want(x.const_data_ptr() != nullptr, name, "its storage is empty");
   }
+
+  static bool has_rank(const Tensor& x, size_t rank) { return is_defined(x) && x.dim() == static_cast<int64_t>(rank); }
 
   static std::string words(const int64_t* sizes, size_t rank) {
     std::string text = "(";
@@ -86,8 +87,8 @@ class Arguments {
   }
 
   const char *op_, *name_;
-  const Tensor& first_;
   Dtype dtype_{};
+  int32_t device_ = -1;
 };
 
 }  // namespace fastiqa

@@ -41,7 +41,7 @@ struct Tensor {
 inline bool is_defined(const Tensor&) { return true; }
 inline bool has_dtype(const Tensor& tensor, Dtype dtype) { return tensor.dtype == dtype; }
 inline Dtype dtype_of(const Tensor& tensor) { return tensor.dtype; }
-inline bool same_device(const Tensor&, const Tensor&) { return true; }
+inline int32_t device_of(const Tensor&) { return -1; }
 
 // ---- threads ----
 

@@ -55,9 +55,8 @@ inline Dtype dtype_of(const Tensor& tensor) {
   fail("fastiqa kernels take float64, float32, bfloat16 and float16");
 }
 
-inline bool same_device(const Tensor& x, const Tensor& y) {
-  return x.is_cpu() == y.is_cpu() && x.get_device_index() == y.get_device_index();
-}
+/// The number of the tensor's GPU; CPUs are -1.
+inline int32_t device_of(const Tensor& tensor) { return tensor.is_cpu() ? -1 : tensor.get_device_index(); }
 
 }  // namespace fastiqa
 
