@@ -2,7 +2,7 @@
 
 A fused module that computes from the weights of an inner layer passes that layer by. So it does only where nothing is
 lost: no hooks, no adapter, no parametrization, no sharded or quantised weights, no other padding. These functions are
-asked at every call, for about 1 µs a layer.
+asked at every call, for 2 to 4 µs a convolution (a busy core of an EPYC).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def not_plain(name: str, layer: nn.Module | None, *kinds: type[nn.Module]) -> st
     if "forward" in layer.__dict__:
         return f"the forward of {name} was replaced"
     for weight in layer._parameters.values():
-        if weight is not None and not _is_ordinary(weight):
+        if weight is not None and type(weight) is not nn.Parameter and not _is_ordinary(weight):
             return f"the weights of {name} are of {type(weight).__name__}"
     return None
 
@@ -62,9 +62,14 @@ def convolution_not_plain(
     if reason is not None:
         return reason
     assert isinstance(conv, nn.Conv2d)
-    padding = tuple([dilation * (size // 2) for size in conv.kernel_size])
-    geometry = conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
-    if geometry != ((1, 1), padding, (dilation, dilation), conv.in_channels if depthwise else 1, "zeros"):
+    height, width = conv.kernel_size
+    if not (
+        conv.stride == (1, 1)
+        and conv.dilation == (dilation, dilation)
+        and conv.padding == (dilation * (height // 2), dilation * (width // 2))
+        and conv.padding_mode == "zeros"
+        and conv.groups == (conv.in_channels if depthwise else 1)
+    ):
         return f"{name} has another stride, padding, dilation or grouping than it was made with"
     if bias and conv.bias is None:
         return f"{name} has no bias"
