@@ -380,6 +380,16 @@ def test_wrapped_state_dicts_load(tmp_path: Path) -> None:
     assert_same_state(again, plain)
 
 
+@pytest.mark.parametrize("name", ["compiled", "compiled in part", "DataParallel", "DistributedDataParallel"])
+def test_backbones_of_wrapped_models_load(name: str, tmp_path: Path) -> None:
+    trained, model = tiny_backbone(1), tiny(2)
+    with one_process():
+        report = load_backbone(WRAPPED[name](model), save(trained.state_dict(), tmp_path / "a.pth"))
+    assert report == models.LoadReport((), ())
+    got = {key.replace("._orig_mod", ""): value for key, value in model.backbone.state_dict().items()}
+    torch.testing.assert_close(got, dict(trained.state_dict()), rtol=0, atol=0)
+
+
 def test_what_cannot_be_read_again_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     model = tiny(1)

@@ -99,12 +99,13 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     Raises: TypeError for a model without such a backbone; FileNotFoundError; ValueError naming the file for one that
         cannot be read, for any other missing key, and for shapes that differ.
     """
-    backbone = getattr(model, "backbone", model)
+    model = _inner(model)
+    backbone = _inner(getattr(model, "backbone", model))
     adapt_keys = next((adapt for kind, adapt in _ADAPTERS.items() if isinstance(backbone, kind)), None)
     if adapt_keys is None:
         kinds = "an SERes2Net, ResNet or VAN, or a model with one as its backbone"
         raise TypeError(f"model: got {type(model).__name__}, want {kinds}")
-    wanted = backbone.state_dict()
+    wanted = _plain_state(backbone)
     weights = _placed(path, read_file(path)[0], adapt_keys, wanted)
     missing = tuple(key for key in wanted if key not in weights)
     unexpected = tuple(key for key in weights if key not in wanted)
@@ -115,7 +116,7 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     _check_shapes(path, weights, wanted)
     if no_gates:
         se_res2net.set_gates_near_identity(backbone)
-    backbone.load_state_dict({key: weights[key] for key in wanted if key in weights}, strict=not missing)
+    _load_plain_state(backbone, {key: weights[key] for key in wanted if key in weights}, strict=not missing)
     return LoadReport(missing, unexpected)
 
 
@@ -124,7 +125,7 @@ def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mappi
 
     Raises: ValueError naming the file and the keys that are missing, left over or of another shape.
     """
-    wanted = model.state_dict()
+    wanted = _plain_state(model)
     shared = (found for _, found in _candidates(weights) if len(found) == len(weights))
     weights = next((found for found in shared if not found.keys().isdisjoint(wanted)), weights)
     if missing := [key for key in wanted if key not in weights]:
@@ -134,7 +135,7 @@ def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mappi
             f"{path}: no place in the model for {len(unexpected)} of {len(weights)} keys: {_listed(unexpected)}"
         )
     _check_shapes(path, weights, wanted)
-    model.load_state_dict(weights)
+    _load_plain_state(model, weights)
 
 
 def identity(model: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -327,6 +328,19 @@ def _held_as(module: nn.Module) -> str | None:
 
 def _plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict that the model would have if no part of it were wrapped."""
+    plain = _plain_keys(model)
+    return {plain(key): tensor for key, tensor in model.state_dict().items()}
+
+
+def _load_plain_state(model: nn.Module, weights: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Load what `_plain_state` would give."""
+    plain = _plain_keys(model)
+    names = {plain(key): key for key in model.state_dict()}
+    model.load_state_dict({names[key]: tensor for key, tensor in weights.items()}, strict=strict)
+
+
+def _plain_keys(model: nn.Module) -> Callable[[str], str]:
+    """From a key of the state dict to that which it would have if no part of the model were wrapped."""
     held = {
         f"{_plain_name(name)}.{inner}"
         for name, module in model.named_modules(remove_duplicate=False)
@@ -340,7 +354,7 @@ def _plain_state(model: nn.Module) -> dict[str, Tensor]:
                 kept.append(part)
         return ".".join(kept)
 
-    return {plain(key): tensor for key, tensor in model.state_dict().items()}
+    return plain
 
 
 def _check_rebuilds(name: str, options: str, held: Mapping[str, Tensor]) -> None:
