@@ -1,4 +1,4 @@
-"""docs/pitfalls.md: forty-one of them, and every test that it names exists."""
+"""docs/pitfalls.md: numbered, each with a test or a reason, and every test that it names exists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def rows() -> list[list[str]]:
 
 def test_every_pitfall_has_a_test_or_a_reason() -> None:
     table = rows()
-    assert [int(row[0]) for row in table] == list(range(1, 42))
+    assert [int(row[0]) for row in table] == list(range(1, len(table) + 1))
+    assert len(table) >= 80
     for row in table:
         assert len(row) == 3, row
         assert "::test_" in row[2] or row[2].startswith("Cannot occur: ") or row[2].startswith("Not tested: "), row
@@ -31,5 +32,5 @@ def test_every_pitfall_has_a_test_or_a_reason() -> None:
 
 def test_every_test_that_the_page_names_exists() -> None:
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE.read_text())
-    assert len(named) > 41
+    assert len(named) > 100
     assert [f"{file}::{test}" for file, test in named if test not in defined(file)] == []
