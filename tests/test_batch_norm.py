@@ -223,6 +223,9 @@ def test_a_norm_that_would_lose_its_activation_is_not_converted(kind: Any) -> No
     assert not hasattr(kind(4, negative_slope=1.0), "qconfig")
     norm.qconfig = "of eager quantisation"
     assert copy.deepcopy(norm).qconfig == "of eager quantisation"
+    del norm.qconfig
+    with pytest.raises(RuntimeError, match="whose activation would be lost"):
+        convert(norm)
 
 
 @pytest.mark.parametrize("memory", ["lean", "least"])

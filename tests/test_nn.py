@@ -384,6 +384,19 @@ def test_single_convolutions_may_be_sharded(tmp_path: Any) -> None:
                 found = {name: x for name, x in step(case, module, inputs).items() if x is not None}
                 results.append({n: x.full_tensor() if hasattr(x, "full_tensor") else x for n, x in found.items()})
             torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-12)
+        for memory in ("lean", "least"):  # blocks that compute again gather the weights again
+            block = fast_nn.Bottleneck(8, 4, 1, first=True).double()
+            image = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+            block(image).sum().backward()
+            want = {name: parameter.grad for name, parameter in block.named_parameters()}
+            block.zero_grad()
+            for layer in [*block.modules()]:
+                if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                    fully_shard(layer, mesh=mesh)
+            block.memory = memory
+            block(image).sum().backward()
+            got = {name: parameter.grad.full_tensor() for name, parameter in block.named_parameters()}
+            torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-12)
     finally:
         torch.distributed.destroy_process_group()
 

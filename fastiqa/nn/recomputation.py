@@ -21,6 +21,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from fastiqa.nn.fused import FusedNetwork
 from fastiqa.reference import arguments
+from fastiqa.reference.plain_layers import is_heard
 from fastiqa.reference.tracing import tracer_of
 
 MEMORY = ("off", "lean", "least")
@@ -72,7 +73,9 @@ class CheckpointedBlock(nn.Module):
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """Both passes' contexts for `torch.utils.checkpoint`."""
         kept = functools.partial(_kept_statistics, self)
-        if self.memory == "least":
+        # Hooks inside, as FSDP's around each layer, may run other operations in one pass than in the other.
+        hooked = any(is_heard(layer) for layer in self.modules() if layer is not self)
+        if self.memory == "least" or hooked:
             return _During("first"), _During("again", kept)
         first, again = create_selective_checkpoint_contexts(self._policy)
         return _During("first", lambda: first), _During("again", kept, lambda: again)
@@ -91,8 +94,9 @@ class CheckpointedNetwork(FusedNetwork):
         Args:
             level: "off" keeps what autograd saves. "lean" keeps a block's inputs and the results of the convolutions
                 that its class names, and computes norms, activations, sums and products again; "least" keeps the
-                inputs alone. Inside of `torch.func`'s transforms, which cannot compute anything again, all levels are
-                "off". Level "lean" allows one backward pass through a graph, as PyTorch's selective checkpoints do.
+                inputs alone, and so does "lean" of a block with hooks inside. Inside `torch.func`'s transforms, which
+                cannot compute anything again, all levels are "off". Level "lean" allows one backward pass through a
+                graph, as PyTorch's selective checkpoints do.
 
         Raises: ValueError for another level.
         """

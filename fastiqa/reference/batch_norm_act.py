@@ -67,6 +67,10 @@ class BatchNormAct2d(Leaf, nn.BatchNorm2d):
     def qconfig(self, value: Any) -> None:
         self._qconfig = value
 
+    @qconfig.deleter
+    def qconfig(self) -> None:
+        del self._qconfig
+
 
 class SyncBatchNormAct2d(Leaf, nn.SyncBatchNorm):
     """`torch.nn.SyncBatchNorm` and leaky ReLU: what a `NormHolder` makes of a converted `BatchNormAct2d`."""
