@@ -42,7 +42,10 @@ class Scriptable(nn.Module):
     """Comes before the class of a network that `torch.jit.script` compiles, as plain modules of the same weights."""
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """A copy with the same parameters and buffers, in which modules that TorchScript cannot read are others."""
+        """A copy with the same parameters and buffers, in which modules that TorchScript cannot read are others.
+
+        Where the network is part of another module, torch.jit.script leaves the copy in its place.
+        """
         tensors = (*self.parameters(), *self.buffers())
         network: nn.Module = copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})
         for module in network.modules():
