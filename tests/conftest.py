@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
+    for item in later_turns(items):
+        item.add_marker(pytest.mark.kernels)
     config.stash[cases.COLLECTED] = [*items]
 
 
@@ -87,6 +89,19 @@ def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         for k, item in enumerate(group):
             # k // share: cases come dtype by dtype, and each is to meet other layouts than the one before it.
             if (k + k // share + turn) % share:
+                yield item
+
+
+def later_turns(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Of tests marked `turns`, what `make test` leaves to `make test-kernels`. Names of tests differ in length, so that
+    it keeps other operators of each."""
+    names = cases.names()
+    for item in items:
+        mark = item.get_closest_marker("turns")
+        if isinstance(item, pytest.Function) and mark is not None:
+            given = item.callspec.params
+            turns = mark.kwargs.get(given.get("backend"), mark.args[0] if mark.args else 1)
+            if (names.index(given["name"]) + len(item.originalname)) % turns:
                 yield item
 
 

@@ -176,6 +176,7 @@ def test_partial_gradients(name: str, backend: str) -> None:
             torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.turns(triton=3)
 @pytest.mark.share(triton=2, cuda=2, cpu=2, triton_on_gpu=0)
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
@@ -204,6 +205,7 @@ def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: t
                 assert (guarded[offset + out.numel() :] == 7).all()
 
 
+@pytest.mark.turns(triton=3)
 def test_repeats_bit_for_bit(name: str, backend: str) -> None:
     op = cases.operators()[name]
     torch.use_deterministic_algorithms(True)
@@ -220,6 +222,7 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.turns(triton=3)
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # the interpreter computes with numpy
 @pytest.mark.share(triton=2, cuda=2, triton_on_gpu=4)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
@@ -254,6 +257,7 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
             assert same.all(), f"got {got[~same]}, eager {e[~same]}, float64 {x[~same]}"
 
 
+@pytest.mark.turns(triton=3)
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.share(triton=2, cuda=2, triton_on_gpu=0)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -15,27 +15,28 @@ KERNELS = {"test_codegen.py", "test_large.py", "test_machine_code.py", "test_san
 
 
 @pytest.fixture
-def collected(request: pytest.FixtureRequest) -> list[pytest.Item]:
+def collected(request: pytest.FixtureRequest) -> list[pytest.Function]:
     """The tests of the files of this run, before `-m` or `-k` takes a part of them."""
-    return request.config.stash[cases.COLLECTED]
+    return [item for item in request.config.stash[cases.COLLECTED] if isinstance(item, pytest.Function)]
 
 
-def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Item]) -> None:
-    """One run takes what is marked `kernels`, the other everything else, and CI makes both."""
+def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Function]) -> None:
+    """One run takes what is marked `kernels`, or is not in turn, the other everything else, and CI makes both."""
     runs = re.findall(r"^\t\$\(PYTEST\) (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert runs == ['-m "not kernels" tests', "-m kernels tests"]
     assert re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.M) == ["test", "test-kernels"]
     assert all((ROOT / "tests" / file).exists() for file in KERNELS)
-    marked = {(item.path.name, item.get_closest_marker("kernels") is not None) for item in collected}
-    assert not {(file, kernels) for file, kernels in marked if kernels != (file in KERNELS)}
+    for item in collected:
+        kernels = item.get_closest_marker("kernels") is not None
+        assert kernels == (item.path.name in KERNELS) or item.get_closest_marker("turns"), item.nodeid
 
 
-def test_every_operator_has_its_share_of_make_test(collected: list[pytest.Item]) -> None:
+def test_every_operator_has_its_share_of_make_test(collected: list[pytest.Function]) -> None:
     """Values and gradients on every backend; derivatives of both orders where neither interpreted nor emulated."""
     ran = {
         (item.originalname, item.callspec.params["name"], item.callspec.params["backend"])
         for item in collected
-        if isinstance(item, pytest.Function) and item.path.name == "test_ops.py"
+        if item.path.name == "test_ops.py" and not item.get_closest_marker("kernels")
     }
     if not ran:
         pytest.skip("test_ops.py is not among the files of this run")

@@ -40,6 +40,7 @@ def assert_equal(got: Any, want: Any) -> None:
         assert torch.equal(g, w)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.share(10)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad", [False, True])
@@ -50,6 +51,7 @@ def test_opcheck(name: str, layout: str, grad: bool) -> None:
     torch.library.opcheck(getattr(torch.ops.fastiqa, op.name).default, args)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     torch.compiler.reset()
@@ -414,6 +416,7 @@ def test_inference_mode_and_no_grad(name: str) -> None:
     assert not any(y.requires_grad for y in outputs(result))
 
 
+@pytest.mark.turns(3)
 @pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("size", "layout"),
@@ -440,6 +443,7 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
         torch.testing.assert_close(got, want.to(got.dtype), rtol=rtol, atol=atol)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.share(4)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
