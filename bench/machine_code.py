@@ -124,7 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     if not in_checkout() or not LIBRARY.exists():
-        print("error: needs a checkout, and the CUDA library in it, which is built where nvcc is", file=sys.stderr)
+        print(
+            "error: needs a checkout, and the CUDA library in it: FASTIQA_CUDA=1 python setup.py build_ext --inplace",
+            file=sys.stderr,
+        )
         return 2
     kernels, launches = extract()
     if options.check:
