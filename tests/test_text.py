@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from fastiqa._text import csv_cell, from_csv_cell, one_line
+from fastiqa.cli.app import run
 
 NAMES = {
     "photo.png": "photo.png",
@@ -72,3 +73,19 @@ print([run(["data", "check", "pieapp", *more]) for more in ([folder], [folder, "
     assert "[1, 1, 2]" in shown
     assert shown.count("\\udce9") >= 3
     assert ("写真" in shown) is (encoding == "utf-8")
+
+
+def test_a_full_disk_ends_output_in_one_line(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run(["--version"]) == 2
+    assert capsys.readouterr().err == "error: output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_process_without_an_output_writes_to_no_other(closed, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, closed, None)
+    missing = str(tmp_path / "none.png")
+    status = run(["--version"]) if closed == "stdout" else run(["compare", missing, missing, missing])
+    getattr(sys, closed).close()
+    assert (status, capsys.readouterr()) == (0 if closed == "stdout" else 2, ("", ""))

@@ -37,18 +37,25 @@ app.command()(gmad)
 
 def run(arguments: list[str]) -> int:
     """Exit status of the command line ``fastiqa ARGUMENTS...``."""
+    for name in ("stdout", "stderr"):  # None where the process was started without; print() would take the other
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
     escape_unencodable()
     try:
         status = app(arguments, prog_name="fastiqa", standalone_mode=False)
         sys.stdout.flush()
     except typer.Abort:
         return 130
-    except BrokenPipeError:  # the reader of a pipe left; Python would complain about it once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe left
+        _leave_stdout()
         return 1
     except Exception as error:
         from fastiqa.cli.failures import reason_of
 
+        if isinstance(error, OSError) and error.filename is None and error.strerror:  # of print, such as a full disk
+            _leave_stdout()
+            print("error: output:", error.strerror, file=sys.stderr)
+            return 2
         if reason := reason_of(error):
             print("error:", reason, file=sys.stderr)
             return 2
@@ -60,6 +67,11 @@ def run(arguments: list[str]) -> int:
             print("error:", one_line(message), file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _leave_stdout() -> None:
+    """Lets go of what is still to be written, about which Python would complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_version(wanted: bool) -> None:
