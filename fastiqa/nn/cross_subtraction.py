@@ -43,4 +43,4 @@ class CrossSubtraction(Fused, reference.CrossSubtraction):
         else:
             flat = cross_difference(*(x.permute(0, 2, 3, 1).reshape(1, n, h * w, c) for x in (ref, a, b)))
             stacked = flat.reshape(2 * n, h, w, c).permute(0, 3, 1, 2)
-        return torch.cat(self.conv(stacked).chunk(2), 1)
+        return torch.cat(self.conv(stacked).unflatten(0, (2, ref.shape[0])).unbind(), 1)

@@ -131,4 +131,6 @@ class PRFHead(nn.Module):
 
     def _thirds(self, packed: Tensor) -> tuple[Tensor, ...]:
         """(3N, C, H, W) → the maps of the reference, of a and of b."""
-        return packed.chunk(3)
+        # chunk decides by sizes, which may be symbols
+        thirds: tuple[Tensor, ...] = packed.unflatten(0, (3, packed.shape[0] // 3)).unbind()
+        return thirds

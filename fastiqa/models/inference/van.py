@@ -20,6 +20,7 @@ from fastiqa.models.inference.folding import is_plain, scale_and_shift
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import VANBlock
 from fastiqa.ops.large_kernel_conv import large_kernel_conv
+from fastiqa.reference import arguments
 from fastiqa.reference.plain_layers import is_heard
 
 
@@ -45,8 +46,11 @@ class InferenceVANBlock(VANBlock):
 
     def perceptron(self, x: Tensor) -> Tensor:
         """x' → the block's result, written onto x'."""
-        hidden = x.nbytes * self.mlp.fc1.out_channels // x.shape[1]
-        for part in x.chunk(1 + hidden // LARGE):  # so that hidden maps are in memory that is used again
+        parts: tuple[Tensor, ...] = (x,)
+        if arguments.is_eager(x):
+            hidden = x.nbytes * self.mlp.fc1.out_channels // x.shape[1]
+            parts = x.chunk(1 + hidden // LARGE)  # so that hidden maps are in memory that is used again
+        for part in parts:
             self.mlp.fc2.add_to_(part, self.mlp.dwconv(self.mlp.fc1(part)))
         return x
 
