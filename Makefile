@@ -1,6 +1,6 @@
-# make demo          from nothing: environment, pinned torch, compiled kernels, then four codecs compared on a photograph
+# make demo          from nothing: environment, pinned torch, compiled kernels, four codecs compared on a photograph
 # make test          lint, examples in docstrings, and tests of everything: four lanes of operators, oracles, packaging
-# make test-kernels  what compilers make of the kernels: CUDA and Triton for real GPUs, sanitizers, far addresses
+# make test-kernels  code for real GPUs by nvcc and Triton, sanitizers, far addresses, and the slow tests
 # make test-all      both, and every case of the tests that otherwise take turns at them
 # make lint          ruff, its format, mypy
 # make clean         removes the environment and everything built
@@ -38,12 +38,12 @@ test test-kernels test-all: export FASTIQA_NATIVE ?= 1
 test: lint $(VENV)/.oracles
 	PYTHONPATH=tests $(RUN) -c "import emulation; emulation.library()"  # by both cores, before tests wait for it
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
-	$(PYTEST) -m "not kernels" tests
+	$(PYTEST) -m "not (kernels or slow)" tests
 
 # Without nvcc the tests of the CUDA library are skipped, saying so.
 test-kernels: $(VENV)/.oracles
 	if $(HAS_NVCC); then FASTIQA_CUDA=1 $(RUN) setup.py --quiet build_ext --inplace; fi
-	$(PYTEST) -m kernels tests
+	$(PYTEST) -m "kernels or slow" tests
 
 test-all: export FASTIQA_TESTS = all
 test-all: test test-kernels

@@ -397,7 +397,6 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     assert "fastiqa[bench]" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_regression_suite_runs_once():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "bench", "--benchmark-disable"]
     environment = clean_environment(PYTHONPATH=str(ROOT), FASTIQA_STRICT="1")

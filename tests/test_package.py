@@ -161,7 +161,6 @@ def test_raw_checkout(tmp_path: Path, foreign: Path) -> None:
         assert str(source / "kernels" / "cross_difference.py") in out
 
 
-@pytest.mark.slow
 def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
     """This environment's own installation, from its root and from elsewhere."""
     for cwd in (ROOT, tmp_path):
@@ -169,7 +168,6 @@ def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
         assert str(ROOT / "kernels" / "cross_difference.py") in out
 
 
-@pytest.mark.slow
 def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     """Made of the source distribution, which has what is compiled and no test."""
     source = sdist(tmp_path / "sdist", checkout(tmp_path / "source"))
@@ -208,8 +206,11 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     assert len(next(tmp_path.glob("fastiqa-bench-*.csv")).read_text().splitlines()) == 1 + 4 * 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variables", [{"FASTIQA_NATIVE": "0"}, {"PATH": "", "CXX": "", "CUDA_HOME": ""}], ids=str)
+@pytest.mark.parametrize(
+    "variables",
+    [pytest.param({"FASTIQA_NATIVE": "0"}, marks=pytest.mark.slow), {"PATH": "", "CXX": "", "CUDA_HOME": ""}],
+    ids=str,
+)
 def test_without_a_compiler(tmp_path: Path, foreign: Path, variables: dict[str, str]) -> None:
     """Asked for, or for want of a compiler, a pure Python wheel: torch runs it, Triton's interpreter too."""
     source = checkout(tmp_path / "source")

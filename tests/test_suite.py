@@ -21,9 +21,9 @@ def collected(request: pytest.FixtureRequest) -> list[pytest.Function]:
 
 
 def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Function]) -> None:
-    """One run takes what is marked `kernels`, or is not in turn, the other everything else, and CI makes both."""
+    """One run takes what is marked `kernels`, in turn later, or slow, the other everything else; CI makes both."""
     runs = re.findall(r"^\t\$\(PYTEST\) (.*)$", (ROOT / "Makefile").read_text(), re.M)
-    assert runs == ['-m "not kernels" tests', "-m kernels tests"]
+    assert runs == ['-m "not (kernels or slow)" tests', '-m "kernels or slow" tests']
     assert re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.M) == ["test", "test-kernels"]
     assert all((ROOT / "tests" / file).exists() for file in KERNELS)
     for item in collected:
@@ -36,7 +36,7 @@ def test_every_operator_has_its_share_of_make_test(collected: list[pytest.Functi
     ran = {
         (item.originalname, item.callspec.params["name"], item.callspec.params["backend"])
         for item in collected
-        if item.path.name == "test_ops.py" and not item.get_closest_marker("kernels")
+        if item.path.name == "test_ops.py" and not any(map(item.get_closest_marker, ("kernels", "slow")))
     }
     if not ran:
         pytest.skip("test_ops.py is not among the files of this run")

@@ -51,7 +51,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("iteration", [1, 2, 3, 5, 6, 8, 11, 14])
+@pytest.mark.parametrize("iteration", [3, 8, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 5, 6, 11, 14))])
 def test_a_run_goes_on_where_it_stopped_bit_for_bit(iteration, whole, tmp_path):
     """Before the first checkpoint, right after one, in the middle and at the end of epochs, in both steps."""
     with pytest.raises(Stop):
