@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -29,9 +30,9 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         one_of("name", self.name, OPTIMIZERS)
-        check("lr", self.lr, self.lr > 0, "a number above 0")
+        check("lr", self.lr, 0 < self.lr < math.inf, "a number above 0")
         check("momentum", self.momentum, 0 <= self.momentum < 1, "a number in [0, 1)")
-        check("weight_decay", self.weight_decay, self.weight_decay >= 0, "a number of at least 0")
+        check("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Step:
         whole = self.batch_size % self.accumulate == 0
         check("accumulate", self.accumulate, whole, f"a divisor of batch_size, {self.batch_size}")
         for name, factor in self.lr_factors.items():
-            check(f"lr_factors.{name}", factor, factor >= 0, "a number of at least 0")
+            check(f"lr_factors.{name}", factor, 0 <= factor < math.inf, "a number of at least 0")
 
     def terms(self, source: str) -> dict[str, float]:
         """The losses of a data set and their weights."""
