@@ -413,6 +413,7 @@ def test_gpu_script_says_so_where_there_is_no_gpu():
     assert "nothing was run" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", training.NETWORKS)
 def test_a_training_step_is_measured_after_its_gradients_agree(network, tmp_path, monkeypatch):
     tiny = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "hfen_width": 8, "dan_width": 4}

@@ -216,6 +216,7 @@ def test_single_precision_is_as_exact_as_plain(options: dict[str, Any]) -> None:
     assert_as_exact_as_plain(plain, fast, images(4, dtype=torch.float32))
 
 
+@pytest.mark.slow
 def test_single_precision_of_a_network_in_use() -> None:
     """MFENet with VAN-B0 at 224 pixels, with weights as training starts from."""
     made = create_model("mfenet", qen="b0")

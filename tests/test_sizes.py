@@ -78,7 +78,13 @@ def test_a_trace_is_right_at_every_size(name: str) -> None:
 REFUSED = ("mfenet for inference",)
 
 
-@pytest.mark.parametrize("name", [name for name in THINGS if name not in ("ssim", "ssim, grey", *REFUSED)])
+EXPORTED = [name for name in THINGS if name not in ("ssim", "ssim, grey", *REFUSED)]
+VARIANTS = [name for name in EXPORTED if name.startswith("ms_ssim, ") or name.endswith("plain")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in EXPORTED]
+)
 def test_an_export_is_right_at_every_size(name: str) -> None:
     module, images = made(name)
     least = THINGS[name][2]
