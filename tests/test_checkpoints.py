@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import sys
 import types
@@ -248,6 +249,24 @@ def test_backbone_errors_leave_the_model_alone(damage: Any, message: str, tmp_pa
         load_backbone(backbone, path)
     assert str(error.value) == f"{path}: {message}"
     assert_same_state(backbone, tiny_backbone(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (Tensor.to_sparse, "sparse_coo"),
+        (lambda weight: weight + 0j, "torch.complex64"),
+        (Tensor.bool, "torch.bool"),
+        (Tensor.int, "torch.int32"),
+        (lambda weight: weight.to("meta"), "without values (meta)"),
+    ],
+)
+def test_weights_are_dense_and_real(change: Any, kind: str, tmp_path: Path) -> None:
+    weights = dict(tiny_backbone(1).state_dict())
+    weights["conv1.weight"] = change(weights["conv1.weight"])
+    path = save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=re.escape(f"{path}: conv1.weight is {kind}, want a dense tensor of real")):
+        load_backbone(tiny_backbone(2), path)
 
 
 def test_backbone_needs_a_place(tmp_path: Path) -> None:

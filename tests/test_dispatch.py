@@ -117,6 +117,9 @@ def test_an_unknown_backend_is_named() -> None:
     done = run("import fastiqa.ops", FASTIQA_BACKEND="tpu")
     assert done.returncode != 0
     assert "FASTIQA_BACKEND: got 'tpu'" in done.stderr
+    done = run("from fastiqa.cli import main; main(['info'])", FASTIQA_BACKEND="tpu")
+    expected = "error: FASTIQA_BACKEND: got 'tpu', want one of cpu, cuda, triton, torch\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
 def refusing(reason: str) -> tuple[Backend, ...]:

@@ -327,6 +327,8 @@ def test_bad_files(tmp_path, case, recwarn):
     assert reason in message
     assert "\n" not in message
     assert (caught.value.path, caught.value.reason) == (str(path), message.removeprefix(f"{path}: "))
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (str(sent), sent.path, sent.reason) == (message, caught.value.path, caught.value.reason)
     assert not recwarn.list
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -115,6 +116,22 @@ def test_a_signal_stops_a_run_after_a_checkpoint(number, iteration, whole, tmp_p
     assert kept["iteration"] == iteration
     assert_same(run(tmp_path, "ema=0.9", "checkpoint_every=100", resume=True), state(whole))
     assert log(tmp_path) == log(whole)
+
+
+def test_a_signal_that_a_shell_ignores_is_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptions.interruptions() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.number == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_stop_is_pickled():
+    sent = pickle.loads(pickle.dumps(Stopped(signal.SIGTERM, "stopped")))
+    assert (sent.number, str(sent)) == (signal.SIGTERM, "stopped")
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):

@@ -50,6 +50,9 @@ def run(arguments: list[str]) -> int:
         _leave_stdout()
         return 1
     except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith("FASTIQA_"):  # a variable, read on import
+            print("error:", one_line(str(error)), file=sys.stderr)
+            return 2
         from fastiqa.cli.failures import reason_of
 
         if isinstance(error, OSError) and error.filename is None and error.strerror:  # of print, such as a full disk

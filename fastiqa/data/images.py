@@ -56,6 +56,9 @@ class ImageError(ValueError):
         self.reason = one_line(reason)
         super().__init__(f"{one_line(self.path)}: {self.reason}")
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:  # pools of processes send errors back
+        return type(self), (self.path, self.reason)
+
 
 @dataclass(frozen=True, eq=False)
 class Image:

@@ -113,7 +113,7 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     optional = {key for key in wanted if key.endswith(".num_batches_tracked") or (no_gates and _is_gate(key))}
     if absent := [key for key in missing if key not in optional]:
         raise ValueError(f"{path}: missing {len(absent)} of {len(wanted)} keys of the backbone: {_listed(absent)}")
-    _check_shapes(path, weights, wanted)
+    _check_tensors(path, weights, wanted)
     if no_gates:
         se_res2net.set_gates_near_identity(backbone)
     _load_plain_state(backbone, {key: weights[key] for key in wanted if key in weights}, strict=not missing)
@@ -134,7 +134,7 @@ def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mappi
         raise ValueError(
             f"{path}: no place in the model for {len(unexpected)} of {len(weights)} keys: {_listed(unexpected)}"
         )
-    _check_shapes(path, weights, wanted)
+    _check_tensors(path, weights, wanted)
     _load_plain_state(model, weights)
 
 
@@ -391,12 +391,25 @@ def _is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")  # DTensor, without the second that importing it takes
 
 
-def _check_shapes(path: str | os.PathLike[str], weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _check_tensors(path: str | os.PathLike[str], weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """ValueError for weights that the model cannot hold, or would hold as something else."""
+    for key, tensor in wanted.items():
+        if key in weights and (kind := _not_dense(weights[key], tensor.is_floating_point())):
+            raise ValueError(f"{path}: {key} is {kind}, want a dense tensor of real numbers")
     pairs = ((key, weights[key].shape, tensor.shape) for key, tensor in wanted.items() if key in weights)
     if wrong := [f"{key} {tuple(got)}, want {tuple(want)}" for key, got, want in pairs if got != want]:
         raise ValueError(
             f"{path}: shapes differ for {len(wrong)} of {len(wanted)} keys: {_listed(wrong, separator='; ')}"
         )
+
+
+def _not_dense(tensor: Tensor, floating: bool) -> str | None:
+    """What keeps a tensor from being a weight; dtypes of integers are for counters alone."""
+    if tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+        return "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else "without values (meta)"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    return None if tensor.is_floating_point() or not (floating or tensor.is_complex()) else str(tensor.dtype)
 
 
 def _is_gate(key: str) -> bool:

@@ -24,6 +24,9 @@ class Stopped(Exception):
         super().__init__(message)
         self.number = number
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int, str]]:
+        return type(self), (self.number, str(self))
+
 
 class Interruptions:
     """The signal that came last, if any.
@@ -49,12 +52,16 @@ class Interruptions:
 
 @contextlib.contextmanager
 def interruptions() -> Iterator[Interruptions]:
-    """Collect SIGINT and SIGTERM instead of ending the process, where this is the main thread."""
+    """Collect SIGINT and SIGTERM instead of ending the process, where this is the main thread.
+
+    A signal that the process was started to ignore stays ignored, such as Ctrl-C by what a shell runs behind it.
+    """
     found = Interruptions()
     if threading.current_thread() is not threading.main_thread():
         yield found  # only the main thread may have handlers
         return
-    before = {number: signal.signal(number, found.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, found.note) for number in heard}
     try:
         yield found
     finally:
