@@ -18,7 +18,8 @@ def reason_of(error: BaseException) -> str | None:
     """The line to print for an error of the machine; None for any other."""
     text = str(error)
     if isinstance(error, BackendError):
-        return one_line("; ".join(line.strip() for line in text.splitlines()))
+        what, *table = (" ".join(line.split()) for line in text.splitlines())
+        return one_line(f"{what.rstrip('.')}: {'; '.join(table)}")
     plain = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
     if not (plain or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
         return None
