@@ -11,6 +11,7 @@ Mappings are joined key by key: base, file, overrides.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import difflib
 import functools
@@ -31,9 +32,12 @@ from fastiqa.training.yaml_words import as_boolean
 
 FOLDER = Path(__file__).parent / "recipes"
 STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
-MOST_CHARACTERS = 1 << 16  # of a file: ours have 2,000; numbers in base 60 take time that grows with their square
+MOST_CHARACTERS = 1 << 16  # of a file: ours have 2,000
 MOST_MERGED = 1000  # keys in one place: merges of merges double them
 LONGEST_CHAIN = 16  # of bases
+# Of YAML 1.1 without numbers in base 60, and integers without those in base 8.
+_INTEGER = r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"
+_REAL = r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
 
@@ -168,11 +172,19 @@ def _parsed(text: str | bytes, what: str) -> Any:
 def _loader() -> type:
     """PyYAML's safe loader, with bounded merges: each level of `<<: [*a, *a]` doubles the keys of the one below.
 
-    As in YAML 1.2 only true and false are booleans, not on, off, yes and no, a date is a text, and tabs may stand
-    between words.
+    As in YAML 1.2 only true and false are booleans, not on, off, yes and no, a date is a text, no key stands twice in
+    a mapping, and tabs may stand between words. 1:30 and 010, in YAML 1.1 ninety and eight, are texts.
     """
     yaml = _yaml()
-    replaced = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    boolean, integer, real, date = (f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp"))
+
+    def compose_mapping_node(self: Any, anchor: Any) -> Any:
+        node = yaml.SafeLoader.compose_mapping_node(self, anchor)
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        keys = [key.value for key in scalars if key.tag != "tag:yaml.org,2002:merge"]
+        if repeated := [key for key, count in collections.Counter(keys).items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]!r} stands twice", node.start_mark)
+        return node
 
     def flatten_mapping(self: Any, node: Any) -> None:
         for key, value in node.value:
@@ -194,12 +206,16 @@ def _loader() -> type:
             yaml.SafeLoader.scan_to_next_token(self)
 
     resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag not in replaced]
+        first: [(tag, pattern) for tag, pattern in known if tag not in (boolean, integer, real, date)]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    functions = {"flatten_mapping": flatten_mapping, "scan_to_next_token": scan_to_next_token}
+    functions = {
+        function.__name__: function for function in (compose_mapping_node, flatten_mapping, scan_to_next_token)
+    }
     loader: Any = type("Loader", (yaml.SafeLoader,), {**functions, "yaml_implicit_resolvers": resolvers})
-    loader.add_implicit_resolver(replaced[0], re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    loader.add_implicit_resolver(boolean, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    loader.add_implicit_resolver(real, re.compile(_REAL), list("-+.0123456789"))
+    loader.add_implicit_resolver(integer, re.compile(_INTEGER), list("-+0123456789"))
     return loader  # type: ignore[no-any-return]
 
 
