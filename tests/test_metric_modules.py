@@ -13,7 +13,7 @@ from oracles import import_oracle
 from torch import Tensor, nn
 
 import fastiqa
-from fastiqa.metrics import LPIPS, SSIM, psnr, ssim
+from fastiqa.metrics import LPIPS, SSIM, MetricLoss, psnr, ssim
 
 
 def pair(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -154,3 +154,14 @@ def test_mean_score_is_synchronised_by_its_sums() -> None:
         setattr(whole, name, reduce(torch.stack([part.metric_state[name] for part in parts])))
     whole._update_count = 1
     torch.testing.assert_close(whole.compute(), psnr(x, y).mean())
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim", "ms_ssim"])
+def test_a_metric_is_one_node_of_torch_fx(name: str) -> None:
+    """So a graph of a network with its loss holds the fused metric, at any size."""
+    loss = MetricLoss(fastiqa.create_metric(name))
+    graph = torch.fx.symbolic_trace(loss)
+    assert next(node.name for node in graph.graph.nodes if node.op == "call_function") == name
+    for size in (192, 207):
+        images = torch.rand(2, 2, 3, size, size)
+        assert torch.equal(graph(*images), loss(*images))

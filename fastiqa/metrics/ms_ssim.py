@@ -29,6 +29,7 @@ from fastiqa.metrics.presets import (
     completed,
 )
 from fastiqa.metrics.ssim import WINDOW
+from fastiqa.reference.tracing import one_node
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 LARGEST_SIDE_TOO_SMALL = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
 
 
+@one_node
 def ms_ssim(
     x: Tensor,
     y: Tensor,

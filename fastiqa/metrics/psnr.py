@@ -18,8 +18,10 @@ from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced, wide
 from fastiqa.metrics.presets import Channels
 from fastiqa.reference import arguments
+from fastiqa.reference.tracing import one_node
 
 
+@one_node
 def psnr(
     x: Tensor,
     y: Tensor,

@@ -22,6 +22,7 @@ from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, 
 from fastiqa.metrics._scales import downsampled
 from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, completed
 from fastiqa.reference import arguments
+from fastiqa.reference.tracing import one_node
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,6 +94,7 @@ def ssim(
 ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
+@one_node
 def ssim(
     x: Tensor,
     y: Tensor,

@@ -7,11 +7,14 @@ an operator of their own, are nodes of the graph, and the rest is traced through
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.fx import Proxy
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def tracer_of(values: Iterable[Any]) -> Any:
@@ -22,6 +25,19 @@ def tracer_of(values: Iterable[Any]) -> Any:
         if isinstance(value, (list, tuple)) and (tracer := tracer_of(value)) is not None:
             return tracer
     return None
+
+
+def one_node(function: F) -> F:
+    """A function whose call is one node in the graphs of `torch.fx`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tracer = tracer_of((*args, *kwargs.values()))
+        if tracer is None:
+            return function(*args, **kwargs)
+        return tracer.create_proxy("call_function", call, args, kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class Leaf(nn.Module):
