@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 LARGEST_SIDE_TOO_SMALL = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
 
 
-@one_node
 def ms_ssim(
     x: Tensor,
     y: Tensor,
@@ -177,4 +176,5 @@ class MSSSIM(Metric):
         self.score_range = (0.0 if convention["method"] == "product" else -1.0, 1.0)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        return ms_ssim(x, y, mask=mask, **self.options)
+        score: Tensor = one_node(ms_ssim, x, y, mask=mask, **self.options)
+        return score

@@ -21,7 +21,6 @@ from fastiqa.reference import arguments
 from fastiqa.reference.tracing import one_node
 
 
-@one_node
 def psnr(
     x: Tensor,
     y: Tensor,
@@ -125,4 +124,5 @@ class PSNR(Metric):
         super().__init__(data_range, reduction, check_range, channels=channels)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        return psnr(x, y, mask=mask, **self.options)
+        score: Tensor = one_node(psnr, x, y, mask=mask, **self.options)
+        return score

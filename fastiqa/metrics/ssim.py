@@ -94,7 +94,6 @@ def ssim(
 ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
-@one_node
 def ssim(
     x: Tensor,
     y: Tensor,
@@ -207,5 +206,5 @@ class SSIM(Metric):
         super().__init__(data_range, reduction, check_range, preset=preset, **options)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        score: Tensor = ssim(x, y, mask=mask, **self.options)
+        score: Tensor = one_node(ssim, x, y, mask=mask, **self.options)
         return score

@@ -7,14 +7,11 @@ an operator of their own, are nodes of the graph, and the rest is traced through
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 from torch.fx import Proxy
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def tracer_of(values: Iterable[Any]) -> Any:
@@ -27,17 +24,15 @@ def tracer_of(values: Iterable[Any]) -> Any:
     return None
 
 
-def one_node(function: F) -> F:
-    """A function whose call is one node in the graphs of `torch.fx`."""
+def one_node(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A function's result; for stand-ins of `torch.fx` its call as one node of their graph.
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        tracer = tracer_of((*args, *kwargs.values()))
-        if tracer is None:
-            return function(*args, **kwargs)
-        return tracer.create_proxy("call_function", call, args, kwargs)
-
-    return call  # type: ignore[return-value]
+    No decorator: functions that share a wrapper share torch.compile's limit of recompilations.
+    """
+    tracer = tracer_of((*args, *kwargs.values()))
+    if tracer is None:
+        return function(*args, **kwargs)
+    return tracer.create_proxy("call_function", function, args, kwargs)
 
 
 class Leaf(nn.Module):
