@@ -405,7 +405,7 @@ def test_regression_suite_runs_once():
     assert f"{len(run.forward_names()) * 2 * 3} passed" in done.stdout
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the script runs for ten minutes where there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the script runs for eight minutes where there is a GPU")
 def test_gpu_script_says_so_where_there_is_no_gpu():
     done = subprocess.run(["bash", ROOT / "bench" / "gpu.sh"], capture_output=True, text=True)
     assert done.returncode == 3

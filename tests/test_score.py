@@ -16,6 +16,7 @@ import torch
 from oracles import randomise
 
 import fastiqa
+from fastiqa import cli
 from fastiqa.cli import networks, quality
 from fastiqa.data import TestCrops, read_image
 from fastiqa.models import create_model, save_model
@@ -262,3 +263,18 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     prfnet = tmp_path / "prfnet.safetensors"
     save_model(create_model("prfnet", layers=(1, 1, 1, 1), width=8), prfnet)
     assert error(good, "--weights", prfnet).endswith("prfnet.safetensors: holds a 'prfnet', want a MFENet")
+
+
+def test_waiting_threads_sleep() -> None:
+    """Unless the user has said how they wait; training and benchmarks keep OpenMP's default."""
+    for command, before, after in (
+        (["score"], {}, {"OMP_WAIT_POLICY": "passive"}),
+        ([], {}, {"OMP_WAIT_POLICY": "passive"}),
+        (["score"], {"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        (["score"], {"GOMP_SPINCOUNT": "1"}, {"GOMP_SPINCOUNT": "1"}),
+        (["train"], {}, {}),
+        (["bench"], {}, {}),
+    ):
+        environment = dict(before)
+        cli.let_waiting_threads_sleep(command, environment)
+        assert environment == after

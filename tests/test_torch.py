@@ -66,7 +66,7 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     backend = "aot_eager" if dynamic or name.endswith("_backward") else "inductor"
     turn = [*cases.operators()].index(name) // 2 % 2  # gradients mostly follow their operators
     if name.endswith("_backward") and (dynamic == (name == "ssim_backward") or turn) and not cases.ALL:
-        pytest.skip("traced as its operator's gradient; by turns on its own here, in make test-all always")
+        pytest.skip("compiled as the gradient of its operator above; on its own by turns, in make test-all always")
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
         # Of each static layout Inductor makes other code; the operators take turns.

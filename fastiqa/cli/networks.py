@@ -37,7 +37,8 @@ def chosen_dtype(name: str) -> torch.dtype:
 def ready(model: Any, device: torch.device, dtype: torch.dtype, **options: Any) -> nn.Module:
     """The network as `optimize_for_inference` makes it, on the device; one that it does not take in eval mode.
 
-    On a CPU folding takes about a fifth of the time that PRFNet needs for one triplet of 448x448 pixels.
+    Folding takes 0.17 s on two idle cores; it saves 0.10 s of PRFNet's 0.39 for a triplet of 224x224 pixels, and 1.3 s
+    of 2.7 for one of 448x448.
 
     Args:
         model: of `load_model`.

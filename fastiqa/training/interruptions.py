@@ -60,7 +60,8 @@ def interruptions() -> Iterator[Interruptions]:
     if threading.current_thread() is not threading.main_thread():
         yield found  # only the main thread may have handlers
         return
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    # None: a handler that was not installed by Python, which could not be put back.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, found.note) for number in heard}
     try:
         yield found
