@@ -5,9 +5,8 @@
     python -m fastiqa.bench.report --figures     the figures in bench/figures too (needs matplotlib)
     python -m fastiqa.bench.report --base COMMIT [FILE]   the file's last commit beside COMMIT; exit 1 where slower
 
-In README.md and docs/*.md a table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`: an operator, or `all`
-for the summary of every one, and a CSV file of bench/data. Of a case that was measured more than once, the last run
-counts.
+In README.md and docs a table stands between `<!-- bench: OP FILE -->` and `<!-- /bench -->`. OP is an operator, or
+`all` for a summary; FILE is a CSV file of bench/data. The last measurement of a case counts.
 """
 
 from __future__ import annotations
@@ -153,7 +152,7 @@ def block(op: str, file: Path) -> str:
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """Every generated text, by its file."""
     data = root / "bench" / "data"
-    texts = {file: file.read_text() for file in (root / "README.md", *sorted((root / "docs").glob("*.md")))}
+    texts = {file: file.read_text() for file in (root / "README.md", *sorted((root / "docs").rglob("*.md")))}
     wanted = {
         file: BLOCK.sub(lambda m: m[1] + block(m[2], data / m[3]) + m[4], text)
         for file, text in texts.items()
