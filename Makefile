@@ -26,7 +26,7 @@ HAS_NVCC := $(RUN) -c "import sys; sys.path[:0] = ['csrc']; import build; sys.ex
 .PHONY: demo lint test test-kernels test-all clean
 
 demo: $(VENV)/.built
-	$(RUN) -m fastiqa.info
+	$(RUN) -m fastiqa.cli.info
 	$(RUN) examples/compare_codecs.py demo
 
 lint: $(VENV)/.built

@@ -15,8 +15,8 @@ from torch.func import functional_call
 
 import fastiqa.nn
 from fastiqa import ops, reference
-from fastiqa._dispatch import Backend
-from fastiqa._layout import Output
+from fastiqa.runtime.dispatch import Backend
+from fastiqa.runtime.layout import Output
 
 STAGES = 4
 IMAGES = ("ref", "a", "b")

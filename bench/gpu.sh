@@ -134,7 +134,7 @@ if [ "$build" = yes ]; then
 else
     export FASTIQA_PREBUILT=1
 fi
-step info 40 "$PYTHON" -m fastiqa.info
+step info 40 "$PYTHON" -m fastiqa.cli.info
 rows=$("$PYTHON" -c 'from fastiqa.bench.rows import default_csv, environment; print(default_csv(environment("cuda")))' ||
     true)
 

@@ -17,9 +17,9 @@ from torch.nn import BatchNorm2d, Linear
 from torch.nn.functional import interpolate
 
 from fastiqa import ops, reference
-from fastiqa._dispatch import Backend
-from fastiqa._layout import Output
 from fastiqa.models.inference import optimize_for_inference
+from fastiqa.runtime.dispatch import Backend
+from fastiqa.runtime.layout import Output
 
 from .blocks import Names, Size
 

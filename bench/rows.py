@@ -37,7 +37,7 @@ from typing import Any
 
 import torch
 
-from fastiqa._files import write_atomically
+from fastiqa.common.files import write_atomically
 
 Row = dict[str, Any]
 

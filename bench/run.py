@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fastiqa import ops
-from fastiqa._memory import LARGE
+from fastiqa.runtime.memory import LARGE
 
 from .blocks import BLOCKS
 from .measure import Bench

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch._C._autograd import DeviceType
 
-from fastiqa._dispatch import use
+from fastiqa.runtime.dispatch import use
 
 MOST_REPEATS_ON_CUDA = 50  # overwriting the cache before each takes longer than a small kernel
 COPY_PEAK_BYTES = 256 << 20  # read and written together: eight times a large last-level cache's 32 MiB

@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _EXPORTS = {
-    "accelerate": "fastiqa._accelerate",
+    "accelerate": "fastiqa.acceleration.conversion",
     "create_metric": "fastiqa.metrics",
     "list_metrics": "fastiqa.metrics",
-    "use": "fastiqa._dispatch",
-    "explain": "fastiqa._dispatch",
+    "use": "fastiqa.runtime.dispatch",
+    "explain": "fastiqa.runtime.dispatch",
     "create_model": "fastiqa.models",
     "list_models": "fastiqa.models",
     "load_model": "fastiqa.models",
@@ -31,11 +31,11 @@ __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
-    from fastiqa._accelerate import accelerate
-    from fastiqa._dispatch import explain, use
+    from fastiqa.acceleration.conversion import accelerate
     from fastiqa.metrics import create_metric, list_metrics
     from fastiqa.models import create_model, list_models, load_model, rank, save_model
     from fastiqa.models.inference import optimize_for_inference
+    from fastiqa.runtime.dispatch import explain, use
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastiqa import _dispatch, _native, ops
-from fastiqa._op import Map, Op
+from fastiqa import ops
+from fastiqa.runtime import dispatch, native
+from fastiqa.runtime.op import Map, Op
 
 # `make test-all`. Otherwise tests that are marked `share`, or ask here, leave out what other cases are likely to find:
 # all of them took three quarters of an hour of two slow cores.
@@ -155,10 +156,10 @@ def moved(x: Tensor, offset: int) -> Tensor:
 @functools.cache
 def operators() -> dict[str, Op]:
     """Every operator of the library, and the template, built and registered as one of them."""
-    _native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
+    native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
     torch.ops.load_library(str(_template_library("cpu")))
     if on_gpu():
-        _native.kernel("cuda", "cross_difference")
+        native.kernel("cuda", "cross_difference")
         torch.ops.load_library(str(_template_library("cuda")))
 
     import fastiqa.kernels
@@ -226,12 +227,12 @@ def backend(name: str) -> Any:
     if they are `placed`."""
     if name == "cuda" and not on_gpu():
         return _Emulated()
-    return _dispatch.use(name)
+    return dispatch.use(name)
 
 
 class _Emulated:
     def __enter__(self) -> None:
-        self._contexts = (emulation.as_cuda_backend(names()), _dispatch.use("cuda"))
+        self._contexts = (emulation.as_cuda_backend(names()), dispatch.use("cuda"))
         for context in self._contexts:
             context.__enter__()
 

@@ -28,8 +28,9 @@ import torch
 import triton
 from triton.runtime.jit import JITFunction
 
-from fastiqa import _dispatch, ops
-from fastiqa._op import Op
+from fastiqa import ops
+from fastiqa.runtime import dispatch
+from fastiqa.runtime.op import Op
 
 SHAPE = (2, 64, 56, 56)
 LAYOUTS = ("nchw", "nhwc")
@@ -83,11 +84,11 @@ class Triton:
         def note(kernel: Any, *args: Any, grid: Any, num_warps: int, **kwargs: Any) -> None:
             self._noted.append((kernel.__name__, math.prod(grid), 32 * num_warps))
 
-        accepts = _dispatch.Backend.accepts
+        accepts = dispatch.Backend.accepts
         JITFunction.run = note
-        _dispatch.Backend.accepts = lambda backend, device: backend.name == "triton" or accepts(backend, device)  # type: ignore[method-assign]
+        dispatch.Backend.accepts = lambda backend, device: backend.name == "triton" or accepts(backend, device)  # type: ignore[method-assign]
         yield
-        _dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
+        dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
 
 
 def calls(op: Op, args: tuple[Any, ...], backend: Any) -> Iterator[tuple[str, list[Launch]]]:
@@ -108,7 +109,7 @@ def calls(op: Op, args: tuple[Any, ...], backend: Any) -> Iterator[tuple[str, li
 
 def main(dtypes: Sequence[torch.dtype]) -> None:
     for backend in (Cuda(), Triton()):
-        with backend.active(), _dispatch.use(backend.name):
+        with backend.active(), dispatch.use(backend.name):
             for op in ops.OPERATORS.values():
                 if not any(known.name == backend.name for known in op.backends):
                     continue

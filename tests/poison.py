@@ -1,7 +1,7 @@
 """Fresh memory is NaN in tests, so that an element that nobody writes is no right answer of an earlier call.
 
 Every function of PyTorch that hands out memory without values is replaced, once and before an operator runs:
-`fastiqa._plan` keeps such a function, so one replaced for a test alone would miss plans made before it. Memory that
+`runtime/plan.py` keeps such a function, so one replaced for a test alone would miss plans made before it. Memory that
 C++ kernels take for themselves: csrc/common/scratch_host.h under emulation, `host_memory` below for the CPU library,
 PyTorch's own filling (`conftest.py`) on a GPU.
 """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fastiqa
 from fastiqa import models, reference
 from fastiqa import nn as fast_nn
-from fastiqa._accelerate import PAIRS
+from fastiqa.acceleration.conversion import PAIRS
 from fastiqa.reference.guidance import Addition
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8}

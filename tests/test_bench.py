@@ -21,7 +21,7 @@ import pytest
 import torch
 from test_package import ROOT, checkout, clean_environment
 
-from fastiqa import _dispatch, ops
+from fastiqa import ops
 from fastiqa.bench import (
     equality,
     memory,
@@ -36,6 +36,7 @@ from fastiqa.bench import (
     timing,
     training,
 )
+from fastiqa.runtime import dispatch
 
 TINY = ("--size", "1x4x6x6", "--rounds", "2", "--seconds", "0.02", "--no-compile")
 ONE = (*TINY, "--dtype", "float32", "--layout", "nchw", "--memory", "reused")
@@ -173,8 +174,8 @@ def broken(x: torch.Tensor, out: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(("kernel", "status", "note"), [(wrong, "wrong", "allowed"), (broken, "failed", "planted")])
 def test_a_bad_kernel_gets_a_row_and_no_time(bench, tmp_path, monkeypatch, kernel, status, note):
-    _dispatch._kernel(next(b for b in ops.OPERATORS["high_pass"].backends if b.name == "cpu"), "high_pass")
-    monkeypatch.setitem(_dispatch._kernels, ("cpu", "high_pass"), kernel)
+    dispatch._kernel(next(b for b in ops.OPERATORS["high_pass"].backends if b.name == "cpu"), "high_pass")
+    monkeypatch.setitem(dispatch._kernels, ("cpu", "high_pass"), kernel)
     code, out, _ = bench("high_pass", *ONE)
     assert code == 1
     assert f"cpu {status}: " in out
@@ -191,8 +192,8 @@ def test_an_exact_operator_may_not_differ_by_a_bit(bench, tmp_path, monkeypatch)
     def almost(ref, a, b, out):
         out.copy_(torch.cat([ref - a, ref - b], 1) * (1 + torch.finfo(torch.float32).eps))
 
-    _dispatch._kernel(ops.OPERATORS["cross_difference"].backends[-1], "cross_difference")
-    monkeypatch.setitem(_dispatch._kernels, ("cpu", "cross_difference"), almost)
+    dispatch._kernel(ops.OPERATORS["cross_difference"].backends[-1], "cross_difference")
+    monkeypatch.setitem(dispatch._kernels, ("cpu", "cross_difference"), almost)
     assert bench("cross_difference", *ONE, "--mode", "fwd")[0] == 1
     assert "want equality" in read(tmp_path)[-1]["note"]
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 from fastiqa.bench.machine_code_rows import Row, cuda_rows, cuobjdump, launch_rows, resources, triton_rows
 
-from fastiqa import _native
 from fastiqa.bench import machine_code, sass
+from fastiqa.runtime import native
 
 pytest.importorskip("triton", reason="triton is not installed")  # whose wheel brings cuobjdump and nvdisasm
 
@@ -29,10 +29,10 @@ HERE = Path(__file__).parent
 pytestmark = pytest.mark.kernels
 
 NOT_BUILT = "the CUDA library was not built (`make test-kernels` builds it where it finds nvcc)"
-needs_cuda_library = pytest.mark.skipif(not _native.path("cuda").exists(), reason=NOT_BUILT)
+needs_cuda_library = pytest.mark.skipif(not native.path("cuda").exists(), reason=NOT_BUILT)
 needs_binutils = pytest.mark.skipif(shutil.which("c++filt") is None, reason="binutils is not installed")
 needs_cpu_library = pytest.mark.skipif(
-    not _native.path("cpu").exists(), reason="the CPU library was not built (no C++ compiler)"
+    not native.path("cpu").exists(), reason="the CPU library was not built (no C++ compiler)"
 )
 
 
@@ -146,7 +146,7 @@ def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
 
 @needs_cuda_library
 def test_cuda_library_holds_the_promised_architectures() -> None:
-    library = str(_native.path("cuda"))
+    library = str(native.path("cuda"))
     build = emulation.build()
     archs = build.cuda_archs()
     newest = build.ptx_of(max(archs, key=int), archs)
@@ -168,7 +168,7 @@ def test_architectures_share_ptx_where_no_source_tells_them_apart() -> None:
 
 @pytest.fixture(scope="module")
 def cuda_kernels() -> list[Row]:
-    return cuda_rows(_native.path("cuda"))
+    return cuda_rows(native.path("cuda"))
 
 
 @needs_cuda_library
@@ -203,7 +203,7 @@ def functions(disassembly: str) -> dict[str, str]:
 @needs_cuda_library
 def test_machine_code_is_read_as_the_disassembler_does(tmp_path: Path) -> None:
     """Of each architecture one source, with loops."""
-    library = str(_native.path("cuda").resolve())
+    library = str(native.path("cuda").resolve())
     subprocess.run([cuobjdump(), "--extract-elf", "all", library], cwd=tmp_path, check=True, capture_output=True)
     cubins = [file for file in tmp_path.iterdir() if b"difference_pool_cu" in file.read_bytes()]
     assert len(cubins) == len(emulation.build().cuda_archs())
@@ -230,7 +230,7 @@ def bytes_of(suffixes: str) -> int:
 
 @needs_cuda_library
 def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
-    disassembled = functions(dump("--dump-sass", "-arch", "sm_90", str(_native.path("cuda"))))
+    disassembled = functions(dump("--dump-sass", "-arch", "sm_90", str(native.path("cuda"))))
     assert disassembled
     packed = 0
     for name, code in disassembled.items():
@@ -266,9 +266,9 @@ def test_cuda_kernels_move_16_bytes_and_use_no_atomics() -> None:
 @pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
 @pytest.mark.parametrize("library", ["cpu", "cuda"])
 def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
-    if not _native.path(library).exists():
+    if not native.path(library).exists():
         pytest.skip(NOT_BUILT)
-    command = ["nm", "-DC", "--undefined-only", str(_native.path(library))]
+    command = ["nm", "-DC", "--undefined-only", str(native.path(library))]
     symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "aoti_torch_" in symbols
     assert not re.findall(r"\b(?:at|c10|torch)::\S+|\bPy[A-Z_]\w+", symbols)
@@ -279,14 +279,14 @@ def test_libraries_depend_on_the_stable_abi_alone(library: str) -> None:
 @pytest.mark.parametrize("library", ["cpu", "cuda"])
 def test_libraries_ask_for_torch_and_name_no_folder(library: str) -> None:
     """libtorch.so brings a CUDA torch's libtorch_cuda.so along: without it no CUDA library finds its symbols."""
-    if not _native.path(library).exists():
+    if not native.path(library).exists():
         pytest.skip(NOT_BUILT)
-    command = ["readelf", "--dynamic", "--wide", str(_native.path(library))]
+    command = ["readelf", "--dynamic", "--wide", str(native.path(library))]
     dynamic = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
     assert {"libtorch.so", "libtorch_cpu.so", "libc10.so"} <= {*needed}
     assert "RUNPATH" not in dynamic
-    content = _native.path(library).read_bytes()
+    content = native.path(library).read_bytes()
     assert [folder for folder in (HERE.parent, Path(torch.__file__).parent) if str(folder).encode() in content] == []
 
 
@@ -303,9 +303,7 @@ def test_the_cuda_library_loads_where_torch_has_cuda(tmp_path: Path) -> None:
 
     folder = Path(torch.__file__).parent / "lib"
     torch_libraries = [folder / f"lib{name}.so" for name in ("torch_cpu", "c10")]
-    wanted = {
-        name for name in symbols("--undefined-only", _native.path("cuda")) if name.startswith(("aoti_", "torch_"))
-    }
+    wanted = {name for name in symbols("--undefined-only", native.path("cuda")) if name.startswith(("aoti_", "torch_"))}
     missing = wanted - symbols("--defined-only", *torch_libraries)
     assert "torch_c10_cuda_check_msg" in missing
     (tmp_path / "torch_cuda.c").write_text("".join(f"void {name}(void) {{}}\n" for name in sorted(missing)))
@@ -314,7 +312,7 @@ def test_the_cuda_library_loads_where_torch_has_cuda(tmp_path: Path) -> None:
         library = f"lib{name}.so"
         command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, f"{name}.c", *more]
         subprocess.run(command, cwd=tmp_path, check=True)
-    load = f"import ctypes, os; ctypes.CDLL({str(_native.path('cuda'))!r}, os.RTLD_NOW)"
+    load = f"import ctypes, os; ctypes.CDLL({str(native.path('cuda'))!r}, os.RTLD_NOW)"
     environment = os.environ | {"LD_LIBRARY_PATH": f"{tmp_path}:{folder}"}
     done = subprocess.run([sys.executable, "-c", load], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -325,10 +323,10 @@ def test_the_cuda_library_loads_where_torch_has_cuda(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the clones are for x86-64")
 def test_cpu_kernels_have_a_clone_for_each_instruction_set() -> None:
     """AVX-512 code uses zmm, AVX2 code ymm, and the baseline neither: no instruction set leaks into generic code."""
-    names = _native.build_record("cpu")["clones"].replace("-", "_").split()
+    names = native.build_record("cpu")["clones"].replace("-", "_").split()
     if not names:
         pytest.skip("the library's compiler makes no clones of templates")
-    command = ["objdump", "-d", "--no-show-raw-insn", str(_native.path("cpu"))]
+    command = ["objdump", "-d", "--no-show-raw-insn", str(native.path("cpu"))]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     functions = re.findall(r"^[0-9a-f]+ <([^>\n]+)>:\n(.*?)\n\n", text, re.S | re.M)
     clones: dict[str, list[str]] = {"v4": [], "v3": [], "generic": []}

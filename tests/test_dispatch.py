@@ -16,9 +16,9 @@ import pytest
 import torch
 
 import fastiqa
-from fastiqa import _dispatch, _native
-from fastiqa._dispatch import Backend
 from fastiqa.ops import OPERATORS
+from fastiqa.runtime import dispatch, native
+from fastiqa.runtime.dispatch import Backend
 
 cross_difference = OPERATORS["cross_difference"]
 
@@ -38,24 +38,24 @@ CALL = "import torch; from fastiqa.ops import cross_difference as f; print(f(*to
 
 def test_use_means_only_that_backend(args: tuple[torch.Tensor, ...]) -> None:
     with fastiqa.use("triton"):
-        assert _dispatch.choose(cross_difference, args).__module__ == "fastiqa.kernels.cross_difference"
+        assert dispatch.choose(cross_difference, args).__module__ == "fastiqa.kernels.cross_difference"
     with fastiqa.use("torch"):
-        assert _dispatch.choose(cross_difference, args) is None
-    assert _dispatch._only is None
+        assert dispatch.choose(cross_difference, args) is None
+    assert dispatch._only is None
 
 
 def test_an_old_triton_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.5.1")
-    with pytest.raises(_native.Unavailable, match=r"^triton: got 3\.5\.1, want 3\.6 or later; pip install"):
-        _dispatch._triton_kernel("cross_difference")
+    with pytest.raises(native.Unavailable, match=r"^triton: got 3\.5\.1, want 3\.6 or later; pip install"):
+        dispatch._triton_kernel("cross_difference")
     asked = (emulation.ROOT / "pyproject.toml").read_text()
-    assert f"triton>={'.'.join(map(str, _dispatch.OLDEST_TRITON))}" in asked
+    assert f"triton>={'.'.join(map(str, dispatch.OLDEST_TRITON))}" in asked
 
 
 def test_use_is_undone_by_an_error() -> None:
     with pytest.raises(KeyError), fastiqa.use("torch"):
         raise KeyError
-    assert _dispatch._only is None
+    assert dispatch._only is None
 
 
 def test_use_in_several_threads_that_end_in_any_order(args: tuple[torch.Tensor, ...]) -> None:
@@ -81,7 +81,7 @@ def test_use_in_several_threads_that_end_in_any_order(args: tuple[torch.Tensor, 
             turns[turn].set()
             assert done[turn].wait(10)
             still = [*still, turn[1]] if turn[0] == "enter" else [k for k in still if k != turn[1]]
-            assert _dispatch._only == (names[still[-1]] if still else None)
+            assert dispatch._only == (names[still[-1]] if still else None)
         for thread in threads:
             thread.join()
         assert fastiqa.explain("high_pass", args[0]) == before
@@ -93,13 +93,13 @@ def test_use_survives_many_threads() -> None:
             with fastiqa.use(name), fastiqa.use("cpu"):
                 pass
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in _dispatch.NAMES * 2]
+    threads = [threading.Thread(target=work, args=(name,)) for name in dispatch.NAMES * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert _dispatch._only is None
-    assert not _dispatch._blocks
+    assert dispatch._only is None
+    assert not dispatch._blocks
 
 
 def test_an_explicit_choice_that_cannot_run_gives_every_reason(args: tuple[torch.Tensor, ...]) -> None:
@@ -123,12 +123,12 @@ def test_an_unknown_backend_is_named() -> None:
 
 
 def refusing(reason: str) -> tuple[Backend, ...]:
-    return (Backend("cpu", "cpu", lambda name: _native.kernel("cpu", name), lambda *args: reason),)
+    return (Backend("cpu", "cpu", lambda name: native.kernel("cpu", name), lambda *args: reason),)
 
 
 def test_a_fallback_is_an_error_when_strict(args: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_difference, "backends", refusing("the moon is full"))
-    monkeypatch.setattr(_dispatch, "_kernels", {("cpu", "cross_difference"): lambda *args: None})
+    monkeypatch.setattr(dispatch, "_kernels", {("cpu", "cross_difference"): lambda *args: None})
     with pytest.raises(RuntimeError, match=r"FASTIQA_STRICT=1 forbids it(.|\n)*cpu     the moon is full"):
         cross_difference(*args)
 
@@ -136,9 +136,9 @@ def test_a_fallback_is_an_error_when_strict(args: tuple[torch.Tensor, ...], monk
 def test_a_fallback_is_logged_once_a_reason(
     args: tuple[torch.Tensor, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_dispatch, "_strict", False)
-    monkeypatch.setattr(_dispatch, "_logged", set())
-    monkeypatch.setattr(_dispatch, "_kernels", {("cpu", "cross_difference"): lambda *args: None})
+    monkeypatch.setattr(dispatch, "_strict", False)
+    monkeypatch.setattr(dispatch, "_logged", set())
+    monkeypatch.setattr(dispatch, "_kernels", {("cpu", "cross_difference"): lambda *args: None})
     with caplog.at_level(logging.WARNING, "fastiqa"):
         for reason in ("the moon is full", "the moon is full", "the moon is new"):
             monkeypatch.setattr(cross_difference, "backends", refusing(reason))
@@ -147,8 +147,8 @@ def test_a_fallback_is_logged_once_a_reason(
 
 
 def test_a_missing_library_is_told_once_and_the_answer_is_right() -> None:
-    missing = "import pathlib; from fastiqa import _native; _native.path = lambda name: pathlib.Path('/none/lib.so')"
-    code = f"{missing}; {CALL}; {CALL}"
+    missing = "native.path = lambda name: pathlib.Path('/none/lib.so')"
+    code = f"import pathlib; from fastiqa.runtime import native; {missing}; {CALL}; {CALL}"
     done = run(code)
     assert done.stdout.split() == ["0.0", "0.0"]
     assert done.stderr.count("cross_difference runs through torch") == 1
@@ -173,7 +173,9 @@ def test_explain_shows_the_decision(args: tuple[torch.Tensor, ...]) -> None:
         fastiqa.explain("sharpen", *args)
 
 
-@pytest.mark.parametrize("code", ["import fastiqa.info; fastiqa.info.main()", "import fastiqa.cli; fastiqa.cli.main()"])
+@pytest.mark.parametrize(
+    "code", ["import fastiqa.cli.info; fastiqa.cli.info.main()", "import fastiqa.cli; fastiqa.cli.main()"]
+)
 def test_info_says_what_is_built_and_what_runs(code: str) -> None:
     command = f"import sys; sys.argv = ['fastiqa', 'info']; {code}"
     done = run(command)
@@ -187,14 +189,14 @@ def test_info_says_what_is_built_and_what_runs(code: str) -> None:
 
 
 def test_a_kernel_missing_from_the_library_is_a_reason() -> None:
-    with pytest.raises(_native.Unavailable, match="no kernel of that name"):
-        _native.kernel("cpu", "sharpen")
+    with pytest.raises(native.Unavailable, match="no kernel of that name"):
+        native.kernel("cpu", "sharpen")
 
 
 @pytest.mark.parametrize("capability", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 1), (11, 0), (13, 0), (7, 5), (8, 0)])
 def test_a_gpu_without_code_is_refused(capability: tuple[int, int]) -> None:
     """Real code for 8.6, 9.0 and 10.0 serves their later minors, PTX of 10.0 everything after it."""
-    reason = _native._arch_reason([86, 90, 100], 100, capability)
+    reason = native._arch_reason([86, 90, 100], 100, capability)
     if capability in ((7, 5), (8, 0)):
         assert "FASTIQA_CUDA_ARCHS" in str(reason)
     else:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastiqa import _files
-from fastiqa._files import FolderInUseError, locked, remove_unfinished, replacing, write_atomically
+from fastiqa.common import files
+from fastiqa.common.files import FolderInUseError, locked, remove_unfinished, replacing, write_atomically
 
 
 def saved(path):
@@ -74,13 +74,13 @@ def test_names_as_long_as_the_system_takes(name, tmp_path):
 
 def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
     readable, writable = os.pipe()
-    write_atomically(_files.Path(f"/dev/fd/{writable}"), b"through a pipe")
+    write_atomically(files.Path(f"/dev/fd/{writable}"), b"through a pipe")
     os.close(writable)
     with os.fdopen(readable, "rb") as stream:
         assert stream.read() == b"through a pipe"
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
         write_atomically(tmp_path, b"")
-    saved(_files.Path(os.devnull))
+    saved(files.Path(os.devnull))
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
@@ -141,7 +141,7 @@ def test_only_what_a_killed_process_of_ours_left_is_removed(tmp_path):
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from fastiqa._files import replacing
+from fastiqa.common.files import replacing
 with replacing(Path({os.fspath(tmp_path / "model.safetensors")!r})) as temporary:
     (temporary.parent / ".tmpAbCdEf").write_text("what a library makes beside it")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -159,7 +159,7 @@ with replacing(Path({os.fspath(tmp_path / "model.safetensors")!r})) as temporary
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from fastiqa._files import locked
+from fastiqa.common.files import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:  # as a process that reads images: it lives on for a moment after a kill
         sys.stdin.read()
@@ -181,7 +181,7 @@ def test_a_folder_has_one_process_at_a_time_and_a_dead_one_leaves_it(tmp_path, c
         owner.wait(20)
         with caplog.at_level(logging.WARNING, "fastiqa"), locked(tmp_path):
             assert caplog.messages == [f"{tmp_path}: {name} had the folder and did not end well; taken over"]
-            assert (tmp_path / _files.LOCK).read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+            assert (tmp_path / files.LOCK).read_text() == f"{os.getpid()} {socket.gethostname()}\n"
         owner.stdin.close()
     assert not list(tmp_path.iterdir())
 
@@ -193,19 +193,19 @@ def test_a_process_does_not_have_a_folder_twice_by_any_name(tmp_path):
             for name in (".", "link"):
                 with pytest.raises(FolderInUseError, match="in use by this process"), locked(tmp_path / name):
                     pytest.fail("two have it")
-            assert (tmp_path / _files.LOCK).exists()
-        assert not (tmp_path / _files.LOCK).exists()
+            assert (tmp_path / files.LOCK).exists()
+        assert not (tmp_path / files.LOCK).exists()
 
 
 def test_where_there_are_no_locks_the_process_id_decides(tmp_path, monkeypatch, caplog):
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(_files.fcntl, "lockf", none)
+    monkeypatch.setattr(files.fcntl, "lockf", none)
     here = socket.gethostname()
     with subprocess.Popen(["true"]) as ended:
         pass
-    lock = tmp_path / _files.LOCK
+    lock = tmp_path / files.LOCK
     for process, machine in ((os.getppid(), here), (ended.pid, "elsewhere")):
         lock.write_text(f"{process} {machine}\n")
         with pytest.raises(

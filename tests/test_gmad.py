@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import fastiqa
-from fastiqa._text import csv_cell
 from fastiqa.cli import gmad_sheet
+from fastiqa.common.text import csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.metrics import psnr
 from fastiqa.metrics.gmad import GmadPair, gmad_competition, gmad_pairs

@@ -13,8 +13,8 @@ import torch
 from cases import Case
 from torch import Tensor
 
-from fastiqa import _native
-from fastiqa._op import Op
+from fastiqa.runtime import native
+from fastiqa.runtime.op import Op
 
 BASE = Case((2, 6, 5, 7))
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("name", cases.names())
 
 
 def kernel(backend: str, name: str) -> Callable[..., Any]:
-    return _native.kernel("cpu", name) if backend == "cpu" else lambda *args: emulation.call(name, *args)
+    return native.kernel("cpu", name) if backend == "cpu" else lambda *args: emulation.call(name, *args)
 
 
 def sampled(op: Op) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:

@@ -17,7 +17,8 @@ import pytest
 import torch
 from emulation import build
 
-from fastiqa import _native, info
+from fastiqa.cli import info
+from fastiqa.runtime import native
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(sysconfig.get_paths()["purelib"])
@@ -260,9 +261,9 @@ def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch
         done = setup("build_ext", f"--build-lib={tmp_path / 'lib'}", **compilers, **{demand: "1"})
         assert done.returncode != 0
         assert re.search(rf"fastiqa: \S+{re.escape(library)} cannot make the kernels \(probe.cpp:9", done.stderr)
-    monkeypatch.setattr(_native, "path", lambda library: folder / f"lib{library}.so")
-    with pytest.raises(_native.Unavailable, match=r"was not built: \S+old-g\+\+ cannot make the kernels .*g\+\+ 12"):
-        _native.build_record("fastiqa_cpu")
+    monkeypatch.setattr(native, "path", lambda library: folder / f"lib{library}.so")
+    with pytest.raises(native.Unavailable, match=r"was not built: \S+old-g\+\+ cannot make the kernels .*g\+\+ 12"):
+        native.build_record("fastiqa_cpu")
 
 
 @pytest.mark.parametrize("cuda", [None, "13.0"])
@@ -279,10 +280,10 @@ def test_the_cuda_library_is_for_a_torch_that_has_cuda(
         assert tried == (asked == "1" or (asked == "" and cuda is not None)), done.stderr
         said = "fastiqa: torch 2.99.0 has no CUDA: no CUDA library (FASTIQA_CUDA=1 builds it)" in done.stderr
         assert said == (asked == "" and cuda is None), done.stderr
-    monkeypatch.setattr(_native, "path", lambda library: tmp_path / f"lib{library}.so")
+    monkeypatch.setattr(native, "path", lambda library: tmp_path / f"lib{library}.so")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     reason = "reinstall where nvcc and a C" if cuda else f"torch {torch.__version__} has no CUDA (FASTIQA_CUDA=1 builds"
-    assert reason in str(_native._load_once.__wrapped__("cuda"))
+    assert reason in str(native._load_once.__wrapped__("cuda"))
 
 
 @pytest.mark.skipif(build().find_cxx() is None, reason="needs a C++ compiler")
@@ -376,8 +377,8 @@ def test_info_fails_where_a_library_does_not_load(
 ) -> None:
     monkeypatch.setattr(info.ops, "OPERATORS", {})
     assert info.main() == 0
-    monkeypatch.setattr(_native, "LIBRARIES", ("broken", "absent"))
-    monkeypatch.setattr(_native, "path", lambda library: tmp_path / f"lib{library}.so")
+    monkeypatch.setattr(native, "LIBRARIES", ("broken", "absent"))
+    monkeypatch.setattr(native, "path", lambda library: tmp_path / f"lib{library}.so")
     (tmp_path / "libbroken.so").write_bytes(b"no library")
     assert info.main() == 1
     assert re.search(r"broken libbroken\.so does not load: ", capsys.readouterr().out)
@@ -387,7 +388,7 @@ def test_info_says_that_a_compiler_made_no_code_for_avx(monkeypatch: pytest.Monk
     monkeypatch.setattr(info.ops, "OPERATORS", {})
     monkeypatch.setattr(info.platform, "machine", lambda: "x86_64")
     record = {"torch": "2.13.0", "compiler": "clang version 14.0.6", "clones": ""}
-    monkeypatch.setattr(_native, "build_record", lambda library: record)
+    monkeypatch.setattr(native, "build_record", lambda library: record)
     assert "clang version 14.0.6, without code for AVX, so slow" in info.report()
     record["clones"] = "x86-64-v4 x86-64-v3"
     assert "without code for AVX" not in info.report()

@@ -1,4 +1,4 @@
-"""What is found once for arguments of equal metadata (fastiqa/_plan.py), and that nothing else is remembered."""
+"""What is found once for arguments of equal metadata (fastiqa/runtime/plan.py), and that nothing else is remembered."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastiqa import _plan, ops
-from fastiqa._plan import Plans
+from fastiqa import ops
+from fastiqa.runtime import plan
+from fastiqa.runtime.plan import Plans
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_sizes_that_never_come_back_do_not_pile_up(
     counted: tuple[Plans, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans, calls = counted
-    monkeypatch.setattr(_plan, "MOST_PLANS", 4)
+    monkeypatch.setattr(plan, "MOST_PLANS", 4)
     for n in range(1, 10):
         x = torch.rand(n, 1, 1, 1)
         plans((x, x, x))

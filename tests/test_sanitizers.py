@@ -19,7 +19,7 @@ from cases import Case, outputs
 from test_ops import assert_within_budget, usual_error, wide
 from torch import Tensor
 
-from fastiqa._op import Op
+from fastiqa.runtime.op import Op
 
 pytestmark = [
     pytest.mark.kernels,

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from fastiqa._text import csv_cell, from_csv_cell, one_line
 from fastiqa.cli.app import run
+from fastiqa.common.text import csv_cell, from_csv_cell, one_line
 
 NAMES = {
     "photo.png": "photo.png",

@@ -19,7 +19,7 @@ from rich.console import Console
 from training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log, run, state
 
 import fastiqa
-from fastiqa._files import FolderInUseError
+from fastiqa.common.files import FolderInUseError
 from fastiqa.metrics.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file

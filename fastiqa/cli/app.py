@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from fastiqa import __version__
-from fastiqa._text import escape_unencodable, one_line
 from fastiqa.cli import data
 from fastiqa.cli.eval import evaluate
 from fastiqa.cli.gmad import gmad
 from fastiqa.cli.score import score
 from fastiqa.cli.train import pretrain, train
+from fastiqa.common.text import escape_unencodable, one_line
 
 app = typer.Typer(
     name="fastiqa",
@@ -196,6 +196,6 @@ def bench(
 @app.command()
 def info() -> None:
     """Say what is installed and built, which backends run here, and why the others do not."""
-    from fastiqa.info import main as info_main
+    from fastiqa.cli.info import main as info_main
 
     raise typer.Exit(info_main())

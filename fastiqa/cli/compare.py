@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiqa._text import one_line
 from fastiqa.cli import native_stderr
 from fastiqa.cli.failures import reason_of
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, untrained
+from fastiqa.common.text import one_line
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL

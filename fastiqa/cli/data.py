@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastiqa._text import one_line
 from fastiqa.cli.synth import synth
+from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
     from typing import Any
@@ -84,8 +84,8 @@ def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
 
 def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:
     """A report for each split, or one for CLIC and sets of rated images."""
+    from fastiqa.common import arguments
     from fastiqa.data import SETS, check_bapps, check_clic, check_pieapp, check_synth
-    from fastiqa.reference import arguments
 
     arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp", "synth", *SETS))
     if split and dataset == "clic":

@@ -6,8 +6,8 @@ import re
 
 import torch
 
-from fastiqa._dispatch import BackendError
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
+from fastiqa.runtime.dispatch import BackendError
 
 # What PyTorch's allocators, oneDNN and C++ say in a plain RuntimeError.
 _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|could not allocate|bad_alloc", re.I)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastiqa._text import csv_cell, one_line
+from fastiqa.common.text import csv_cell, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +65,8 @@ def _compete(
     """Writes everything; arguments as the options of those names. Networks run on CUDA where there is one."""
     import torch
 
-    from fastiqa._files import write_atomically
     from fastiqa.cli import gmad_sheet
+    from fastiqa.common.files import write_atomically
     from fastiqa.metrics.gmad import gmad_competition
     from fastiqa.metrics.scorers import read_references, scorer
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
 from fastiqa.data import read_image
 from fastiqa.metrics.gmad import GmadPair, GmadRole
 

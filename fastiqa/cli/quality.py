@@ -6,7 +6,7 @@ closed after Ctrl-C and errors too. Its keys, which stay as they are:
     crops       null for whole images, else {"number", "size", "seed"}
     scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
     failed      [{"image", "reason"}], the bad ones
-The CSV has the columns image, as `fastiqa._text.csv_cell` writes names, and score. Larger is better, on the scale of
+The CSV has the columns image, names by `fastiqa.common.text.csv_cell`, and score. Larger is better, on the scale of
 the scores that the network was trained on.
 """
 
@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from fastiqa._text import csv_cell, one_line, stdout_is_utf8
 from fastiqa.cli import native_stderr
 from fastiqa.cli.failures import reason_of
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
+from fastiqa.common.text import csv_cell, one_line, stdout_is_utf8
 from fastiqa.data import ImageError, TestCrops, read_image
 from fastiqa.data.folders import image_files
 from fastiqa.models import MFENet, create_model

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
 from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
 from fastiqa.training.progress import ProgressBar
 from fastiqa.training.recipe import Recipe, differences

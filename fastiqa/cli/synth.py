@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
     from fastiqa.data.synth import Summary

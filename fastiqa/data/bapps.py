@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fastiqa.common import arguments
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
 from fastiqa.data.validation import Report, Row, assemble
-from fastiqa.reference import arguments
 
 SUBSETS = {
     "train": ("traditional", "cnn", "mix"),

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from fastiqa.common import arguments
 from fastiqa.data.colour_spaces import COLOUR_SPACES
 from fastiqa.data.distortions import CLASSES, SMALLEST_SIDE, distort
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.photographs import Photographs, random_window, torch_generator
-from fastiqa.reference import arguments
 
 
 class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastiqa.common import arguments
 from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, SMALLEST_SIDE, distort
 from fastiqa.data.images import Image
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.photographs import Photographs, grid_windows, random_window, torch_generator
 from fastiqa.data.rated import RatedImage, RatedItem
-from fastiqa.reference import arguments
 
 
 class DistortedImages(LabelledDataset[RatedImage, RatedItem]):

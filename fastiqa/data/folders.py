@@ -9,7 +9,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
 
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastiqa._text import one_line
+from fastiqa.common.text import one_line
 from fastiqa.data import archives, damage, stored_depth
 from fastiqa.data.stored_depth import TRUNCATED, Refused
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastiqa.common import arguments
 from fastiqa.data.images import Image, ImageError, read_image
-from fastiqa.reference import arguments
 
 
 def sha256_of(file: Path) -> str:

@@ -18,12 +18,12 @@ import os
 import re
 from pathlib import Path
 
-from fastiqa._text import decoded
+from fastiqa.common import arguments
+from fastiqa.common.text import decoded
 from fastiqa.data import tables
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets import Triplet
 from fastiqa.data.validation import Report, Row, assemble
-from fastiqa.reference import arguments
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-3  # by which an estimated probability may leave [0, 1]

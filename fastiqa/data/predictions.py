@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastiqa._files import write_atomically
+from fastiqa.common.files import write_atomically
 from fastiqa.data import tables
 from fastiqa.data.triplets import Triplet
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastiqa.common import arguments
 from fastiqa.data.rated import RatedImage
-from fastiqa.reference import arguments
 
 PARTS = ("train", "val", "test")
 ROUNDING = 1e-9  # by which shares such as 0.8 and 0.2 may miss a sum of 1

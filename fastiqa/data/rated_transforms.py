@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastiqa.common import arguments
 from fastiqa.data.images import Image, ImageError
 from fastiqa.data.transforms import enlarged, random_place
-from fastiqa.reference import arguments
 
 
 @dataclass(frozen=True)

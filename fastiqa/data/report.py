@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from fastiqa._text import one_line
+from fastiqa.common import arguments
+from fastiqa.common.text import one_line
 from fastiqa.data.images import ImageError, read_image
 from fastiqa.data.rated import RatedImage
 from fastiqa.data.triplets import Triplet
-from fastiqa.reference import arguments
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -30,8 +30,8 @@ import numpy as np
 import PIL
 from PIL import features
 
-from fastiqa._files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
-from fastiqa._text import one_line
+from fastiqa.common.files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
+from fastiqa.common.text import one_line
 from fastiqa.data.codecs import CODECS
 from fastiqa.data.folders import SUFFIXES, image_files
 from fastiqa.data.photographs import sha256_of, split_contents

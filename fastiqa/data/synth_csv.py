@@ -1,6 +1,6 @@
 """triplets.csv of a folder that ``fastiqa data synth`` wrote: one row a triplet, UTF-8, with a header.
 
-ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa._text.csv_cell` writes names
+ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes names
 label               probability in [0, 1] that b is closer to ref than a is
 rule                "quality" or "metric": fastiqa.data.synth_labels
 group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
@@ -19,10 +19,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastiqa._text import from_csv_cell
+from fastiqa.common import arguments
+from fastiqa.common.text import from_csv_cell
 from fastiqa.data.triplets import Triplet
 from fastiqa.data.validation import Report, Row, assemble
-from fastiqa.reference import arguments
 
 TRIPLETS = "triplets.csv"
 SPLITS = ("train", "val", "test")

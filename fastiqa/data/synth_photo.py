@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from fastiqa._files import remove_unfinished, write_atomically
+from fastiqa.common.files import remove_unfinished, write_atomically
 from fastiqa.data.images import Image, ImageError, read_image
 from fastiqa.data.synth_labels import METRICS, SMALLEST_SIDE
 from fastiqa.data.synth_ladder import DistortedImage, Pixels, distorted, draw_ladders, draw_pairs

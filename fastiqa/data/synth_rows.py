@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fastiqa._files import write_atomically
-from fastiqa._text import csv_cell
+from fastiqa.common.files import write_atomically
+from fastiqa.common.text import csv_cell
 from fastiqa.data.synth_csv import COLUMNS, SIDES, SPLITS, TRIPLETS
 from fastiqa.data.synth_photo import REFERENCE, Outcome
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastiqa.common import arguments
 from fastiqa.data.triplets import Images, Item
-from fastiqa.reference import arguments
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from fastiqa.common import arguments
 from fastiqa.metrics._pair import DataRange, Reduction, check_data_range, check_reduction
-from fastiqa.reference import arguments
 
 
 class Metric(nn.Module):

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from fastiqa._layout import ACCUMULATION
-from fastiqa.reference import arguments
-from fastiqa.reference.arguments import RANGE_TOLERANCE
+from fastiqa.common import arguments
+from fastiqa.common.arguments import RANGE_TOLERANCE
+from fastiqa.runtime.layout import ACCUMULATION
 
 Reduction = Literal["none", "mean", "sum"]
 DataRange = float | tuple[float, float] | None

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 Fit = Literal["none", "logistic4", "logistic5"]
 Values = ArrayLike | Tensor

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 LEVELS = 6
 

@@ -2,7 +2,7 @@
 
 scores.csv, one row an image and metric, UTF-8, with a header:
 
-image       relative to the folder, with forward slashes, as `fastiqa._text.csv_cell` writes it
+image       relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes it
 sha256      of the image's file
 metric      its name, likewise
 source      SHA-256 of what else decides the score: weights, reference, table
@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastiqa._files import write_atomically
-from fastiqa._text import csv_cell, from_csv_cell
+from fastiqa.common.files import write_atomically
+from fastiqa.common.text import csv_cell, from_csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.metrics.scorers import Scorer, file_sha256
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from fastiqa.common import arguments
 from fastiqa.metrics._pair import (
     DataRange,
     Reduction,
@@ -40,7 +41,6 @@ from fastiqa.metrics._pair import (
 )
 from fastiqa.metrics.lpips_distance import distance
 from fastiqa.metrics.lpips_trunks import Trunk, create_trunk, halo, width_of
-from fastiqa.reference import arguments
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)

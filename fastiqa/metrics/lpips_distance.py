@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 EPSILON = 1e-10
 ELEMENTS = 1 << 17  # of a map at a time: three blocks of 512 kB

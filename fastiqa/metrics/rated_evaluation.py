@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastiqa.common import arguments
 from fastiqa.data.rated import RatedImage
 from fastiqa.metrics.correlation import FEWEST, FITS, Fit, Values, finite, krcc, plcc, rmse, srcc
-from fastiqa.reference import arguments
 
 
 class Correlations(NamedTuple):

@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastiqa._files import write_atomically
-from fastiqa._text import csv_cell, one_line
+from fastiqa.common.files import write_atomically
+from fastiqa.common.text import csv_cell, one_line
 from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation
 
 COLUMNS = ("method", "trained_on", "dataset", "group", "split", *Correlations._fields)
@@ -21,7 +21,7 @@ Cells = Mapping[tuple[str, str], Correlations]  # by method and column
 def write_csv(path: str | os.PathLike[str], evaluations: Sequence[RatedEvaluation]) -> None:
     """Write a header, then a line per evaluation and group, all or nothing.
 
-    Group "" is all images, "nan" an undefined measure; texts are as `fastiqa._text.csv_cell` writes them.
+    Group "" is all images, "nan" an undefined measure; texts are as `fastiqa.common.text.csv_cell` writes them.
 
     Raises: OSError.
     """

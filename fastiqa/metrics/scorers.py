@@ -6,7 +6,7 @@
     NAME=FILE.csv           scores that are known, a csv of image,score
 
 Images are named relative to the folder, those of known scores also by a path to them, as ``fastiqa score --csv`` names
-them; references relative to the csv. Names are as `fastiqa._text.csv_cell` writes them, or as they are. Higher is
+them; references relative to the csv. Names are as `fastiqa.common.text.csv_cell` writes them, or as they are. Higher is
 better.
 """
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastiqa._text import from_csv_cell
+from fastiqa.common.text import from_csv_cell
 from fastiqa.data import Image, read_image, tables
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.metrics.preferences import FULL_REFERENCE, FullReference, negative_lpips

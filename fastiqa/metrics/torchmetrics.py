@@ -6,9 +6,9 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
+from fastiqa.common import arguments
 from fastiqa.metrics._pair import Reduction
 from fastiqa.metrics.registry import create_metric
-from fastiqa.reference import arguments
 
 try:
     from torchmetrics import Metric

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import fastiqa
-from fastiqa._files import replacing
-from fastiqa.models import limits
+from fastiqa.common import limits
+from fastiqa.common.files import replacing
 from fastiqa.models.backbones import resnet, se_res2net, van
 from fastiqa.reference import VAN, ResNet, SERes2Net
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 # Log-odds beyond this count as this: σ(30) = 1 − 1e-13 is still less than 1.
 LARGEST_LOGIT = 30.0

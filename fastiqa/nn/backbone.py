@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fastiqa.common import arguments
 from fastiqa.nn.recomputation import CheckpointedNetwork
-from fastiqa.reference import arguments
 
 
 class FeatureInfo(tuple[dict[str, Any], ...]):

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from fastiqa import reference
-from fastiqa._layout import ACCUMULATION
 from fastiqa.nn.recomputation import running_pass
 from fastiqa.ops.batch_norm_act import batch_norm_act
+from fastiqa.runtime.layout import ACCUMULATION
 
 
 class BatchNormAct2d(reference.BatchNormAct2d):

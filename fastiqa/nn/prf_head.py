@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
 from fastiqa import reference
+from fastiqa.common import arguments
 from fastiqa.nn.cross_subtraction import CrossSubtraction
 from fastiqa.nn.fused import Fused
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
@@ -18,7 +19,6 @@ from fastiqa.ops.difference_pool import difference_pool
 from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
 from fastiqa.ops.gated_upsample import gated_upsample
 from fastiqa.ops.mix_kernels import mix_kernels
-from fastiqa.reference import arguments
 from fastiqa.reference.plain_layers import convolution_not_plain, not_plain
 
 

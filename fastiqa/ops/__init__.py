@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from fastiqa._op import Map, Op
+from fastiqa.runtime.op import Map, Op
 
 OPERATORS: dict[str, Op] = {}
 

@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import ACCUMULATION, Output, check_beside, check_maps, check_same_shape, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import ACCUMULATION, Output, check_beside, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 STATISTICS = (0, 2, 3)  # the dimensions that they are taken over
 

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_same_shape, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -26,9 +26,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_countable, check_maps, check_same_shape
-from fastiqa._op import Map, Op
 from fastiqa.ops.difference_response import (
     KERNEL_SIZES,
     difference_response,
@@ -36,6 +33,9 @@ from fastiqa.ops.difference_response import (
     is_channels_last,
     weight_reference,
 )
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_countable, check_maps, check_same_shape
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int = 1) -> Tensor:

@@ -37,9 +37,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, fold, unfold
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_beside, check_countable, check_maps, check_same_shape, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_beside, check_countable, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 MOST_OUTPUTS = 16
 KERNEL_SIZES = (1, 3)

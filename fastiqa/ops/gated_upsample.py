@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 MODES = ("nearest", "bilinear")
 

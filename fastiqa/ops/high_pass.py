@@ -29,9 +29,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_not_hollow, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor) -> Tensor:

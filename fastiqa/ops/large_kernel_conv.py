@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import FLOATING, Output, check_maps, check_not_hollow, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import FLOATING, Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.op import Map, Op
 
 Maps = tuple[Map, ...]
 

@@ -29,9 +29,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_beside, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_beside, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(mix: Tensor, weight: Tensor) -> Tensor:

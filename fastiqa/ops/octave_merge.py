@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_not_hollow, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def half(size: int) -> int:

@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
-from fastiqa._op import Map, Op
 from fastiqa.ops.octave_merge import half
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor, negative_slope: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -47,9 +47,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import ACCUMULATION, Output, check_countable, check_maps, check_same_shape, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import ACCUMULATION, Output, check_countable, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.op import Map, Op
 
 LARGEST_SIZE = 33  # of a window: its halo has room beside a tile
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormSequential
 
 

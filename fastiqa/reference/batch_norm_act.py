@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, leaky_relu
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.tracing import Leaf
 
 

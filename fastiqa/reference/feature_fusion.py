@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 

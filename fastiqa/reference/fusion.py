@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 
 def _resize(x: Tensor, like: Tensor, mode: str) -> Tensor:

@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
 from fastiqa.reference.octave_conv import OctaveConv2d, half_size
 

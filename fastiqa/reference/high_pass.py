@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.octave_conv import half_size
 
 

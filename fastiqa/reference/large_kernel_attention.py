@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 
 class LargeKernelAttention(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.reference.feature_fusion import FeatureFusion
 from fastiqa.reference.guidance import Addition, Guidance

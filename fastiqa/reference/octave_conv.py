@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 
 def half_size(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.cross_subtraction import CrossSubtraction
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.normalisation import ImageNetNormalised
 from fastiqa.reference.prf_head import PRFHead
 from fastiqa.reference.se_res2net import SERes2Net

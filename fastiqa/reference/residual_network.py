@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
 from fastiqa.reference.tracing import Scriptable
 

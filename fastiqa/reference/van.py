@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 from fastiqa.reference.tracing import Leaf, Scriptable

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fastiqa
-from fastiqa._files import replacing
-from fastiqa.models import limits
+from fastiqa.common import limits
+from fastiqa.common.files import replacing
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training.recipe import RecipeError, differences
 from fastiqa.training.recipe_file import completed

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 
 PATCHES = 2  # local features along each side of a map
 

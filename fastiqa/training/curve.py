@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fastiqa._files import replacing
+from fastiqa.common.files import replacing
 from fastiqa.training.logs import read_log
 
 

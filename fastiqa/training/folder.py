@@ -7,7 +7,7 @@ model.safetensors         the network after the last finished epoch, for `fastiq
 log.jsonl                 see `fastiqa.training.logs`
 curve.png                 the learning curve, where matplotlib is installed
 tensorboard/              where the recipe asks for it
-.fastiqa.lock             while a process trains: its id, see `fastiqa._files.locked`
+.fastiqa.lock             while a process trains: its id, see `fastiqa.common.files.locked`
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from torch import nn
 
-from fastiqa._files import is_empty, locked, remove_unfinished, replacing
+from fastiqa.common.files import is_empty, locked, remove_unfinished, replacing
 from fastiqa.training.checkpoint import CheckpointError, Position
 from fastiqa.training.curve import draw_curve
 from fastiqa.training.logs import JSONLog, Observer, TensorBoardLog

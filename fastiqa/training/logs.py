@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fastiqa._files import replacing
+from fastiqa.common.files import replacing
 from fastiqa.training.checkpoint import CheckpointError, Position
 
 

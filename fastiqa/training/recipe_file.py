@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fastiqa._text import decoded
-from fastiqa.models import limits
+from fastiqa.common import limits
+from fastiqa.common.text import decoded
 from fastiqa.training.recipe import Recipe, RecipeError
 from fastiqa.training.step import Step
 from fastiqa.training.yaml_words import as_boolean
@@ -54,7 +54,7 @@ def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
         overrides: changes as "key.of.the.recipe=value", the value being YAML; "=null" takes the key away.
 
     Raises:
-        RecipeError: for an unknown name, a file that is not YAML or beyond `fastiqa.models.limits`, and for every key
+        RecipeError: for an unknown name, a file that is not YAML or beyond `fastiqa.common.limits`, and for every key
             that is unknown, missing, or of a value that the recipe cannot have; the message names the file and the key.
         ImportError: without PyYAML.
 

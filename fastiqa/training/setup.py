@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from fastiqa.models import limits
+from fastiqa.common import limits
 from fastiqa.training import rates
 from fastiqa.training.datasets import Items, datasets
 from fastiqa.training.recipe import Recipe, RecipeError

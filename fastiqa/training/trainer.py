@@ -78,7 +78,7 @@ def train(
     Raises:
         RecipeError: for a recipe whose model or data cannot be built, or whose batches cannot be cut.
         FileExistsError: where the folder holds a run and `resume` is False, or other files and no run.
-        fastiqa._files.FolderInUseError: an OSError, where another run writes to the folder.
+        fastiqa.common.files.FolderInUseError: an OSError, where another run writes to the folder.
         CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
         DataError: naming data set and item.
         TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.

@@ -138,17 +138,17 @@ def call(name: str, *args: Any) -> list[int]:
 @contextlib.contextmanager
 def as_cuda_backend(names: Sequence[str]) -> Iterator[None]:
     """Within the block the backend `cuda` takes CPU tensors and runs the emulated sources."""
-    from fastiqa import _dispatch
+    from fastiqa.runtime import dispatch
 
-    accepts, kernels = _dispatch.Backend.accepts, dict(_dispatch._kernels)
-    _dispatch.Backend.accepts = lambda self, device: self.name == "cuda" or accepts(self, device)  # type: ignore[method-assign]
-    _dispatch._kernels.update({("cuda", name): functools.partial(call, name) for name in names})
+    accepts, kernels = dispatch.Backend.accepts, dict(dispatch._kernels)
+    dispatch.Backend.accepts = lambda self, device: self.name == "cuda" or accepts(self, device)  # type: ignore[method-assign]
+    dispatch._kernels.update({("cuda", name): functools.partial(call, name) for name in names})
     try:
         yield
     finally:
-        _dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
-        _dispatch._kernels.clear()
-        _dispatch._kernels.update(kernels)
+        dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
+        dispatch._kernels.clear()
+        dispatch._kernels.update(kernels)
 
 
 def run_recorded(driver: Path, calls: Sequence[Call], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastiqa.common import arguments
 from fastiqa.data.distortions.blur import BLURS
 from fastiqa.data.distortions.brightness import BRIGHTNESSES
 from fastiqa.data.distortions.colour import COLOURS
@@ -30,7 +31,6 @@ from fastiqa.data.distortions.contrast import CONTRASTS
 from fastiqa.data.distortions.distortion import LEVELS, Distortion
 from fastiqa.data.distortions.noise import NOISES
 from fastiqa.data.distortions.spatial import SPATIALS
-from fastiqa.reference import arguments
 
 __all__ = ["CLASSES", "DISTORTIONS", "LEVELS", "SMALLEST_SIDE", "Distortion", "distort"]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastiqa.common import arguments
 from fastiqa.data.files import Files
 from fastiqa.data.rated import RatedImage
 from fastiqa.data.rated_sets import matlab, text, workbooks
 from fastiqa.data.rated_split import PARTS, split_by_reference
 from fastiqa.data.rated_validation import RatedReport, Rating, Scale, assemble
 from fastiqa.data.report import OnProblem, Problem
-from fastiqa.reference import arguments
 
 __all__ = ["SETS", "RatedSet", "read_rated"]
 

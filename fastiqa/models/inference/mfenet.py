@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa import reference
+from fastiqa.common import arguments
 from fastiqa.models.inference.folding import fold_norms, is_plain, scale_and_shift
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.onednn import with_rectifier
@@ -20,7 +21,6 @@ from fastiqa.models.inference.resnet import make_inference_bottleneck
 from fastiqa.models.inference.van import fold_van_block
 from fastiqa.models.mfenet import MFENet
 from fastiqa.nn.octave_conv import with_average
-from fastiqa.reference import arguments
 from fastiqa.reference.high_frequency import NEGATIVE_SLOPE
 
 PARTS = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.reference.plain_layers import not_plain
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa import reference
-from fastiqa._dispatch import explain
+from fastiqa.common import arguments
 from fastiqa.models.inference.fastest import Fastest
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.se_res2net import make_inference_block
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.nn import SERes2Block
-from fastiqa.reference import arguments
+from fastiqa.runtime.dispatch import explain
 
 PASSES = ("measure", "batch", "three")
 

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from fastiqa.reference import arguments
+from fastiqa.common import arguments
 from fastiqa.training.datasets.kinds import Items
 
 MOST_ITEMS, MOST_PIXELS = 10_000_000, 1 << 26

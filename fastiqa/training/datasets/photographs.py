@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from fastiqa.common import arguments
 from fastiqa.data.folders import image_files
 from fastiqa.data.photographs import split_photographs
-from fastiqa.reference import arguments
 
 
 def read_photographs(

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastiqa.common import arguments
 from fastiqa.data import SETS, RandomFlippedCrop, RatedDataset, RatedImage, TestCrops, read_rated
 from fastiqa.data.distorted import DistortedImages
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.rated import RatedItem, RatedTransform, whole_image
-from fastiqa.reference import arguments
 from fastiqa.training.datasets.generated import Generated, noisy
 from fastiqa.training.datasets.kinds import Items, Kind, blocks_of, from_files
 from fastiqa.training.datasets.photographs import read_photographs

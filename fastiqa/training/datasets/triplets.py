@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastiqa.common import arguments
 from fastiqa.data import (
     RandomCrop,
     Triplet,
@@ -18,7 +19,6 @@ from fastiqa.data import (
     read_pieapp,
     read_synth,
 )
-from fastiqa.reference import arguments
 from fastiqa.training.datasets.generated import Generated, noisy
 from fastiqa.training.datasets.kinds import Kind, from_files
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fastiqa._files import replacing
+from fastiqa.common.files import replacing
 from fastiqa.models import load_backbone
 from fastiqa.nn import ResNet
 from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastiqa._dispatch import cpu, cuda, triton
-from fastiqa._layout import Output, check_same_shape, like, memory_format
-from fastiqa._op import Map, Op
+from fastiqa.runtime.dispatch import cpu, cuda, triton
+from fastiqa.runtime.layout import Output, check_same_shape, like, memory_format
+from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastiqa._layout import ACCUMULATION, FLOATING
+from fastiqa.runtime.layout import ACCUMULATION, FLOATING
 
 # What an argument that is no tensor may be, by its kind in the schema, and in words.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {

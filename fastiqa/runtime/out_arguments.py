@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastiqa._layout import Output
+from fastiqa.runtime.layout import Output
 
 # Steps that NumPy may take to tell two strided tensors apart, beyond which they count as overlapping. Slices of one
 # buffer take fewer than a hundred.

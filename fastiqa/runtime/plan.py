@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastiqa._layout import Output
-from fastiqa._signature import Signature
+from fastiqa.runtime.layout import Output
+from fastiqa.runtime.signature import Signature
 
 MOST_PLANS = 256  # of an operator: sizes may never come back
 

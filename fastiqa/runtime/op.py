@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastiqa import _dispatch, _out
-from fastiqa._layout import Output
-from fastiqa._memory import prefer_huge_pages
-from fastiqa._plan import Plans, is_hollow
-from fastiqa._signature import PLAIN, Signature
+from fastiqa.runtime import dispatch, out_arguments
+from fastiqa.runtime.layout import Output
+from fastiqa.runtime.memory import prefer_huge_pages
+from fastiqa.runtime.plan import Plans, is_hollow
+from fastiqa.runtime.signature import PLAIN, Signature
 
 _library = torch.library.Library("fastiqa", "FRAGMENT")
 
@@ -42,7 +42,7 @@ class Op:
         adjoint: `(saved, *output_gradients) -> gradients`, one (or None) for each tensor argument. `saved` has the
             arguments named in `saves`, every argument that is no tensor, and `needs`: for each tensor argument whether
             a gradient is wanted. It calls registered operators only, so it is differentiable itself.
-        layout: `(*args) -> outputs`, which also checks the arguments (see _layout.py).
+        layout: `(*args) -> outputs`, which also checks the arguments (see layout.py).
         samples: `(n, c, h, w) -> argument tuples`, with `Map` in place of tensors, that exercise the operator at that
             size.
         bytes: least traffic in bytes, each input read once and each output written once, for those arguments.
@@ -71,7 +71,7 @@ class Op:
         saves: Sequence[str] = (),
         statistics: Sequence[str] = (),
         wide: Sequence[str] = (),
-        backends: Sequence[_dispatch.Backend] = (),
+        backends: Sequence[dispatch.Backend] = (),
         autocast: str = "promote",
         batched: Sequence[str] | None = None,
         exact: bool = False,
@@ -137,15 +137,15 @@ class Op:
         named = [(self.signature.names[k], values[k]) for k in self.signature.tensors if values[k] is not None]
         values = self.signature.promote(values)
         outputs = self.layout(*values)
-        _out.check(self.name, named, outs, outputs)
+        out_arguments.check(self.name, named, outs, outputs)
         if not torch.compiler.is_compiling():
             if torch._C._are_functorch_transforms_active() or _batches():
                 raise NotImplementedError(f"out: {self.name} with out= can be neither mapped nor transformed")
             if self._is_eager(values) and all(type(given) in PLAIN for given in outs):
-                _out.check_overlap(named, outs)
+                out_arguments.check_overlap(named, outs)
                 negative = any(given.is_neg() for given in outs)  # a view of a conjugate's imaginary part
                 hollow = is_hollow(self.signature, values, outputs)
-                kernel = None if negative or hollow else _dispatch.choose(self, values)
+                kernel = None if negative or hollow else dispatch.choose(self, values)
                 if kernel is not None:
                     kernel(*values, *outs)
                     torch.autograd.graph.increment_version(outs)
@@ -165,7 +165,7 @@ class Op:
             args = self.signature.promote(args)
         elif plan.spread:
             self.signature.check_strided(args)
-        kernel = None if plan.hollow else _dispatch.choose(self, args)
+        kernel = None if plan.hollow else dispatch.choose(self, args)
         if kernel is None:
             results = self._reference(args, plan.outputs)
         else:

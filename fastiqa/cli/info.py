@@ -1,4 +1,4 @@
-"""What is installed, what is built and which backend runs each operator: `fastiqa info`, `python -m fastiqa.info`."""
+"""What is installed, what is built, which backend runs what: `fastiqa info`, or `python -m fastiqa.cli.info`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 import torch
 
 import fastiqa
-from fastiqa import _dispatch, _native, ops
+from fastiqa import ops
+from fastiqa.runtime import dispatch, native
 
 
 def report() -> str:
@@ -22,11 +23,11 @@ def report() -> str:
         f"GPU      {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}",
         "",
         "Compiled libraries",
-        *(f"  {library:<5} {_library(library)}" for library in _native.LIBRARIES),
+        *(f"  {library:<5} {_library(library)}" for library in native.LIBRARIES),
         "",
         "Environment",
-        f"  FASTIQA_BACKEND={_dispatch._only or ''}  only this backend (cpu, cuda, triton, torch)",
-        f"  FASTIQA_STRICT={int(_dispatch._strict)}   1: a fallback to torch is an error",
+        f"  FASTIQA_BACKEND={dispatch._only or ''}  only this backend (cpu, cuda, triton, torch)",
+        f"  FASTIQA_STRICT={int(dispatch._strict)}   1: a fallback to torch is an error",
     ]
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
@@ -44,8 +45,8 @@ def _version(package: str) -> str:
 
 def _library(library: str) -> str:
     try:
-        record = _native.build_record(library)
-    except _native.Unavailable as error:
+        record = native.build_record(library)
+    except native.Unavailable as error:
         return str(error)
     code = f", compute capabilities {' '.join(record['archs'])}" if "archs" in record else ""
     if record.get("clones") == "" and platform.machine() in ("x86_64", "AMD64"):
@@ -59,7 +60,7 @@ def _runs(op: ops.Op, device: str) -> str:
         torch.zeros(value.shape, device=device) if isinstance(value, ops.Map) else value
         for value in next(iter(op.samples(1, 8, 8, 8)))
     ]
-    decisions = _dispatch.decisions(op, args)
+    decisions = dispatch.decisions(op, args)
     chosen = next((name for name, verdict in decisions if verdict == "runs"), "nothing")
     others = "; ".join(f"{name}: {verdict}" for name, verdict in decisions if verdict not in ("runs", "could run"))
     return f"{chosen:<7} ({others})" if others else chosen
@@ -68,14 +69,14 @@ def _runs(op: ops.Op, device: str) -> str:
 def main() -> int:
     """Prints the report. Exit status 1 where a library was built and does not load."""
     print(report())
-    return int(any(_does_not_load(library) for library in _native.LIBRARIES))
+    return int(any(_does_not_load(library) for library in native.LIBRARIES))
 
 
 def _does_not_load(library: str) -> bool:
     try:
-        _native.build_record(library)
-    except _native.Unavailable as error:
-        return isinstance(error, _native.DoesNotLoad)
+        native.build_record(library)
+    except native.Unavailable as error:
+        return isinstance(error, native.DoesNotLoad)
     return False
 
 

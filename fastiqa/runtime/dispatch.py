@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fastiqa import _native
-from fastiqa._layout import FLOATING
+from fastiqa.runtime import native
+from fastiqa.runtime.layout import FLOATING
 
 if TYPE_CHECKING:
-    from fastiqa._op import Op
+    from fastiqa.runtime.op import Op
 
 NAMES = ("cpu", "cuda", "triton", "torch")
 OLDEST_TRITON = (3, 6)
@@ -59,7 +59,7 @@ class Backend:
         kernel = _kernel(self, op.name)
         if isinstance(kernel, str):
             return kernel
-        if self.name == "cuda" and (refusal := _native.device_reason(first.device)):
+        if self.name == "cuda" and (refusal := native.device_reason(first.device)):
             return refusal
         return self.why_not(*args) if self.why_not else None
 
@@ -69,12 +69,12 @@ class Backend:
 
 def cpu(why_not: WhyNot | None = None) -> Backend:
     """Vectorised C++: csrc/cpu/<op>.cpp."""
-    return Backend("cpu", "cpu", lambda name: _native.kernel("cpu", name), why_not)
+    return Backend("cpu", "cpu", lambda name: native.kernel("cpu", name), why_not)
 
 
 def cuda(why_not: WhyNot | None = None) -> Backend:
     """CUDA C++: csrc/cuda/<op>.cu."""
-    return Backend("cuda", "cuda", lambda name: _native.kernel("cuda", name), why_not)
+    return Backend("cuda", "cuda", lambda name: native.kernel("cuda", name), why_not)
 
 
 def triton(why_not: WhyNot | None = None) -> Backend:
@@ -86,10 +86,10 @@ def _triton_kernel(name: str) -> Callable[..., None]:
     try:
         version = str(importlib.import_module("triton").__version__)
     except ImportError as error:
-        raise _native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
+        raise native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
     if tuple(map(int, version.split(".")[:2])) < OLDEST_TRITON:  # 3.4 and 3.5 do not compile every kernel
         wanted = ".".join(map(str, OLDEST_TRITON))
-        raise _native.Unavailable(f"triton: got {version}, want {wanted} or later; pip install 'fastiqa[triton]'")
+        raise native.Unavailable(f"triton: got {version}, want {wanted} or later; pip install 'fastiqa[triton]'")
     file = re.sub("(_input|_weight)?_backward$", "", name)  # a gradient lies in its operator's file
     module = importlib.import_module(f"fastiqa.kernels.{file}")
     return getattr(module, name)  # type: ignore[no-any-return]
@@ -108,7 +108,7 @@ def _kernel(backend: Backend, name: str) -> Callable[..., None] | str:
     if key not in _kernels:
         try:
             _kernels[key] = backend.load(name)
-        except _native.Unavailable as error:
+        except native.Unavailable as error:
             _kernels[key] = str(error)
     return _kernels[key]
 

@@ -27,7 +27,7 @@ class DoesNotLoad(Unavailable):
 
 def path(library: str) -> Path:
     """Where the library `cpu` or `cuda` lies if it was built."""
-    return Path(__file__).with_name(f"libfastiqa_{library}.so")
+    return Path(__file__).resolve().parents[1] / f"libfastiqa_{library}.so"
 
 
 @functools.cache

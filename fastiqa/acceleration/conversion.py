@@ -17,8 +17,8 @@ from torch import nn
 
 import fastiqa.nn
 from fastiqa import models, reference
-from fastiqa._dispatch import explain
 from fastiqa.nn.fused import Fused
+from fastiqa.runtime.dispatch import explain
 
 _PLAIN = tuple(getattr(reference, name) for name in reference.__all__)
 
@@ -35,9 +35,9 @@ def _foreign() -> dict[type[nn.Module], type[nn.Module]]:
     """Twins of pytorch-msssim's classes; where nobody has imported it, there are no modules of theirs."""
     if "pytorch_msssim" not in sys.modules:
         return {}
-    from fastiqa import _pytorch_msssim
+    from fastiqa.acceleration import pytorch_msssim
 
-    return _pytorch_msssim.PAIRS
+    return pytorch_msssim.PAIRS
 
 
 class Swap(NamedTuple):
@@ -143,9 +143,9 @@ def _why_not(module: nn.Module) -> str | None:
     if "forward" in vars(module):
         return "its forward was replaced"
     if plain in _foreign():
-        from fastiqa import _pytorch_msssim
+        from fastiqa.acceleration import pytorch_msssim
 
-        return _pytorch_msssim.why_not(module)
+        return pytorch_msssim.why_not(module)
     twin: Any = copy.copy(module)
     twin.__class__ = PAIRS[plain]
     reason = twin.must_call() if isinstance(twin, Fused) else None
