@@ -5,8 +5,8 @@ CPU, plain and under the sanitizers. Nothing here looks for a GPU: a machine wit
 
 | library              | sources            | needs                    |
 | -------------------- | ------------------ | ------------------------ |
-| libfastiqa_cpu.so    | csrc/cpu/*.cpp     | g++ 11 or clang++ 14, torch 2.10 |
-| libfastiqa_cuda.so   | csrc/cuda/*.cu     | nvcc 12, g++, torch 2.10 |
+| libfastiqa_cpu.so    | csrc/ops/*/*.cpp   | g++ 11 or clang++ 14, torch 2.10 |
+| libfastiqa_cuda.so   | csrc/ops/*/*.cu    | nvcc 12, g++, torch 2.10 |
 | the tests' programs  | both               | g++                      |
 
 Compilers are tried on csrc/probe.cpp and csrc/probe.cu before they are to compile for minutes.
@@ -34,8 +34,8 @@ CSRC = Path(__file__).resolve().parent
 # Real code for Ampere, Hopper and both Blackwells (8.6 and 8.9 run 8.0's), and PTX for what follows.
 CUDA_ARCHS = ("80", "90", "100", "120")
 
-# The sources tell architectures apart here alone (csrc/common/channel_packs_cuda.h), so those on one side share their
-# PTX, which is most of nvcc's time: octave_split.cu takes 24 instead of 35 s.
+# Only csrc/passes/channelwise tells architectures apart, so those on one side share their PTX, which is most of nvcc's
+# time: octave_split.cu takes 24 instead of 35 s.
 CUDA_DIVIDE = 100
 
 # The stable ABI of torch 2.10: one binary for that and every later release.
@@ -169,7 +169,7 @@ def choose_cxx(work: Path) -> tuple[str, str]:
 def _probe_cxx(cxx: str, work: Path) -> str:
     """The instruction sets of a compiler's clones. Raises BuildError if it cannot make the kernels."""
     include, _ = torch_flags()
-    command = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC / 'common'}", *include, "-c"]
+    command = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC}", *include, "-c"]
     library = work / "probe.so"
     _run([cxx, "-shared", "-o", str(library), *map(str, _compile(command, [CSRC / "probe.cpp"], work, jobs=1))])
     try:
@@ -184,8 +184,8 @@ def build_cpu(output: Path, work: Path, sources: Sequence[Path] | None = None) -
     """Compiles the CPU library."""
     cxx, clones = choose_cxx(work / "probe")
     include, link = torch_flags()
-    compile_ = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC / 'common'}", *include, "-c"]
-    sources = sources if sources is not None else sorted((CSRC / "cpu").glob("*.cpp"))
+    compile_ = [cxx, *CXX_FLAGS, *nameless(), STABLE_ABI, f"-I{CSRC}", *include, "-c"]
+    sources = sources if sources is not None else sorted((CSRC / "ops").glob("*/*.cpp"))
     record = _record("cpu", [cxx, "--version"], CXX_FLAGS, clones=clones)
     objects = [
         *_compile(compile_, sources, work, jobs=os.cpu_count() or 1, shown="CPU"),
@@ -207,13 +207,13 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
     generate.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
     host = [f"-Xcompiler={flag}" for flag in nameless()]
     start = [nvcc, *NVCC_FLAGS, *host]
-    end = [STABLE_ABI, "-DUSE_CUDA", f"-I{CSRC / 'common'}", *include, "-c"]
+    end = [STABLE_ABI, "-DUSE_CUDA", f"-I{CSRC}", *include, "-c"]
     try:
         _compile([*start, f"-arch=sm_{archs[0]}", *end], [CSRC / "probe.cu"], work / "probe", jobs=1)
     except BuildError as error:
         reason, _, details = error.args[0].partition("\n")
         raise BuildError(f"{nvcc} cannot make the kernels ({reason}): install nvcc 12.8 or later\n{details}") from None
-    sources = sources if sources is not None else sorted((CSRC / "cuda").glob("*.cu"))
+    sources = sources if sources is not None else sorted((CSRC / "ops").glob("*/*.cu"))
     record = _record("cuda", [nvcc, "--version"], NVCC_FLAGS, archs=list(archs), ptx=newest)
     objects = [
         *_compile([*start, *generate, *end], sources, work, jobs=_nvcc_jobs(), shown="CUDA"),
@@ -225,14 +225,14 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
 
 
 def build_plain(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:
-    """Compiles sources without PyTorch (csrc/common/plain_tensor.h): a shared library, or a program if one has a main.
+    """Compiles sources without PyTorch (csrc/emulate/plain_tensor.h): a shared library, or a program if one has a main.
 
     CUDA sources need -DFASTIQA_EMULATE, those for the CPU -DFASTIQA_PLAIN.
     """
     cxx = find_cxx()
     if cxx is None:
         raise BuildError("no C++ compiler: looked for $CXX, g++, c++, clang++")
-    compile_ = [cxx, *PLAIN_FLAGS, *flags, f"-I{CSRC / 'common'}", "-x", "c++", "-c"]
+    compile_ = [cxx, *PLAIN_FLAGS, *flags, f"-I{CSRC}", "-x", "c++", "-c"]
     objects = _compile(compile_, list(sources), work, jobs=os.cpu_count() or 1)
     kind = ["-shared"] if shared else []
     if output.exists() and all(obj.stat().st_mtime < output.stat().st_mtime for obj in objects):

@@ -1,6 +1,6 @@
 // Whether a C++ compiler can make the CPU kernels, tried before it is to compile them all: vectors and their shuffles,
 // clones of templates for several instruction sets, lambdas that are inlined, PyTorch's stable ABI.
-#include "vectors_cpu.h"
+#include "core/simd.h"
 
 namespace fastiqa {
 namespace {

@@ -1,5 +1,5 @@
 // Whether nvcc, its host compiler and this torch can make the CUDA kernels, tried before they are to compile them all.
-#include "elementwise.h"
+#include "passes/elementwise/pass.h"
 
 namespace fastiqa {
 namespace {

@@ -7,7 +7,7 @@
     g = grad where z > 0, else slope grad;   S = sum of g,   P = sum of g d,   M = N H W
     grad_x = weight rstd (g - S / M - d rstd^2 P / M),   grad_weight = rstd P,   grad_bias = S
 
-Two passes each, as in csrc/cpu/batch_norm_act.cpp, the first with exact sums (channel_sums.py): of x - shift and its
+Two passes each, as in csrc/ops/batch_norm_act, the first with exact sums (channel_sums.py): of x - shift and its
 square, and S and P. The kernels between the passes, which have some numbers a channel, compute in float64.
 """
 

@@ -1,4 +1,4 @@
-"""A pass over the 2x2 blocks of maps: the Triton form of csrc/common/blocks.h.
+"""A pass over the 2x2 blocks of maps: the Triton form of csrc/passes/blocks.
 
 Fine maps have the full size (N, C, H, W), coarse maps one value a block. A program gets a tile of runs of blocks;
 `load_fine` gives four tensors, one a pixel of the blocks (zeros where there is no pixel), and `store_fine` takes four;

@@ -1,6 +1,6 @@
 """Passes over feature maps that also sum every channel of every sample: with values as in channels.py.
 
-The Python form of csrc/common/channelwise.h. Sums are taken plane by plane in NCHW; in channels-last maps each program
+The Python form of csrc/passes/channelwise. Sums are taken plane by plane in NCHW; in channels-last maps each program
 sums some pixels of some channels, and a second kernel adds up the programs' partial sums. No atomics: the order depends
 on sizes and layout alone.
 """

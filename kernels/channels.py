@@ -1,6 +1,6 @@
 """Feature maps of which every channel of every sample has values of its own.
 
-The Python form of csrc/common/channelwise.h; the passes that also sum are in channel_sums.py. Where the pixels of a
+The Python form of csrc/passes/channelwise; the passes that also sum are in channel_sums.py. Where the pixels of a
 channel are neighbours in memory (by planes: NCHW) a row of a tile has one of each value; where the channels of a pixel
 are (by pixels: channels-last) all rows have the same values.
 """

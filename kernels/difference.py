@@ -1,4 +1,4 @@
-"""The kernels of difference_response and difference_pool: the Triton form of csrc/common/difference.h.
+"""The kernels of difference_response and difference_pool: the Triton form of csrc/passes/difference.
 
     sums        y[n,o,p] = bias + sum over taps, sides, channels of weight * d(p + shift)
     products    g[n,o,s,c,t] = sum over pixels of map(q - shift) * d(q)

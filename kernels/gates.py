@@ -22,7 +22,7 @@ def scaled(at, size, wanted, scale, DOUBLE: tl.constexpr):
 
 @triton.jit
 def taps(at, size, wanted, scale, NEAREST: tl.constexpr, DOUBLE: tl.constexpr):
-    """PyTorch's source indices and weights along one axis, as in csrc/common/interpolate.h."""
+    """PyTorch's source indices and weights along one axis, as in csrc/ops/gated_upsample."""
     position, step = scaled(at, size, wanted, scale, DOUBLE)
     if NEAREST:
         i = tl.minimum((position * step).to(tl.float32).to(tl.int32), size - 1)
@@ -53,7 +53,7 @@ def gates(
 
 @triton.jit
 def start_of(i, step, EXACT: tl.constexpr):
-    """An output element at or before the first to which input i contributes; as in csrc/common/interpolate.h.
+    """An output element at or before the first to which input i contributes; as in csrc/ops/gated_upsample.
 
     EXACT: where sizes double, the first of five; five because output 0 reaches input 1, with a weight of 0.
     """

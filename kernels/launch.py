@@ -26,7 +26,7 @@ def on_device_of(x: Tensor) -> AbstractContextManager[object]:
 
 
 class Nest(NamedTuple):
-    """Operands of an element-wise pass folded into rows: the Python form of csrc/common/nest.h.
+    """Operands of an element-wise pass folded into rows: the Python form of csrc/core/nest.h.
 
     sizes: three outer sizes, whose product is the number of rows; strides: for each operand its outer strides in packs;
     inner: for each operand the stride along a row, in elements (1 if pack > 1); packs: packs a row.

@@ -8,7 +8,7 @@
     grad_weight = mix^T grad      outer_kernel
 
 The columns of the weight are the elements of a kernel in the order in which they lie in memory, as in
-csrc/common/columns.h: runs of neighbours. A tile has some kernels and some columns of a run. The rows of grad are
+csrc/ops/mix_kernels: runs of neighbours. A tile has some kernels and some columns of a run. The rows of grad are
 gathered first, in the order of the columns.
 """
 

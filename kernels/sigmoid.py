@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _exp_float32(x):
-    """As vector_exp in csrc/common/sigmoid.h, within 0.98 units in the last place and bit for bit the same.
+    """As vector_exp in csrc/core/sigmoid.h, within 0.98 units in the last place and bit for bit the same.
 
     tl.exp is the GPU's ex2.approx of a rounded multiple of x: off by 2 units for small x, by tens at x = 80.
     """

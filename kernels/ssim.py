@@ -112,7 +112,7 @@ def maps_kernel(
     WEIGHTS: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr,
     BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """What each window spreads over its pixels: P_x, P_y, U and R of similarity_cuda.h, (planes, high, wide, 4)."""
+    """What each window spreads over its pixels: P_x, P_y, U and R of csrc/ops/ssim, (planes, high, wide, 4)."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
     plane, known, x, top, count = locate(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists, left = plane // channels, plane % channels, known & (x < wide), tl.min(x)

@@ -1,7 +1,7 @@
 """Device functions on the windows of two images: where a program works, sums under windows, what is made of them.
 
-A program has a tile of planes by columns of windows and goes down their rows. What is summed and why:
-csrc/common/similarity_cuda.h.
+A program has a tile of planes by columns of windows and goes down their rows. csrc/ops/ssim/similarity_cuda.h
+says what is summed and why.
 """
 
 from __future__ import annotations

@@ -165,7 +165,9 @@ def operators() -> dict[str, Op]:
     import fastiqa.kernels
 
     fastiqa.kernels.__path__.append(str(emulation.TEMPLATE / "kernels"))
-    spec = importlib.util.spec_from_file_location("template_op", emulation.TEMPLATE / "ops" / "template_op.py")
+    spec = importlib.util.spec_from_file_location(
+        "template_op", emulation.TEMPLATE / "fastiqa" / "ops" / "template_op.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -182,10 +184,10 @@ def _template_library(kind: str) -> Path:
         if os.environ.get("FASTIQA_PREBUILT") == "1" and library.exists():
             return library
         if kind == "cpu":
-            emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "cpu").glob("*.cpp")))
+            emulation.build().build_cpu(library, work, sorted((emulation.TEMPLATE / "csrc").glob("ops/*/*.cpp")))
         else:
             arch = "{}{}".format(*torch.cuda.get_device_capability())
-            sources = sorted((emulation.TEMPLATE / "cuda").glob("*.cu"))
+            sources = sorted((emulation.TEMPLATE / "csrc").glob("ops/*/*.cu"))
             emulation.build().build_cuda(library, work, sources, (arch,))
     return library
 

@@ -2,7 +2,7 @@
 
 Every function of PyTorch that hands out memory without values is replaced, once and before an operator runs:
 `runtime/plan.py` keeps such a function, so one replaced for a test alone would miss plans made before it. Memory that
-C++ kernels take for themselves: csrc/common/scratch_host.h under emulation, `host_memory` below for the CPU library,
+C++ kernels take for themselves: csrc/core/scratch.h under emulation, `host_memory` below for the CPU library,
 PyTorch's own filling (`conftest.py`) on a GPU.
 """
 

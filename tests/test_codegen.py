@@ -332,7 +332,7 @@ def test_cpu_kernels_have_a_clone_for_each_instruction_set() -> None:
     clones: dict[str, list[str]] = {"v4": [], "v3": [], "generic": []}
     transposes = []
     for name, code in functions:
-        # stream_lines of stream_cpu.h bear the levels' names, whatever the compiler.
+        # stream_lines of core/stream.h bear the levels' names, whatever the compiler.
         levels = zip(("v4", "v3"), zip(names, ("x86_64_v4", "x86_64_v3"), strict=True), strict=True)
         kind = next((level for level, words in levels if any(word in name for word in words)), "generic")
         # AVX2 has no permutation of two vectors, and GCC transposes tiles of ssim by elements.

@@ -274,7 +274,7 @@ def test_every_kernel_file_belongs_to_an_operator() -> None:
     """One word names an operator everywhere, and each backend of a record finds its kernel."""
     root = emulation.ROOT
     words = {name.removesuffix("_backward") for name in OPERATORS}
-    for pattern in ("csrc/cpu/*.cpp", "csrc/cuda/*.cu"):
+    for pattern in ("csrc/ops/*/*.cpp", "csrc/ops/*/*.cu"):
         assert {path.stem for path in root.glob(pattern)} <= words
     triton = {path.stem: path.read_text() for path in (root / "kernels").glob("*.py")}
     shared = set(re.findall(r"from fastiqa\.kernels\.(\w+) import", "".join(triton.values())))

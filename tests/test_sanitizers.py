@@ -171,13 +171,13 @@ def test_a_fault_is_found(sanitizer: str, fault: int, message: str, tmp_path: Pa
 def test_a_fault_of_the_cpu_kernels_is_found(tmp_path: Path) -> None:
     """Where runs fill the rows of partial sums, kernels once read the element after a row of values on the stack."""
     sources = shutil.copytree(emulation.CSRC, tmp_path / "csrc")
-    runs = sources / "common" / "channel_runs_cpu.h"
+    runs = sources / "passes" / "channelwise" / "runs_cpu.h"
     mended, old = "for (int k = 0; kOne && k < kValues; ++k) one[k]", "for (int k = 0; k < kValues; ++k) one[k]"
     assert runs.read_text().count(mended) == 1
     runs.write_text(runs.read_text().replace(mended, old))
-    files = [sources / "cpu" / "scale_residual_relu.cpp", emulation.HERE / "entry.cpp"]
+    files = [sources / "ops" / "scale_residual_relu" / "scale_residual_relu.cpp", emulation.ENTRY]
     driver = emulation.program_of(
-        files, tmp_path / "work", "cpu", "address_undefined", (torch.float32,), f"-I{sources / 'common'}"
+        files, tmp_path / "work", "cpu", "address_undefined", (torch.float32,), f"-I{sources}"
     )
     for name in ("scale_residual_relu", "scale_residual_relu_backward"):
         op = cases.operators()[name]

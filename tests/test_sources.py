@@ -69,7 +69,7 @@ def test_every_cuda_launch_goes_through_the_guard(native: dict[str, str]) -> Non
     """`launch` sets the tensor's device and PyTorch's current stream, and checks for errors."""
     launches = where(r"<<<", native)
     assert len(launches) == 1
-    assert launches[0].startswith("csrc/common/launch.h")
+    assert launches[0].startswith("csrc/core/launch.h")
 
 
 def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) -> None:
@@ -81,15 +81,20 @@ def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) 
 @pytest.mark.parametrize("library", ["cpu", "cuda"])
 def test_a_library_has_one_type_of_a_name(native: dict[str, str], library: str) -> None:
     """Of headers that no one file includes, too: of their functions of equal names the linker would keep one."""
-    included, waiting = set(), [name for name in native if name.startswith(f"csrc/{library}/")]
+    extension, foreign = {"cpu": (".cpp", "cuda.h"), "cuda": (".cu", "cpu.h")}[library]
+    included: set[str] = set()
+    waiting = [name for name in native if name.startswith("csrc/ops/") and name.endswith(extension)]
     while waiting:
-        text = native[waiting.pop()]
-        new = {f"csrc/common/{name}" for name in re.findall(r'#include "(?:\.\./common/)?(\w+\.h)"', text)} - included
-        included |= new
-        waiting += new
-    assert len(included) > 10
+        source = waiting.pop()
+        for name in re.findall(r'#include "(.+)"', native[source]):
+            path = f"csrc/{name}" if "/" in name else str(Path(source).with_name(name))
+            if path not in included and not path.endswith(foreign):
+                included.add(path)
+                waiting.append(path)
+    headers = {name for name in included if name.endswith(".h") and not name.startswith("csrc/emulate/")}
+    assert len(headers) > 10
     homes: dict[str, list[str]] = {}
-    for name in included - {"csrc/common/emulate.h", "csrc/common/emulate_threads.h", "csrc/common/scratch_host.h"}:
+    for name in headers - {"csrc/core/scratch.h"}:
         for kind in set(re.findall(r"^(?:struct|class|enum class) (\w+)(?: \w+)*(?: : .*)? \{", native[name], re.M)):
             homes.setdefault(kind, []).append(name)
     assert len(homes) > 10
@@ -103,7 +108,7 @@ def test_every_triton_launch_has_a_device_guard() -> None:
         return [n.lineno for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Subscript)]
 
     found = 0
-    for name, text in sources("kernels/*.py", "csrc/common/template_op/kernels/*.py").items():
+    for name, text in sources("kernels/*.py", "examples/template_op/kernels/*.py").items():
         tree = ast.parse(text)
         guards = [n for n in ast.walk(tree) if isinstance(n, ast.With) and "on_device_of" in ast.dump(n.items[0])]
         assert sorted(launches(tree)) == sorted(line for guard in guards for line in launches(guard)), name

@@ -11,8 +11,8 @@ Saved: x, y and both logits, from which m is computed again; eager PyTorch keeps
 Bytes: 4|x| forward and 7|x| backward; eager PyTorch moves 15 and 21, in six kernels and nine.
 Memory format of the result: that of the first of x, y and local that is not expanded.
 
-    cpu     csrc/cpu/attentional_blend.cpp     one pass forward, one backward with the sum in it, any strides
-    cuda    csrc/cuda/attentional_blend.cu     the same functions; channels-last sums in two steps, without atomics
+    cpu     attentional_blend.cpp     one pass forward, one backward with the sum in it, any strides
+    cuda    attentional_blend.cu     the same functions; channels-last sums in two steps, without atomics
     triton  kernels/attentional_blend.py       likewise
 
 Source: Dai et al., Attentional Feature Fusion (arXiv 2009.14082), equations 3 and 4: AFF after its two branches.

@@ -17,8 +17,8 @@ Bytes: 2|x| forward and 3|x| backward at the least, and once more what a pass wi
 3|x| and 5|x|. Eager PyTorch moves 6 and 8, in two kernels each.
 Memory format of the result: that of x.
 
-    cpu     csrc/cpu/batch_norm_act.cpp     a pass with sums and a pass that writes, forward and backward, any strides
-    cuda    csrc/cuda/batch_norm_act.cu     the same functions; sums in two steps, without atomics
+    cpu     batch_norm_act.cpp     a pass with sums and a pass that writes, forward and backward, any strides
+    cuda    batch_norm_act.cu     the same functions; sums in two steps, without atomics
     triton  kernels/batch_norm_act.py       likewise
 
 Source: Ioffe and Szegedy, Batch Normalization (arXiv 1502.03167), algorithm 1.

@@ -11,8 +11,8 @@ and the adjoint of that map is cross_difference again: two kernels serve derivat
 Bytes: 5|ref| forward and 5|ref| backward; eager PyTorch moves 10 and 7, in three kernels each.
 Memory format of the result: that of the first argument that is not expanded, as PyTorch would give it.
 
-    cpu     csrc/cpu/cross_difference.cpp     one element-wise pass over five maps, any strides
-    cuda    csrc/cuda/cross_difference.cu     the same source, 16 bytes a thread and operand where addresses allow
+    cpu     cross_difference.cpp     one element-wise pass over five maps, any strides
+    cuda    cross_difference.cu     the same source, 16 bytes a thread and operand where addresses allow
     triton  kernels/cross_difference.py       tiles of rows, any strides
 
 Exact: every result is one subtraction or addition, rounded once, so all backends equal eager PyTorch bit for bit.

@@ -12,8 +12,8 @@ Adjoint: y is the gradient for one weight a sample of difference_response, so wi
 
 Bytes: 3|ref| forward and 6|ref| backward; eager PyTorch moves 9|ref| and more forward, k² times over for a k×k kernel.
 
-    cpu     csrc/cpu/difference_pool.cpp     as difference_response: products of small matrices
-    cuda    csrc/cuda/difference_pool.cu
+    cpu     difference_pool.cpp     as difference_response: products of small matrices
+    cuda    difference_pool.cu
     triton  kernels/difference_pool.py
 
 Source: the gated last stage of PRFNet (arXiv 2401.06992, section 2.2) under global average pooling.

@@ -20,8 +20,8 @@ Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that
 9|ref| forward, and more where a convolution copies the differences k² times over.
 Memory format of y: that of the first of ref, a, b that is not expanded.
 
-    cpu     csrc/cpu/difference_response.cpp     products of small matrices, differences in the first-level cache
-    cuda    csrc/cuda/difference_response.cu     a thread has neighbouring pixels or channels, sums in two steps
+    cpu     difference_response.cpp     products of small matrices, differences in the first-level cache
+    cuda    difference_response.cu     a thread has neighbouring pixels or channels, sums in two steps
     triton  kernels/difference_response.py       the same, in tiles
 
 Source: cross subtraction followed by the mean over the channels of a gate's convolution (arXiv 2401.06992, section

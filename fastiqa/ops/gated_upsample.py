@@ -15,8 +15,8 @@ with weights 1/4, 3/4, 3/4, 1/4 along each axis. Saved: f and l; the gate exists
 Bytes: 2|f| + |l| forward, 3|f| + 2|l| backward; eager PyTorch moves 3|f| and 6|f| and, with a gate of C channels, |f|
 and 4|f| more. Memory format of the result: that of the features.
 
-    cpu     csrc/cpu/gated_upsample.cpp     rows of gates in the first-level cache, any strides, both formats
-    cuda    csrc/cuda/gated_upsample.cu     16 bytes a thread where addresses allow; no atomics
+    cpu     gated_upsample.cpp     rows of gates in the first-level cache, any strides, both formats
+    cuda    gated_upsample.cu     16 bytes a thread where addresses allow; no atomics
     triton  kernels/gated_upsample.py       the same in tiles
 
 Source: the fusion of PRFNet (arXiv 2401.06992, section 2.2) has a gate of one channel.

@@ -11,8 +11,8 @@ and derivatives of every order. Nothing is saved.
 Bytes: 2|x| forward and 2|x| backward; eager PyTorch moves 5.5 and 8.5, in three and four kernels.
 Memory format of the result: that of x.
 
-    cpu     csrc/cpu/high_pass.cpp     a pass over 2×2 blocks, any strides
-    cuda    csrc/cuda/high_pass.cu     the same source, two rows of 16 bytes a thread where addresses allow
+    cpu     high_pass.cpp     a pass over 2×2 blocks, any strides
+    cuda    high_pass.cu     the same source, two rows of 16 bytes a thread where addresses allow
     triton  kernels/high_pass.py       tiles of blocks, any strides
 
 Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds the

@@ -15,8 +15,8 @@ order are sums of these operators with one argument replaced.
 Bytes: 2|x| forward, 3|x| backward (74 and 173 multiply-adds an element); eager PyTorch moves 4|x| and 8|x|.
 Memory format of the result: that of x.
 
-    cpu     csrc/cpu/large_kernel_conv.cpp     t in a ring of rows, a vector of channels a pixel; any strides
-    cuda    csrc/cuda/large_kernel_conv.cu     t in shared memory, tiles with halo; any strides
+    cpu     large_kernel_conv.cpp     t in a ring of rows, a vector of channels a pixel; any strides
+    cuda    large_kernel_conv.cu     t in shared memory, tiles with halo; any strides
     triton  kernels/large_kernel_conv.py       t in memory, two passes of 4|x| (6|x| in 16-bit types); any strides
 
 t is not rounded to bfloat16 or float16, as eager PyTorch's is.

@@ -14,8 +14,8 @@ Both are computed by mix_kernels_backward, whose own adjoint are mix_kernels and
 Bytes: |weight| forward, 2|weight| backward; what has M rows is small beside it.
 Memory format of y, and of grad_weight: that of the weight.
 
-    cpu     csrc/cpu/mix_kernels.cpp     some kernels at a time, in pieces whose sums stay in the first caches
-    cuda    csrc/cuda/mix_kernels.cu     a thread has neighbouring elements of a kernel, sums in two steps
+    cpu     mix_kernels.cpp     some kernels at a time, in pieces whose sums stay in the first caches
+    cuda    mix_kernels.cu     a thread has neighbouring elements of a kernel, sums in two steps
     triton  kernels/mix_kernels.py       the same, in tiles
 
 Source: the mean over the output channels of a convolution of another convolution's output (PRFNet's gates, arXiv

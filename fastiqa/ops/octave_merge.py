@@ -14,8 +14,8 @@ grad_high is g itself, not a copy. The adjoint of the sums is up. Nothing is sav
 Bytes: 2.25|high| forward, 1.25|high| backward; eager PyTorch moves 4.25 in two kernels, and 1.25.
 Memory format of the result: that of the first argument that is not expanded, as PyTorch would give it.
 
-    cpu     csrc/cpu/octave_merge.cpp     a pass over 2×2 blocks, any strides
-    cuda    csrc/cuda/octave_merge.cu     the same source, two rows of 16 bytes a thread where addresses allow
+    cpu     octave_merge.cpp     a pass over 2×2 blocks, any strides
+    cuda    octave_merge.cu     the same source, two rows of 16 bytes a thread where addresses allow
     triton  kernels/octave_merge.py       tiles of blocks, any strides
 
 Source: the join of the low into the high branch of an octave convolution (arXiv 1904.05049, section 3.2).

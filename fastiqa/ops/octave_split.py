@@ -14,8 +14,8 @@ Its sign tells act from x, so act is saved, which the next convolution saves any
 Bytes: 2.25|x| forward, 3.25|x| backward; eager PyTorch moves 3.25 in two kernels, and 7.25 in three.
 Memory format of both results: that of x.
 
-    cpu     csrc/cpu/octave_split.cpp     a pass over 2×2 blocks, any strides
-    cuda    csrc/cuda/octave_split.cu     the same source, two rows of 16 bytes a thread where addresses allow
+    cpu     octave_split.cpp     a pass over 2×2 blocks, any strides
+    cuda    octave_split.cu     the same source, two rows of 16 bytes a thread where addresses allow
     triton  kernels/octave_split.py       tiles of blocks, any strides
 
 Averages are taken of activations that are not yet rounded to bfloat16 or float16, which eager PyTorch's are.

@@ -13,8 +13,8 @@ and in an identity block the residual is kept as well; but the difference of two
 Bytes: 3|x| forward and 5|x| backward; eager PyTorch moves 7 and 8, in four kernels and six.
 Memory format of the result: that of the first of x and residual that is not expanded.
 
-    cpu     csrc/cpu/scale_residual_relu.cpp     one pass forward, one backward with the sum in it, any strides
-    cuda    csrc/cuda/scale_residual_relu.cu     the same functions; channels-last sums in two steps, without atomics
+    cpu     scale_residual_relu.cpp     one pass forward, one backward with the sum in it, any strides
+    cuda    scale_residual_relu.cu     the same functions; channels-last sums in two steps, without atomics
     triton  kernels/scale_residual_relu.py       likewise
 
 Source: Hu et al., Squeeze-and-Excitation Networks (arXiv 1709.01507), figure 3: scale, sum and ReLU of SE-ResNet.

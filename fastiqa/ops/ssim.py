@@ -27,8 +27,8 @@ equal images are exactly 1, and no value is greater. Saved: x and y, whose momen
 Bytes: 2|x| forward, 4|x| backward; eager PyTorch moves some 40 and 80.
 Results are float32, or float64 with such images. Memory format of gradients: that of x.
 
-    cpu     csrc/cpu/ssim.cpp     tiles of rows and columns, whose moments stay in the first-level cache
-    cuda    csrc/cuda/ssim.cu     a tile and its halo in shared memory; means in two steps, without atomics
+    cpu     ssim.cpp     tiles of rows and columns, whose moments stay in the first-level cache
+    cuda    ssim.cu     a tile and its halo in shared memory; means in two steps, without atomics
     triton  kernels/ssim.py       likewise, in registers
 
 Source: Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to Structural Similarity,

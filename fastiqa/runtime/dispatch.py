@@ -68,12 +68,12 @@ class Backend:
 
 
 def cpu(why_not: WhyNot | None = None) -> Backend:
-    """Vectorised C++: csrc/cpu/<op>.cpp."""
+    """Vectorised C++: csrc/ops/<op>/<op>.cpp."""
     return Backend("cpu", "cpu", lambda name: native.kernel("cpu", name), why_not)
 
 
 def cuda(why_not: WhyNot | None = None) -> Backend:
-    """CUDA C++: csrc/cuda/<op>.cu."""
+    """CUDA C++: csrc/ops/<op>/<op>.cu."""
     return Backend("cuda", "cuda", lambda name: native.kernel("cuda", name), why_not)
 
 

@@ -1,4 +1,4 @@
-"""The sources without PyTorch on this CPU: those for CUDA (csrc/common/emulate.h) as a library in this process, and
+"""The sources without PyTorch on this CPU: those for CUDA (csrc/emulate/emulate.h) as a library in this process, and
 those of either device as a program for each sanitizer."""
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-HERE = Path(__file__).resolve().parent
-TEMPLATE = CSRC / "common" / "template_op"
+ENTRY = CSRC / "emulate" / "entry.cpp"
+TEMPLATE = ROOT / "examples" / "template_op"
 
 # Two compilations, since the thread sanitizer goes with no other; -g1: reports name lines. -O0: -Og took a third longer
 # to compile under the first.
@@ -34,11 +34,11 @@ SANITIZERS = {
 # compile, and ssim 1.5 GB.
 DEVICES = {"cuda": ("-DFASTIQA_EMULATE",), "cpu": ("-DFASTIQA_PLAIN", "-Dalways_inline=noinline")}
 
-READ, WRITTEN = 1, 2  # Access in csrc/common/plain_tensor.h
+READ, WRITTEN = 1, 2  # Access in csrc/emulate/plain_tensor.h
 
 Call = tuple[str, tuple[Any, ...]]  # an operator's name and its arguments, outputs last
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # Dtype in csrc/common/dtype.h
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # Dtype in csrc/core/dtype.h
 
 
 class Value(ctypes.Structure):
@@ -78,8 +78,8 @@ def building(work: Path) -> FileLock:
 
 def sources(device: str) -> list[Path]:
     kind = {"cuda": "*.cu", "cpu": "*.cpp"}[device]
-    operators = [*sorted((CSRC / device).glob(kind)), *sorted((TEMPLATE / device).glob(kind))]
-    return [*operators, HERE / "entry.cpp", *([HERE / "selftest.cu"] if device == "cuda" else [])]
+    operators = [source for tree in (CSRC, TEMPLATE / "csrc") for source in sorted(tree.glob(f"ops/*/{kind}"))]
+    return [*operators, ENTRY, *([ENTRY.with_name("selftest.cu")] if device == "cuda" else [])]
 
 
 @functools.cache

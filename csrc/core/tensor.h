@@ -1,0 +1,150 @@
+// What an operator file needs of a tensor, of threads and of the registry, once on PyTorch's stable ABI and once, for the
+// tests' own programs, on plain memory (plain_tensor.h, emulate.h). Kernels see pointers, sizes and strides only.
+//
+//   FASTIQA_REGISTER(op, "op(Tensor x, Tensor(a!) y) -> ()")     makes torch.ops.fastiqa_<device>.op
+#pragma once
+
+#include <type_traits>
+
+#include "core/check.h"
+#include "core/dtype.h"
+
+#if defined(FASTIQA_EMULATE)
+#include "emulate/emulate.h"
+#elif defined(FASTIQA_PLAIN)
+#include "emulate/plain_tensor.h"
+#else
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#if defined(__CUDACC__)
+#define FASTIQA_NAMESPACE fastiqa_cuda
+#define FASTIQA_DEVICE_KEY CUDA
+#else
+#define FASTIQA_NAMESPACE fastiqa_cpu
+#define FASTIQA_DEVICE_KEY CPU
+#endif
+
+#define FASTIQA_REGISTER(op, schema)                                        \
+  STABLE_TORCH_LIBRARY_FRAGMENT(FASTIQA_NAMESPACE, m) { m.def(schema); }    \
+  STABLE_TORCH_LIBRARY_IMPL(FASTIQA_NAMESPACE, FASTIQA_DEVICE_KEY, m) {     \
+    m.impl(#op, TORCH_BOX(&op));                                            \
+  }
+
+namespace fastiqa {
+
+using torch::stable::get_num_threads;
+using torch::stable::parallel_for;
+using torch::stable::Tensor;
+
+inline torch::headeronly::ScalarType scalar_type_of(Dtype dtype) {
+  using torch::headeronly::ScalarType;
+  constexpr ScalarType types[] = {ScalarType::Double, ScalarType::Float, ScalarType::BFloat16, ScalarType::Half};
+  return types[static_cast<int>(dtype)];
+}
+
+inline bool is_defined(const Tensor& tensor) { return tensor.defined(); }
+inline bool has_dtype(const Tensor& tensor, Dtype dtype) { return tensor.scalar_type() == scalar_type_of(dtype); }
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  const auto type = tensor.scalar_type();
+  for (const Dtype dtype : kDtypes)
+    if (type == scalar_type_of(dtype)) return dtype;
+  fail("fastiqa kernels take float64, float32, bfloat16 and float16");
+}
+
+/// The number of the tensor's GPU; CPUs are -1.
+inline int32_t device_of(const Tensor& tensor) { return tensor.is_cpu() ? -1 : tensor.get_device_index(); }
+
+}  // namespace fastiqa
+
+#endif
+
+#include "core/nest.h"
+
+namespace fastiqa {
+
+// Element types that kernels are compiled for, a bit each; the sanitizers' builds leave some out to compile sooner.
+#ifndef FASTIQA_DTYPES
+#define FASTIQA_DTYPES 15
+#endif
+
+/// Calls f.template operator()<T>(), if the library was compiled for `dtype`, which T is.
+template <class T, Dtype dtype, class F>
+void with_dtype(F f) {
+  if constexpr (FASTIQA_DTYPES >> static_cast<int>(dtype) & 1)
+    f.template operator()<T>();
+  else
+    FASTIQA_CHECK(false, "fastiqa kernels were compiled without this dtype");
+}
+
+/// Calls f.template operator()<T>() with the element type of `tensor`.
+template <class F>
+void visit_dtype(const Tensor& tensor, F f) {
+  switch (dtype_of(tensor)) {
+    case Dtype::float64: return with_dtype<double, Dtype::float64>(f);
+    case Dtype::float32: return with_dtype<float, Dtype::float32>(f);
+    case Dtype::bfloat16: return with_dtype<bfloat16, Dtype::bfloat16>(f);
+    case Dtype::float16: return with_dtype<float16, Dtype::float16>(f);
+  }
+}
+
+/// A tensor's elements: to be read where T is const, whereupon a copy-on-write tensor stays one, else to be written.
+template <class T>
+T* data_of(const Tensor& tensor) {
+  if constexpr (std::is_const_v<T>)
+    return static_cast<T*>(tensor.const_data_ptr());
+  else
+    return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+/// As data_of<const T>, for passes whose inputs and outputs are operands of one type.
+template <class T>
+T* data_to_read(const Tensor& tensor) {
+  return const_cast<T*>(data_of<const T>(tensor));
+}
+
+/// A four-dimensional operand of an element-wise pass: a tensor, or some of its channels.
+struct View {
+  void* data;
+  std::array<int64_t, kMaxRank> sizes;
+  std::array<int64_t, kMaxRank> strides;
+};
+
+inline View view_of(const Tensor& tensor, void* data) {
+  FASTIQA_CHECK(tensor.dim() == kMaxRank, "fastiqa kernels take four-dimensional tensors");
+  View view{data, {}, {}};
+  std::copy_n(tensor.sizes().data(), kMaxRank, view.sizes.begin());
+  std::copy_n(tensor.strides().data(), kMaxRank, view.strides.begin());
+  return view;
+}
+
+/// An input. Not within parallel_for, nor is `written`: PyTorch copies what is copy-on-write outside of it alone.
+inline View view(const Tensor& tensor) { return view_of(tensor, data_to_read<void>(tensor)); }
+
+/// An output.
+inline View written(const Tensor& tensor) { return view_of(tensor, data_of<void>(tensor)); }
+
+/// Channels [begin, begin + count) of a view.
+template <class T>
+View channels(View view, int64_t begin, int64_t count) {
+  FASTIQA_CHECK(begin + count <= view.sizes[1], "fastiqa: channels out of range");
+  view.data = static_cast<T*>(view.data) + begin * view.strides[1];
+  view.sizes[1] = count;
+  return view;
+}
+
+/// The folded nest of several views, which must have equal sizes.
+template <size_t kOperands>
+Nest<kOperands> make_nest(const std::array<View, kOperands>& views) {
+  std::array<const int64_t*, kOperands> strides;
+  for (size_t o = 0; o < kOperands; ++o) {
+    FASTIQA_CHECK(views[o].sizes == views[0].sizes, "fastiqa: operands of an element-wise pass differ in size");
+    strides[o] = views[o].strides.data();
+  }
+  return make_nest<kOperands>(views[0].sizes.data(), strides);
+}
+
+}  // namespace fastiqa

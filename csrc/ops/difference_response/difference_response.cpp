@@ -1,0 +1,65 @@
+// difference_response: convolutions of [ref - a, ref - b] to a few output channels, and their gradients.
+//
+//   forward           (N,C,H,W) x3, (K,2C,k,k), (K) -> (N,K,H,W)        reads 3 maps
+//   backward          (N,K,H,W), (K,2C,k,k) -> (3N,C,H,W)               writes 3 maps
+//   weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
+#include "passes/difference/api.h"
+
+namespace fastiqa {
+namespace {
+
+// ---- launchers ----
+
+void difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, std::optional<Tensor> bias, Tensor out) {
+  const Arguments call("difference_response", "ref", ref);
+  const auto [n, c, h, w] = call.sizes<4>("ref", ref);
+  call.check({n, c, h, w}, "a", a, "b", b);
+  const auto [k, channels, rows, columns] = check_weight(call, "weight", weight, n);
+  call.want(channels == 2 * c, "weight", "got ", channels, " channels, want ", 2 * c);
+  if (bias) call.check({k}, "bias", *bias);
+  call.check({n, k, h, w}, "out", out);
+  visit_dtype(ref, [&]<class T>() {
+    const T* bias_data = bias ? data_of<const T>(*bias) : nullptr;
+    difference_sums<T>(triple<const T>(ref, a, b), weight_view(weight), bias_data, bias ? bias->strides()[0] : 0,
+                       written(out), ref);
+  });
+}
+
+void difference_response_backward(Tensor grad, Tensor weight, bool, Tensor out) {
+  const Arguments call("difference_response_backward", "grad", grad);
+  const auto [n, k, h, w] = call.sizes<4>("grad", grad);
+  const auto [outputs, channels, rows, columns] = check_weight(call, "weight", weight, n);
+  call.want(outputs == k, "weight", "got ", outputs, " outputs, want ", k);
+  call.check({3 * n, channels / 2, h, w}, "out", out);
+  visit_dtype(grad, [&]<class T>() {
+    difference_spread<T>(view(grad), weight_view(weight), thirds<T>(written(out)), grad);
+  });
+}
+
+void difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int64_t kernel_size, bool each,
+                                         Tensor out) {
+  const Arguments call("difference_response_weight_backward", "ref", ref);
+  const auto [n, c, h, w] = call.sizes<4>("ref", ref);
+  call.check({n, c, h, w}, "a", a, "b", b);
+  call.want(out.dim() == (each ? 5 : 4), "out", "got ", out.dim(), " dimensions, want ", each ? 5 : 4);
+  const auto [k, channels, rows, columns] = check_weight(call, "out", out, n);
+  call.want(channels == 2 * c, "out", "got ", channels, " channels, want ", 2 * c);
+  call.want(rows == kernel_size, "kernel_size", "got ", kernel_size, ", want ", rows, ", the size of out");
+  call.check({n, k, h, w}, "grad", grad);
+  visit_dtype(ref, [&]<class T>() {
+    difference_products<T>(triple<const T>(ref, a, b), view(grad), weight_written(out), each, ref);
+  });
+}
+
+}  // namespace
+
+FASTIQA_REGISTER(difference_response,
+                 "difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, Tensor? bias, Tensor(a!) out) -> ()")
+FASTIQA_REGISTER(difference_response_backward,
+                 "difference_response_backward(Tensor grad, Tensor weight, bool channels_last, "
+                 "Tensor(a!) out) -> ()")
+FASTIQA_REGISTER(difference_response_weight_backward,
+                 "difference_response_weight_backward(Tensor ref, Tensor a, Tensor b, Tensor grad, int kernel_size, "
+                 "bool each, Tensor(a!) out) -> ()")
+
+}  // namespace fastiqa

@@ -1,0 +1,46 @@
+// How channelwise.h walks through feature maps: which dimension is innermost, and what folds into what.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace fastiqa {
+
+template <int kMaps>
+struct ChannelWalk {
+  int64_t n, c, h, w;          // h = 1 and w = all pixels if in every map each row follows the one before it
+  int64_t stride[kMaps][4];    // along n, c, h and w, in elements
+  bool by_pixels;              // the channels of a pixel are innermost, else the pixels of a channel
+
+  int64_t inner(int map) const { return stride[map][by_pixels ? 1 : 3]; }
+
+  /// Whether the innermost elements of every map are neighbours in memory.
+  bool unit_stride() const {
+    if ((by_pixels ? c : w) == 1) return true;
+    for (int o = 0; o < kMaps; ++o)
+      if (inner(o) != 1) return false;
+    return true;
+  }
+};
+
+/// Sizes and strides as they are in memory; the first output decides what is innermost, or the last input.
+template <size_t kMaps>
+ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, size_t inputs) {
+  const auto& size = maps[0].sizes;
+  bool folds = true;
+  for (const View& map : maps) {
+    FASTIQA_CHECK(map.sizes == size, "fastiqa: maps of a channel-wise pass differ in size");
+    folds = folds && (size[2] == 1 || size[3] == 1 || map.strides[2] == size[3] * map.strides[3]);
+  }
+  const int along = size[3] == 1 ? 2 : 3;  // where a column of pixels is folded, its stride is that of the rows
+  ChannelWalk<kMaps> walk{size[0], size[1], folds ? 1 : size[2], folds ? size[2] * size[3] : size[3], {}, false};
+  for (size_t o = 0; o < kMaps; ++o) {
+    const auto& s = maps[o].strides;
+    const int64_t strides[4] = {s[0], s[1], folds ? 0 : s[2], s[along]};
+    std::copy_n(strides, 4, walk.stride[o]);
+  }
+  const auto& out = walk.stride[std::min(inputs, kMaps - 1)];
+  walk.by_pixels = walk.c > 1 && (walk.h * walk.w == 1 || out[1] < out[3]);
+  return walk;
+}
+
+}  // namespace fastiqa
