@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa import models, reference
-from fastiqa.training import rates
+from fastiqa.training.run import rates
 from fastiqa.training.tasks.comparison import PackedComparison
 
 from . import memory as allocator

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from fastiqa.cli.compare import Comparison, compare_files
 from fastiqa.data import read_image
-from fastiqa.data.codecs import CODECS, decode, encode
+from fastiqa.data.images.codecs import CODECS, decode, encode
 from fastiqa.metrics import luma, ssim
 
 mpl.use("Agg")  # before pyplot, which otherwise opens windows where it can

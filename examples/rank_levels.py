@@ -4,7 +4,7 @@
 
 RUN is the folder of a run of ``fastiqa train mfenet_small``; PART of PHOTOGRAPHS, by default test, is that of the split
 that the run was trained with. The data set is the one that the run was validated on, but for the part. Writes PART.csv
-into RUN, all measures of `fastiqa.metrics.rated_tables`, and prints two SRCC for each type, and their means:
+into RUN, all measures of `fastiqa.evaluation.tables`, and prints two SRCC for each type, and their means:
 
 all       of all images of the type, of every photograph and level: do scores compare across photographs? It is the
           "srcc_of_types" of the run's log, but for the random choices of the distortions, which change with the epoch,
@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiqa.data.rated import RatedImage
-from fastiqa.metrics.rated_evaluation import evaluate_rated
-from fastiqa.metrics.rated_tables import write_csv
+from fastiqa.data.rated.dataset import RatedImage
+from fastiqa.evaluation.rated import evaluate_rated
+from fastiqa.evaluation.tables import write_csv
 from fastiqa.models import load_model
 from fastiqa.training import read_recipe
-from fastiqa.training.setup import build_datasets
+from fastiqa.training.run.setup import build_datasets
 from fastiqa.training.tasks import TASKS
 
 AT_ONCE = 8  # items in a batch, which bounds the memory that they need

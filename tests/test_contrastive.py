@@ -12,14 +12,14 @@ import torch
 from test_synth import picture
 from torch import Tensor, nn
 
-from fastiqa.data import ImageError, contrastive
-from fastiqa.data.contrastive import ContrastiveDataset
-from fastiqa.data.distorted import DistortedImages
-from fastiqa.data.distortions import CLASSES, DISTORTIONS
-from fastiqa.data.folders import image_files
-from fastiqa.data.photographs import Photographs, split_photographs
-from fastiqa.training.contrastive import ContrastiveNetwork, Projector, contrastive_loss
-from fastiqa.training.datasets.rated import WithTypes
+from fastiqa.data import ImageError
+from fastiqa.data.distortions import CLASSES, DISTORTIONS, contrastive
+from fastiqa.data.distortions.contrastive import ContrastiveDataset
+from fastiqa.data.images.folders import image_files
+from fastiqa.data.images.photographs import Photographs, split_photographs
+from fastiqa.data.rated.distorted import DistortedImages
+from fastiqa.training.tasks.contrastive_loss import ContrastiveNetwork, Projector, contrastive_loss
+from fastiqa.training.tasks.datasets.rated import WithTypes
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_the_levels_of_a_ladder_are_of_one_crop(photographs: list[Path], monkeyp
         calls.append((crops, random.initial_seed()))
         return crops
 
-    monkeypatch.setattr("fastiqa.data.distorted.distort", untouched)
+    monkeypatch.setattr("fastiqa.data.rated.distorted.distort", untouched)
     for index in (1, 5, 6):
         dataset[index]
     (first, seed), (fifth, same), (other, another) = calls

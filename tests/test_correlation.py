@@ -13,9 +13,9 @@ import torch
 from scipy.special import expit
 
 from fastiqa.data import RatedImage
+from fastiqa.evaluation.rated import evaluate_rated, medians
+from fastiqa.evaluation.tables import markdown_table, markdown_table_by_group, write_csv
 from fastiqa.metrics.correlation import fitted, krcc, plcc, rmse, srcc
-from fastiqa.metrics.rated_evaluation import evaluate_rated, medians
-from fastiqa.metrics.rated_tables import markdown_table, markdown_table_by_group, write_csv
 
 
 def random_pair(n=40, ties=False, seed=0):

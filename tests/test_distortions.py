@@ -15,11 +15,11 @@ from test_synth import picture
 from torch import Tensor
 
 from fastiqa.data import read_image
-from fastiqa.data.codecs import decode, encode
-from fastiqa.data.colour_spaces import COLOUR_SPACES, from_lab, from_ycbcr, to_hsv, to_lab, to_ycbcr
 from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, distort
 from fastiqa.data.distortions.blur import disc, lines
 from fastiqa.data.distortions.noise import white_noise
+from fastiqa.data.images.codecs import decode, encode
+from fastiqa.data.images.colour_spaces import COLOUR_SPACES, from_lab, from_ycbcr, to_hsv, to_lab, to_ycbcr
 from fastiqa.metrics import psnr
 
 # what no random number decides

@@ -16,10 +16,10 @@ from shared_data import shared_file
 
 import fastiqa
 from fastiqa.data import Triplet, read_clic
-from fastiqa.data.predictions import read_predictions, write_decisions, write_predictions
-from fastiqa.metrics.evaluation import evaluate
-from fastiqa.metrics.preferences import PREFERENCES
-from fastiqa.metrics.two_afc import two_afc
+from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
+from fastiqa.evaluation.preferences import PREFERENCES
+from fastiqa.evaluation.triplets import evaluate
+from fastiqa.evaluation.two_afc import two_afc
 
 pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
 

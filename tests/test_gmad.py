@@ -22,11 +22,11 @@ import fastiqa
 from fastiqa.cli import gmad_sheet
 from fastiqa.common.text import csv_cell
 from fastiqa.data import ImageError, read_image
+from fastiqa.evaluation.gmad import GmadPair, gmad_competition, gmad_pairs
+from fastiqa.evaluation.image_scores import read_scores, score_images
+from fastiqa.evaluation.preferences import FULL_REFERENCE
+from fastiqa.evaluation.scorers import Scorer, full_reference, network
 from fastiqa.metrics import psnr
-from fastiqa.metrics.gmad import GmadPair, gmad_competition, gmad_pairs
-from fastiqa.metrics.image_scores import read_scores, score_images
-from fastiqa.metrics.preferences import FULL_REFERENCE
-from fastiqa.metrics.scorers import Scorer, full_reference, network
 from fastiqa.models import registry
 
 pytest.importorskip("typer", reason="the command needs fastiqa[cli]")

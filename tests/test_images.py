@@ -23,7 +23,8 @@ import pytest
 import tifffile
 import torch
 
-from fastiqa.data import Image, ImageError, image_files, images, read_image
+from fastiqa.data import Image, ImageError, image_files, read_image
+from fastiqa.data.images import reading
 
 RANDOM = np.random.default_rng(0)
 CODES16 = RANDOM.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
@@ -454,14 +455,14 @@ def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path, monkeypatc
     path = tmp_path / "image.png"
     path.write_bytes(pillow(CODES8, "PNG"))
     before, begun, ends = list(warnings.filters), threading.Semaphore(0), [threading.Event(), threading.Event()]
-    decoded = images._decoded
+    decoded = reading._decoded
 
     def waiting(data, path):
         begun.release()
         assert ends[int(threading.current_thread().name)].wait(10)
         return decoded(data, path)
 
-    monkeypatch.setattr(images, "_decoded", waiting)
+    monkeypatch.setattr(reading, "_decoded", waiting)
     for order in ((0, 1), (1, 0)):
         threads = [threading.Thread(target=read_image, args=(path,), name=str(k)) for k in range(2)]
         for thread in threads:

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fastiqa
+from fastiqa.evaluation.scorers import read_references, scorer
 from fastiqa.metrics import LPIPS, lpips
 from fastiqa.metrics.lpips_distance import distance, reference
 from fastiqa.metrics.lpips_trunks import NETS
-from fastiqa.metrics.scorers import read_references, scorer
 
 implementation = importlib.import_module("fastiqa.metrics.lpips")
 

@@ -21,7 +21,7 @@ from fastiqa.data import (
     read_image,
     split_by_reference,
 )
-from fastiqa.data.transforms import enlarged
+from fastiqa.data.triplets.transforms import enlarged
 
 
 @pytest.fixture

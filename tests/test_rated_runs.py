@@ -18,9 +18,9 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from fastiqa.data import TestCrops, read_image, read_rated
 from fastiqa.models import load_model
 from fastiqa.training import RecipeError, read_recipe, train
-from fastiqa.training.datasets import datasets
-from fastiqa.training.datasets.rated import KINDS
-from fastiqa.training.rated_runs import evaluate_run
+from fastiqa.training.run.rated_runs import evaluate_run
+from fastiqa.training.tasks.datasets import datasets
+from fastiqa.training.tasks.datasets.rated import KINDS
 
 pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
 

@@ -10,10 +10,10 @@ import pytest
 from fastiqa.models import MFENet
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.training import RecipeError, read_recipe, recipe_names
-from fastiqa.training.optimizer import learning_rate
-from fastiqa.training.recipe_file import as_yaml
-from fastiqa.training.setup import build_datasets, build_model
-from fastiqa.training.yaml_words import booleans
+from fastiqa.training.config.recipe_file import as_yaml
+from fastiqa.training.config.yaml_words import booleans
+from fastiqa.training.run.optimizer import learning_rate
+from fastiqa.training.run.setup import build_datasets, build_model
 
 SMALL = [f"model.options.{option}" for option in ("layers=[1,1,1,1]", "width=8")]
 

@@ -23,11 +23,11 @@ import tifffile
 from shared_data import shared_file
 
 from fastiqa.data import read_image, read_synth
-from fastiqa.data.synth import split_photographs, synthesize
-from fastiqa.data.synth_csv import COLUMNS
-from fastiqa.data.synth_labels import METRICS
-from fastiqa.data.synth_options import SynthError, SynthOptions
-from fastiqa.data.synth_photo import Outcome
+from fastiqa.data.synth.labels import METRICS
+from fastiqa.data.synth.options import SynthError, SynthOptions
+from fastiqa.data.synth.photo import Outcome
+from fastiqa.data.synth.synthesis import split_photographs, synthesize
+from fastiqa.data.synth.table import COLUMNS
 
 SMALL = SynthOptions(codecs=("jpeg", "webp"), levels=2, pairs=4, val=0.25, test=0.25)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_synth import picture
 
-from fastiqa.data.codecs import CODECS, decode, encode
-from fastiqa.data.synth_ladder import DistortedImage, Ladder, distorted, draw_ladders, draw_pairs
+from fastiqa.data.images.codecs import CODECS, decode, encode
+from fastiqa.data.synth.ladder import DistortedImage, Ladder, distorted, draw_ladders, draw_pairs
 
 PICTURE = picture(0)
 

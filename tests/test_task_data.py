@@ -14,8 +14,8 @@ import torch
 
 from fastiqa.data import ImageError, read_rated
 from fastiqa.data.distortions import CLASSES
-from fastiqa.training.datasets import datasets
 from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.datasets import datasets
 
 RATED, VIEWS = TASKS["quality"].kinds, TASKS["contrastive"].kinds
 

@@ -21,14 +21,15 @@ import fastiqa
 from fastiqa.data.distortions import CLASSES
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, rates, read_recipe, train
-from fastiqa.training.batches import epoch_order
-from fastiqa.training.datasets import datasets
-from fastiqa.training.optimizer import build_optimizer, learning_rate
-from fastiqa.training.processes import Processes
-from fastiqa.training.setup import build_datasets, build_model
-from fastiqa.training.step import Optimizer, Schedule, Step
+from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, read_recipe, train
+from fastiqa.training.config.step import Optimizer, Schedule, Step
+from fastiqa.training.run import rates
+from fastiqa.training.run.batches import epoch_order
+from fastiqa.training.run.optimizer import build_optimizer, learning_rate
+from fastiqa.training.run.processes import Processes
+from fastiqa.training.run.setup import build_datasets, build_model
 from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.datasets import datasets
 from fastiqa.training.tasks.quality import Estimate
 
 pytest.importorskip("yaml", reason="recipes need fastiqa[train]")

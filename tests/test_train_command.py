@@ -15,8 +15,8 @@ from training_runs import COARSE, assert_same, log, run, state
 from fastiqa.models import load_backbone, load_model
 from fastiqa.nn import ResNet
 from fastiqa.training import RecipeError, read_recipe, train
-from fastiqa.training.batches import epoch_order, parts_of
-from fastiqa.training.setup import build_datasets, build_model, check_batches
+from fastiqa.training.run.batches import epoch_order, parts_of
+from fastiqa.training.run.setup import build_datasets, build_model, check_batches
 
 pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
 

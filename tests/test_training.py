@@ -20,26 +20,17 @@ from training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log,
 
 import fastiqa
 from fastiqa.common.files import FolderInUseError
-from fastiqa.metrics.two_afc import agreement
+from fastiqa.evaluation.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training import (
-    CheckpointError,
-    DataError,
-    RecipeError,
-    Stopped,
-    TrainingError,
-    interruptions,
-    rates,
-    read_recipe,
-    train,
-)
-from fastiqa.training.datasets import datasets
-from fastiqa.training.folder import RunFolder
-from fastiqa.training.logs import BatchReport, EpochReport
-from fastiqa.training.progress import ProgressBar
+from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
+from fastiqa.training.run import interruptions, rates
+from fastiqa.training.run.folder import RunFolder
+from fastiqa.training.run.logs import BatchReport, EpochReport
+from fastiqa.training.run.progress import ProgressBar
 from fastiqa.training.tasks import TASKS
 from fastiqa.training.tasks.comparison import PackedComparison, losses_of
+from fastiqa.training.tasks.datasets import datasets
 
 MODEL = {"layers": (1, 1, 1, 1), "width": 8, "first_stage_stride": 4, "hidden": 16}
 

@@ -11,8 +11,8 @@ from training_runs import log
 
 import fastiqa
 from fastiqa.training import RecipeError, read_recipe, train
-from fastiqa.training.datasets import datasets
-from fastiqa.training.setup import build_datasets
+from fastiqa.training.run.setup import build_datasets
+from fastiqa.training.tasks.datasets import datasets
 
 pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
 

@@ -22,7 +22,7 @@ from fastiqa.data import (
     read_clic,
     read_image,
 )
-from fastiqa.data import photographs as photographs_module
+from fastiqa.data.images import photographs as photographs_module
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training import read_recipe, train
-from fastiqa.training.datasets import RandomTriplets
+from fastiqa.training.tasks.datasets import RandomTriplets
 
 TINY = (
     "workers=0",

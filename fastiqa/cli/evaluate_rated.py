@@ -1,7 +1,7 @@
 """evaluate_runs: what ``fastiqa eval`` does on rated images, trained networks beside the scores of people.
 
 JSON, a list with an object a run and, of several runs, one of their median; keys, which stay as they are:
-    method, trained_on, dataset, split      as of `fastiqa.metrics.rated_evaluation.RatedEvaluation`
+    method, trained_on, dataset, split      as of `fastiqa.evaluation.rated.RatedEvaluation`
     overall                                 {"images", "plcc", "srcc", "krcc", "plcc_fitted", "rmse_fitted"}
     groups                                  {type of distortion: the same}; undefined measures are null
 """
@@ -22,10 +22,10 @@ from torch import nn
 
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.common.text import one_line
-from fastiqa.metrics.rated_evaluation import Correlations, RatedEvaluation, medians
-from fastiqa.metrics.rated_tables import markdown_table, markdown_table_by_group, write_csv
+from fastiqa.evaluation.rated import Correlations, RatedEvaluation, medians
+from fastiqa.evaluation.tables import markdown_table, markdown_table_by_group, write_csv
 from fastiqa.models import MFENet, load_model
-from fastiqa.training.rated_runs import evaluate_run, evaluate_weights
+from fastiqa.training.run.rated_runs import evaluate_run, evaluate_weights
 
 
 def evaluate_runs(

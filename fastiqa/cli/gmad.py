@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastiqa.data import ImageError
-    from fastiqa.metrics.gmad import GmadRole
-    from fastiqa.metrics.scorers import Scorer
+    from fastiqa.evaluation.gmad import GmadRole
+    from fastiqa.evaluation.scorers import Scorer
 
 
 def gmad(
@@ -67,8 +67,8 @@ def _compete(
 
     from fastiqa.cli import gmad_sheet
     from fastiqa.common.files import write_atomically
-    from fastiqa.metrics.gmad import gmad_competition
-    from fastiqa.metrics.scorers import read_references, scorer
+    from fastiqa.evaluation.gmad import gmad_competition
+    from fastiqa.evaluation.scorers import read_references, scorer
 
     if folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"--out: got {out}, want a folder that is not in FOLDER")
@@ -95,7 +95,7 @@ def _compete(
 
 
 def _image_names(folder: Path) -> list[str]:
-    from fastiqa.data.folders import SUFFIXES, image_files
+    from fastiqa.data.images.folders import SUFFIXES, image_files
 
     names = [file.relative_to(folder).as_posix() for file in image_files(folder)]
     if not names:
@@ -110,7 +110,7 @@ def _score(
     from rich.console import Console
     from rich.progress import Progress
 
-    from fastiqa.metrics.image_scores import score_images
+    from fastiqa.evaluation.image_scores import score_images
 
     console = Console(stderr=True)
 

@@ -20,7 +20,7 @@ from PIL import ImageDraw, ImageFont
 
 from fastiqa.common.text import one_line
 from fastiqa.data import read_image
-from fastiqa.metrics.gmad import GmadPair, GmadRole
+from fastiqa.evaluation.gmad import GmadPair, GmadRole
 
 THUMBNAIL = 512  # pixels, the longer side, in the page
 CELL = 256  # pixels, a side, in the picture

@@ -30,7 +30,7 @@ from fastiqa.cli.failures import reason_of
 from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.common.text import csv_cell, one_line, stdout_is_utf8
 from fastiqa.data import ImageError, TestCrops, read_image
-from fastiqa.data.folders import image_files
+from fastiqa.data.images.folders import image_files
 from fastiqa.models import MFENet, create_model
 from fastiqa.models.registry import model_class
 

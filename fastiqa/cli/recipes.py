@@ -11,9 +11,9 @@ from rich.console import Console
 
 from fastiqa.common.text import one_line
 from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
-from fastiqa.training.progress import ProgressBar
-from fastiqa.training.recipe import Recipe, differences
-from fastiqa.training.recipe_file import as_yaml
+from fastiqa.training.config.recipe import Recipe, differences
+from fastiqa.training.config.recipe_file import as_yaml
+from fastiqa.training.run.progress import ProgressBar
 
 PRETRAINING = {"dan": "dan_contrastive"}  # the recipe of each branch
 REFUSALS = (CheckpointError, DataError, ImportError, OSError, RecipeError, TrainingError)

@@ -1,4 +1,4 @@
-"""``fastiqa data synth``: options, progress bar and report; the work is done by fastiqa.data.synth."""
+"""``fastiqa data synth``: options, progress bar and report; the work is done by fastiqa.data.synth.synthesis."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import typer
 from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
-    from fastiqa.data.synth import Summary
-    from fastiqa.data.synth_options import SynthOptions
+    from fastiqa.data.synth.options import SynthOptions
+    from fastiqa.data.synth.synthesis import Summary
 
 
 def synth(
@@ -44,7 +44,7 @@ def synth(
     with what probability. No photograph is in two of train, val and test. After an interruption, run the same again:
     what is whole is kept. The same seed, photographs and versions of the codecs give the same files.
     """
-    from fastiqa.data.synth_options import SynthError, SynthOptions
+    from fastiqa.data.synth.options import SynthError, SynthOptions
 
     extras = [name for name, wanted in (("resize", resize), ("blur", blur), ("noise", noise)) if wanted]
     try:
@@ -70,8 +70,8 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
     from rich import progress as rich
     from rich.console import Console
 
-    from fastiqa.data.synth import synthesize
-    from fastiqa.data.synth_photo import Outcome
+    from fastiqa.data.synth.photo import Outcome
+    from fastiqa.data.synth.synthesis import synthesize
 
     console = Console(stderr=True)
     columns = (

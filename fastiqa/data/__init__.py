@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from fastiqa.data.bapps import check_bapps, read_bapps
-from fastiqa.data.clic import check_clic, read_clic
-from fastiqa.data.contrastive import ContrastiveDataset
-from fastiqa.data.distorted import DistortedImages
 from fastiqa.data.distortions import DISTORTIONS, distort
-from fastiqa.data.folders import image_files
-from fastiqa.data.images import Image, ImageError, read_image
-from fastiqa.data.photographs import split_photographs
-from fastiqa.data.pieapp import check_pieapp, read_pieapp
-from fastiqa.data.rated import RatedDataset, RatedImage
-from fastiqa.data.rated_sets import SETS, RatedSet, read_rated
-from fastiqa.data.rated_split import split_by_reference
-from fastiqa.data.rated_transforms import RandomFlippedCrop, TestCrops
-from fastiqa.data.rated_validation import RatedReport
+from fastiqa.data.distortions.contrastive import ContrastiveDataset
+from fastiqa.data.images.folders import image_files
+from fastiqa.data.images.photographs import split_photographs
+from fastiqa.data.images.reading import Image, ImageError, read_image
+from fastiqa.data.rated.dataset import RatedDataset, RatedImage
+from fastiqa.data.rated.distorted import DistortedImages
+from fastiqa.data.rated.sets import SETS, RatedSet, read_rated
+from fastiqa.data.rated.split import split_by_reference
+from fastiqa.data.rated.transforms import RandomFlippedCrop, TestCrops
+from fastiqa.data.rated.validation import RatedReport
 from fastiqa.data.report import LabelReport, Problem, decode
-from fastiqa.data.synth_csv import check_synth, read_synth
-from fastiqa.data.transforms import RandomCrop, WholeImage
-from fastiqa.data.triplets import Triplet, TripletDataset
-from fastiqa.data.validation import Report
+from fastiqa.data.synth.table import check_synth, read_synth
+from fastiqa.data.triplets.bapps import check_bapps, read_bapps
+from fastiqa.data.triplets.clic import check_clic, read_clic
+from fastiqa.data.triplets.dataset import Triplet, TripletDataset
+from fastiqa.data.triplets.pieapp import check_pieapp, read_pieapp
+from fastiqa.data.triplets.transforms import RandomCrop, WholeImage
+from fastiqa.data.triplets.validation import Report
 
 __all__ = [
     "DISTORTIONS",

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from fastiqa.common import arguments
-from fastiqa.data.images import ImageError
+from fastiqa.data.images.reading import ImageError
 
 # A few files may be damaged; a folder that vanished must not go on as an epoch of the same few items.
 MOST_UNREADABLE_IN_A_ROW = 16

@@ -1,7 +1,7 @@
 """LabelReport: what a labelled data set holds, and every row of it that cannot be used.
 
-A reader yields rows and problems; ``fastiqa.data.validation`` makes a report of triplets of them and
-``fastiqa.data.rated_validation`` one of rated images. :func:`decode` reads every image, so that a damaged file is found
+A reader yields rows and problems; ``fastiqa.data.triplets.validation`` makes a report of triplets of them and
+``fastiqa.data.rated.validation`` one of rated images. :func:`decode` reads every image, so that a damaged file is found
 before the training and not in its middle.
 """
 
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, T
 
 from fastiqa.common import arguments
 from fastiqa.common.text import one_line
-from fastiqa.data.images import ImageError, read_image
-from fastiqa.data.rated import RatedImage
-from fastiqa.data.triplets import Triplet
+from fastiqa.data.images.reading import ImageError, read_image
+from fastiqa.data.rated.dataset import RatedImage
+from fastiqa.data.triplets.dataset import Triplet
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,11 +1,11 @@
 """Training: recipes, tasks, and the trainer that runs them."""
 
-from fastiqa.training.batches import DataError
-from fastiqa.training.checkpoint import CheckpointError
-from fastiqa.training.interruptions import Stopped
-from fastiqa.training.recipe import Recipe, RecipeError
-from fastiqa.training.recipe_file import read_recipe, recipe_names
-from fastiqa.training.trainer import TrainingError, train
+from fastiqa.training.config.recipe import Recipe, RecipeError
+from fastiqa.training.config.recipe_file import read_recipe, recipe_names
+from fastiqa.training.run.batches import DataError
+from fastiqa.training.run.checkpoint import CheckpointError
+from fastiqa.training.run.interruptions import Stopped
+from fastiqa.training.run.trainer import TrainingError, train
 
 __all__ = [
     "CheckpointError",

@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastiqa.data import filters
 from fastiqa.data.distortions.distortion import Distortion, uniform
+from fastiqa.data.images import filters
 
 SAMPLES = 16  # of a disc or a line, per pixel and axis
 

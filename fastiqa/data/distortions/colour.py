@@ -19,10 +19,10 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from fastiqa.data import filters
-from fastiqa.data.colour_spaces import from_lab, luma, to_lab
 from fastiqa.data.distortions.codes import Codes, through_codes
 from fastiqa.data.distortions.distortion import Distortion, uniform
+from fastiqa.data.images import filters
+from fastiqa.data.images.colour_spaces import from_lab, luma, to_lab
 
 EDGE_WIDTH = 4.0  # standard deviation, in pixels, of the blur of the map of edges
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiqa.data.codecs import decode, encode
 from fastiqa.data.distortions.codes import through_codes
 from fastiqa.data.distortions.distortion import Distortion
+from fastiqa.data.images.codecs import decode, encode
 
 
 def jpeg2000(images: Tensor, ratio: float, generator: torch.Generator | None) -> Tensor:

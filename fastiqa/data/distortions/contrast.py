@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiqa.data import filters
-from fastiqa.data.colour_spaces import luma
 from fastiqa.data.distortions.distortion import Distortion
+from fastiqa.data.images import filters
+from fastiqa.data.images.colour_spaces import luma
 
 
 def high_sharpen(images: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:

@@ -17,9 +17,9 @@ import math
 import torch
 from torch import Tensor
 
-from fastiqa.data import filters
-from fastiqa.data.colour_spaces import from_ycbcr, to_ycbcr
 from fastiqa.data.distortions.distortion import Distortion, normal, uniform
+from fastiqa.data.images import filters
+from fastiqa.data.images.colour_spaces import from_ycbcr, to_ycbcr
 
 WIENER_WINDOW = 5
 

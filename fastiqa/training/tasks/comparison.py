@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from fastiqa.metrics.two_afc import agreement
+from fastiqa.evaluation.two_afc import agreement
 from fastiqa.models import save_model
-from fastiqa.training.datasets import triplets
+from fastiqa.training.tasks.datasets import triplets
 from fastiqa.training.tasks.network import registered
 from fastiqa.training.tasks.task import ItemLayout, Task
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
 
 from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
-from fastiqa.training.datasets import rated
+from fastiqa.training.tasks.datasets import rated
 from fastiqa.training.tasks.network import registered
 from fastiqa.training.tasks.task import ItemLayout, Task
 

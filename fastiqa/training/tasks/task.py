@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fastiqa.training.datasets import Kind
+from fastiqa.training.tasks.datasets import Kind
 
 if TYPE_CHECKING:
-    from fastiqa.training.recipe import Model
+    from fastiqa.training.config.recipe import Model
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Images: reading files with their damage found, codecs, colour spaces, folders."""

@@ -1,0 +1,122 @@
+"""Members of .tar and .zip archives by a path that leads through the archive, ``shards/0.tar/0abc.png``.
+
+Data sets of many small files are distributed as archives; read in place they need no second copy on the disk. Of a .tar
+the headers are read once per process and inherited by processes forked later; a member is then one seek and one read.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import PIL.Image
+
+from fastiqa.data.images.stored_depth import Refused
+
+SUFFIXES = (".tar", ".zip")
+
+
+BYTES_PER_PIXEL = 8  # 6 of 16-bit RGB, the most that is read, and room for more
+METADATA = 1 << 24  # bytes of profiles, previews and text
+PIECE = 1 << 20
+
+
+class _Span(NamedTuple):
+    """Where the bytes of a .tar member lie."""
+
+    offset: int
+    size: int
+
+
+def split(path: Path) -> tuple[Path, str] | None:
+    """The archive on the way to ``path`` and the member's name in it, or None where no archive is on the way."""
+    for parent in path.parents:
+        if parent.suffix.lower() in SUFFIXES and parent.is_file():
+            return parent, path.relative_to(parent).as_posix()
+    return None
+
+
+def check_size(size: int) -> None:
+    """Raises Refused for more bytes than the file of an image of ``PIL.Image.MAX_IMAGE_PIXELS`` can have."""
+    most = PIL.Image.MAX_IMAGE_PIXELS
+    if most is not None and size > BYTES_PER_PIXEL * most + METADATA:
+        limit = f"{BYTES_PER_PIXEL} bytes a pixel of PIL.Image.MAX_IMAGE_PIXELS"
+        raise Refused(f"got {size} bytes or more, want at most {BYTES_PER_PIXEL * most + METADATA}: {limit}")
+
+
+def members(archive: Path) -> Collection[str]:
+    """Names of the files in an archive, without a leading "./".
+
+    Raises: OSError; ValueError naming the archive if it is damaged.
+    """
+    stamp = archive.stat().st_mtime_ns
+    try:
+        if archive.suffix.lower() == ".tar":
+            return _spans(archive, stamp)
+        return _zip(archive, stamp, os.getpid())[1]
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive}: damaged, or not a {archive.suffix} archive: {error}") from error
+
+
+def read_member(path: Path) -> bytes | None:
+    """Content of the member that ``path`` leads to, or None where there is none.
+
+    Raises: OSError; ValueError naming the archive if it is damaged; Refused for a member that is larger than
+        `check_size` allows: no more than that is inflated, whatever the archive says.
+    """
+    found = split(path)
+    if found is None or found[1] not in members(found[0]):
+        return None
+    archive, name = found
+    stamp = archive.stat().st_mtime_ns
+    if archive.suffix.lower() == ".tar":
+        offset, size = _spans(archive, stamp)[name]
+        check_size(size)
+        with archive.open("rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+        if len(content) < size:
+            raise ValueError(f"{path}: damaged: the archive ends before the member does")
+        return content
+    opened, names = _zip(archive, stamp, os.getpid())
+    check_size(names[name].file_size)
+    pieces, size = [], 0
+    try:
+        with opened.open(names[name]) as member:
+            while piece := member.read(PIECE):
+                size += len(piece)
+                check_size(size)
+                pieces.append(piece)
+        return b"".join(pieces)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, or unknown
+        raise ValueError(f"{path}: damaged, or compressed in a way that is not read: {error}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file or leads to a member of an archive. Raises as :func:`members`."""
+    if path.is_file():
+        return True
+    found = split(path)
+    return found is not None and found[1] in members(found[0])
+
+
+@functools.lru_cache(maxsize=64)
+def _spans(archive: Path, stamp: int) -> dict[str, _Span]:
+    """Files of a .tar that was changed last at ``stamp``."""
+    with tarfile.open(archive, "r:") as opened:
+        files = [member for member in opened if member.isreg() and not member.issparse()]
+    return {PurePosixPath(member.name).as_posix(): _Span(member.offset_data, member.size) for member in files}
+
+
+@functools.lru_cache(maxsize=64)
+def _zip(archive: Path, stamp: int, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """An open .zip and its files: one for each process, since forked ones would share the position in the file."""
+    opened = zipfile.ZipFile(archive)
+    files = [member for member in opened.infolist() if not member.is_dir()]
+    return opened, {PurePosixPath(member.filename).as_posix(): member for member in files}

@@ -1,0 +1,119 @@
+"""encode, decode: the lossy image codecs that Pillow writes, each with one quality axis on which higher is better.
+
+    name        quality                                 options worth varying
+    jpeg        1 to 95, libjpeg's scale                subsampling 4:2:0 (default), 4:2:2, 4:4:4
+    webp        0 to 100                                method 0, 4, 6 (default): effort
+    avif        0 to 100                                subsampling 4:2:0 (default), 4:4:4; speed 6 (default), 8
+    jpeg2000    bits per pixel of the file, about       irreversible True (default): 9/7 wavelet, False: 5/3
+
+Qualities of two codecs cannot be compared. AVIF is coded by one thread: left alone, libavif chooses its tiles, and with
+them the file, by the number of cores.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from PIL import features
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One codec.
+
+    Attributes:
+        name: as in tables and on command lines.
+        format: Pillow's name.
+        suffix: of its files, with the dot.
+        feature: what ``PIL.features`` calls the library behind it.
+        worst, best: the qualities between which photographs go from ruined to hard to tell from the original.
+        logarithmic: whether equal steps of sight are equal ratios of quality.
+        defaults: what Pillow is given unless the caller says otherwise.
+        choices: options with the values that are worth varying.
+    """
+
+    name: str
+    format: str
+    suffix: str
+    feature: str
+    worst: float
+    best: float
+    logarithmic: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def quality_at(self, position: float) -> float:
+        """The quality at a position in [0, 1] from worst to best: whole, or with 3 decimals on a logarithmic axis."""
+        if self.logarithmic:
+            return round(float(self.worst * (self.best / self.worst) ** position), 3)
+        return float(round(self.worst + (self.best - self.worst) * position))
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("jpeg", "JPEG", ".jpg", "jpg", 6, 92, choices={"subsampling": ("4:2:0", "4:2:2", "4:4:4")}),
+        Codec("webp", "WEBP", ".webp", "webp", 1, 92, defaults={"method": 6}, choices={"method": (4, 0, 6)}),
+        Codec(
+            "avif", "AVIF", ".avif", "avif", 12, 84,
+            defaults={"max_threads": 1},
+            choices={"subsampling": ("4:2:0", "4:4:4"), "speed": (6, 8)},
+        ),
+        Codec(
+            "jpeg2000", "JPEG2000", ".jp2", "jpg_2000", 0.08, 2.5,
+            logarithmic=True,
+            defaults={"mct": 1, "irreversible": True},
+            choices={"irreversible": (True, False)},
+        ),
+    )
+}  # fmt: skip
+
+
+def encode(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any) -> bytes:
+    """The file that a codec makes of an image.
+
+    Args:
+        pixels: (H, W, 3), uint8, RGB.
+        codec: a name of this module's table.
+        quality: on the codec's own axis; a fraction is dropped for JPEG and AVIF, which take whole numbers.
+        options: passed on to Pillow, such as ``subsampling="4:4:4"``.
+
+    Raises:
+        ValueError: another codec, or one that this build of Pillow lacks; options that Pillow refuses.
+
+    Example:
+        >>> import numpy as np
+        >>> from fastiqa.data.images.codecs import decode, encode
+        >>> grey = np.full((32, 48, 3), 128, np.uint8)
+        >>> decode(encode(grey, "jpeg", 90), "jpeg").shape
+        (32, 48, 3)
+    """
+    known = available(codec)
+    settings = known.defaults | options
+    if codec == "jpeg2000":
+        settings["quality_layers"] = [24 / quality]  # Pillow takes the ratio to 24 bits per pixel
+    else:
+        settings["quality"] = quality if codec == "webp" else int(quality)
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, known.format, **settings)
+    return stream.getvalue()
+
+
+def decode(data: bytes, codec: str) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3), uint8, of a file that :func:`encode` made with the same codec."""
+    with PIL.Image.open(io.BytesIO(data), formats=[available(codec).format]) as image:
+        return np.array(image.convert("RGB"))
+
+
+def available(codec: str) -> Codec:
+    """The codec of this name. Raises ValueError for another name, or where this build of Pillow lacks it."""
+    if codec not in CODECS:
+        raise ValueError(f"codec: got {codec!r}, want one of {', '.join(CODECS)}")
+    if not features.check(CODECS[codec].feature):
+        raise ValueError(f"codec: got {codec!r}, want one that this Pillow was built with")
+    return CODECS[codec]

@@ -1,0 +1,125 @@
+"""Photographs to make data sets of: their split by content, and windows of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastiqa.common import arguments
+from fastiqa.data.images.reading import Image, ImageError, read_image
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def split_contents(contents: Sequence[str], seed: int, val: float, test: float) -> dict[str, str]:
+    """The split ("val", "test" or "train") of each content, named by its SHA-256.
+
+    Contents are put in the order of the SHA-256 of seed and content; the first go to val, the next to test, the others
+    to train. A share above 0 gets one at least.
+
+    Raises: ValueError where there are too few for the shares that were asked for.
+    """
+    order = sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed} {sha256}".encode()).digest())
+    counts = {name: max(1, round(share * len(order))) if share else 0 for name, share in (("val", val), ("test", test))}
+    if sum(counts.values()) >= len(order):
+        raise ValueError(f"photographs: got {len(order)}, want at least {sum(counts.values()) + 1}")
+    names = ["val"] * counts["val"] + ["test"] * counts["test"]
+    names += ["train"] * (len(order) - len(names))
+    return dict(zip(order, names, strict=True))
+
+
+def split_photographs(
+    files: Sequence[Path], seed: int = 0, val: float = 0.15, test: float = 0.15
+) -> dict[str, list[Path]]:
+    """Files by split, "train", "val" and "test", as :func:`split_contents` has it; equal ones count once, the first.
+
+    The split of a photograph depends on its content, on those of the others and on `seed`, but on no name.
+
+    Raises: ValueError where there are too few for the shares, OSError for a file that cannot be read.
+    """
+    unique = {sha256_of(file): file for file in reversed(files)}
+    split = split_contents(list(unique), seed, val, test)
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for sha256, file in sorted(unique.items(), key=lambda item: item[1]):
+        parts[split[sha256]].append(file)
+    return parts
+
+
+class Photographs:
+    """Reads photographs, and those that were read before from memory where that is wanted.
+
+    Args:
+        smallest_side: which both sides of a photograph must have, in pixels.
+        keep: hold every photograph in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader
+            its own).
+        longest_side: photographs with a longer side are shrunk until it has so many pixels; None leaves them as they
+            are.
+    """
+
+    def __init__(self, smallest_side: int, keep: bool, longest_side: int | None = None) -> None:
+        self.smallest_side = smallest_side
+        self.keep = arguments.flag("keep", keep)
+        if longest_side is not None:
+            arguments.integer("longest_side", longest_side, minimum=smallest_side)
+        self.longest_side = longest_side
+        self._kept: dict[Path, Image] = {}
+
+    def __call__(self, path: Path) -> Image:
+        """The photograph. Raises ImageError, also where it is too small."""
+        if path in self._kept:
+            return self._kept[path]
+        image = read_image(path)
+        if self.longest_side is not None:
+            image = shrunk(image, self.longest_side)
+        height, width = image.pixels.shape[:2]
+        if min(height, width) < self.smallest_side:
+            raise ImageError(path, f"is {width}x{height} pixels, want both sides at least {self.smallest_side}")
+        if self.keep:
+            self._kept[path] = image
+        return image
+
+
+def shrunk(image: Image, longest_side: int) -> Image:
+    """The image with no side above `longest_side` pixels, bicubically with anti-aliasing; a small one as it is."""
+    height, width = image.pixels.shape[:2]
+    factor = longest_side / max(height, width)
+    if factor >= 1:
+        return image
+    size = [max(1, round(factor * side)) for side in (height, width)]
+    smaller = functional.interpolate(image.tensor(), size=size, mode="bicubic", align_corners=False, antialias=True)
+    codes = smaller[0].clamp(0, 1).mul(2**image.bit_depth - 1).round().permute(1, 2, 0).numpy()
+    pixels = codes.astype(np.uint8) if image.bit_depth == 8 else codes.astype(np.uint16)
+    return dataclasses.replace(image, pixels=pixels)
+
+
+def random_window(image: Image, side: int, generator: np.random.Generator) -> Tensor:
+    """A window of an image at a random place, (1, 3, side, side), float32 in [0, 1]."""
+    height, width = image.pixels.shape[:2]
+    return _window(image, int(generator.integers(height - side + 1)), int(generator.integers(width - side + 1)), side)
+
+
+def grid_windows(image: Image, side: int, grid: int) -> Tensor:
+    """Windows in `grid` rows and columns spread over an image, (grid², 3, side, side); of one row the middle."""
+    height, width = image.pixels.shape[:2]
+    tops, lefts = ([(2 * k + 1) * free // (2 * grid) for k in range(grid)] for free in (height - side, width - side))
+    return torch.cat([_window(image, top, left, side) for top in tops for left in lefts])
+
+
+def torch_generator(generator: np.random.Generator) -> torch.Generator:
+    """A generator of PyTorch, on the CPU, whose seed is drawn from one of NumPy."""
+    return torch.Generator().manual_seed(int(generator.integers(2**63)))
+
+
+def _window(image: Image, top: int, left: int, side: int) -> Tensor:
+    pixels = image.pixels[top : top + side, left : left + side]
+    return dataclasses.replace(image, pixels=pixels).tensor()

@@ -1,0 +1,1 @@
+"""Rated images (one score each): readers of the public sets, splits, transforms, datasets."""

@@ -1,0 +1,143 @@
+"""DistortedImages: photographs with every distortion at every level, the level as a score.
+
+    score = 1 - level / 5          1 for a photograph as it is, 0.8 at level 1, 0 at level 5
+
+A pseudo-score: within a type it orders images as people do, by the construction of the levels; between types it says
+nothing of what people see. So a network that is trained on it is judged by its rank correlation within each type.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastiqa.common import arguments
+from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, SMALLEST_SIDE, distort
+from fastiqa.data.images.photographs import Photographs, grid_windows, random_window, torch_generator
+from fastiqa.data.images.reading import Image
+from fastiqa.data.labelled import LabelledDataset, OnUnreadable
+from fastiqa.data.rated.dataset import RatedImage, RatedItem
+
+
+class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
+    """Crops of photographs, each without and with 25 distortions at five levels: 126 items a photograph.
+
+    ``dataset[i]`` is (image, score), as of :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1], of
+    several crops (grid², 3, size, size), and a float32 scalar, higher is better. Item i shows photograph i // 126 with
+    distortion ``fastiqa.data.distortions.CLASSES[i % 126]``. Every random choice of item i in epoch e is a function of
+    (seed, e, i) alone.
+
+    Args:
+        photographs: files that :func:`fastiqa.data.read_image` reads, undistorted, both sides at least `size` pixels;
+            :func:`fastiqa.data.split_photographs` divides them into those to train on and those held out.
+        size: height and width of the crop in pixels, at least 32. It is cropped first, then distorted.
+        random_crop: crop at a random place and mirror with probability one half; False takes crops as they are, of
+            `grid` rows and columns spread over the photograph.
+        grid: 1, which is the middle of the photograph, or more; the crops of an item have one distortion at one level,
+            each with random choices of its own.
+        longest_side: photographs with a longer side are shrunk to this many pixels first; None leaves them as they are.
+            The distortions have KADID-10k's settings, in pixels of images whose longer side has 512.
+        seed: of the random choices, those of the distortions too; 0 or more.
+        keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
+        ladders: the five levels of a type on a photograph are of one crop, with the same random choices, and stay
+            together in training, for losses that compare the items of a batch.
+        repeat_after: number of epochs after which the same items come again. They are kept in memory, rounded to 8
+            bits, 3 bytes a pixel, since to distort a crop of 96 pixels takes 3 ms of one core. None: every epoch has
+            items of its own.
+        on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
+            :class:`fastiqa.data.RatedDataset`. The next one takes its place with the same distortion and level.
+
+    Attributes:
+        records: what the items are, in order: :class:`fastiqa.data.RatedImage` with the photograph as `image` and
+            `reference`, the score, and the type of distortion ("none" for none) as `group`.
+        blocks: indices of the items that stay together in the order of an epoch: every ladder, or every item alone.
+
+    Raises:
+        ValueError: an argument out of its range. From ``dataset[i]``: :class:`fastiqa.data.ImageError`, naming the
+            file.
+
+    Example:
+        >>> import tempfile
+        >>> import PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "grey.png"
+        ...     PIL.Image.new("RGB", (80, 70), (128, 128, 128)).save(path)
+        ...     dataset = DistortedImages([path], size=64)
+        ...     image, score = dataset[2]
+        >>> len(dataset), image.shape, dataset.records[2].group, round(float(score), 3)
+        (126, torch.Size([3, 64, 64]), 'gaussian_blur', 0.6)
+    """
+
+    noun = "photographs"
+    records_per_image = len(CLASSES)
+
+    def __init__(
+        self,
+        photographs: Sequence[Path],
+        size: int = 224,
+        *,
+        random_crop: bool = True,
+        grid: int = 1,
+        longest_side: int | None = None,
+        seed: int = 0,
+        keep: bool = False,
+        ladders: bool = False,
+        repeat_after: int | None = None,
+        on_unreadable: OnUnreadable = "raise",
+    ) -> None:
+        self.size = arguments.integer("size", size, minimum=SMALLEST_SIDE)
+        self.random_crop = arguments.flag("random_crop", random_crop)
+        self.grid = arguments.integer("grid", grid)
+        if random_crop and grid > 1:
+            raise ValueError(f"grid: got {grid}, want 1 with random_crop")
+        records = [
+            RatedImage(photograph, 1 - level / LEVELS, str(photograph), name)
+            for photograph in photographs
+            for name, level in CLASSES
+        ]
+        super().__init__(records, seed, on_unreadable)
+        self.read = Photographs(size, keep, longest_side)
+        self.repeat_after = None if repeat_after is None else arguments.integer("repeat_after", repeat_after)
+        self._kept: dict[tuple[int, int], RatedItem] = {}
+        lengths = [1, *[LEVELS] * len(DISTORTIONS)] if arguments.flag("ladders", ladders) else [1] * len(CLASSES)
+        ends = [*itertools.accumulate(lengths * len(photographs))]
+        self.blocks = [range(start, end) for start, end in itertools.pairwise([0, *ends])]
+        self._draws = [block[0] for block in self.blocks for _ in block]
+
+    def draws(self, index: int) -> int:
+        """The same of all items of a block."""
+        return self._draws[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of every data set; epochs of the same items count as one."""
+        super().set_epoch(epoch if self.repeat_after is None else epoch % self.repeat_after)
+
+    def __getitem__(self, index: int) -> RatedItem:
+        if self.repeat_after is None:
+            return super().__getitem__(index)
+        key = int(self._epoch), range(len(self))[index]
+        if key not in self._kept:
+            image, score = super().__getitem__(index)
+            self._kept[key] = image.mul(255).round().to(torch.uint8), score
+        codes, score = self._kept[key]
+        return codes.to(torch.float32).div(255), score
+
+    def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
+        """Crops of the photograph, distorted as the record says, and their score. Raises ImageError."""
+        crops = self._crops(self.read(record.image), generator)
+        level = round(LEVELS * (1 - record.score))
+        if level > 0:
+            crops = distort(crops, record.group, level, torch_generator(generator))
+        return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32, device="cpu")
+
+    def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
+        """(grid², 3, size, size)."""
+        if not self.random_crop:
+            return grid_windows(photograph, self.size, self.grid)
+        crop = random_window(photograph, self.size, generator)
+        return crop.flip(-1) if generator.random() < 0.5 else crop

@@ -1,0 +1,181 @@
+"""RatedReport: what a data set of rated images holds, and every row of it that cannot be used.
+
+A reader of ``fastiqa.data.rated.sets`` yields what the label file says, row by row; :func:`assemble` looks for the
+images, checks names, scores and official parts, and counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastiqa.data import tables
+from fastiqa.data.rated.dataset import RatedImage
+from fastiqa.data.rated.files import Files
+from fastiqa.data.report import LabelReport, Problem, Read
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Rating(NamedTuple):
+    """One row of a label file, as it stands there.
+
+    Attributes:
+        image: name of the file, relative to the folder of the set.
+        score: a number, or the text of one.
+        reference, group: as of `RatedImage`.
+        where: the label file and the line.
+        part: "train", "val" or "test" where the set has an official split, else "".
+    """
+
+    image: str
+    score: object
+    reference: str
+    group: str
+    where: str
+    part: str = ""
+
+
+class Scale(NamedTuple):
+    """The units of a data set's scores.
+
+    Attributes:
+        low, high: the range.
+        higher_is_better: True for opinion scores, False for differences to the reference.
+        tolerance: by which scores as distributed leave the range.
+    """
+
+    low: float
+    high: float
+    higher_is_better: bool
+    tolerance: float = 0.0
+
+    def quality(self, score: float) -> float:
+        """The score from 0, worst, to 1, best; as far outside as the score is outside the range."""
+        share = (score - self.low) / (self.high - self.low)
+        return share if self.higher_is_better else 1 - share
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}, {'higher' if self.higher_is_better else 'lower'} is better"
+
+
+@dataclass(frozen=True)
+class RatedReport(LabelReport[RatedImage]):
+    """What a data set of rated images holds; see `LabelReport`.
+
+    Attributes:
+        images: the usable ones.
+        parts: the official part of each image, "train", "val" or "test"; "" everywhere where there is none.
+        repeated: rows that say once more what a row above says.
+        published: images of the whole set as published.
+        scale: the units of the scores.
+    """
+
+    noun = "images"
+
+    images: tuple[RatedImage, ...]
+    parts: tuple[str, ...]
+    repeated: int
+    published: int
+    scale: Scale
+
+    @property
+    def records(self) -> tuple[RatedImage, ...]:
+        """The images."""
+        return self.images
+
+    def paths(self) -> Iterator[Path]:
+        """The file of each image."""
+        return (image.image for image in self.images)
+
+    def official_split(self) -> dict[str, list[RatedImage]]:
+        """The images by official part; empty where the set has none."""
+        split: dict[str, list[RatedImage]] = {}
+        for image, part in zip(self.images, self.parts, strict=True):
+            if part:
+                split.setdefault(part, []).append(image)
+        return split
+
+    def counts(self) -> dict[str, int]:
+        """All counts by name, and the problems of each kind."""
+        kinds = Counter(problem.kind for problem in self.problems)
+        parts = {f"part_{part}": len(images) for part, images in sorted(self.official_split().items())}
+        references = len({image.reference for image in self.images})
+        counts = {"images": len(self.images), "published": self.published, "rows": self.rows}
+        return {**counts, "repeated": self.repeated, "references": references, **parts, **kinds}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for JSON; "scores" has the lowest, the highest and the scale."""
+        scores = [image.score for image in self.images]
+        found = {"lowest": min(scores), "highest": max(scores)} if scores else {}
+        return {**super().as_dict(), "scores": {**found, "scale": self.scale._asdict()}}
+
+    def __str__(self) -> str:
+        first, *rest = super().__str__().split("\n")
+        scores = [image.score for image in self.images] or [float("nan")]
+        return "\n".join((first, f"  scores {min(scores):g} to {max(scores):g}, of {self.scale}", *rest))
+
+    def after_reading(self, read: Read) -> Self:
+        """The report without the images that cannot be read."""
+        reasons = {path: result for path, result in read.items() if isinstance(result, str)}
+        kept = [pair for pair in zip(self.images, self.parts, strict=True) if pair[0].image not in reasons]
+        problems = (Problem("unreadable image", str(path), reason) for path, reason in reasons.items())
+        return dataclasses.replace(
+            self,
+            images=tuple(image for image, _ in kept),
+            parts=tuple(part for _, part in kept),
+            problems=(*self.problems, *problems),
+        )
+
+
+def assemble(
+    dataset: str, files: Files, ratings: Iterable[Rating | Problem], *, scale: Scale, published: int
+) -> RatedReport:
+    """A report from the rows of a reader; problems stay in the order of the rows."""
+    images: dict[Path, tuple[RatedImage, str]] = {}
+    problems: list[Problem] = []
+    rows = repeated = 0
+    for rating in ratings:
+        rows += 1
+        found = rating if isinstance(rating, Problem) else _rated(files, rating, scale)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        first = images.setdefault(found[0].image, found)
+        if first != found:
+            reason = f"got another score, content or part of {found[0].image.name} than above, want one row of it"
+            problems.append(Problem("bad row", rating.where, reason))
+        elif first is not found:
+            repeated += 1
+    return RatedReport(
+        dataset=dataset,
+        source=files.root,
+        rows=rows,
+        problems=tuple(problems),
+        images=tuple(image for image, _ in images.values()),
+        parts=tuple(part for _, part in images.values()),
+        repeated=repeated,
+        published=published,
+        scale=scale,
+    )
+
+
+def _rated(files: Files, rating: Rating, scale: Scale) -> tuple[RatedImage, str] | Problem:
+    """The image of a row and its official part, or what is wrong with the row."""
+    try:
+        name = tables.relative_path(rating.image)
+    except ValueError as error:
+        return Problem("bad row", rating.where, str(error))
+    try:
+        score = tables.number(rating.score, scale.low - scale.tolerance, scale.high + scale.tolerance)
+    except ValueError as error:
+        return Problem("bad label", rating.where, str(error))
+    path = files.find(name)
+    if path is None:
+        return Problem("missing file", rating.where, str(files.root / name))
+    return RatedImage(path, score, rating.reference, rating.group), rating.part

@@ -1,0 +1,1 @@
+"""Synthetic triplets: photographs coded at many qualities, labelled by rule or metric."""

@@ -1,0 +1,165 @@
+"""The work on one photograph: its folder of PNG files, and the record that is written last.
+
+    <folder>/reference.png           the photograph, 8 bits, cropped where that was asked for
+    <folder>/00_jpeg.png …           the distorted images
+    <folder>/photograph.json         the record: what each file is, its SHA-256, the labelled pairs
+
+Images are stored as PNG and not as the coded file: what a decoder returns depends on its version (inverse transforms,
+chroma upsampling), and a chain that ends in a resize has no coded file. A label is that of the very pixels on disk; the
+price is eleven times the space (28 photographs, four codecs). A folder is whole when it has a record and every file
+has its SHA-256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from fastiqa.common.files import remove_unfinished, write_atomically
+from fastiqa.data.images.reading import Image, ImageError, read_image
+from fastiqa.data.synth.labels import METRICS, SMALLEST_SIDE
+from fastiqa.data.synth.ladder import DistortedImage, Pixels, distorted, draw_ladders, draw_pairs
+from fastiqa.data.synth.options import SynthOptions
+
+RECORD = "photograph.json"
+REFERENCE = "reference.png"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A photograph to work on: its file, the SHA-256 of that, the folder for its images."""
+
+    source: Path
+    sha256: str
+    folder: Path
+    options: SynthOptions
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labelled pair: numbers of the two distorted images, probability that b is closer, and the rule."""
+
+    a: int
+    b: int
+    label: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """The record of one photograph."""
+
+    reference_sha256: str
+    images: tuple[DistortedImage, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: the record, and whether it was there already; or why the photograph cannot be used."""
+
+    task: Task
+    photograph: Photograph | None = None
+    kept: bool = False
+    bad: str = ""
+
+
+def work(task: Task) -> Outcome:
+    """Make the images and the record of one photograph, unless its folder is whole.
+
+    Raises: OSError where a file cannot be written.
+    """
+    if (kept := whole(task.folder)) is not None:
+        return Outcome(task, kept, kept=True)
+    try:
+        pixels = _eight_bits(read_image(task.source))
+    except ImageError as error:
+        return Outcome(task, bad=str(error))
+    height, width = pixels.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        reason = f"is {width}x{height} pixels, want both sides at least {SMALLEST_SIDE}"
+        return Outcome(task, bad=f"{task.source}: {reason}")
+    task.folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(task.folder)
+    photograph = _made(pixels, task)
+    write_atomically(task.folder / RECORD, json.dumps(dataclasses.asdict(photograph), indent=1).encode())
+    return Outcome(task, photograph)
+
+
+def whole(folder: Path) -> Photograph | None:
+    """The record of a folder all of whose images are as they were written, else None."""
+    try:
+        photograph = _read_record(folder / RECORD)
+        wanted = {image.file: image.sha256 for image in photograph.images} | {REFERENCE: photograph.reference_sha256}
+        if all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256 for name, sha256 in wanted.items()):
+            return photograph
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or a record that was damaged
+        pass
+    return None
+
+
+def _read_record(path: Path) -> Photograph:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    images = tuple(DistortedImage(**image) for image in content["images"])
+    return Photograph(content["reference_sha256"], images, tuple(Pair(**pair) for pair in content["pairs"]))
+
+
+def _eight_bits(image: Image) -> Pixels:
+    if image.bit_depth == 8:
+        return image.pixels.astype(np.uint8, copy=False)
+    result: Pixels = np.empty(image.pixels.shape, np.uint8)
+    for codes, row in zip(image.pixels, result, strict=True):  # row by row: float64 of the whole is eight times as much
+        row[:] = np.rint(codes * (255 / (2**image.bit_depth - 1)))
+    return result
+
+
+def _made(pixels: Pixels, task: Task) -> Photograph:
+    options = task.options
+    # of the content, not of the name or the order: a photograph gets the same images in any company
+    generator = np.random.default_rng([options.seed, int(task.sha256, 16)])
+    pixels = _cropped(pixels, options.max_size, generator)
+    reference_sha256 = _write_png(task.folder / REFERENCE, pixels)
+    ladders = draw_ladders(generator, options.codecs, options.extras, options.levels)
+    images: list[DistortedImage] = []
+    for number, ladder in enumerate(ladders):
+        for quality in ladder.qualities:
+            file = f"{len(images):02d}_{ladder.codec}.png"
+            decoded, size = distorted(pixels, ladder, quality)
+            sha256 = _write_png(task.folder / file, decoded)
+            score = METRICS[options.metric].score(task.folder / REFERENCE, task.folder / file)
+            settings = ladder.settings(quality)
+            images.append(DistortedImage(file, sha256, ladder.codec, settings, number, quality, size, round(score, 4)))
+    drawn = draw_pairs(generator, images, options.pairs)
+    pairs = [Pair(a, b, _label(images[a], images[b], rule, options.metric), rule) for a, b, rule in drawn]
+    return Photograph(reference_sha256, tuple(images), tuple(pairs))
+
+
+def _cropped(pixels: Pixels, largest: int | None, generator: np.random.Generator) -> Pixels:
+    height, width = pixels.shape[:2]
+    if largest is None:
+        return pixels
+    top = int(generator.integers(max(0, height - largest) + 1))
+    left = int(generator.integers(max(0, width - largest) + 1))
+    return np.ascontiguousarray(pixels[top : top + largest, left : left + largest])
+
+
+def _write_png(path: Path, pixels: Pixels) -> str:
+    """The SHA-256 of the file written."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, "PNG")
+    write_atomically(path, stream.getvalue())
+    return hashlib.sha256(stream.getvalue()).hexdigest()
+
+
+def _label(a: DistortedImage, b: DistortedImage, rule: str, metric: str) -> float:
+    if rule == "quality":
+        return float(b.quality > a.quality)
+    return round(METRICS[metric].probability(a.score, b.score), 6)

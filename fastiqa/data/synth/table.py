@@ -1,0 +1,91 @@
+"""triplets.csv of a folder that ``fastiqa data synth`` wrote: one row a triplet, UTF-8, with a header.
+
+ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes names
+label               probability in [0, 1] that b is closer to ref than a is
+rule                "quality" or "metric": fastiqa.data.synth.labels
+group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
+                    "jpeg-jpeg" (two settings, or one of them resized)
+split               "train", "val" or "test"
+photograph          file in the source folder, likewise
+a_codec, a_settings, a_bytes, a_score; b_…
+                    what made each image, in the order in which it acts; size of the coded file in bytes; score of
+                    the labelling metric
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastiqa.common import arguments
+from fastiqa.common.text import from_csv_cell
+from fastiqa.data.triplets.dataset import Triplet
+from fastiqa.data.triplets.validation import Report, Row, assemble
+
+TRIPLETS = "triplets.csv"
+SPLITS = ("train", "val", "test")
+SIDES = ("codec", "settings", "bytes", "score")
+COLUMNS = (
+    *("ref", "a", "b", "label", "rule", "group", "split", "photograph"),
+    *(f"{side}_{name}" for side in "ab" for name in SIDES),
+)
+
+
+def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None = None) -> list[Triplet]:
+    """The triplets of one split of a folder that ``fastiqa data synth`` wrote.
+
+    Args:
+        folder: the OUT of that command.
+        split: "train", "val" or "test"; no photograph is in two of them.
+        rule: only triplets labelled by "quality" (same codec and settings) or by "metric" (all others).
+
+    Returns:
+        Triplets in the order of the file, with paths below ``folder``; labels of "quality" are 0 or 1.
+
+    Raises:
+        ValueError: another split or rule; a file that is missing (the command has not finished), has other columns, or
+            holds a value that is out of range: naming the file and the line.
+    """
+    arguments.one_of("split", split, SPLITS)
+    if rule not in (None, "quality", "metric"):
+        raise ValueError(f"rule: got {rule!r}, want 'quality', 'metric' or None")
+    path = Path(folder) / TRIPLETS
+    return [triplet for _, triplet, row in _rows(path) if row["split"] == split and rule in (None, row["rule"])]
+
+
+def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
+    """What one split of the folder holds, and which of its images are missing.
+
+    Raises: ValueError as of :func:`read_synth`.
+    """
+    arguments.one_of("split", split, SPLITS)
+    path = Path(folder) / TRIPLETS
+    rows = [Row(triplet, f"{path}:{line}") for line, triplet, row in _rows(path) if row["split"] == split]
+    return assemble(f"synth {split}", path, rows, [])
+
+
+def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:
+    """Every row: line, triplet and fields."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"{path}:1: got columns {rows.fieldnames}, want {','.join(COLUMNS)}")
+            return [(rows.line_num, _triplet(row, path, rows.line_num), row) for row in rows]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file: fastiqa data synth writes it when all else is there") from None
+
+
+def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
+    if None in row or None in row.values():
+        raise ValueError(f"{path}:{line}: got another number of fields, want {len(COLUMNS)}")
+    try:
+        label = float(row["label"] or "")
+    except ValueError:
+        label = -1.0
+    if not 0 <= label <= 1:
+        raise ValueError(f"{path}:{line}: label: got {row['label']!r}, want a number from 0 to 1")
+    ref, a, b = (path.parent / from_csv_cell(str(row[name])) for name in ("ref", "a", "b"))
+    return Triplet(ref, a, b, label, str(row["group"]))

@@ -1,0 +1,123 @@
+"""CLIC's perceptual track: crops of one original coded by two systems, and which of the two people preferred.
+
+    oracle.csv        O,A,B,T per line, no header (one is passed over): paths of PNG files below one folder;
+                      T = 1: B is preferred, 0: A
+    *.png             768x768, some smaller, flat in the folder (validation set, 2,730 files) or in the archives
+                      0.tar ... f.tar (2021 test set) or 0.zip ... f.zip (2022), by the first digit of the name
+
+The test set's labels are unfiltered: one triplet may stand in several rows with different T, answers of different
+people. Their mean is the triplet's label.
+
+Source: github.com/fab-jul/clic2021-devkit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from fastiqa.data import tables
+from fastiqa.data.images import archives
+from fastiqa.data.images.stored_depth import Refused
+from fastiqa.data.report import OnProblem, Problem
+from fastiqa.data.triplets.dataset import Triplet
+from fastiqa.data.triplets.validation import Report, Row, assemble
+
+
+def read_clic(
+    csv: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    average_duplicates: bool = True,
+    check_files: bool = True,
+    on_problem: OnProblem = "raise",
+) -> list[Triplet]:
+    """The labelled triplets of CLIC, in the order of the file.
+
+    Args:
+        csv: a file of rows O,A,B,T, such as oracle.csv; it may lie in an archive, ``oracle.zip/oracle.csv``.
+        folder: of the images: files at the paths of the rows, or archives with members of these names; by default that
+            of `csv`, or of its archive. Archives are read in place.
+        average_duplicates: one triplet from equal rows O,A,B with their mean label; False keeps every row, for scores
+            in CLIC's own way.
+        check_files: see whether the images exist; False takes every name at its word and looks into no archives.
+        on_problem: "raise" at the first missing file, bad label or bad row, or "skip" their rows.
+
+    Returns:
+        Triplets of group "", labels 0, 1 or means of these.
+
+    Raises:
+        FileNotFoundError: no such csv. ValueError: a problem, or no triplets at all; naming file and line.
+    """
+    report = check_clic(csv, folder, average_duplicates=average_duplicates, check_files=check_files)
+    return report.accepted(on_problem)
+
+
+def check_clic(
+    csv: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    average_duplicates: bool = True,
+    check_files: bool = True,
+) -> Report:
+    """What CLIC's files hold; arguments as of :func:`read_clic`.
+
+    Raises: FileNotFoundError: no such csv. ValueError: a csv that is no text, or a damaged archive.
+    """
+    source = Path(csv)
+    try:
+        content = source.read_bytes() if source.is_file() else archives.read_member(source)
+    except Refused as error:
+        raise ValueError(f"{source}: {error}") from None
+    if content is None:
+        raise FileNotFoundError(f"{source}: no such file")
+    in_archive = archives.split(source)
+    root = Path(folder) if folder is not None else (in_archive[0] if in_archive else source).parent
+    locate = _locator(root) if check_files else root.joinpath
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    for index, (number, fields) in enumerate(tables.lines(source, content)):
+        where = f"{source}:{number}"
+        if index == 0 and len(fields) == 4 and tables.is_header(fields):
+            continue
+        if len(fields) != 4:
+            problems.append(Problem("bad row", where, f"got {len(fields)} columns, want O,A,B,T"))
+            continue
+        try:
+            names = [tables.relative_path(name) for name in fields[:3]]
+        except ValueError as error:
+            problems.append(Problem("bad row", where, str(error)))
+            continue
+        try:
+            label = tables.probability(fields[3])
+        except ValueError as error:
+            problems.append(Problem("bad label", where, str(error)))
+            continue
+        ref, a, b = map(locate, names)
+        rows.append(Row(Triplet(ref, a, b, label), where))
+    return assemble("CLIC", source, rows, problems, average_duplicates=average_duplicates, check_files=check_files)
+
+
+def _locator(root: Path) -> Callable[[PurePosixPath], Path]:
+    """From a name in the csv to the file below `root`, or to the member of an archive there that has this name."""
+    inside: dict[str, Path] | None = None
+    located: dict[PurePosixPath, Path] = {}
+
+    def locate(name: PurePosixPath) -> Path:
+        nonlocal inside
+        if name not in located:
+            file = root / name
+            if not file.is_file():
+                inside = _members_below(root) if inside is None else inside
+                file = inside.get(str(name), file)
+            located[name] = file
+        return located[name]
+
+    return locate
+
+
+def _members_below(root: Path) -> dict[str, Path]:
+    """Member name -> path that leads to it, of all archives in the folder."""
+    found = sorted(path for suffix in archives.SUFFIXES for path in root.glob(f"*{suffix}"))
+    return {name: archive / name for archive in found for name in archives.members(archive)}

@@ -1,0 +1,145 @@
+"""Checkpoints of a run: one safetensors file, whose metadata hold the rest as JSON.
+
+    model.<key>                     the network's state dict
+    optimizer.<parameter>.<state>   what the optimizer remembers
+    ema.<key>                       the averaged network, where there is one
+    metadata "fastiqa.run"          {"recipe": ..., "position": ..., "versions": ...}
+
+Random numbers need no place in it: all are functions of the recipe's seed and of the position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fastiqa
+from fastiqa.common import limits
+from fastiqa.common.files import replacing
+from fastiqa.models.checkpoints import read_file
+from fastiqa.training.config.recipe import RecipeError, differences
+from fastiqa.training.config.recipe_file import completed
+
+METADATA = "fastiqa.run"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, or that a run cannot go on from. One line: the file and the reason."""
+
+
+@dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        epoch: the one under way, counted over the whole run from 0.
+        batch: batches of it that are done.
+        iteration: batches that are done since the start of the run.
+        losses: of the epoch under way: for each data set the sum of the batches' losses, and their number.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    iteration: int = 0
+    losses: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def add(self, source: str, loss: float) -> None:
+        """Count a batch."""
+        total, count = self.losses.get(source, (0.0, 0))
+        self.losses[source] = (total + loss, count + 1)
+        self.batch += 1
+        self.iteration += 1
+
+    def next_epoch(self) -> None:
+        """Begin the epoch that follows."""
+        self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean loss of the epoch's batches by data set."""
+        return {name: total / count for name, (total, count) in self.losses.items()}
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds, its tensors on the CPU."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    position: Position
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Mapping[str, Any]) -> None:
+    """Write a checkpoint in the place of an older one, all or nothing.
+
+    Raises: CheckpointError where it cannot be written, as on a full disk; the older one stays.
+    """
+    tensors = {
+        f"{group}.{key}": tensor.detach().cpu().contiguous()
+        for group in ("model", "optimizer", "ema")
+        for key, tensor in getattr(checkpoint, group).items()
+    }
+    versions = {"fastiqa": fastiqa.__version__, "torch": str(torch.__version__)}
+    run = {"recipe": recipe, "position": dataclasses.asdict(checkpoint.position), "versions": versions}
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {METADATA: json.dumps(run)})
+    except (OSError, SafetensorError) as error:
+        kept = "the older checkpoint is as it was" if path.exists() else "there is none"
+        raise CheckpointError(f"{path}: not written: {error}; {kept}") from error
+
+
+def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, Tensor]) -> Checkpoint:
+    """Read a checkpoint for a run of this recipe and of a network with this state dict.
+
+    Raises: CheckpointError for a file that is truncated or foreign, for one of another network, naming the keys that
+        differ, and for one of another task or recipe, naming the fields that differ. What an older version did not
+        know of counts as its default.
+    """
+    try:
+        tensors, metadata = read_file(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+    try:
+        run = limits.read_json(metadata[METADATA])
+        saved, position = run["recipe"], Position(**run["position"])
+        position.losses = {name: (total, count) for name, (total, count) in position.losses.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of fastiqa train: no {METADATA} in its metadata") from error
+    try:
+        saved = completed(saved)
+    except RecipeError as error:
+        raise CheckpointError(f"{path}: of another version of fastiqa: {error}") from error
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = tensor
+    if saved["task"] != recipe["task"]:
+        raise CheckpointError(f"{path}: of another task: got {saved['task']}, want {recipe['task']}")
+    if differing := _differing(groups["model"], model):
+        raise CheckpointError(f"{path}: of another network: {_listed(differing)}")
+    if changed := differences(saved, recipe):
+        raise CheckpointError(f"{path}: of another recipe: {_listed(changed)}")
+    return Checkpoint(groups["model"], groups["optimizer"], groups["ema"], position)
+
+
+def _differing(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What a state dict and that of the network do not share."""
+    missing = [f"{key} is missing" for key in wanted if key not in saved]
+    unexpected = [f"{key} has no place" for key in saved if key not in wanted]
+    pairs = [(key, saved[key].shape, wanted[key].shape) for key in wanted if key in saved]
+    shapes = [f"{key} is {tuple(got)}, want {tuple(want)}" for key, got, want in pairs if got != want]
+    return missing + unexpected + shapes
+
+
+def _listed(items: list[str], limit: int = 8) -> str:
+    rest = f"; and {len(items) - limit} more" if len(items) > limit else ""
+    return "; ".join(items[:limit]) + rest

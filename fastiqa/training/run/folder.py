@@ -1,0 +1,92 @@
+"""The folder of a run.
+
+recipe.yaml               the recipe in full
+checkpoint.safetensors    what the run goes on from
+model.safetensors         the network after the last finished epoch, for `fastiqa.load_model`, or of contrastive
+                          pre-training its backbone, for `load_backbone`; the averaged one where there is one
+log.jsonl                 see `fastiqa.training.run.logs`
+curve.png                 the learning curve, where matplotlib is installed
+tensorboard/              where the recipe asks for it
+.fastiqa.lock             while a process trains: its id, see `fastiqa.common.files.locked`
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from torch import nn
+
+from fastiqa.common.files import is_empty, locked, remove_unfinished, replacing
+from fastiqa.training.config.recipe import Recipe
+from fastiqa.training.config.recipe_file import as_yaml
+from fastiqa.training.run.checkpoint import CheckpointError, Position
+from fastiqa.training.run.curve import draw_curve
+from fastiqa.training.run.logs import JSONLog, Observer, TensorBoardLog
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RunFolder:
+    """Names of the files of a run, and what is done with them by the first process alone; a context manager.
+
+    From `begin` to the end of the context no other run can use the folder.
+
+    Args:
+        path: the folder.
+        save: writes the network that the run ends with.
+    """
+
+    def __init__(self, path: Path, save: Callable[[nn.Module, Path], None]) -> None:
+        self.path, self._save = path, save
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.model = path / "model.safetensors"
+        self._log = path / "log.jsonl"
+        self._lock = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.close()
+
+    def begin(self, resume: bool) -> None:
+        """Make the folder ready, and keep others out of it.
+
+        Raises: FileExistsError where it holds a run that is not to be resumed, or files that are no run;
+            FolderInUseError where another run writes to it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(locked(self.path))
+        if self.checkpoint.exists() or self._log.exists():
+            if not resume:
+                raise FileExistsError(f"{self.path}: holds a run already, want another folder, or resume it (--resume)")
+        elif not is_empty(self.path):
+            raise FileExistsError(f"{self.path}: got a folder of other files than a run's, want a new or an empty one")
+        remove_unfinished(self.path)
+
+    def observers(self, recipe: Recipe, position: Position) -> list[Observer]:
+        """Open the logs that the recipe asks for and write it."""
+        # The log first: it is what tells a run, killed here, from a folder of other files.
+        observers: list[Observer] = [JSONLog(self._log, position, recipe.log_every)]
+        with replacing(self.path / "recipe.yaml") as temporary:
+            temporary.write_text(as_yaml(recipe), encoding="utf-8")
+        if recipe.tensorboard:
+            observers.append(TensorBoardLog(self.path / "tensorboard", position, recipe.log_every))
+        return observers
+
+    def end_epoch(self, model: nn.Module) -> None:
+        """Write the network and draw the curve.
+
+        Raises: CheckpointError where the network cannot be written; an older file stays.
+        """
+        try:
+            self._save(model, self.model)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.model}: not written: {error}") from error
+        draw_curve(self._log, self.path / "curve.png")

@@ -1,0 +1,117 @@
+"""What a run needs before its first batch: the network, the data sets, and batches that can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from fastiqa.common import limits
+from fastiqa.training.config.recipe import Recipe, RecipeError
+from fastiqa.training.run import rates
+from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.datasets import Items, datasets
+
+# Of a network that a recipe may ask for: 4 GB in float32, forty times a PRFNet.
+MOST_TENSORS, MOST_NUMBERS = 20_000, 1_000_000_000
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The network with its initial weights, a function of the seed. Raises RecipeError."""
+    torch.manual_seed(recipe.seed)
+    try:
+        with limits.limited(MOST_TENSORS, MOST_NUMBERS):
+            return TASKS[recipe.task].network(recipe.model)
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"model: {error}") from error
+
+
+def build_datasets(recipe: Recipe, given: Mapping[str, Items]) -> dict[str, Items]:
+    """The data sets that the steps and the validation name, those given first. Raises RecipeError."""
+    names = [name for step in recipe.steps.values() for name in step.losses]
+    return {
+        name: given[name] if name in given else _build_dataset(name, recipe)
+        for name in dict.fromkeys([*names, *recipe.validation.data])
+    }
+
+
+def _build_dataset(name: str, recipe: Recipe) -> Items:
+    options = dict(recipe.data[name])
+    if "kind" not in options:
+        raise RecipeError(f"data.{name}.kind: missing")
+    try:
+        return datasets(**{"kinds": TASKS[recipe.task].kinds, "seed": recipe.seed, **options})
+    except (OSError, TypeError, ValueError) as error:
+        raise RecipeError(f"data.{name}: {error}") from error
+
+
+def check_parts(recipe: Recipe, built: Mapping[str, Items]) -> None:
+    """Raise RecipeError where the parts of a set to train on and to validate on have a reference in common.
+
+    That happens where one of them has another seed of the split, or other shares, than the other. The same part twice
+    is what it says.
+    """
+    for tested in recipe.validation.data:
+        for trained in dict.fromkeys(name for step in recipe.steps.values() for name in step.losses):
+            ours, theirs = recipe.data.get(trained, {}), recipe.data.get(tested, {})
+            if ours.get("kind") != theirs.get("kind") or ours.get("part", "all") == theirs.get("part", "all"):
+                continue
+            if shared := sorted(_references(built[trained]) & _references(built[tested])):
+                got = f"got {len(shared)} references that data.{trained} has too, such as {shared[0]}"
+                raise RecipeError(f"data.{tested}: {got}, want other ones: one split_seed, train and val in both")
+
+
+def check_types(recipe: Recipe, built: Mapping[str, Items], model: nn.Module) -> None:
+    """Raise RecipeError for a loss of types of distortion that the network has no numbers for.
+
+    The data sets of a step have one head in common, so a number must mean the same in all of them.
+    """
+    for name, step in recipe.steps.items():
+        types = {source: _types(built[source]) for source in step.losses if "distortion_type" in step.terms(source)}
+        for source, found in types.items():
+            where = f"data.{source}: got {len(found)} types of distortion, {_shortened(found)}"
+            if found != next(iter(types.values())):
+                other = next(iter(types))
+                raise RecipeError(f"{where}, want those of data.{other}, which steps.{name} trains the same head on")
+            heads = getattr(model, "options", {}).get("distortion_types", 0)
+            if len(found) > heads > 0:
+                raise RecipeError(f"{where}, want at most the {heads} of model.options.distortion_types")
+
+
+def _types(dataset: Items) -> list[str]:
+    return list(getattr(dataset, "types", ()))
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join([*names[:3], "..."] if len(names) > 3 else names) or "none"
+
+
+def _references(dataset: Items) -> set[str]:
+    """Of a data set of rated images: the contents that they show."""
+    return {record.reference for record in getattr(dataset, "records", ()) if hasattr(record, "reference")}
+
+
+def check_rates(recipe: Recipe, model: nn.Module) -> None:
+    """Raise RecipeError for factors of parameters that the network does not have."""
+    for name, step in recipe.steps.items():
+        if reason := rates.refused(model, step.factors()):
+            raise RecipeError(f"steps.{name}.lr_factors: {reason}")
+
+
+def check_batches(recipe: Recipe, built: Mapping[str, Items], processes: int) -> None:
+    """Raise RecipeError for a batch that cannot be cut among the processes, and for data sets without a whole batch."""
+    items = f"{TASKS[recipe.task].item.noun}s"
+    for name, step in recipe.steps.items():
+        if step.batch_size % (processes * step.accumulate):
+            divisor = f"a multiple of {processes} processes times accumulate {step.accumulate}"
+            raise RecipeError(f"steps.{name}.batch_size: got {step.batch_size}, want {divisor}")
+        for source in step.losses:
+            length = len(built[source])  # type: ignore[arg-type]  # a Dataset has a length
+            if length < step.batch_size:
+                wanted = f"at least the {step.batch_size} of a batch of steps.{name}"
+                raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")
+    for source in recipe.validation.data:
+        if (length := len(built[source])) < processes:  # type: ignore[arg-type]
+            wanted = f"at least one to validate with in each of {processes} processes"
+            raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")
