@@ -36,7 +36,7 @@ lint: $(VENV)/.built
 
 test test-kernels test-all: export FASTIQA_NATIVE ?= 1
 test: lint $(VENV)/.oracles
-	PYTHONPATH=tests $(RUN) -c "import emulation; emulation.library()"  # by both cores, before tests wait for it
+	PYTHONPATH=tests $(RUN) -c "from support import emulation; emulation.library()"  # by both cores, before tests wait for it
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
 	$(PYTEST) -m "not (kernels or slow)" tests
 

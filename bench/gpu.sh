@@ -155,7 +155,7 @@ if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
         start "$tool" 200 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 99 \
             --report-api-errors no --kernel-name kns=fastiqa --print-limit 20 \
-            "$PYTHON" -m pytest -m gpu tests/test_ops.py -k "cuda and test_gradients" --tb=short --maxfail=20
+            "$PYTHON" -m pytest -m gpu tests/ops/test_ops.py -k "cuda and test_gradients" --tb=short --maxfail=20
     done
 else
     say "== compute-sanitizer: neither on the PATH nor below CUDA_HOME, left out"

@@ -3,11 +3,11 @@
     python -m fastiqa.bench.machine_code            writes bench/data/machine-code.md and the CSV files beside it
     python -m fastiqa.bench.machine_code --check    exit 1, naming kernel and column, where something got worse
 
-Nothing runs on a GPU and none is needed, but a checkout is, with the CUDA library built in it, and Triton: the programs
-tests/compile_triton.py and tests/launches.py drive the launchers. Machine code differs from compiler to compiler: where
-the installed nvcc or Triton is not the one that a row names, the comparison says so and keeps to what must hold anyway,
-that no kernel spills that did not and none that moved 16 bytes alone moves less. Kernels that the tables or the build
-lack are told and are no failure: new operators, and libraries for fewer architectures (FASTIQA_CUDA_ARCHS).
+Nothing runs on a GPU and none is needed, but a checkout is, with the CUDA library built in it, and Triton:
+compile_triton.py and launches.py in tests/support drive the launchers. Machine code differs from compiler to compiler:
+where the installed nvcc or Triton is not the one that a row names, the comparison says so and keeps to what must hold
+anyway, that no kernel spills that did not and none that moved 16 bytes alone moves less. Kernels that the tables or the
+build lack are told and are no failure: new operators, and libraries for fewer architectures (FASTIQA_CUDA_ARCHS).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def remarks(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
 def program(name: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
     """The lines that a program of tests/ prints."""
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
-    command = [sys.executable, str(ROOT / "tests" / name), *arguments]
+    command = [sys.executable, str(ROOT / "tests" / "support" / name), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=kept)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\nfailed with\n{done.stderr[-4000:]}")

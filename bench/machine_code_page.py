@@ -20,7 +20,7 @@ INTRO = """# What the compilers made of the kernels
 Made by `python -m fastiqa.bench.machine_code` from machine code alone: nvcc {nvcc}, Triton {triton}. **Nothing here was
 measured on a GPU, and no column is a time.** The full tables are `machine-code/kernels.csv` and
 `machine-code/launches.csv`; `bench/machine_code_rows.py` says what each column is, and `--check` (in CI:
-`tests/test_codegen.py`) fails where a number got worse.
+`tests/build/test_codegen.py`) fails where a number got worse.
 
 A streaming kernel needs bandwidth × latency bytes under way. By data sheets, and 0.7 µs of latency assumed, that is
 13 KiB an SM on an A100, 17 on an H100, 37 on a B200 and 7 on an RTX 5090. So an occupancy below {low} % is no fault by

@@ -2,7 +2,7 @@
 
 Disassembling all kernels takes minutes, and all that is asked here is in a few bits of each instruction, 16 bytes long
 since Volta: opcode and width of the memory accesses, target of the branches. NVIDIA does not publish the encoding;
-tests/test_codegen.py compares what is read here with what nvdisasm prints.
+tests/build/test_codegen.py compares what is read here with what nvdisasm prints.
 """
 
 from __future__ import annotations

@@ -19,11 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["FASTIQA_STRICT"] = "1"
 
-import cases
-import interpreter
-import poison
 import pytest
 import torch
+
+from support import cases, interpreter, poison
 
 poison.install()
 # torch.compile's cache on disk knows operators by their names: a gradient that has changed since would be yesterday's.

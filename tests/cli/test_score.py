@@ -1,0 +1,280 @@
+"""``fastiqa score``, run as the user runs it: output, exit status, one line on stderr."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import fastiqa
+from fastiqa import cli
+from fastiqa.cli import networks, quality
+from fastiqa.data import TestCrops, read_image
+from fastiqa.models import create_model, save_model
+from support.oracles import randomise
+
+Command = Callable[..., tuple[object, str, str]]
+SMALL: dict[str, Any] = {
+    "depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8), "mlp_ratios": (1, 1, 1, 1), "hidden": (8,), "hfen_width": 8,
+    "dan_layers": (1, 1, 1, 1), "dan_width": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A tiny MFENet with random weights, in a file, and the model itself."""
+    model: Any = create_model("mfenet", **SMALL)
+    randomise(model)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(model, path)
+    return path, model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images of different sizes, one of them in a subfolder, and a file that is none."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "inner").mkdir()
+    for name, size in (("b.png", (48, 40)), ("a.png", (33, 64)), ("inner/c.png", (64, 64))):
+        codes = (generator.random((*size, 3)) * generator.random(3) * 255).astype(np.uint8)
+        PIL.Image.fromarray(codes).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+@torch.no_grad()
+def expected(model: Any, path: Path) -> float:
+    return model(read_image(path).tensor()).item()  # type: ignore[no-any-return]
+
+
+def error_line(status: object, out: str, err: str) -> str:
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    return err.rstrip("\n")
+
+
+def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    path, model = weights
+    files = [folder / name for name in ("a.png", "b.png", "inner/c.png")]
+    want = [expected(model, file) for file in files]
+    assert np.std(want) > 1e-3
+    status, out, err = fastiqa_command("score", folder, "--weights", path, "--json")
+    content = json.loads(out)
+    assert (status, err) == (0, "")
+    assert list(content) == ["model", "weights", "crops", "scores", "failed"]
+    assert (content["model"], content["weights"], content["crops"]) == ("mfenet", str(path), None)
+    assert [row["image"] for row in content["scores"]] == [str(file) for file in files]
+    assert [row["score"] for row in content["scores"]] == pytest.approx(want, rel=1e-5, abs=1e-5)
+
+    status, out, err = fastiqa_command("score", *files[::-1], "--weights", path, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert (status, err) == (0, "")
+    assert [row["image"] for row in rows] == [str(file) for file in files[::-1]]
+    assert [float(row["score"]) for row in rows] == pytest.approx(want[::-1], rel=1e-4, abs=1e-5)
+
+    status, out, err = fastiqa_command("score", files[0], "--weights", path)
+    assert (status, err) == (0, "")
+    assert f"{files[0]}" in out
+    assert float(out.split()[-1]) == pytest.approx(want[0], abs=1e-4)
+
+
+def test_mean_over_crops(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    """Those that a network is validated with, whatever else is scored; more than a batch of them."""
+    path, model = weights
+    options = ("--weights", path, "--crops", 11, "--crop-size", 32, "--json", "--seed")
+    alone = json.loads(fastiqa_command("score", folder / "b.png", *options, 1)[1])
+    assert alone["crops"] == {"number": 11, "size": 32, "seed": 1}
+    among = json.loads(fastiqa_command("score", folder, *options, 1)[1])
+    assert among["scores"][1] == alone["scores"][0]
+    other = json.loads(fastiqa_command("score", folder / "b.png", *options, 2)[1])
+    assert other["scores"][0]["score"] != alone["scores"][0]["score"]
+    crops = TestCrops(11, 32, 1)(read_image(folder / "b.png"))
+    assert crops.shape == (11, 3, 32, 32)
+    with torch.no_grad():
+        want = sum(model(crop[None]).item() for crop in crops) / 11
+    assert alone["scores"][0]["score"] == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+def test_crops_of_small_images_are_enlarged(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    """As in training; of 33x64 pixels, and of fewer than the network takes as they are."""
+    path, model = weights
+    small = folder / "small.png"
+    PIL.Image.open(folder / "a.png").crop((0, 0, 20, 30)).save(small)
+    options = ("--weights", path, "--crops", 3, "--crop-size", 40, "--json")
+    content = json.loads(fastiqa_command("score", folder / "a.png", small, *options)[1])
+    for row in content["scores"]:
+        with torch.no_grad():
+            want = model(TestCrops(3, 40)(read_image(row["image"]))).mean().item()
+        assert row["score"] == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_bad_images_are_named_and_the_others_scored(
+    fastiqa_command: Command, folder: Path, weights: Any, form: tuple[str, ...]
+) -> None:
+    """One that is damaged, one too small, one that is not there: each a line on stderr, and the status is 1, or 0."""
+    good, path = folder / "inner", weights[0]
+    want = fastiqa_command("score", good / "c.png", "--weights", path, *form)
+    assert want[::2] == (0, "")
+    broken, small, none = good / "[b]roken.png", good / "small.png", folder / "none.png"
+    broken.write_bytes((folder / "a.png").read_bytes()[:200])
+    PIL.Image.new("RGB", (31, 80)).save(small)
+    reasons = {
+        none: "no such file",
+        broken: "the file is truncated",
+        small: "image: shape (1, 3, 80, 31), want H and W of at least 32",
+    }
+    arguments = ("score", none, good, "--weights", path, *form)
+    for options, word, ends in (((), "failed", 1), (("--skip-bad",), "skipped", 0)):
+        status, out, err = fastiqa_command(*arguments, *options)
+        assert status == ends
+        assert scores_of(out, form) == scores_of(want[1], form)
+        summary = [] if ends == 0 else ["error: 3 of 4 images have no score"]
+        assert err.splitlines() == [*(f"{word}: {file}: {reason}" for file, reason in reasons.items()), *summary]
+        if form == ("--json",):
+            failed = json.loads(out)["failed"]
+            assert failed == [{"image": str(file), "reason": reason} for file, reason in reasons.items()]
+        status, out, err = fastiqa_command("score", small, none, "--weights", path, *form, *options)
+        assert (status, out, len(err.splitlines())) == (2, "", 3)
+        assert err.endswith("\nerror: IMAGE: got 2 that cannot be read, want at least one that can\n")
+
+
+def scores_of(out: str, form: tuple[str, ...]) -> list[str]:
+    """The scores of an output, as text."""
+    if form == ("--json",):
+        return [repr(row["score"]) for row in json.loads(out)["scores"]]
+    if form == ("--csv",):
+        return [row["score"] for row in csv.DictReader(io.StringIO(out))]
+    return [line.split()[-1] for line in out.splitlines()[3:] if line]
+
+
+@pytest.mark.parametrize("form", [(), ("--csv",), ("--json",)])
+def test_rows_come_one_by_one_and_survive_ctrl_c(
+    fastiqa_command: Command,
+    folder: Path,
+    weights: Any,
+    form: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """At the third image two rows are out; after Ctrl-C there JSON is whole."""
+    whole = fastiqa_command("score", folder, "--weights", weights[0], *form)[1]
+    read, seen, early = quality.read_image, [], []
+
+    def interrupted(file: Path) -> Any:
+        seen.append(file)
+        if len(seen) == 3:
+            early.append(capfd.readouterr().out)
+            raise KeyboardInterrupt
+        return read(file)
+
+    monkeypatch.setattr(quality, "read_image", interrupted)
+    status, rest, _ = fastiqa_command("score", folder, "--weights", weights[0], *form)
+    assert status == 130
+    assert scores_of(early[0] + rest, form) == scores_of(whole, form)[:2]
+    assert scores_of(early[0] + ("]}" if form == ("--json",) else ""), form) == scores_of(whole, form)[:2]
+
+
+def test_an_image_too_large_for_the_memory_is_named_and_the_others_scored(
+    fastiqa_command: Command, folder: Path, weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = networks.ready
+
+    def small_machine(*arguments: Any, **options: Any) -> Any:
+        model = original(*arguments, **options)
+
+        def call(image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-2:] == (33, 64):
+                torch.empty(1 << 60, dtype=torch.uint8)  # what PyTorch says of its own accord
+            return model(image)  # type: ignore[no-any-return]
+
+        return call
+
+    monkeypatch.setattr(quality, "ready", small_machine)
+    status, out, err = fastiqa_command("score", folder, "--weights", weights[0], "--csv")
+    assert (status, len(out.splitlines())) == (1, 3)
+    assert err.splitlines()[0] == f"failed: {folder / 'a.png'}: out of memory: 1073741824.0 GiB more were needed"
+
+
+def test_a_backend_that_cannot_run_ends_in_one_line(fastiqa_command: Command, folder: Path, weights: Any) -> None:
+    with fastiqa.use("cuda"):
+        line = error_line(*fastiqa_command("score", folder / "a.png", "--weights", weights[0]))
+    assert "backend 'cuda' was asked for and cannot run: cuda needs cuda tensors, got cpu; triton " in line
+
+
+def test_untrained_weights_are_warned_of(fastiqa_command: Command, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new.safetensors"
+    save_model(create_model("mfenet", **SMALL), file)
+    status, out, err = fastiqa_command("score", folder / "a.png", "--weights", file, "--csv")
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert err.startswith(f"warning: {file} looks untrained: ")
+
+
+def test_what_is_wrong_with_the_network_is_not_skipped(fastiqa_command: Command, folder: Path, tmp_path: Path) -> None:
+    model: Any = create_model("mfenet", **SMALL)
+    torch.nn.init.constant_(list(model.parameters())[-1], float("nan"))
+    save_model(model, tmp_path / "nan.safetensors")
+    status, out, err = fastiqa_command("score", folder, "--weights", tmp_path / "nan.safetensors", "--skip-bad")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[0].startswith("warning: ")
+    assert err.splitlines()[1].startswith("error: ")
+    assert err.rstrip().endswith("a.png: got nan for its quality, want a number")
+
+
+def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: Path) -> None:
+    path, _ = weights
+    good, options = folder / "a.png", ("--weights", path)
+
+    def error(*arguments: object) -> str:
+        return error_line(*fastiqa_command("score", *arguments))
+
+    assert error(folder / "none.png", *options).endswith("none.png: no such file")
+    assert "notes.txt: " in error(folder / "notes.txt", *options)
+    (folder / "broken.png").write_bytes(good.read_bytes()[:200])
+    status, out, err = fastiqa_command("score", folder, *options, "--csv")
+    assert (status, len(out.splitlines())) == (1, 4)
+    assert "broken.png: " in err
+    small = tmp_path / "small.png"
+    PIL.Image.new("RGB", (31, 80)).save(small)
+    assert error(small, *options).endswith("small.png: image: shape (1, 3, 80, 31), want H and W of at least 32")
+    thin = tmp_path / "thin.png"
+    PIL.Image.new("RGB", (4000, 1)).save(thin)
+    assert "thin.png: is 4000x1 pixels, more than " in error(thin, *options, "--crops", 2)
+    (tmp_path / "empty").mkdir()
+    assert error(tmp_path / "empty", *options).endswith("empty: got a folder without images, want at least one")
+    assert error(good, *options, "--device", "tpu") == "error: --device: got 'tpu', want one of auto, cpu, cuda"
+    assert error(good, *options, "--dtype", "int8").startswith("error: --dtype: got 'int8', want one of float32, ")
+    assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"
+    assert "--weights" in error(good)
+    assert error(good, "--weights", tmp_path / "none.safetensors").endswith("none.safetensors: no such file")
+    assert "name: got 'x', want one of lpips, mfenet, prfnet" in error(good, *options, "--model", "x")
+    wanted = "want a network that scores single images: mfenet"
+    assert error(good, *options, "--model", "prfnet") == f"error: --model: got 'prfnet', {wanted}"
+    prfnet = tmp_path / "prfnet.safetensors"
+    save_model(create_model("prfnet", layers=(1, 1, 1, 1), width=8), prfnet)
+    assert error(good, "--weights", prfnet).endswith("prfnet.safetensors: holds a 'prfnet', want a MFENet")
+
+
+def test_waiting_threads_sleep() -> None:
+    """Unless the user has said how they wait; training and benchmarks keep OpenMP's default."""
+    for command, before, after in (
+        (["score"], {}, {"OMP_WAIT_POLICY": "passive"}),
+        ([], {}, {"OMP_WAIT_POLICY": "passive"}),
+        (["score"], {"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+        (["score"], {"GOMP_SPINCOUNT": "1"}, {"GOMP_SPINCOUNT": "1"}),
+        (["train"], {}, {}),
+        (["bench"], {}, {}),
+    ):
+        environment = dict(before)
+        cli.let_waiting_threads_sleep(command, environment)
+        assert environment == after
