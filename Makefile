@@ -3,6 +3,7 @@
 # make test-kernels  code for real GPUs by nvcc and Triton, sanitizers, far addresses, and the slow tests
 # make test-all      both, and every case of the tests that otherwise take turns at them
 # make lint          ruff, its format, mypy
+# make docs          the documentation as a site, in build/site
 # make clean         removes the environment and everything built
 #
 # PYTHON=python3.12 and VENV=/elsewhere choose another interpreter and place.
@@ -18,12 +19,15 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
     transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
+# What the extra `docs` has.
+SITE := mkdocs mkdocs-material mkdocstrings-python
+
 # Tests in the order of their files: a process that has built something keeps the tests that use it.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal --durations 30 --durations-min 5
 
 HAS_NVCC := $(RUN) -c "import sys; sys.path[:0] = ['csrc']; import build; sys.exit(not build.find_nvcc())"
 
-.PHONY: demo lint test test-kernels test-all clean
+.PHONY: demo lint docs test test-kernels test-all clean
 
 demo: $(VENV)/.built
 	$(RUN) -m fastiqa.cli.info
@@ -34,8 +38,11 @@ lint: $(VENV)/.built
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: $(VENV)/.site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+
 test test-kernels test-all: export FASTIQA_NATIVE ?= 1
-test: lint $(VENV)/.oracles
+test: lint $(VENV)/.oracles $(VENV)/.site
 	PYTHONPATH=tests $(RUN) -c "from support import emulation; emulation.library()"  # by both cores, before tests wait for it
 	$(RUN) -m pytest --doctest-modules fastiqa --ignore fastiqa/metrics/torchmetrics.py
 	$(PYTEST) -m "not (kernels or slow)" tests
@@ -65,4 +72,8 @@ $(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py csrc/build.py $(shell fin
 
 $(VENV)/.oracles: $(VENV)/.built
 	$(PIP) --no-deps $(ORACLES)
+	touch $@
+
+$(VENV)/.site: $(VENV)/.built
+	$(PIP) $(SITE)
 	touch $@

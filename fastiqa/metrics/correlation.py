@@ -45,8 +45,8 @@ def srcc(prediction: Values, score: Values) -> float:
     Returns: the correlation; NaN, undefined, where all predictions or all scores are equal.
 
     Raises:
-        ValueError: other shapes, fewer values, NaN or infinity, no numbers; naming the argument. ImportError: without
-        scipy.
+        ValueError: other shapes, fewer values, NaN or infinity, no numbers; naming the argument.
+        ImportError: without scipy.
 
     Example:
         >>> round(srcc([0.1, 0.2, 0.4, 0.9], [1.0, 3.0, 2.0, 4.0]), 6)
