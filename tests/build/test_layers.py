@@ -1,0 +1,344 @@
+"""Layers of the Python sources: who may import whom, no circles, and no name for two things.
+
+How to read a failure. "a imports b" breaks a rule: move what `a` needs into a lower layer, or hand it over as an
+argument. `KNOWS` is the picture of the layers: a package may import those that stand behind its name, and itself.
+`IMPORTS_TO_GO` and `NAMES_TO_GO` hold what broke the rules when they were written, a line each with the owner of the
+repair; nobody adds a line. A line that is no longer needed fails too: delete it.
+
+What counts as an import. Every `import` statement counts, also inside a function and under `TYPE_CHECKING`. A lazy
+import only hides a circle until the function runs, and a type that a lower layer names is knowledge of a higher one.
+`from package import module` is an import of the module alone, not of what the package's `__init__` collects.
+`fastiqa/__init__.py` is the face: it imports on first use and stands above all layers. The layers below take only the
+version from it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# package below fastiqa -> packages that it may import. The longest name that fits decides.
+KNOWS = {
+    "common": "",
+    "runtime": "common",
+    "reference": "common",
+    "ops": "common runtime",
+    "kernels": "runtime ops",
+    "nn": "common runtime reference ops",
+    "metrics": "common runtime ops",
+    "data": "common",
+    "models": "common runtime reference ops nn metrics",
+    "evaluation": "common data metrics models",
+    "acceleration": "common runtime reference ops nn metrics models",
+    "training.config": "common",
+    "training.tasks": "common runtime nn metrics data models evaluation training.config",
+    "training.run": "common data models evaluation training.config training.tasks",
+    "training": "training.config training.tasks training.run",
+    "bench": "common runtime reference ops nn metrics data models evaluation acceleration training",
+    "cli": "common runtime ops metrics data models evaluation training bench",
+}
+
+# (importing module, imported module), both below fastiqa.
+IMPORTS_TO_GO: set[tuple[str, str]] = {
+    # runtime, acceleration
+    ("ops", "runtime.op"),
+    ("runtime.dispatch", "ops"),
+    ("runtime.dispatch", "runtime.op"),
+    ("runtime.op", "runtime.dispatch"),
+    ("models.inference.optimize", "acceleration.conversion"),
+    ("metrics.ms_ssim", "reference.tracing"),
+    ("metrics.psnr", "reference.tracing"),
+    ("metrics.ssim", "reference.tracing"),
+    # data and metrics
+    ("data.synth.labels", "metrics.ms_ssim"),
+    ("metrics.lpips", "models.checkpoints"),
+    # models and training; of the face only `from fastiqa import __version__`
+    ("models.checkpoints", ""),
+    ("models.checkpoints", "models.registry"),
+    ("models.registry", "metrics.lpips"),
+    ("models.registry", "models.checkpoints"),
+    ("training.run.checkpoint", ""),
+    ("training.config.recipe", "training.tasks"),
+    ("training.tasks", "training.tasks.comparison"),
+    ("training.tasks", "training.tasks.contrastive"),
+    ("training.tasks", "training.tasks.quality"),
+    ("training.tasks", "training.tasks.task"),
+    ("training.tasks.comparison", "training.tasks.network"),
+    ("training.tasks.comparison", "training.tasks.task"),
+    ("training.tasks.contrastive", "training.config.recipe"),
+    ("training.tasks.contrastive", "training.tasks.task"),
+    ("training.tasks.network", "training.config.recipe"),
+    ("training.tasks.quality", "training.tasks.network"),
+    ("training.tasks.quality", "training.tasks.task"),
+    ("training.tasks.task", "training.config.recipe"),
+    # cli
+    ("cli.info", ""),
+    # bench
+    ("bench.plots", "bench.report"),
+    ("bench.report", "bench.plots"),
+}
+
+# Each operator's page has these parts; one word names an operator everywhere, so fastiqa.kernels is a scope of its own.
+PARTS_OF_A_RECORD = {"reference", "adjoint", "layout", "samples"}
+PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
+
+# Names that several public functions of one scope (the package, the kernels, the benchmark) have.
+NAMES_TO_GO: dict[str, set[str]] = {
+    # kernels, runtime
+    "address": {"kernels.difference", "kernels.tiles"},
+    "at": {"kernels.maps", "kernels.windows"},
+    "backward_terms": {"kernels.attentional_blend", "kernels.scale_residual_relu"},
+    "collect_kernel": {"kernels.difference_parts", "kernels.mix_kernels"},
+    "gather_kernel": {"kernels.difference_parts", "kernels.gated_upsample", "kernels.mix_kernels"},
+    "locate": {"kernels.blocks", "kernels.difference", "kernels.mix_kernels", "kernels.tiles", "kernels.windows"},
+    "spread_kernel": {"kernels.difference", "kernels.ssim"},
+    "sums_kernel": {"kernels.depthwise", "kernels.difference", "kernels.mix_kernels"},
+    "tile": {"kernels.launch", "kernels.maps"},
+    "total_kernel": {"kernels.depthwise", "kernels.ssim"},
+    # several packages
+    "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "training.config.step", "cli.data"},
+    "completed": {"metrics.presets", "training.config.recipe_file"},
+    "evaluate": {"evaluation.triplets", "training.run.evaluation", "cli.eval"},
+    "luma": {"metrics.luma", "data.images.colour_spaces"},
+    "network": {"evaluation.scorers", "training.tasks.contrastive"},
+    "one_of": {"common.arguments", "training.config.step"},
+    "train": {"training.run.trainer", "cli.train"},
+    # data
+    "assemble": {"data.rated.validation", "data.triplets.validation"},
+    "decode": {"data.images.codecs", "data.report"},
+    "gaussian_blur": {"data.distortions.blur", "data.images.filters"},
+    "lines": {"data.distortions.blur", "data.tables"},
+    "split_photographs": {"data.images.photographs", "data.synth.synthesis"},
+    # models and training
+    "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
+    "losses_of": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},
+    "refused": {
+        "training.run.rates",
+        "training.tasks.comparison",
+        "training.tasks.contrastive",
+        "training.tasks.quality",
+    },
+    "rows": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},
+    # cli
+    "bench": {"cli.app", "cli.bench"},
+    # bench (and the training's tasks)
+    "difference": {"bench.part_cases", "bench.training"},
+    "gradients": {"bench.settings", "bench.training"},
+    "measure": {"bench.peers", "bench.training"},
+    "mfenet": {"bench.part_cases", "bench.training"},
+    "page": {"bench.machine_code_page", "bench.report"},
+    "peak_bytes": {"bench.memory", "bench.peers"},
+    "read": {"bench.machine_code", "bench.rows"},
+    "summary": {
+        "bench.machine_code_page",
+        "bench.report",
+        "training.tasks.comparison",
+        "training.tasks.contrastive",
+        "training.tasks.quality",
+    },
+}
+
+
+class Module(NamedTuple):
+    """One source file: its name below fastiqa ("" for the face), its path, its syntax tree."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+
+def _name(path: str) -> str:
+    parts = Path(path).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "fastiqa" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, Module]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "fastiqa", "kernels", "bench"]
+    paths = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = [path for path in paths if path.endswith(".py") and (ROOT / path).is_file()]
+    return {_name(path): Module(_name(path), ROOT / path, ast.parse((ROOT / path).read_text())) for path in files}
+
+
+def _statements(module: Module) -> Iterator[str]:
+    """Dotted names below fastiqa that the import statements of a file ask for; "" is the face."""
+    package = ["fastiqa", *module.name.split(".")]
+    if module.path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.partition(".")[2] for name in names if name.partition(".")[0] == "fastiqa")
+
+
+def imports_of(module: Module, known: Iterable[str]) -> set[str]:
+    """Names of the modules that a module imports, without its own and the face's version."""
+    known = set(known)
+    found = set()
+    for name in _statements(module):
+        target = name
+        while target not in known:
+            target = target.rpartition(".")[0]
+        if name != "__version__" and target != module.name:
+            found.add(target)
+    return found
+
+
+def package_of(name: str) -> str:
+    """The row of `KNOWS` for a module."""
+    return next(
+        (row for row in sorted(KNOWS, key=len, reverse=True) if name == row or name.startswith(f"{row}.")),
+        name.partition(".")[0],
+    )
+
+
+def may_import(importer: str, imported: str) -> bool:
+    mine, theirs = package_of(importer), package_of(imported)
+    if importer in ("", "__main__") or mine == theirs:
+        return True
+    allowed = KNOWS.get(mine, "").split()
+    return theirs in allowed or theirs.partition(".")[0] in allowed
+
+
+def in_a_circle(graph: Mapping[str, set[str]]) -> set[tuple[str, str]]:
+    """Imports that lie on a circle: the imported module leads back to the importing one."""
+
+    def reachable(start: str) -> set[str]:
+        seen, waiting = set(), [start]
+        while waiting:
+            for name in graph.get(waiting.pop(), ()):
+                if name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+        return seen
+
+    behind = {name: reachable(name) for name in graph}
+    return {(name, other) for name, others in graph.items() for other in others if name in behind[other]}
+
+
+@pytest.fixture(scope="module")
+def graph(modules: dict[str, Module]) -> dict[str, set[str]]:
+    return {name: imports_of(module, modules) for name, module in modules.items()}
+
+
+def broken(graph: Mapping[str, set[str]]) -> dict[tuple[str, str], str]:
+    """Import -> the rule that it breaks. The face is above all layers and on no circle."""
+    layered = {name: others - {""} for name, others in graph.items() if name}
+    found = dict.fromkeys(in_a_circle(layered), "on a circle")
+    found |= {
+        (name, other): f"{package_of(name)} may not know {package_of(other) or 'the face'}"
+        for name, others in graph.items()
+        for other in others
+        if not may_import(name, other)
+    }
+    return found
+
+
+def test_the_reading_of_imports() -> None:
+    source = (
+        "import fastiqa.a.b\nfrom fastiqa import __version__, c\nfrom fastiqa.a import f\nimport torch\n"
+        "if TYPE_CHECKING:\n    from fastiqa.d import D\ndef g():\n    from fastiqa.e import h\n    import fastiqa\n"
+        "from . import x\nfrom .y import z\nfrom ..d.w import v"
+    )
+    module = Module("c.m", Path("m.py"), ast.parse(source))
+    known = ["", "a", "a.b", "c", "c.m", "c.x", "c.y", "d", "d.w", "e"]
+    assert imports_of(module, known) == set(known) - {"c.m"}
+    assert in_a_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c"), ("c", "b")}
+    assert package_of("training.run.trainer") == "training.run"
+    assert package_of("training") == "training"
+    assert may_import("nn.prf_head", "ops.high_pass")
+    assert not may_import("ops.high_pass", "nn.prf_head")
+
+
+def test_every_package_has_its_place(modules: dict[str, Module]) -> None:
+    packages = {name.partition(".")[0] for name in modules} - {"", "__main__"}
+    assert packages == {row.partition(".")[0] for row in KNOWS}
+    order = list(KNOWS)
+    for row, known in KNOWS.items():  # itself without circles: who is known stands above
+        for other in known.split():
+            assert order.index(other) < order.index(row), f"{row} knows {other}, which stands below it"
+
+
+def test_imports_follow_the_layers_without_circles(graph: dict[str, set[str]]) -> None:
+    without = {
+        name: {other for other in others if (name, other) not in IMPORTS_TO_GO} for name, others in graph.items()
+    }
+    wrong = [f"{name} imports {other}: {rule}" for (name, other), rule in sorted(broken(without).items())]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_exception_outlives_its_need(graph: dict[str, set[str]]) -> None:
+    assert not IMPORTS_TO_GO - set(broken(graph)), "these lines of IMPORTS_TO_GO are no longer needed"
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """String constants that are no docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(None)
+    yield from (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+
+
+# (module, word): paths into tests/ that are still there.
+PATHS_TO_GO: set[tuple[str, str]] = {("bench.machine_code", "tests")}
+
+
+def test_nothing_runs_or_reads_the_tests(modules: dict[str, Module]) -> None:
+    """No path into tests/ among the strings, no import of what tests share. Sentences may name a test."""
+    found = set()
+    for name, module in modules.items():
+        for text in _texts(ast.parse(module.path.read_text())):
+            if not re.search(r"\s", text) and "tests" in text.split("/"):
+                found.add((name, text))
+        for node in ast.walk(module.tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {(name, text) for text in names if text.partition(".")[0] in ("tests", "support", "conftest")}
+    assert not found - PATHS_TO_GO
+    assert not PATHS_TO_GO - found, "these lines of PATHS_TO_GO are no longer needed"
+
+
+def shared_names(modules: Mapping[str, Module]) -> dict[str, set[str]]:
+    """Name -> the modules that define a public function so called, where they are several of one scope.
+
+    `main` is what `python -m` runs, in whichever module.
+    """
+    homes: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for name, module in modules.items():
+        scope = name.partition(".")[0] if name.startswith(("kernels.", "bench.")) else "package"
+        for node in module.tree.body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+                continue
+            if any(part.startswith("_") for part in name.split(".")):
+                continue  # a private module
+            if node.name != "main" and not (name.startswith("ops.") and node.name in PARTS_OF_A_RECORD):
+                homes[scope, node.name].add(name)
+    shared: dict[str, set[str]] = defaultdict(set)
+    for (_, function), names in homes.items():
+        if len(names) > 1:
+            shared[function] |= names
+    return dict(shared)
+
+
+def test_no_two_public_functions_share_a_name(modules: dict[str, Module]) -> None:
+    """Of the package, of the kernels, and of the benchmark, each for itself: a name finds one function."""
+    shared = shared_names(modules)
+    assert not {name: homes for name, homes in shared.items() if not homes <= NAMES_TO_GO.get(name, set())}
+    stale = {name: homes - shared.get(name, set()) for name, homes in NAMES_TO_GO.items()}
+    assert not {name: homes for name, homes in stale.items() if homes}, "these of NAMES_TO_GO are no longer needed"
