@@ -25,7 +25,7 @@ from fastiqa.common.text import one_line
 from fastiqa.evaluation.rated import Correlations, RatedEvaluation, medians
 from fastiqa.evaluation.tables import markdown_table, markdown_table_by_group, write_csv
 from fastiqa.models import MFENet, load_model
-from fastiqa.training.run.rated_runs import evaluate_run, evaluate_weights
+from fastiqa.training.finished_runs import evaluate_run, evaluate_weights
 
 
 def evaluate_runs(

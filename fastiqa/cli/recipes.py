@@ -11,8 +11,8 @@ from rich.console import Console
 
 from fastiqa.common.text import one_line
 from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
-from fastiqa.training.config.recipe import Recipe, differences
-from fastiqa.training.config.recipe_file import as_yaml
+from fastiqa.training.recipes.recipe import Recipe, differences
+from fastiqa.training.recipes.recipe_file import as_yaml
 from fastiqa.training.run.progress import ProgressBar
 
 PRETRAINING = {"dan": "dan_contrastive"}  # the recipe of each branch

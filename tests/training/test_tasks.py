@@ -21,7 +21,7 @@ from fastiqa.data.distortions import CLASSES
 from fastiqa.models import create_model
 from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, read_recipe, train
-from fastiqa.training.config.step import Optimizer, Schedule, Step
+from fastiqa.training.config.settings import Optimizer, Schedule, Step
 from fastiqa.training.run import rates
 from fastiqa.training.run.batches import epoch_order
 from fastiqa.training.run.optimizer import build_optimizer, learning_rate

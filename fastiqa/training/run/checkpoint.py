@@ -26,8 +26,8 @@ import fastiqa
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
 from fastiqa.models.checkpoints import read_file
-from fastiqa.training.config.recipe import RecipeError, differences
-from fastiqa.training.config.recipe_file import completed
+from fastiqa.training.recipes.recipe import RecipeError, differences
+from fastiqa.training.recipes.recipe_file import completed
 
 METADATA = "fastiqa.run"
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from fastiqa.common.files import is_empty, locked, remove_unfinished, replacing
-from fastiqa.training.config.recipe import Recipe
-from fastiqa.training.config.recipe_file import as_yaml
+from fastiqa.training.recipes.recipe import Recipe
+from fastiqa.training.recipes.recipe_file import as_yaml
 from fastiqa.training.run.checkpoint import CheckpointError, Position
 from fastiqa.training.run.curve import draw_curve
 from fastiqa.training.run.logs import JSONLog, Observer, TensorBoardLog

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from fastiqa.training.config.step import Step
+from fastiqa.training.config.settings import Step
 from fastiqa.training.run.batches import Batch, seed_of
 from fastiqa.training.run.processes import Processes, gradients_stay_here
 from fastiqa.training.tasks import Task

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from fastiqa.training.config.step import Optimizer, Step
+from fastiqa.training.config.settings import Optimizer, Step
 
 
 def build_optimizer(settings: Optimizer, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:

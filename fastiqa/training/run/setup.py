@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastiqa.common import limits
-from fastiqa.training.config.recipe import Recipe, RecipeError
+from fastiqa.training.recipes.recipe import Recipe, RecipeError
 from fastiqa.training.run import rates
 from fastiqa.training.tasks import TASKS
 from fastiqa.training.tasks.datasets import Items, datasets

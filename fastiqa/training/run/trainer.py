@@ -24,12 +24,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fastiqa.training.config.recipe import Part, Recipe
-from fastiqa.training.config.step import Step
+from fastiqa.training.config.settings import Step
+from fastiqa.training.recipes.recipe import Part, Recipe
 from fastiqa.training.run import rates, setup
 from fastiqa.training.run.batches import Batch, Key, epoch_order, load, parts_of
 from fastiqa.training.run.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
-from fastiqa.training.run.evaluation import evaluate
 from fastiqa.training.run.folder import RunFolder
 from fastiqa.training.run.gradients import backward
 from fastiqa.training.run.interruptions import Interruptions, Stopped, interruptions
@@ -42,6 +41,7 @@ from fastiqa.training.run.optimizer import (
     set_learning_rate,
 )
 from fastiqa.training.run.processes import Processes, joined
+from fastiqa.training.run.validation import evaluate
 from fastiqa.training.tasks import TASKS
 from fastiqa.training.tasks.datasets import Items, blocks_of
 

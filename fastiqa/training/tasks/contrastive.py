@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from fastiqa.common.files import replacing
 from fastiqa.models import load_backbone
 from fastiqa.nn import ResNet
-from fastiqa.training.config.yaml_words import booleans
+from fastiqa.training.config.yaml_text import booleans
 from fastiqa.training.tasks.contrastive_loss import ContrastiveNetwork, Projector, contrastive_loss
 from fastiqa.training.tasks.datasets import views
 from fastiqa.training.tasks.task import ItemLayout, Task
 
 if TYPE_CHECKING:
-    from fastiqa.training.config.recipe import Model
+    from fastiqa.training.recipes.recipe import Model
 
 
 def network(model: Model) -> nn.Module:

@@ -8,10 +8,10 @@ from torch import nn
 
 from fastiqa.models import create_model
 from fastiqa.models.registry import model_class
-from fastiqa.training.config.yaml_words import booleans
+from fastiqa.training.config.yaml_text import booleans
 
 if TYPE_CHECKING:
-    from fastiqa.training.config.recipe import Model
+    from fastiqa.training.recipes.recipe import Model
 
 
 def registered(model: Model) -> nn.Module:

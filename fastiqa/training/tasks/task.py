@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastiqa.training.tasks.datasets import Kind
 
 if TYPE_CHECKING:
-    from fastiqa.training.config.recipe import Model
+    from fastiqa.training.recipes.recipe import Model
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastiqa.training.config.yaml_words import booleans
+from fastiqa.training.config.yaml_text import booleans
 
 Items = Dataset[tuple[Tensor, ...]]
 Kind = Callable[..., Items]

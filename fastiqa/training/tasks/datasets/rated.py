@@ -15,9 +15,9 @@ from fastiqa.data import SETS, RandomFlippedCrop, RatedDataset, RatedImage, Test
 from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.rated.dataset import RatedItem, RatedTransform, whole_image
 from fastiqa.data.rated.distorted import DistortedImages
-from fastiqa.training.tasks.datasets.generated import Generated, noisy
 from fastiqa.training.tasks.datasets.kinds import Items, Kind, blocks_of, from_files
 from fastiqa.training.tasks.datasets.photographs import read_photographs
+from fastiqa.training.tasks.shared_data import Generated, noisy
 
 MOST_CROPS = 10_000
 

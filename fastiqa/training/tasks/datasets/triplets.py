@@ -19,8 +19,8 @@ from fastiqa.data import (
     read_pieapp,
     read_synth,
 )
-from fastiqa.training.tasks.datasets.generated import Generated, noisy
 from fastiqa.training.tasks.datasets.kinds import Kind, from_files
+from fastiqa.training.tasks.shared_data import Generated, noisy
 
 
 class RandomTriplets(Generated):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fastiqa.data.distortions.contrastive import ContrastiveDataset
-from fastiqa.training.tasks.datasets.generated import Generated, noisy
 from fastiqa.training.tasks.datasets.kinds import Kind, from_files
 from fastiqa.training.tasks.datasets.photographs import read_photographs
+from fastiqa.training.tasks.shared_data import Generated, noisy
 
 LEVELS = 4
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fastiqa.training.config.step import Step, check, one_of
+from fastiqa.training.config.settings import Step, check, one_of
 from fastiqa.training.tasks import TASKS
 
 # Fields of a recipe that change how fast a run is and what it reports, not what it computes.

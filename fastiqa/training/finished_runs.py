@@ -19,8 +19,8 @@ from fastiqa.data import SETS, RatedDataset, RatedImage, TestCrops, read_rated
 from fastiqa.data.rated.dataset import RatedTransform, whole_image
 from fastiqa.evaluation.rated import RatedEvaluation, evaluate_rated
 from fastiqa.models import load_model
-from fastiqa.training.config.recipe import Recipe
-from fastiqa.training.config.recipe_file import read_recipe
+from fastiqa.training.recipes.recipe import Recipe
+from fastiqa.training.recipes.recipe_file import read_recipe
 
 METHOD = "MFENet"  # the network that the task "quality" trains
 AT_ONCE = 8  # crops in a batch, which bounds the memory that they need

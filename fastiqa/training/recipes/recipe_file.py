@@ -26,11 +26,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fastiqa.common import limits
 from fastiqa.common.text import decoded
-from fastiqa.training.config.recipe import Recipe, RecipeError
-from fastiqa.training.config.step import Step
-from fastiqa.training.config.yaml_words import as_boolean
+from fastiqa.training.config.settings import Step
+from fastiqa.training.config.yaml_text import as_boolean
+from fastiqa.training.recipes.recipe import Recipe, RecipeError
 
-FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+FOLDER = Path(__file__).resolve().parent
 STEP_FIELDS = tuple(f.name for f in dataclasses.fields(Step))
 MOST_CHARACTERS = 1 << 16  # of a file: ours have 2,000
 MOST_MERGED = 1000  # keys in one place: merges of merges double them

@@ -17,7 +17,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from fastiqa.data import TestCrops, read_image, read_rated
 from fastiqa.models import load_model
 from fastiqa.training import RecipeError, read_recipe, train
-from fastiqa.training.run.rated_runs import evaluate_run
+from fastiqa.training.finished_runs import evaluate_run
 from fastiqa.training.tasks.datasets import datasets
 from fastiqa.training.tasks.datasets.rated import KINDS
 from support import rated_folders
