@@ -25,9 +25,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastiqa.cli.compare import Comparison, compare_files
 from fastiqa.data import read_image
 from fastiqa.data.images.codecs import CODECS, decode, encode
+from fastiqa.evaluation.comparison import Comparison, compare_files
 from fastiqa.metrics import luma, ssim
 
 mpl.use("Agg")  # before pyplot, which otherwise opens windows where it can

@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, ValueError) and str(error).startswith("FASTIQA_"):  # a variable, read on import
             print("error:", one_line(str(error)), file=sys.stderr)
             return 2
-        from fastiqa.cli.failures import reason_of
+        from fastiqa.runtime.failures import reason_of
 
         if isinstance(error, OSError) and error.filename is None and error.strerror:  # of print, such as a full disk
             _leave_stdout()
@@ -117,8 +117,8 @@ def compare(
     --lpips, LPIPS, of which less is better; and, with --weights, PRFNet's probability that B is closer. PNG, JPEG,
     WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
     """
-    from fastiqa.cli.compare import CompareError, compare_files
-    from fastiqa.cli.report import as_json_text, print_table
+    from fastiqa.cli.render import as_json_text, print_table
+    from fastiqa.evaluation.comparison import CompareError, compare_files
 
     try:
         comparison = compare_files(ref, a, b, weights, lpips, device, dtype)

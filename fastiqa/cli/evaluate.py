@@ -14,11 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.common import arguments
 from fastiqa.common.text import one_line
 from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
 from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
+from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.evaluation.preferences import PREFERENCES, load_lpips, negative_lpips, preference
 from fastiqa.evaluation.triplets import Evaluation, evaluate, scored
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL

@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from torch import nn
 
-from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.common.text import one_line
+from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.evaluation.rated import Correlations, RatedEvaluation, medians
 from fastiqa.evaluation.tables import markdown_table, markdown_table_by_group, write_csv
 from fastiqa.models import MFENet, load_model

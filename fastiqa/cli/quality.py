@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
-from fastiqa.cli import native_stderr
-from fastiqa.cli.failures import reason_of
-from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.common.text import csv_cell, one_line, stdout_is_utf8
 from fastiqa.data import ImageError, TestCrops, read_image
+from fastiqa.data.images import native_stderr
 from fastiqa.data.images.folders import image_files
+from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.models import MFENet, create_model
 from fastiqa.models.registry import model_class
+from fastiqa.runtime.failures import reason_of
 
 AT_ONCE = 8  # crops in a batch, which bounds the memory that they need
 

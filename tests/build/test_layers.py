@@ -37,7 +37,7 @@ KNOWS = {
     "metrics": "common runtime ops",
     "data": "common",
     "models": "common runtime reference ops nn metrics",
-    "evaluation": "common data metrics models",
+    "evaluation": "common runtime data metrics models",
     "acceleration": "common runtime reference ops nn metrics models",
     "training.config": "common",
     "training.tasks": "common runtime nn metrics data models evaluation training.config",

@@ -18,8 +18,8 @@ import tifffile
 import torch
 
 import fastiqa
-from fastiqa.cli.compare import compare_files
 from fastiqa.data import read_image
+from fastiqa.evaluation.comparison import compare_files
 from fastiqa.models import create_model, save_model
 from support.oracles import randomise
 from support.shared_data import shared_file

@@ -16,8 +16,9 @@ import torch
 
 import fastiqa
 from fastiqa import cli
-from fastiqa.cli import networks, quality
+from fastiqa.cli import quality
 from fastiqa.data import TestCrops, read_image
+from fastiqa.evaluation import networks
 from fastiqa.models import create_model, save_model
 from support.oracles import randomise
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastiqa.cli.compare import Comparison
 from fastiqa.common.text import one_line
+from fastiqa.evaluation.comparison import Comparison
 
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
 DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}

@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiqa.cli import native_stderr
-from fastiqa.cli.failures import reason_of
-from fastiqa.cli.networks import chosen_device, chosen_dtype, ready, untrained
 from fastiqa.common.text import one_line
 from fastiqa.data import Image, ImageError, read_image
+from fastiqa.data.images import native_stderr
+from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, untrained
 from fastiqa.evaluation.preferences import load_lpips
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.metrics.ssim import WINDOW
+from fastiqa.runtime.failures import reason_of
 
 LARGE = (
     1 << 20
