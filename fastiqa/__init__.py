@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 # public name -> module that defines it
 _EXPORTS = {
-    "accelerate": "fastiqa.acceleration.conversion",
+    "accelerate": "fastiqa.nn.conversion",
     "create_metric": "fastiqa.metrics",
     "list_metrics": "fastiqa.metrics",
     "use": "fastiqa.runtime.dispatch",
@@ -31,10 +31,10 @@ __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
-    from fastiqa.acceleration.conversion import accelerate
     from fastiqa.metrics import create_metric, list_metrics
     from fastiqa.models import create_model, list_models, load_model, rank, save_model
     from fastiqa.models.inference import optimize_for_inference
+    from fastiqa.nn.conversion import accelerate
     from fastiqa.runtime.dispatch import explain, use
 
 

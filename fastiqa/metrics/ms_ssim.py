@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fastiqa.common.tracing import one_node
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
@@ -29,7 +30,6 @@ from fastiqa.metrics.presets import (
     completed,
 )
 from fastiqa.metrics.ssim import WINDOW
-from fastiqa.reference.tracing import one_node
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

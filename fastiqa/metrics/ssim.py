@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, overload
 from torch import Tensor
 
 from fastiqa.common import arguments
+from fastiqa.common.tracing import one_node
 from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
 from fastiqa.metrics._scales import downsampled
 from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, completed
-from fastiqa.reference.tracing import one_node
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.common.tracing import Leaf
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.ops.attentional_blend import attentional_blend
-from fastiqa.reference.tracing import Leaf
 
 
 class AttentionalFeatureFusion(Leaf, reference.AttentionalFeatureFusion):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fastiqa.reference.tracing import Leaf
+from fastiqa.common.tracing import Leaf
 
 
 class Fused(Leaf):

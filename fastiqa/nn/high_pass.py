@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.common.tracing import Leaf
 from fastiqa.ops.high_pass import high_pass
-from fastiqa.reference.tracing import Leaf
 
 
 class HighPass(Leaf, reference.HighPass):

@@ -20,9 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from fastiqa.common import arguments
+from fastiqa.common.tracing import tracer_of
 from fastiqa.nn.fused import FusedNetwork
 from fastiqa.reference.plain_layers import is_heard
-from fastiqa.reference.tracing import tracer_of
 
 MEMORY = ("off", "lean", "least")
 

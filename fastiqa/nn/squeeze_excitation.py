@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastiqa import reference
+from fastiqa.common.tracing import Leaf
 from fastiqa.ops.scale_residual_relu import scale_residual_relu
-from fastiqa.reference.tracing import Leaf
 
 
 class SqueezeExcitation(Leaf, reference.SqueezeExcitation):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, leaky_relu
 
 from fastiqa.common import arguments
-from fastiqa.reference.tracing import Leaf
+from fastiqa.common.tracing import Leaf
 
 
 class BatchNormAct2d(Leaf, nn.BatchNorm2d):
@@ -37,7 +37,7 @@ class BatchNormAct2d(Leaf, nn.BatchNorm2d):
     """
 
     is_held = False  # by a NormHolder
-    scripted: ClassVar[type[nn.Module]]  # see fastiqa.reference.tracing.Scriptable
+    scripted: ClassVar[type[nn.Module]]  # see fastiqa.common.tracing.Scriptable
     __jit_unused_properties__: ClassVar[list[str]] = ["qconfig"]
 
     def __init__(

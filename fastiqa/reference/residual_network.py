@@ -14,8 +14,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from fastiqa.common import arguments
+from fastiqa.common.tracing import Scriptable
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder, NormSequential
-from fastiqa.reference.tracing import Scriptable
 
 EXPANSION = 4
 

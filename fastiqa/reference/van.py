@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 
 from fastiqa.common import arguments
+from fastiqa.common.tracing import Leaf, Scriptable
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.large_kernel_attention import LargeKernelAttention
-from fastiqa.reference.tracing import Leaf, Scriptable
 
 LAYER_SCALE = 1e-2  # what s_1 and s_2 are before training
 

@@ -54,10 +54,8 @@ IMPORTS_TO_GO: set[tuple[str, str]] = {
     ("runtime.dispatch", "ops"),
     ("runtime.dispatch", "runtime.op"),
     ("runtime.op", "runtime.dispatch"),
-    ("models.inference.optimize", "acceleration.conversion"),
-    ("metrics.ms_ssim", "reference.tracing"),
-    ("metrics.psnr", "reference.tracing"),
-    ("metrics.ssim", "reference.tracing"),
+    ("nn.conversion", "models"),
+    ("nn.conversion", "acceleration.pytorch_msssim"),
     # data and metrics
     ("data.synth.labels", "metrics.ms_ssim"),
     ("metrics.lpips", "models.checkpoints"),

@@ -9,12 +9,12 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastiqa import reference
-from fastiqa.acceleration.conversion import accelerate
 from fastiqa.common import arguments
 from fastiqa.models.inference.mfenet import InferenceMFENet
 from fastiqa.models.inference.prfnet import PASSES, InferencePRFNet
 from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
+from fastiqa.nn.conversion import accelerate
 from fastiqa.runtime.layout import FLOATING
 
 MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
