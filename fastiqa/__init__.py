@@ -13,11 +13,11 @@ __version__ = "0.2.0"
 
 # public name -> module that defines it
 _EXPORTS = {
-    "accelerate": "fastiqa.nn.conversion",
+    "accelerate": "fastiqa.acceleration.accelerate",
     "create_metric": "fastiqa.metrics",
     "list_metrics": "fastiqa.metrics",
     "use": "fastiqa.runtime.dispatch",
-    "explain": "fastiqa.runtime.dispatch",
+    "explain": "fastiqa.nn.explanation",
     "create_model": "fastiqa.models",
     "list_models": "fastiqa.models",
     "load_model": "fastiqa.models",
@@ -31,11 +31,12 @@ __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
+    from fastiqa.acceleration.accelerate import accelerate
     from fastiqa.metrics import create_metric, list_metrics
     from fastiqa.models import create_model, list_models, load_model, rank, save_model
     from fastiqa.models.inference import optimize_for_inference
-    from fastiqa.nn.conversion import accelerate
-    from fastiqa.runtime.dispatch import explain, use
+    from fastiqa.nn.explanation import explain
+    from fastiqa.runtime.dispatch import use
 
 
 def __getattr__(name: str) -> Any:

@@ -15,16 +15,12 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from fastiqa.runtime import native
 from fastiqa.runtime.layout import FLOATING
-
-if TYPE_CHECKING:
-    from fastiqa.runtime.op import Op
 
 NAMES = ("cpu", "cuda", "triton", "torch")
 OLDEST_TRITON = (3, 6)
@@ -33,6 +29,13 @@ _log = logging.getLogger("fastiqa")
 _logged: set[tuple[str, str]] = set()
 
 WhyNot = Callable[..., "str | None"]
+
+
+class Operator(Protocol):
+    """What the choice of a backend reads of an operator; `fastiqa.runtime.op.Op` has it."""
+
+    name: str
+    backends: tuple[Backend, ...]
 
 
 class BackendError(RuntimeError):
@@ -49,7 +52,7 @@ class Backend:
     why_not: WhyNot | None = None
     dtypes: tuple[torch.dtype, ...] = FLOATING
 
-    def reason(self, op: Op, args: Sequence[Any]) -> str | None:
+    def reason(self, op: Operator, args: Sequence[Any]) -> str | None:
         """Why this backend cannot take these arguments, or None."""
         first = args[0]
         if not self.accepts(first.device.type):
@@ -170,7 +173,7 @@ def use(backend: str) -> Iterator[None]:
             _only = _blocks[-1].backend if _blocks else block.outside
 
 
-def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
+def choose(op: Operator, args: Sequence[Any]) -> Callable[..., None] | None:
     """The kernel to call, or None for PyTorch's composite reference."""
     only = _only  # once: another thread may change it
     if only == "torch":
@@ -190,7 +193,7 @@ def choose(op: Op, args: Sequence[Any]) -> Callable[..., None] | None:
     return None
 
 
-def _fell_back(op: Op, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
+def _fell_back(op: Operator, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
     if _strict:
         raise BackendError(f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{table(op, args)}")
     for name, reason in fallbacks:
@@ -199,7 +202,7 @@ def _fell_back(op: Op, args: Sequence[Any], fallbacks: list[tuple[str, str]]) ->
             _log.warning("%s runs through torch, which is slower, because %s: %s", op.name, name, reason)
 
 
-def decisions(op: Op, args: Sequence[Any]) -> list[tuple[str, str]]:
+def decisions(op: Operator, args: Sequence[Any]) -> list[tuple[str, str]]:
     """(backend, "runs" | "could run" | why not) for each backend, in the order of preference; torch comes last."""
     rows: list[tuple[str, str]] = []
     only, taken = _only, False
@@ -215,39 +218,6 @@ def decisions(op: Op, args: Sequence[Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def table(op: Op, args: Sequence[Any]) -> str:
+def table(op: Operator, args: Sequence[Any]) -> str:
     rows = decisions(op, args)
     return "\n".join(f"  {name:<7} {verdict}" for name, verdict in rows)
-
-
-def explain(op: Op | str | torch.nn.Module, *args: Any, **kwargs: Any) -> str:
-    """The decision table of an operator for these arguments: which backend runs and why each other does not.
-
-    Args:
-        op: an operator of `fastiqa.ops`, or its name; or alone a network of this package, or a module of
-            `fastiqa.nn` that has more than one way to run.
-        *args, **kwargs: what it would be called with.
-
-    Returns:
-        One line a backend, for printing.
-
-    Example::
-
-        print(fastiqa.explain("cross_difference", ref, a, b))
-    """
-    from fastiqa import ops
-
-    if isinstance(op, torch.nn.Module):
-        way: Any = getattr(op, "explain", None)
-        if way is None:
-            wanted = "an operator, its name, or a module with an `explain`"
-            raise TypeError(f"op: got {type(op).__name__}, want {wanted}")
-        return str(way())
-    if isinstance(op, str):
-        if op not in ops.OPERATORS:
-            raise ValueError(f"op: no operator {op!r}, want one of {', '.join(ops.OPERATORS)}")
-        op = ops.OPERATORS[op]
-    values = op.signature.promote(op.signature.bind(args, kwargs))
-    op.layout(*values)
-    x: Tensor = values[0]
-    return f"{op.name} for {x.dtype} tensors on {x.device}\n{table(op, values)}"

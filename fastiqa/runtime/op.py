@@ -120,6 +120,16 @@ class Op:
         self.signature.check_strided(values)
         return self._overload(*values)
 
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """One line for each backend: whether it runs for these arguments, and if not, why.
+
+        Raises: what a call with these arguments would raise of them.
+        """
+        values = self.signature.promote(self.signature.bind(args, kwargs))
+        self.layout(*values)
+        x: Tensor = values[0]
+        return f"{self.name} for {x.dtype} tensors on {x.device}\n{dispatch.table(self, values)}"
+
     def _is_eager(self, values: tuple[Any, ...]) -> bool:
         """Whether no mode, subclass, autocast rule or batch of autograd's has to see the call.
 

@@ -49,13 +49,6 @@ KNOWS = {
 
 # (importing module, imported module), both below fastiqa.
 IMPORTS_TO_GO: set[tuple[str, str]] = {
-    # runtime, acceleration
-    ("ops", "runtime.op"),
-    ("runtime.dispatch", "ops"),
-    ("runtime.dispatch", "runtime.op"),
-    ("runtime.op", "runtime.dispatch"),
-    ("nn.conversion", "models"),
-    ("nn.conversion", "acceleration.pytorch_msssim"),
     # data and metrics
     ("data.synth.labels", "metrics.ms_ssim"),
     ("metrics.lpips", "models.checkpoints"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import fastiqa
 from fastiqa import models, reference
 from fastiqa import nn as fast_nn
-from fastiqa.nn.conversion import PAIRS
+from fastiqa.acceleration.accelerate import PAIRS
 from fastiqa.reference.guidance import Addition
 from support.oracles import randomise
 

@@ -14,7 +14,7 @@ from fastiqa.models.inference.mfenet import InferenceMFENet
 from fastiqa.models.inference.prfnet import PASSES, InferencePRFNet
 from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
-from fastiqa.nn.conversion import accelerate
+from fastiqa.nn.conversion import TWINS, convert, twins_of
 from fastiqa.runtime.layout import FLOATING
 
 MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
@@ -105,7 +105,7 @@ def optimize_for_inference(
         if isinstance(module, _BatchNorm) and module.running_var is None:
             raise ValueError(f"model: {name} has no running statistics, want them to fold it into a convolution")
     network = copy.deepcopy(model)
-    accelerate(network)
+    convert(network, TWINS | twins_of(PRFNet, MFENet))
     if isinstance(network, reference.MFENet):
         if passes != "measure":
             raise ValueError(f"passes: got {passes!r}, want it for a PRFNet alone")

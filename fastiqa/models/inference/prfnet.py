@@ -15,7 +15,7 @@ from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.se_res2net import make_inference_block
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.nn import SERes2Block
-from fastiqa.runtime.dispatch import explain
+from fastiqa.nn.explanation import explain
 
 PASSES = ("measure", "batch", "three")
 
