@@ -20,6 +20,7 @@ class Docstrings(griffe.Extension):
 
 
 def normalised(text: str) -> str:
+    text = re.sub(r":(?:attr|class|func|meth|mod):`", "`", text)
     text = re.sub(r"^Example \((.*)\):$", r"Examples:\n    \1:\n", text, flags=re.M)
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.M)
     text = re.sub(r"^(Raises|Returns): (\S.*(?:\n +\S.*)*)", paragraph, text, flags=re.M)

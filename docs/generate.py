@@ -157,7 +157,7 @@ def operator(name: str) -> str:
 def title(op: Op) -> str:
     """The summary of the operator's file, without its name."""
     summary = str(sys.modules[op.__module__].__doc__).partition("\n")[0].partition(": ")[2]
-    return summary[:1].upper() + summary[1:].removesuffix(".").strip()
+    return summary[:1].upper() + summary[1:].rstrip(". ")
 
 
 def signature(op: Op) -> str:
@@ -177,7 +177,22 @@ def body(op: Op) -> str:
 
 def documented(module: Any) -> str:
     """The file's docstring after its summary; what it indents, formulas above all, stays as it is printed."""
-    return inspect.cleandoc(module.__doc__).partition("\n")[2].strip()
+    text = inspect.cleandoc(module.__doc__).partition("\n")[2].strip("\n")
+    text = re.sub(r"\n?^(Adjoint|Bytes|Exact|Saved|Source|Memory format)\b", r"\n\n**\1**", text, flags=re.M)
+    return re.sub(r"^    (?:cpu|cuda|triton)  .*(?:\n    .*)*", kernel_table, text, flags=re.M)
+
+
+def kernel_table(match: re.Match[str]) -> str:
+    """The list of kernels as a table: backend, file, how it works; a line that begins further right goes on."""
+    rows: list[list[str]] = []
+    for line in textwrap.dedent(match[0]).splitlines():
+        found = re.match(r"(\w+) +(\S+)(?: +(.*))?$", line)
+        if found is None:
+            rows[-1][-1] += f" {line.strip()}"
+        else:
+            file = next((relative(path) for path in ROOT.glob(f"csrc/ops/*/{found[2]}")), found[2])
+            rows.append([f"`{found[1]}`", f"`{file}`", (found[3] or "").replace("|", "\\|")])
+    return markdown(("backend", "file", "how"), rows, 3)
 
 
 def described(op: Op) -> str:
@@ -227,7 +242,7 @@ def facts(op: Op, gradients: list[Op]) -> str:
         ("schema", f"`{op._overload._schema}`"),
         (f"least traffic, float32, a sample of {'×'.join(map(str, shape))}", ", ".join(traffic)),
     ]
-    return markdown(("", ""), rows, 2)
+    return markdown(("property", "value"), rows, 2)
 
 
 def names(words: Iterable[str]) -> str:
@@ -263,10 +278,12 @@ def measurements(name: str) -> str:
         spreads = {direction: spread(values) for direction, values in groups.items()}
         rows = [[f"`{direction}`", f"{found.cases}", *(f"{x:.2f}" for x in found[1:])]
                 for direction, found in spreads.items() if found]  # fmt: skip
+        device = machine(first(cases[0]))
+        about = caption(cases).removeprefix(f"{device}, ")
         more = f"[Every case](../{published(file.with_suffix('.md'))}). Command: `fastiqa bench {name}`."
         parts += [
-            f"### {machine(first(cases[0]))}",
-            f"{caption(cases)}. {CHARTED}",
+            f"### {device}",
+            f"Measured with {about}. {CHARTED}",
             chart(groups),
             markdown(header, rows, 1),
             more,
