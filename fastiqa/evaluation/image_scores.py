@@ -26,9 +26,10 @@ import torch
 from numpy.typing import NDArray
 
 from fastiqa.common.files import write_atomically
+from fastiqa.common.hashing import file_sha256
 from fastiqa.common.text import csv_cell, from_csv_cell
 from fastiqa.data import ImageError, read_image
-from fastiqa.evaluation.scorers import Scorer, file_sha256
+from fastiqa.evaluation.scorers import Scorer
 
 SECONDS = 30.0  # of work that a killed process loses at most
 

@@ -13,7 +13,6 @@ better.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastiqa.common.hashing import file_sha256, sha256_of
 from fastiqa.common.text import from_csv_cell
 from fastiqa.data import Image, read_image, tables
 from fastiqa.evaluation.preferences import FULL_REFERENCE, FullReference, negative_lpips
@@ -109,7 +109,7 @@ def full_reference(
 
     def source_of(image_name: str) -> str:
         reference = source(reference_of(image_name))
-        return reference if weights is None else hashlib.sha256(f"{weights} {reference}".encode()).hexdigest()
+        return reference if weights is None else sha256_of(f"{weights} {reference}".encode())
 
     return Scorer(name, score, source_of)
 
@@ -162,11 +162,6 @@ def read_references(file: str | os.PathLike[str]) -> dict[str, Path]:
     return {
         image: path.parent / from_csv_cell(reference) for _, (image, reference) in _rows(path, ("image", "reference"))
     }
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _below(folder: Path | None, image: str) -> str:

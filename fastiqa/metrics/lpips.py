@@ -17,7 +17,6 @@ Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perce
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fastiqa.common import arguments
+from fastiqa.common.hashing import sha256_of
 from fastiqa.metrics._pair import (
     DataRange,
     Reduction,
@@ -283,7 +283,7 @@ def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
 def _check_version(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """ValueError for heads of the authors' version 0.0 among the weights of a file."""
     values = b"".join(weights[key].float().numpy().tobytes() for key in sorted(weights) if re.match(r"lin\d", key))
-    if hashlib.sha256(values).hexdigest() in VERSION_0_0:
+    if sha256_of(values) in VERSION_0_0:
         raise ValueError(f"{path}: got the authors' heads of version 0.0, want those of version 0.1")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastiqa.common import arguments
+from fastiqa.common.hashing import file_sha256, sha256_of
 from fastiqa.data.images.reading import Image, ImageError, read_image
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def split_contents(contents: Sequence[str], seed: int, val: float, test: float) -> dict[str, str]:
@@ -29,7 +24,7 @@ def split_contents(contents: Sequence[str], seed: int, val: float, test: float) 
 
     Raises: ValueError where there are too few for the shares that were asked for.
     """
-    order = sorted(contents, key=lambda sha256: hashlib.sha256(f"{seed} {sha256}".encode()).digest())
+    order = sorted(contents, key=lambda sha256: sha256_of(f"{seed} {sha256}".encode()))
     counts = {name: max(1, round(share * len(order))) if share else 0 for name, share in (("val", val), ("test", test))}
     if sum(counts.values()) >= len(order):
         raise ValueError(f"photographs: got {len(order)}, want at least {sum(counts.values()) + 1}")
@@ -47,7 +42,7 @@ def split_photographs(
 
     Raises: ValueError where there are too few for the shares, OSError for a file that cannot be read.
     """
-    unique = {sha256_of(file): file for file in reversed(files)}
+    unique = {file_sha256(file): file for file in reversed(files)}
     split = split_contents(list(unique), seed, val, test)
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for sha256, file in sorted(unique.items(), key=lambda item: item[1]):

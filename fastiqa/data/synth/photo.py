@@ -13,7 +13,6 @@ has its SHA-256.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 import PIL.Image
 
 from fastiqa.common.files import remove_unfinished, write_atomically
+from fastiqa.common.hashing import file_sha256, sha256_of
 from fastiqa.data.images.reading import Image, ImageError, read_image
 from fastiqa.data.synth.labels import METRICS, SMALLEST_SIDE
 from fastiqa.data.synth.ladder import DistortedImage, Pixels, distorted, draw_ladders, draw_pairs
@@ -99,7 +99,7 @@ def whole(folder: Path) -> Photograph | None:
     try:
         photograph = _read_record(folder / RECORD)
         wanted = {image.file: image.sha256 for image in photograph.images} | {REFERENCE: photograph.reference_sha256}
-        if all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256 for name, sha256 in wanted.items()):
+        if all(file_sha256(folder / name) == sha256 for name, sha256 in wanted.items()):
             return photograph
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or a record that was damaged
         pass
@@ -156,7 +156,7 @@ def _write_png(path: Path, pixels: Pixels) -> str:
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "PNG")
     write_atomically(path, stream.getvalue())
-    return hashlib.sha256(stream.getvalue()).hexdigest()
+    return sha256_of(stream.getvalue())
 
 
 def _label(a: DistortedImage, b: DistortedImage, rule: str, metric: str) -> float:

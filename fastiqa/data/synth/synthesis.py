@@ -31,10 +31,11 @@ import PIL
 from PIL import features
 
 from fastiqa.common.files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
+from fastiqa.common.hashing import file_sha256
 from fastiqa.common.text import one_line
 from fastiqa.data.images.codecs import CODECS
 from fastiqa.data.images.folders import SUFFIXES, image_files
-from fastiqa.data.images.photographs import sha256_of, split_contents
+from fastiqa.data.images.photographs import split_contents
 from fastiqa.data.synth.labels import METRICS
 from fastiqa.data.synth.options import SynthError, SynthOptions
 from fastiqa.data.synth.photo import Outcome, Task
@@ -113,7 +114,7 @@ def synthesize(
         raise SynthError(f"workers: got {workers}, want 1 or more")
     try:
         files = _photographs(folder, target)
-        digests = {file: sha256_of(file) for file in files}
+        digests = {file: file_sha256(file) for file in files}
         unique = {sha256: file for file, sha256 in reversed(digests.items())}  # the first file of a content
         splits = split_photographs(list(unique), options)
         target.mkdir(parents=True, exist_ok=True)
