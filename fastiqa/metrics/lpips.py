@@ -29,6 +29,7 @@ from torch.nn.functional import interpolate
 
 from fastiqa.common import arguments
 from fastiqa.common.hashing import sha256_of
+from fastiqa.common.weight_files import load_matching, read_weights
 from fastiqa.metrics._pair import (
     DataRange,
     Reduction,
@@ -255,9 +256,7 @@ class Heads(nn.Module):
 
 def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None = None) -> None:
     """Weights of a file, without the keys that begin with `left_out`."""
-    from fastiqa.models.checkpoints import load_matching, read_file  # here, since the registry of models has LPIPS
-
-    weights = read_file(path)[0]
+    weights = read_weights(path)[0]
     kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
     load_matching(model, path, kept)
     _check_version(weights, path)
@@ -265,9 +264,7 @@ def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None =
 
 def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
     """Weights of the authors' model: net.slice2.3.weight, lin0.model.1.weight, and the latter again as lins.0."""
-    from fastiqa.models.checkpoints import load_matching, read_file  # here, since the registry of models has LPIPS
-
-    weights = read_file(path)[0]
+    weights = read_weights(path)[0]
     for name, values in (("shift", SHIFT), ("scale", SCALE)):
         given = weights.pop(f"scaling_layer.{name}", None)
         if given is not None and not torch.allclose(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from fastiqa.common.weight_files import load_matching, read_weights
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.models import checkpoints
 from fastiqa.models.mfenet import MFENet
@@ -87,12 +88,12 @@ def create_model(
         model = build(**{**defaults, **options})
     else:
         path = _resolve(pretrained)
-        weights, metadata = checkpoints.read_file(path)
+        weights, metadata = read_weights(path)
         if metadata.get("fastiqa.model"):
             model = _build_as_saved(path, weights, metadata, build, defaults, options)
         else:
             model = build(**{**defaults, **options})
-        checkpoints.load_matching(model, path, weights)
+        load_matching(model, path, weights)
     if pretrained_backbone is not None:
         checkpoints.load_backbone(model, pretrained_backbone)
     if pretrained_dan is not None:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fastiqa
+from fastiqa.common.weight_files import read_weights
 from fastiqa.evaluation.scorers import read_references, scorer
 from fastiqa.metrics import LPIPS, lpips
 from fastiqa.metrics.lpips_distance import distance, reference
@@ -190,7 +191,7 @@ def test_heads_of_version_0_0_are_refused(net: str, tmp_path: Path) -> None:
     theirs, heads = oracle(net)
     trunk, old = tmp_path / "trunk.pth", tmp_path / "heads.safetensors"
     torch.save(torchvision_keys(theirs.net), trunk)
-    weights = fastiqa.models.checkpoints.read_file(heads.parent.parent / "v0.0" / heads.name)[0]
+    weights = read_weights(heads.parent.parent / "v0.0" / heads.name)[0]
     save_file(weights, old)
     with pytest.raises(
         ValueError, match=r"heads\.safetensors: got the authors' heads of version 0\.0, want those of v"

@@ -25,9 +25,9 @@ from torch import Tensor
 
 import fastiqa
 from fastiqa import models, reference
+from fastiqa.common.weight_files import read_weights
 from fastiqa.models import create_model, list_models, load_backbone, load_model, save_model
 from fastiqa.models.backbones import se_res2net50
-from fastiqa.models.checkpoints import read_file
 from fastiqa.reference import SERes2Net, SqueezeExcitation
 from support.oracles import randomise, timm_features, timm_res2net
 
@@ -384,7 +384,7 @@ def test_what_is_wrapped_is_saved_as_the_plain_model(name: str, tmp_path: Path) 
     save_model(plain, tmp_path / "plain.safetensors")
     with one_process():
         save_model(WRAPPED[name](copy.deepcopy(plain)), path)
-    (got, metadata), (want, of_plain) = read_file(path), read_file(tmp_path / "plain.safetensors")
+    (got, metadata), (want, of_plain) = read_weights(path), read_weights(tmp_path / "plain.safetensors")
     assert metadata == of_plain
     assert list(got) == list(want)
     torch.testing.assert_close(got, want, rtol=0, atol=0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiqa.models.checkpoints import read_file
+from fastiqa.common.weight_files import read_weights
 from fastiqa.training import read_recipe, train
 from fastiqa.training.tasks.datasets import RandomTriplets
 
@@ -69,7 +69,7 @@ def run(folder: Path, *overrides: str, **arguments: Any) -> dict[str, Tensor]:
 
 
 def state(folder: Path) -> dict[str, Tensor]:
-    return read_file(folder / "checkpoint.safetensors")[0]
+    return read_weights(folder / "checkpoint.safetensors")[0]
 
 
 def log(folder: Path) -> list[dict[str, Any]]:

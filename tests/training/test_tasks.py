@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 import fastiqa
+from fastiqa.common.weight_files import read_weights
 from fastiqa.data.distortions import CLASSES
 from fastiqa.models import create_model
-from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, read_recipe, train
 from fastiqa.training.config.settings import Optimizer, Schedule, Step
 from fastiqa.training.run import rates
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_the_time_before_tasks_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(smoke, tmp_path / "old", device="cpu", observers=[StopAt(3)])
     file = tmp_path / "old" / "checkpoint.safetensors"
-    tensors, metadata = read_file(file)
+    tensors, metadata = read_weights(file)
     kept = json.loads(metadata["fastiqa.run"])
     del kept["recipe"]["task"], kept["recipe"]["model"]["pretrained_dan"]
     del kept["recipe"]["steps"]["coarse"]["lr_factors"], kept["recipe"]["steps"]["coarse"]["schedule"]["warmup"]
@@ -148,7 +148,7 @@ def test_a_backbone_learns_to_tell_distortions_and_becomes_that_of_a_network(tmp
     assert math.isfinite(epochs(tmp_path)[-1]["validation"]["held_out"]["loss"])
     file = tmp_path / "run" / "model.safetensors"
     dan: Any = create_model("mfenet", pretrained_dan=file, **SMALL).dan
-    assert_same(dict(dan.state_dict()), read_file(file)[0])
+    assert_same(dict(dan.state_dict()), read_weights(file)[0])
     assert torch.equal(dan.conv1.weight, state(tmp_path / "run")["model.backbone.conv1.weight"])
     weights = build_model(recipe(tmp_path, "quality", f"model.pretrained_dan={file}")).state_dict()
     assert torch.equal(weights["dan.conv1.weight"], dan.conv1.weight)

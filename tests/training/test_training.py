@@ -19,9 +19,9 @@ from rich.console import Console
 
 import fastiqa
 from fastiqa.common.files import FolderInUseError
+from fastiqa.common.weight_files import read_weights
 from fastiqa.evaluation.two_afc import agreement
 from fastiqa.models import create_model
-from fastiqa.models.checkpoints import read_file
 from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
 from fastiqa.training.run import interruptions, rates
 from fastiqa.training.run.folder import RunFolder
@@ -103,7 +103,7 @@ def test_a_signal_stops_a_run_after_a_checkpoint(number, iteration, whole, tmp_p
     assert str(stopped.value) == f"stopped; --resume goes on from {tmp_path / 'checkpoint.safetensors'}"
     assert ("Ctrl-C again stops at once" in capfd.readouterr().err) == (number == signal.SIGINT)
     assert signal.getsignal(number) == before
-    kept = json.loads(read_file(tmp_path / "checkpoint.safetensors")[1]["fastiqa.run"])["position"]
+    kept = json.loads(read_weights(tmp_path / "checkpoint.safetensors")[1]["fastiqa.run"])["position"]
     assert kept["iteration"] == iteration
     assert_same(run(tmp_path, "ema=0.9", "checkpoint_every=100", resume=True), state(whole))
     assert log(tmp_path) == log(whole)
@@ -175,7 +175,7 @@ def test_a_run_killed_between_the_network_and_the_checkpoint_ends_with_both(whol
     monkeypatch.undo()
     (tmp_path / "model.safetensors").unlink()
     assert_same(run(tmp_path, "ema=0.9", resume=True), state(whole))
-    assert_same(*(read_file(folder / "model.safetensors")[0] for folder in (tmp_path, whole)))
+    assert_same(*(read_weights(folder / "model.safetensors")[0] for folder in (tmp_path, whole)))
     assert log(tmp_path) == log(whole)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 import fastiqa
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
-from fastiqa.models.checkpoints import read_file
+from fastiqa.common.weight_files import read_weights
 from fastiqa.training.recipes.recipe import RecipeError, differences
 from fastiqa.training.recipes.recipe_file import completed
 
@@ -105,7 +105,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
         know of counts as its default.
     """
     try:
-        tensors, metadata = read_file(path)
+        tensors, metadata = read_weights(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(str(error)) from error
     try:
