@@ -88,15 +88,9 @@ def convert(
     swapped = [Swap(name, type(plain[name]), twins[type(plain[name])]) for name in plain if reasons[name] is None]
     for name, _, after in swapped:
         plain[name].__class__ = after
-    return AccelerateReport(
-        tuple(swapped),
-        tuple((name, reason) for name, reason in reasons.items() if reason is not None),
-        tuple(
-            (name, module.explain())
-            for name, *_ in swapped
-            if isinstance(module := plain[name], Fused) and _is_worth_a_line(module)
-        ),
-    )
+    left = tuple((name, reason) for name, reason in reasons.items() if reason is not None)
+    explained = tuple((name, way) for name, *_ in swapped if (way := _way_worth_a_line(plain[name])) is not None)
+    return AccelerateReport(tuple(swapped), left, explained)
 
 
 def _check_not_compiled(model: nn.Module, twins: Twins) -> None:
@@ -128,5 +122,7 @@ def _why_not(module: nn.Module, twins: Twins, foreign: Mapping[type[nn.Module], 
     return f"{reason}, and the fused {plain.__name__} would not call it"
 
 
-def _is_worth_a_line(swapped: Fused) -> bool:
-    return isinstance(swapped, fastiqa.nn.PRFHead) or swapped.why_not() is not None
+def _way_worth_a_line(swapped: nn.Module) -> str | None:
+    if isinstance(swapped, Fused) and (isinstance(swapped, fastiqa.nn.PRFHead) or swapped.why_not() is not None):
+        return swapped.explain()
+    return None
