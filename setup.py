@@ -156,7 +156,11 @@ else:
 setup(
     # pyproject.toml can say it for setuptools before 77 or from 77 on, not for both.
     **{"license_expression" if SETUPTOOLS >= (77, 0) else "license": "Apache-2.0"},
-    packages=[*find_packages(include=["fastiqa", "fastiqa.*"], exclude=list(FOLDERS)), *FOLDERS],
+    packages=[
+        *find_packages(include=["fastiqa", "fastiqa.*"], exclude=list(FOLDERS)),
+        *FOLDERS,
+        *(f"{package}.{inner}" for package, folder in FOLDERS.items() for inner in find_packages(folder)),
+    ],
     package_dir={"fastiqa": "fastiqa", **FOLDERS},
     package_data={"fastiqa": ["py.typed"], "fastiqa.training": ["recipes/*.yaml"]},
     include_package_data=False,  # MANIFEST.in is for the source distribution

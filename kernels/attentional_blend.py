@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.channel_sums import as_summed, launch_sums, map_address
-from fastiqa.kernels.channels import channel_values, launch_channelwise
-from fastiqa.kernels.sigmoid import sigmoid
-from fastiqa.kernels.tiles import address, locate, widened
+from fastiqa.kernels.lib.channel_sums import as_summed, launch_sums, map_address
+from fastiqa.kernels.lib.channels import channel_values, launch_channelwise
+from fastiqa.kernels.lib.sigmoid import sigmoid
+from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.

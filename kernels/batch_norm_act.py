@@ -17,11 +17,11 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.channel_sums import exact_sums, map_address
-from fastiqa.kernels.channels import channel_values, launch_channelwise
-from fastiqa.kernels.launch import WARPS, block, on_device_of
-from fastiqa.kernels.sums import exact_total
-from fastiqa.kernels.tiles import address, locate, widened
+from fastiqa.kernels.lib.channel_sums import exact_sums, map_address
+from fastiqa.kernels.lib.channels import channel_values, launch_channelwise
+from fastiqa.kernels.lib.launch import WARPS, block, on_device_of
+from fastiqa.kernels.lib.sums import exact_total
+from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.

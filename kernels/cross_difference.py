@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import launch
-from fastiqa.kernels.tiles import address, locate, widened
+from fastiqa.kernels.lib.launch import launch
+from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
 # ---- kernels ----

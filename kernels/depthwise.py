@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.maps import at, steps_of
-from fastiqa.kernels.tiles import locate, widened
+from fastiqa.kernels.lib.maps import at, steps_of
+from fastiqa.kernels.lib.tiles import locate, widened
 
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {

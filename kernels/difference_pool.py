@@ -5,8 +5,7 @@ forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
 
 from __future__ import annotations
 
-from fastiqa.kernels.difference import NARROW as NARROW
-from fastiqa.kernels.difference_launch import products
+from fastiqa.kernels.lib.difference_launch import products
 from torch import Tensor
 
 # ---- launchers ----

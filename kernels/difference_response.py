@@ -7,8 +7,7 @@ weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
 
 from __future__ import annotations
 
-from fastiqa.kernels.difference import NARROW as NARROW
-from fastiqa.kernels.difference_launch import products, spread, sums, weight_strides
+from fastiqa.kernels.lib.difference_launch import products, spread, sums, weight_strides
 from torch import Tensor
 
 # ---- launchers ----

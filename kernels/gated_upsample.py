@@ -16,10 +16,10 @@ import torch
 import triton
 import triton.language as tl
 from fastiqa.kernels.gates import gates, scaled, start_of, taps, weight
-from fastiqa.kernels.launch import TILE, WARPS, on_device_of
-from fastiqa.kernels.maps import at, pack_of, strides_of, tile
-from fastiqa.kernels.sigmoid import sigmoid
-from fastiqa.kernels.tiles import locate, widened
+from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.lib.maps import at, pack_of, strides_of, tile
+from fastiqa.kernels.lib.sigmoid import sigmoid
+from fastiqa.kernels.lib.tiles import locate, widened
 from torch import Tensor
 
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.

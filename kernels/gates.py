@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.maps import at
-from fastiqa.kernels.sigmoid import sigmoid
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.maps import at
+from fastiqa.kernels.lib.sigmoid import sigmoid
+from fastiqa.kernels.lib.tiles import widened
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.blocks import launch_blocks, load_fine, locate, shares, store_fine
+from fastiqa.kernels.lib.blocks import launch_blocks, load_fine, locate, shares, store_fine
 from torch import Tensor
 
 # ---- kernels ----

@@ -17,8 +17,8 @@ import torch
 import triton
 from fastiqa.kernels.depthwise import NARROW as NARROW
 from fastiqa.kernels.depthwise import pixels_kernel, planes_kernel, sums_kernel, total_kernel
-from fastiqa.kernels.launch import TILE, WARPS, on_device_of
-from fastiqa.kernels.maps import pack_of, strides_of, tile
+from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.lib.maps import pack_of, strides_of, tile
 from torch import Tensor
 
 DILATIONS = {5: 1, 7: 3}

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.difference_launch import MOST_REGISTERS, accumulator, cut
-from fastiqa.kernels.launch import TILE, WARPS, joined, on_device_of, pack_size
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.difference_launch import MOST_REGISTERS, accumulator, cut
+from fastiqa.kernels.lib.launch import TILE, WARPS, joined, on_device_of, pack_size
+from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 # For tests: tensors of kernels that a kernel reads and writes, 16 bytes at a time; what else it touches.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.blocks import coarse, launch_blocks, load_fine, locate, shares, store_fine
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate, shares, store_fine
+from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 # Bytes of the narrowest access by memory format, where not 16, and why; the code generation test holds us to it.

@@ -16,7 +16,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of
 from fastiqa.kernels.windows import at, centre, image_row, locate, packed, pushed, similarity, steps, unpacked
 from torch import Tensor
 

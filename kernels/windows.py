@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.tiles import widened
 
 # ---- where a program works ----
 

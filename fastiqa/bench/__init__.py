@@ -1,4 +1,8 @@
-"""The benchmark. In a source checkout it lies in the top-level folder ``bench``; installed, it is in here."""
+"""The benchmark. In a source checkout it lies in the top-level folder ``bench``; installed, it is in here.
+
+The path is extended because two ways to use a checkout know nothing of setup.py's package_dir: PYTHONPATH, and
+``pip install -e . --config-settings editable_mode=compat``. Wheels need no such help.
+"""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ SITE = Path(sysconfig.get_paths()["purelib"])
 
 # Imports the Triton kernels and a foreign `kernels` package, runs an operator, and says from where.
 PROBE = """
-import sys, torch, fastiqa, fastiqa.kernels.cross_difference, fastiqa.kernels.launch
+import sys, torch, fastiqa, fastiqa.kernels.cross_difference, fastiqa.kernels.lib.launch
 from fastiqa.ops import cross_difference
 import kernels
 assert kernels.WHOSE == "somebody else's", kernels

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.tiles import widened
 
 NARROW = {
     "sums_kernel": (3, 0, "weights, and sums, of which a tile has one a pixel"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.tiles import widened
 
 
 @triton.jit

@@ -15,8 +15,8 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE, WARPS, on_device_of
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of
+from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 # ---- device functions ----

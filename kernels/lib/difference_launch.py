@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 import triton
-from fastiqa.kernels.difference import products_kernel, spread_kernel, sums_kernel
-from fastiqa.kernels.difference_parts import collect_kernel, gather_kernel
-from fastiqa.kernels.launch import TILE, WARPS, on_device_of, pack_size
+from fastiqa.kernels.lib.difference import products_kernel, spread_kernel, sums_kernel
+from fastiqa.kernels.lib.difference_parts import collect_kernel, gather_kernel
+from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of, pack_size
 from torch import Tensor
 
 PROGRAMS = 512  # that fill a GPU: sums are cut into parts until there are as many, whatever the batch

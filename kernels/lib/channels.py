@@ -12,7 +12,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import WARPS, Nest, joined, on_device_of, pack_size, tile
+from fastiqa.kernels.lib.launch import WARPS, Nest, joined, on_device_of, pack_size, tile
 from torch import Tensor
 
 # ---- on the device ----

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE, WARPS, block, on_device_of, pack_size
-from fastiqa.kernels.sums import added, merged
-from fastiqa.kernels.tiles import widened
+from fastiqa.kernels.lib.launch import TILE, WARPS, block, on_device_of, pack_size
+from fastiqa.kernels.lib.sums import added, merged
+from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 STEPS = 8  # tiles of pixels that a program sums by pixels

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.launch import TILE, block, pack_size
+from fastiqa.kernels.lib.launch import TILE, block, pack_size
 from torch import Tensor
 
 # ---- on the device ----

@@ -1,0 +1,1 @@
+"""What several operators' Triton kernels share: launches, tiles, sums, passes over maps."""
