@@ -5,7 +5,7 @@
 
     grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
 
-The mask is computed again in the backward pass, which writes the gradients and sums them (channel_sums.py).
+The mask is computed again in the backward pass, which writes the gradients and sums them (lib/channel_sums.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {
     "attentional_blend_kernel": (3, 1, "global, one value a plane"),
-    "sum_by_planes": (4, 3, "global and its gradient, one value a plane"),
-    "sum_by_pixels": (4, 3, "global, and partial sums of a block's pixels"),
-    "finish_sums": (0, 0, "a few bytes a channel"),
+    "channel_sums_by_planes_kernel": (4, 3, "global and its gradient, one value a plane"),
+    "channel_sums_by_pixels_kernel": (4, 3, "global, and partial sums of a block's pixels"),
+    "finish_channel_sums_kernel": (0, 0, "a few bytes a channel"),
 }
 
 # ---- kernels ----
@@ -45,7 +45,9 @@ def attentional_blend_kernel(
 
 
 @triton.jit
-def backward_terms(maps, values, n, c, i, j, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+def attentional_blend_terms(
+    maps, values, n, c, i, j, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr
+):
     (shared,) = values
     grad_ptr, x_ptr, y_ptr, local_ptr, to_x_ptr, to_y_ptr, to_local_ptr = maps
     grad = widened(tl.load(map_address(grad_ptr, n, c, i, j, strides[0], PACK, BY_PIXELS), inside, 0))
@@ -73,4 +75,4 @@ def attentional_blend_backward(
     grad_x: Tensor, grad_y: Tensor, grad_local: Tensor, grad_shared: Tensor,
 ) -> None:  # fmt: skip
     maps = (grad, x, y, local, grad_x, grad_y, grad_local)
-    launch_sums(backward_terms, as_summed, maps, (shared,), (grad_shared,))
+    launch_sums(attentional_blend_terms, as_summed, maps, (shared,), (grad_shared,))

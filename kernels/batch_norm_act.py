@@ -7,7 +7,7 @@
     g = grad where z > 0, else slope grad;   S = sum of g,   P = sum of g d,   M = N H W
     grad_x = weight rstd (g - S / M - d rstd^2 P / M),   grad_weight = rstd P,   grad_bias = S
 
-Two passes each, as in csrc/ops/batch_norm_act, the first with exact sums (channel_sums.py): of x - shift and its
+Two passes each, as in csrc/ops/batch_norm_act, the first with exact sums (lib/channel_sums.py): of x - shift and its
 square, and S and P. The kernels between the passes, which have some numbers a channel, compute in float64.
 """
 
@@ -17,10 +17,9 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.lib.channel_sums import exact_sums, map_address
+from fastiqa.kernels.lib.channel_sums import exact_sums, exact_total, map_address
 from fastiqa.kernels.lib.channels import channel_values, launch_channelwise
 from fastiqa.kernels.lib.launch import WARPS, block, on_device_of
-from fastiqa.kernels.lib.sums import exact_total
 from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
@@ -28,16 +27,16 @@ from torch import Tensor
 NARROW = {
     "batch_norm_act_kernel": (1, 1, "mean, scale and bias, one value a plane"),
     "batch_norm_act_backward_kernel": (2, 1, "numbers of a channel, one value a plane"),
-    "sum_by_planes": (1, 0, "numbers of a channel and its sums, one value a plane"),
-    "sum_by_pixels": (1, 0, "numbers of a channel, and partial sums of a block's pixels"),
-    "shift_kernel": (0, 0, "a few pixels a channel"),
-    "statistics_kernel": (0, 0, "a few bytes a channel"),
-    "gradients_kernel": (0, 0, "a few bytes a channel"),
+    "channel_sums_by_planes_kernel": (1, 0, "numbers of a channel and its sums, one value a plane"),
+    "channel_sums_by_pixels_kernel": (1, 0, "numbers of a channel, and partial sums of a block's pixels"),
+    "batch_norm_shift_kernel": (0, 0, "a few pixels a channel"),
+    "batch_norm_statistics_kernel": (0, 0, "a few bytes a channel"),
+    "batch_norm_gradients_kernel": (0, 0, "a few bytes a channel"),
 }
 # For tests: kernels that compute in float64, and why they may.
 FLOAT64 = {
-    "statistics_kernel": "a few numbers a channel, differences of large sums",
-    "gradients_kernel": "a few numbers a channel, sums of many parts",
+    "batch_norm_statistics_kernel": "a few numbers a channel, differences of large sums",
+    "batch_norm_gradients_kernel": "a few numbers a channel, sums of many parts",
 }
 
 PIXELS = 32  # that the shift is taken from: a row, a column or a pixel of every sample
@@ -46,7 +45,7 @@ PIXELS = 32  # that the shift is taken from: a row, a column or a pixel of every
 
 
 @triton.jit
-def shift_kernel(
+def batch_norm_shift_kernel(
     x_ptr, shift_ptr, channels, stride, step, pixels, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr
 ):  # fmt: skip
     """The mean of a few of a channel's pixels, to half its digits: then most x - shift are exact, where otherwise all x
@@ -61,7 +60,7 @@ def shift_kernel(
 
 
 @triton.jit
-def statistics_kernel(
+def batch_norm_statistics_kernel(
     parts_ptr, shift_ptr, weight_ptr, mean_ptr, rstd_ptr, scale_ptr, strides, parts, channels, count,
     EPS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -79,7 +78,7 @@ def statistics_kernel(
 
 
 @triton.jit
-def gradients_kernel(
+def batch_norm_gradients_kernel(
     parts_ptr, weight_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr, numbers_ptr, strides, parts, channels, count,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -103,7 +102,7 @@ def gradients_kernel(
 
 
 @triton.jit
-def moments(maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+def moment_terms(maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
     value = widened(tl.load(map_address(maps[0], n, c, y, x, strides[0], PACK, BY_PIXELS), inside, 0))
     d = tl.where(inside, value - values[0], 0.0)
     return d, d * d
@@ -176,12 +175,12 @@ def batch_norm_act(
     along = 3 if w >= h and w >= n else 2 if h >= n else 0
     pixels = min(x.shape[along], PIXELS)
     shift, scale = mean.new_empty((2, c))
-    launch_per_channel(shift_kernel, pixels, x, x, shift, c, x.stride(1), x.stride(along), pixels)
-    parts = exact_sums(moments, 2, (x,), for_samples(x, shift))
+    launch_per_channel(batch_norm_shift_kernel, pixels, x, x, shift, c, x.stride(1), x.stride(along), pixels)
+    parts = exact_sums(moment_terms, 2, (x,), for_samples(x, shift))
     columns = (weight, mean, rstd)
     launch_per_channel(
-        statistics_kernel, parts.shape[2], x, parts, shift, *columns, scale, tuple(y.stride(0) for y in columns),
-        parts.shape[2], c, n * h * w, EPS=eps,
+        batch_norm_statistics_kernel, parts.shape[2], x, parts, shift, *columns, scale,
+        tuple(y.stride(0) for y in columns), parts.shape[2], c, n * h * w, EPS=eps,
     )  # fmt: skip
     launch_channelwise(batch_norm_act_kernel, (x, out), for_samples(x, mean, scale, bias), SLOPE=negative_slope)
 
@@ -195,7 +194,7 @@ def batch_norm_act_backward(
     numbers = mean.new_empty((3, c))
     columns = (weight, rstd, grad_weight, grad_bias)
     launch_per_channel(
-        gradients_kernel, parts.shape[2], x, parts, *columns, numbers, tuple(y.stride(0) for y in columns),
+        batch_norm_gradients_kernel, parts.shape[2], x, parts, *columns, numbers, tuple(y.stride(0) for y in columns),
         parts.shape[2], c, n * h * w,
     )  # fmt: skip
     values = for_samples(x, mean, bias, *numbers)

@@ -5,7 +5,7 @@ forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
 
 from __future__ import annotations
 
-from fastiqa.kernels.lib.difference_launch import products
+from fastiqa.kernels.lib.difference import difference_products
 from torch import Tensor
 
 # ---- launchers ----
@@ -13,4 +13,4 @@ from torch import Tensor
 
 def difference_pool(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int, out: Tensor) -> None:
     sample, *rest = out.stride()
-    products((ref, a, b), gate, (sample, 0, *rest), kernel_size, True, out)
+    difference_products((ref, a, b), gate, (sample, 0, *rest), kernel_size, True, out)

@@ -7,21 +7,21 @@ weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
 
 from __future__ import annotations
 
-from fastiqa.kernels.lib.difference_launch import products, spread, sums, weight_strides
+from fastiqa.kernels.lib.difference import difference_products, difference_spread, difference_sums, weight_strides
 from torch import Tensor
 
 # ---- launchers ----
 
 
 def difference_response(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    sums((ref, a, b), weight, bias, out)
+    difference_sums((ref, a, b), weight, bias, out)
 
 
 def difference_response_backward(grad: Tensor, weight: Tensor, channels_last: bool, out: Tensor) -> None:
-    spread(grad, weight, out.chunk(3))
+    difference_spread(grad, weight, out.chunk(3))
 
 
 def difference_response_weight_backward(
     ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool, out: Tensor
 ) -> None:
-    products((ref, a, b), grad, weight_strides(out), kernel_size, each, out)
+    difference_products((ref, a, b), grad, weight_strides(out), kernel_size, each, out)

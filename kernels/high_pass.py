@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.lib.blocks import launch_blocks, load_fine, locate, shares, store_fine
+from fastiqa.kernels.lib.blocks import launch_blocks, load_fine, locate_blocks, shares, store_fine
 from torch import Tensor
 
 # ---- kernels ----
@@ -18,7 +18,7 @@ def high_pass_kernel(
     x_ptr, y_ptr, sizes, strides, size, packs,
     COLUMNS: tl.constexpr, PACK: tl.constexpr, RUNS: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    tile = locate(sizes, RUNS, COUNT)
+    tile = locate_blocks(sizes, RUNS, COUNT)
     a, b, c, d = load_fine(x_ptr, tile, strides[0], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     mean = (a + b + c + d) * shares(tile, size, a, COLUMNS, COUNT)
     store_fine(

@@ -3,9 +3,9 @@
     forward    mix (R,S,K), weight (K,C,k,k) -> (R,SC,k,k)                  reads the weight
     backward   grad (R,SC,k,k), mix, weight -> (R,S,K), (K,C,k,k)           reads the weight, writes its gradient
 
-    out = mix weight              sums_kernel, collect_kernel
-    grad_mix = grad weight^T      dots_kernel
-    grad_weight = mix^T grad      outer_kernel
+    out = mix weight              mix_sums_kernel, mix_collect_kernel
+    grad_mix = grad weight^T      mix_dots_kernel
+    grad_weight = mix^T grad      mix_outer_kernel
 
 The columns of the weight are the elements of a kernel in the order in which they lie in memory, as in
 csrc/ops/mix_kernels: runs of neighbours. A tile has some kernels and some columns of a run. The rows of grad are
@@ -19,18 +19,17 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from fastiqa.kernels.lib.difference_launch import MOST_REGISTERS, accumulator, cut
-from fastiqa.kernels.lib.launch import TILE, WARPS, joined, on_device_of, pack_size
+from fastiqa.kernels.lib.launch import MOST_REGISTERS, TILE, WARPS, accumulator, cut, joined, on_device_of, pack_size
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 # For tests: tensors of kernels that a kernel reads and writes, 16 bytes at a time; what else it touches.
 NARROW = {
-    "sums_kernel": (1, 0, "factors, and sums, of which a tile has one a column"),
-    "dots_kernel": (1, 0, "rows of grad, of which a tile has one element a column, and sums"),
-    "outer_kernel": (0, 1, "rows of grad, of which a tile has one element a column, and factors"),
-    "collect_kernel": (0, 0, "single elements, put where they belong"),
-    "gather_kernel": (0, 0, "single elements, from where they are"),
+    "mix_sums_kernel": (1, 0, "factors, and sums, of which a tile has one a column"),
+    "mix_dots_kernel": (1, 0, "rows of grad, of which a tile has one element a column, and sums"),
+    "mix_outer_kernel": (0, 1, "rows of grad, of which a tile has one element a column, and factors"),
+    "mix_collect_kernel": (0, 0, "single elements, put where they belong"),
+    "mix_gather_kernel": (0, 0, "single elements, from where they are"),
 }
 
 FEW, MANY = 2, 6  # rows at a time
@@ -41,7 +40,7 @@ BLOCK = 256  # elements of a program that collects or gathers
 
 
 @triton.jit
-def locate(sizes, groups, PACK: tl.constexpr, LANES: tl.constexpr):
+def locate_columns(sizes, groups, PACK: tl.constexpr, LANES: tl.constexpr):
     """This program's run of columns, elements of it and which exist, group of rows or of kernels, and what is left."""
     program = tl.program_id(0)  # 32 bits to take apart, which is cheaper, and 64 to multiply
     blocks, runs = tl.cdiv(sizes[0] * PACK, LANES), sizes[1] * sizes[2]
@@ -73,11 +72,11 @@ def rows_from(group, ROWS: tl.constexpr):
 
 
 @triton.jit
-def sums_kernel(
+def mix_sums_kernel(
     mix_ptr, weight_ptr, parts_ptr, sides, rows, groups, mix_strides, kernels, kernel_stride, sizes, strides, length,
     PACK: tl.constexpr, ROWS: tl.constexpr, KERNELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    run, x, inside, group, part = locate(sizes, groups, PACK, LANES)
+    run, x, inside, group, part = locate_columns(sizes, groups, PACK, LANES)
     weight_ptr += offsets(run, x, sizes, strides, PACK)
     ms = rows_from(group, ROWS)
     j = part * length + tl.arange(0, KERNELS)[:, None]
@@ -98,7 +97,7 @@ def sums_kernel(
 
 
 @triton.jit
-def dots_kernel(
+def mix_dots_kernel(
     grad_ptr, weight_ptr, out_ptr, sides, rows, groups, out_strides, kernels, kernel_stride, sizes, strides,
     PACK: tl.constexpr, ROWS: tl.constexpr, KERNELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -125,11 +124,11 @@ def dots_kernel(
 
 
 @triton.jit
-def outer_kernel(
+def mix_outer_kernel(
     grad_ptr, mix_ptr, to_ptr, sides, rows, groups, mix_strides, kernels, kernel_stride, sizes, strides,
     PACK: tl.constexpr, KERNELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    run, x, inside, group, _ = locate(sizes, groups, PACK, LANES)
+    run, x, inside, group, _ = locate_columns(sizes, groups, PACK, LANES)
     j = group * KERNELS + tl.arange(0, KERNELS)[:, None]
     columns = tl.full((), 1, tl.int64) * sizes[0] * PACK * sizes[1] * sizes[2]
     grad_ptr += run * sizes[0] * PACK + x
@@ -150,7 +149,7 @@ def element(i, sides, row_strides, sizes, strides):
 
 
 @triton.jit
-def collect_kernel(parts_ptr, out_ptr, parts, elements, sides, row_strides, sizes, strides, BLOCK: tl.constexpr):
+def mix_collect_kernel(parts_ptr, out_ptr, parts, elements, sides, row_strides, sizes, strides, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), parts_ptr.dtype.element_ty)
     for part in range(parts):
@@ -160,7 +159,7 @@ def collect_kernel(parts_ptr, out_ptr, parts, elements, sides, row_strides, size
 
 
 @triton.jit
-def gather_kernel(grad_ptr, to_ptr, elements, sides, row_strides, sizes, strides, BLOCK: tl.constexpr):
+def mix_gather_kernel(grad_ptr, to_ptr, elements, sides, row_strides, sizes, strides, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     at = grad_ptr + element(i, sides, row_strides, sizes, strides)
     tl.store(to_ptr + i, widened(tl.load(at, i < elements, 0.0)), i < elements)
@@ -214,12 +213,12 @@ def mix_kernels(mix: Tensor, weight: Tensor, out: Tensor) -> None:
     length, parts = cut(kernels, together, w.blocks * groups, 4)
     sums = torch.empty((parts, out.numel()), dtype=accumulator(out.dtype), device=out.device)
     with on_device_of(out):
-        sums_kernel[(w.blocks * groups * parts,)](
+        mix_sums_kernel[(w.blocks * groups * parts,)](
             mix, weight, sums, sides, rows, groups, mix.stride(), kernels, w.stride, *w.columns, length,
             PACK=w.pack, ROWS=at_once, KERNELS=together, LANES=w.lanes, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
     with on_device_of(out):
-        collect_kernel[(triton.cdiv(out.numel(), BLOCK),)](
+        mix_collect_kernel[(triton.cdiv(out.numel(), BLOCK),)](
             sums, out, parts, out.numel(), sides, row_strides(out, weight.shape[1]), *columns_of(out, weight),
             BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
@@ -229,7 +228,7 @@ def mix_kernels_backward(grad: Tensor, mix: Tensor, weight: Tensor, grad_mix: Te
     rows, (_, sides, kernels) = mix.shape[0] * mix.shape[1], mix.shape
     gathered = torch.empty((rows, weight[0].numel()), dtype=accumulator(grad.dtype), device=grad.device)
     with on_device_of(grad):
-        gather_kernel[(triton.cdiv(grad.numel(), BLOCK),)](
+        mix_gather_kernel[(triton.cdiv(grad.numel(), BLOCK),)](
             grad, gathered, grad.numel(), sides, row_strides(grad, weight.shape[1]), *columns_of(grad, weight),
             BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
@@ -238,7 +237,7 @@ def mix_kernels_backward(grad: Tensor, mix: Tensor, weight: Tensor, grad_mix: Te
     w, at_once = (kernels_of(weight, weight, TILE), FEW) if rows <= FEW else (kernels_of(weight, weight), MANY)
     groups, together = triton.cdiv(rows, at_once), TILE // w.lanes
     with on_device_of(grad):
-        dots_kernel[(groups * triton.cdiv(kernels, together),)](
+        mix_dots_kernel[(groups * triton.cdiv(kernels, together),)](
             gathered, weight, grad_mix, sides, rows, groups, grad_mix.stride(), kernels, w.stride, *w.columns,
             PACK=w.pack, ROWS=at_once, KERNELS=together, LANES=w.lanes, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
@@ -247,7 +246,7 @@ def mix_kernels_backward(grad: Tensor, mix: Tensor, weight: Tensor, grad_mix: Te
     together = TILE // w.lanes
     groups = triton.cdiv(kernels, together)
     with on_device_of(grad):
-        outer_kernel[(w.blocks * groups,)](
+        mix_outer_kernel[(w.blocks * groups,)](
             gathered, mix, grad_weight, sides, rows, groups, mix.stride(), kernels, w.stride, *w.columns,
             PACK=w.pack, KERNELS=together, LANES=w.lanes,
             num_warps=WARPS, enable_fp_fusion=True, maxnreg=MOST_REGISTERS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate, store_fine
+from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate_blocks, store_fine
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
@@ -23,7 +23,7 @@ def octave_merge_kernel(
     high_ptr, y_ptr, low_ptr, sizes, strides, size, packs,
     COLUMNS: tl.constexpr, PACK: tl.constexpr, RUNS: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    tile = locate(sizes, RUNS, COUNT)
+    tile = locate_blocks(sizes, RUNS, COUNT)
     a, b, c, d = load_fine(high_ptr, tile, strides[0], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     at, inside = coarse(low_ptr, tile, strides[2], packs[1], COLUMNS, PACK, COUNT)
     low = widened(tl.load(at, inside, 0.0))
@@ -35,7 +35,7 @@ def octave_merge_backward_kernel(
     grad_ptr, low_ptr, sizes, strides, size, packs,
     COLUMNS: tl.constexpr, PACK: tl.constexpr, RUNS: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
-    tile = locate(sizes, RUNS, COUNT)
+    tile = locate_blocks(sizes, RUNS, COUNT)
     a, b, c, d = load_fine(grad_ptr, tile, strides[0], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     at, inside = coarse(low_ptr, tile, strides[1], packs[1], COLUMNS, PACK, COUNT)
     tl.store(at, (a + b + c + d).to(low_ptr.dtype.element_ty), inside)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate, shares, store_fine
+from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate_blocks, shares, store_fine
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def octave_split_kernel(
     x_ptr, act_ptr, pooled_ptr, sizes, strides, size, packs,
     COLUMNS: tl.constexpr, PACK: tl.constexpr, RUNS: tl.constexpr, COUNT: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
-    tile = locate(sizes, RUNS, COUNT)
+    tile = locate_blocks(sizes, RUNS, COUNT)
     a, b, c, d = load_fine(x_ptr, tile, strides[0], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     a, b, c, d = leaky(a, a, SLOPE), leaky(b, b, SLOPE), leaky(c, c, SLOPE), leaky(d, d, SLOPE)
     store_fine(act_ptr, tile, strides[1], size, packs[0], a, b, c, d, COLUMNS, PACK, RUNS, COUNT)
@@ -43,7 +43,7 @@ def octave_split_backward_kernel(
     act_ptr, grad_act_ptr, to_ptr, grad_pooled_ptr, sizes, strides, size, packs,
     COLUMNS: tl.constexpr, PACK: tl.constexpr, RUNS: tl.constexpr, COUNT: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
-    tile = locate(sizes, RUNS, COUNT)
+    tile = locate_blocks(sizes, RUNS, COUNT)
     a, b, c, d = load_fine(act_ptr, tile, strides[0], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     ga, gb, gc, gd = load_fine(grad_act_ptr, tile, strides[1], size, packs[0], COLUMNS, PACK, RUNS, COUNT)
     at, inside = coarse(grad_pooled_ptr, tile, strides[3], packs[1], COLUMNS, PACK, COUNT)

@@ -5,7 +5,7 @@
 
     with m = grad where out > 0, else 0:   grad_x = m s,   grad_residual = m,   grad_gate = s (1 - s) sum of m x
 
-The sum is taken in the pass that writes the gradients (channel_sums.py).
+The sum is taken in the pass that writes the gradients (lib/channel_sums.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {
     "scale_residual_relu_kernel": (2, 1, "the gate, one value a plane"),
-    "sum_by_planes": (3, 2, "the gate and its gradient, one value a plane"),
-    "sum_by_pixels": (3, 2, "the gate, and partial sums of a block's pixels"),
-    "finish_sums": (0, 0, "a few bytes a channel"),
+    "channel_sums_by_planes_kernel": (3, 2, "the gate and its gradient, one value a plane"),
+    "channel_sums_by_pixels_kernel": (3, 2, "the gate, and partial sums of a block's pixels"),
+    "finish_channel_sums_kernel": (0, 0, "a few bytes a channel"),
 }
 
 # ---- kernels ----
@@ -44,7 +44,9 @@ def scale_residual_relu_kernel(
 
 
 @triton.jit
-def backward_terms(maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr):
+def scale_residual_relu_terms(
+    maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl.constexpr, BY_PIXELS: tl.constexpr
+):
     (gate,) = values
     grad_ptr, x_ptr, out_ptr, to_x_ptr, to_residual_ptr = maps
     grad = widened(tl.load(map_address(grad_ptr, n, c, y, x, strides[0], PACK, BY_PIXELS), inside, 0))
@@ -59,7 +61,7 @@ def backward_terms(maps, values, n, c, y, x, inside, strides, CONSTANT, PACK: tl
 
 
 @triton.jit
-def backward_finish(values, sums):
+def scale_residual_relu_finish(values, sums):
     s = sigmoid(values[0])
     return (sums[0] * (1 - s) * s,)
 
@@ -75,4 +77,4 @@ def scale_residual_relu_backward(
     grad: Tensor, x: Tensor, gate: Tensor, out: Tensor, grad_x: Tensor, grad_gate: Tensor, grad_residual: Tensor
 ) -> None:
     maps = (grad, x, out, grad_x, grad_residual)
-    launch_sums(backward_terms, backward_finish, maps, (gate,), (grad_gate,))
+    launch_sums(scale_residual_relu_terms, scale_residual_relu_finish, maps, (gate,), (grad_gate,))

@@ -17,31 +17,141 @@ from typing import Any
 import triton
 import triton.language as tl
 from fastiqa.kernels.lib.launch import TILE, WARPS, on_device_of
-from fastiqa.kernels.windows import at, centre, image_row, locate, packed, pushed, similarity, steps, unpacked
+from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
 from fastiqa.ops.ssim import window
 
 # For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {
-    "forward_kernel": (0, 0, "neighbours in a window, which start anywhere; a column of windows a thread"),
-    "total_kernel": (0, 0, "sums of programs"),
-    "maps_kernel": (0, 0, "as forward_kernel; the four maps are side by side"),
-    "spread_kernel": (0, 0, "images and gradients, a column a thread; not the four maps"),
+    "ssim_kernel": (0, 0, "neighbours in a window, which start anywhere; a column of windows a thread"),
+    "ssim_mean_kernel": (0, 0, "sums of programs"),
+    "ssim_maps_kernel": (0, 0, "as ssim_kernel; the four maps are side by side"),
+    "ssim_spread_kernel": (0, 0, "images and gradients, a column a thread; not the four maps"),
 }
 
 # For tests: kernels that compute in float64 whatever the dtype.
-FLOAT64 = {"total_kernel": "once a program of the others; in float32 2^24 windows of equal images would not give 1"}
+FLOAT64 = {"ssim_mean_kernel": "once a program of the others; in float32 2^24 windows of equal images would not give 1"}
 
 LANES = 32 * WARPS  # columns of windows of a program
 ROWS, FEWEST_ROWS = 64, 32  # of windows; before them come all but one of the first window's
 FILL = 1024  # programs; of fewer rows where there would be fewer
 
+# ---- where a program works ----
+
+
+@triton.jit
+def locate_windows(planes, high, wide, rows, BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+    """Its tile of planes and columns, x, and which planes exist; its first row and how many."""
+    across, down = tl.cdiv(wide, BLOCK_COLUMNS), tl.cdiv(high, rows)
+    program = tl.program_id(0)
+    plane = ((program // across // down).to(tl.int64) * BLOCK_PLANES + tl.arange(0, BLOCK_PLANES))[:, None]
+    x = ((program % across).to(tl.int64) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS))[None, :]
+    y = program // across % down * rows
+    return plane, plane < planes, x, y.to(tl.int64), tl.minimum(rows, high - y)
+
+
+@triton.jit
+def pixel_at(pointer, strides, n, c, y, x):
+    return pointer + (n * strides[0] + c * strides[1] + y * strides[2]) + x * strides[3]
+
+
+@triton.jit
+def steps(strides):
+    """Elements from a row to the next, and from a column to the next."""
+    one = tl.full((), 1, tl.int64)
+    return one * strides[2], one * strides[3]
+
+
+@triton.jit
+def mean_of_some(pointer, strides, n, c, known, y, x, high, wide):
+    """Of eight pixels of `high` x `wide` in each plane, no two in a row or column; 0 where that is not finite, so that
+    no other pixel suffers."""
+    lane = tl.arange(0, 8).to(tl.int64)[None, :]
+    pixels = pixel_at(pointer, strides, n, c, y + (high - 1) * lane // 7, x + (wide - 1) * (3 * lane % 8) // 7)
+    mean = tl.sum(widened(tl.load(pixels, known, other=0.0)), 1, keep_dims=True) / 8
+    return tl.where(mean - mean == 0, mean, 0.0)
+
+
+@triton.jit
+def centre(x_ptr, y_ptr, x_strides, y_strides, n, c, known, y, x, high, wide):
+    """Numbers near the pixels of x and of x - y in a part of each plane."""
+    of_x = mean_of_some(x_ptr, x_strides, n, c, known, y, x, high, wide)
+    return of_x, of_x - mean_of_some(y_ptr, y_strides, n, c, known, y, x, high, wide)
+
+
+# ---- sums ----
+
+
+@triton.jit
+def packed(a, b, c, d):
+    """Four tiles as one, whose last dimension a thread has."""
+    both = tl.join(tl.join(a, c), tl.join(b, d))
+    return tl.reshape(both, (a.shape[0], a.shape[1], 4))
+
+
+@triton.jit
+def unpacked(x):
+    first, second = tl.split(tl.reshape(x, (x.shape[0], x.shape[1], 2, 2)))
+    a, c = tl.split(first)
+    b, d = tl.split(second)
+    return a, b, c, d
+
+
+@triton.jit
+def image_row(x_at, y_at, x_step, y_step, inside, middle, zero, WEIGHTS: tl.constexpr):
+    """A row's part of E[x], E[d], E[d^2] and E[xy] under windows that begin at these pixels, x and d less `middle`."""
+    sum_x, sum_d, sum_dd, sum_xy = zero, zero, zero, zero
+    for k in tl.static_range(len(WEIGHTS)):
+        x = tl.load(x_at, inside, other=0.0).to(zero.dtype)
+        d = (x - tl.load(y_at, inside, other=0.0).to(zero.dtype)) - middle[1]
+        x -= middle[0]
+        weighted_x, weighted_d = WEIGHTS[k] * x, WEIGHTS[k] * d
+        sum_x += weighted_x
+        sum_d += weighted_d
+        sum_dd += weighted_d * d
+        sum_xy += weighted_x * (x - d)
+        x_at += x_step
+        y_at += y_step
+    return packed(sum_x, sum_d, sum_dd, sum_xy)
+
+
+@triton.jit
+def pushed(sums, row, WEIGHTS: tl.constexpr):
+    """With one more row, sums of windows that begin here, a row before, two before and so on; the last are whole."""
+    result = (WEIGHTS[0] * row,)
+    for k in tl.static_range(1, len(WEIGHTS)):
+        result += (sums[k - 1] + WEIGHTS[k] * row,)
+    return result
+
+
+@triton.jit
+def quotient(x, y):
+    """Rounded to nearest, so that equal numbers give 1."""
+    return x / y if x.dtype == tl.float64 else tl.div_rn(x, y)
+
+
+@triton.jit
+def similarity(sums, middle, C1: tl.constexpr, C2: tl.constexpr):
+    """Luminance and contrast, and for gradients: the means of x and d whole, what the divisors are, and the excess of
+    contrast's over its dividend."""
+    mean_x, mean_d, square_d, product = unpacked(sums)
+    twice = 2 * (product - mean_x * (mean_x - mean_d))
+    excess = square_d - mean_d * mean_d
+    excess = tl.where(excess < 0, 0.0, excess)  # what rounding may have made of variances; NaN stays
+    excess = tl.where(excess < -2 * twice, -2 * twice, excess)
+    x, d = mean_x + middle[0], mean_d + middle[1]
+    contrast, luminance = twice + C2, 2 * x * (x - d) + C1
+    contrast_divisor, luminance_divisor = contrast + excess, luminance + d * d
+    luminance, contrast = quotient(luminance, luminance_divisor), quotient(contrast, contrast_divisor)
+    return luminance, contrast, x, d, luminance_divisor, contrast_divisor, excess
+
+
 # ---- forward ----
 
 
 @triton.jit
-def forward_kernel(
+def ssim_kernel(
     x_ptr, y_ptr, ssim_ptr, contrast_ptr, x_strides, y_strides, ssim_strides, contrast_strides,
     planes, channels, high, wide, rows,
     WEIGHTS: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, MAP: tl.constexpr,
@@ -49,13 +159,13 @@ def forward_kernel(
 ):  # fmt: skip
     """Values at every window, or their sums: (planes, programs of a plane)."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
-    plane, known, x, top, count = locate(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
+    plane, known, x, top, count = locate_windows(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists, left = plane // channels, plane % channels, known & (x < wide), tl.min(x)
     middle = centre(
         x_ptr, y_ptr, x_strides, y_strides, n, c, known, top, left,
         count + HALO, tl.minimum(wide - left, BLOCK_COLUMNS) + HALO,
     )  # fmt: skip
-    x_at, y_at = at(x_ptr, x_strides, n, c, top, x), at(y_ptr, y_strides, n, c, top, x)
+    x_at, y_at = pixel_at(x_ptr, x_strides, n, c, top, x), pixel_at(y_ptr, y_strides, n, c, top, x)
     zero = tl.zeros(exists.shape, tl.float64 if x_ptr.dtype.element_ty == tl.float64 else tl.float32)
     sums = (packed(zero, zero, zero, zero),) * (HALO + 1)
     x_steps, y_steps = steps(x_strides), steps(y_strides)
@@ -69,8 +179,8 @@ def forward_kernel(
             here = similarity(sums[HALO], middle, C1, C2)
             if MAP:
                 y = top + (row - HALO)
-                tl.store(at(ssim_ptr, ssim_strides, n, c, y, x), here[0] * here[1], exists)
-                tl.store(at(contrast_ptr, contrast_strides, n, c, y, x), here[1], exists)
+                tl.store(pixel_at(ssim_ptr, ssim_strides, n, c, y, x), here[0] * here[1], exists)
+                tl.store(pixel_at(contrast_ptr, contrast_strides, n, c, y, x), here[1], exists)
             else:
                 total_ssim += here[0] * here[1]
                 total_contrast += here[1]
@@ -82,7 +192,7 @@ def forward_kernel(
 
 
 @triton.jit
-def total_kernel(
+def ssim_mean_kernel(
     parts_ptr, ssim_ptr, contrast_ptr, ssim_strides, contrast_strides, planes, channels, parts, windows,
     BLOCK_PLANES: tl.constexpr, BLOCK_PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -98,15 +208,15 @@ def total_kernel(
         contrast += tl.load(from_ptr + tl.full((), 1, tl.int64) * planes * parts, inside, other=0.0)
     count = (tl.full((), 0, tl.int64) + windows).to(tl.float64)
     ssim, contrast = tl.sum(ssim, 1, keep_dims=True) / count, tl.sum(contrast, 1, keep_dims=True) / count
-    tl.store(at(ssim_ptr, ssim_strides, n, c, 0, 0), ssim.to(ssim_ptr.dtype.element_ty), known)
-    tl.store(at(contrast_ptr, contrast_strides, n, c, 0, 0), contrast.to(contrast_ptr.dtype.element_ty), known)
+    tl.store(pixel_at(ssim_ptr, ssim_strides, n, c, 0, 0), ssim.to(ssim_ptr.dtype.element_ty), known)
+    tl.store(pixel_at(contrast_ptr, contrast_strides, n, c, 0, 0), contrast.to(contrast_ptr.dtype.element_ty), known)
 
 
 # ---- backward ----
 
 
 @triton.jit
-def maps_kernel(
+def ssim_maps_kernel(
     g_ptr, h_ptr, x_ptr, y_ptr, maps_ptr, g_strides, h_strides, x_strides, y_strides,
     planes, channels, high, wide, rows,
     WEIGHTS: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr,
@@ -114,14 +224,14 @@ def maps_kernel(
 ):  # fmt: skip
     """What each window spreads over its pixels: P_x, P_y, U and R of csrc/ops/ssim, (planes, high, wide, 4)."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
-    plane, known, x, top, count = locate(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
+    plane, known, x, top, count = locate_windows(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists, left = plane // channels, plane % channels, known & (x < wide), tl.min(x)
     middle = centre(
         x_ptr, y_ptr, x_strides, y_strides, n, c, known, top, left,
         count + HALO, tl.minimum(wide - left, BLOCK_COLUMNS) + HALO,
     )  # fmt: skip
     whole = centre(x_ptr, y_ptr, x_strides, y_strides, n, c, known, 0, 0, high + HALO, wide + HALO)
-    x_at, y_at = at(x_ptr, x_strides, n, c, top, x), at(y_ptr, y_strides, n, c, top, x)
+    x_at, y_at = pixel_at(x_ptr, x_strides, n, c, top, x), pixel_at(y_ptr, y_strides, n, c, top, x)
     zero = tl.zeros(exists.shape, maps_ptr.dtype.element_ty)
     sums = (packed(zero, zero, zero, zero),) * (HALO + 1)
     x_steps, y_steps = steps(x_strides), steps(y_strides)
@@ -136,8 +246,8 @@ def maps_kernel(
             luminance, contrast, of_x, of_d, luminance_divisor, contrast_divisor, excess = similarity(
                 sums[HALO], middle, C1, C2
             )
-            g = tl.load(at(g_ptr, g_strides, n, c, y, x), exists, other=0.0)
-            h = tl.load(at(h_ptr, h_strides, n, c, y, x), exists, other=0.0)
+            g = tl.load(pixel_at(g_ptr, g_strides, n, c, y, x), exists, other=0.0)
+            h = tl.load(pixel_at(h_ptr, h_strides, n, c, y, x), exists, other=0.0)
             r = 2 * (g * luminance + h) / contrast_divisor
             u = r * (excess / contrast_divisor)
             # mean y - L mean x = -mean d (1 - mean x mean d / divisor), and likewise mean x - L mean y
@@ -151,14 +261,14 @@ def maps_kernel(
 
 
 @triton.jit
-def spread_kernel(
+def ssim_spread_kernel(
     maps_ptr, x_ptr, y_ptr, grad_x_ptr, grad_y_ptr, x_strides, y_strides, grad_x_strides, grad_y_strides,
     planes, channels, high, wide, rows,
     WEIGHTS: tl.constexpr, BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """grad_x = w*P_x + x w*U - d w*R and grad_y = w*P_y + (x - d) w*U + d w*R; high x wide are the image's."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
-    plane, known, x, top, count = locate(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
+    plane, known, x, top, count = locate_windows(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists = plane // channels, plane % channels, known & (x < wide)
     whole = centre(x_ptr, y_ptr, x_strides, y_strides, n, c, known, 0, 0, high, wide)
     windows_high, windows_wide = high - HALO, wide - HALO
@@ -178,20 +288,20 @@ def spread_kernel(
         map_at += tl.full((), 4, tl.int64) * windows_wide
         if row >= HALO:
             y = top + (row - HALO)
-            of_x = tl.load(at(x_ptr, x_strides, n, c, y, x), exists, other=0.0).to(zero.dtype)
-            of_y = tl.load(at(y_ptr, y_strides, n, c, y, x), exists, other=0.0).to(zero.dtype)
+            of_x = tl.load(pixel_at(x_ptr, x_strides, n, c, y, x), exists, other=0.0).to(zero.dtype)
+            of_y = tl.load(pixel_at(y_ptr, y_strides, n, c, y, x), exists, other=0.0).to(zero.dtype)
             of_x, d = of_x - whole[0], (of_x - of_y) - whole[1]
             p_x, p_y, u_sum, r_sum = unpacked(sums[HALO])
             to_x = p_x + of_x * u_sum - d * r_sum
             to_y = p_y + (of_x - d) * u_sum + d * r_sum
-            tl.store(at(grad_x_ptr, grad_x_strides, n, c, y, x), to_x.to(grad_x_ptr.dtype.element_ty), exists)
-            tl.store(at(grad_y_ptr, grad_y_strides, n, c, y, x), to_y.to(grad_y_ptr.dtype.element_ty), exists)
+            tl.store(pixel_at(grad_x_ptr, grad_x_strides, n, c, y, x), to_x.to(grad_x_ptr.dtype.element_ty), exists)
+            tl.store(pixel_at(grad_y_ptr, grad_y_strides, n, c, y, x), to_y.to(grad_y_ptr.dtype.element_ty), exists)
 
 
 # ---- launches ----
 
 
-class Walk:
+class WindowWalk:
     """How programs go through the windows, or the pixels, of the planes of maps."""
 
     def __init__(self, x: Tensor, high: int, wide: int) -> None:
@@ -217,17 +327,17 @@ class Walk:
 def ssim(
     x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float, map: bool, out: Tensor, contrast: Tensor
 ) -> None:
-    walk = Walk(x, x.shape[2] - size + 1, x.shape[3] - size + 1)
+    walk = WindowWalk(x, x.shape[2] - size + 1, x.shape[3] - size + 1)
     constants = {"WEIGHTS": tuple(window(size, sigma)), "C1": c1, "C2": c2, "MAP": map}
     to = (out, contrast) if map else out.new_empty((2, walk.planes, walk.parts)).unbind()
     strides = [(z.stride() if map else (0, 0, 0, 0)) for z in (out, contrast)]
-    walk.run(forward_kernel, x, y, *to, x.stride(), y.stride(), *strides, **constants)
+    walk.run(ssim_kernel, x, y, *to, x.stride(), y.stride(), *strides, **constants)
     if map:
         return
     block_parts = min(triton.next_power_of_2(walk.parts), TILE)
     block_planes = min(triton.next_power_of_2(walk.planes), TILE // block_parts)
     with on_device_of(x):
-        total_kernel[(triton.cdiv(walk.planes, block_planes),)](
+        ssim_mean_kernel[(triton.cdiv(walk.planes, block_planes),)](
             to[0], out, contrast, out.stride(), contrast.stride(),
             walk.planes, walk.channels, walk.parts, walk.high * walk.wide,
             BLOCK_PLANES=block_planes, BLOCK_PARTS=block_parts, num_warps=WARPS, enable_fp_fusion=False,
@@ -242,9 +352,9 @@ def ssim_backward(
     weights = tuple(window(size, sigma))
     grads = [grad.expand(*x.shape[:2], high, wide) for grad in (grad_ssim, grad_contrast)]
     maps = grads[0].new_empty((*x.shape[:2], high, wide, 4))
-    Walk(x, high, wide).run(
-        maps_kernel, *grads, x, y, maps, *(z.stride() for z in (*grads, x, y)), WEIGHTS=weights, C1=c1, C2=c2
+    WindowWalk(x, high, wide).run(
+        ssim_maps_kernel, *grads, x, y, maps, *(z.stride() for z in (*grads, x, y)), WEIGHTS=weights, C1=c1, C2=c2
     )
-    Walk(x, *x.shape[2:]).run(
-        spread_kernel, maps, x, y, grad_x, grad_y, *(z.stride() for z in (x, y, grad_x, grad_y)), WEIGHTS=weights
+    WindowWalk(x, *x.shape[2:]).run(
+        ssim_spread_kernel, maps, x, y, grad_x, grad_y, *(z.stride() for z in (x, y, grad_x, grad_y)), WEIGHTS=weights
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 
 
 @triton.jit
-def locate(sizes, RUNS: tl.constexpr, COUNT: tl.constexpr):
+def locate_blocks(sizes, RUNS: tl.constexpr, COUNT: tl.constexpr):
     """This program's tile: three indices of its runs, its first block in a run, which runs exist."""
     one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
     across = tl.cdiv(one * sizes[0], COUNT)

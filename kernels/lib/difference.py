@@ -1,27 +1,38 @@
-"""The kernels of difference_response and difference_pool: the Triton form of csrc/passes/difference.
+"""Convolutions of [ref - a, ref - b] and their gradients, for difference_response and difference_pool.
 
     sums        y[n,o,p] = bias + sum over taps, sides, channels of weight * d(p + shift)
     products    g[n,o,s,c,t] = sum over pixels of map(q - shift) * d(q)
     spread      gradients of ref, a, b: sums over outputs and taps of weight * map(q - shift)
 
-A tile has OUTER x LANES elements. Lanes run along the pixels (FORM 0: a map's are neighbours), along the channels (FORM
-1) or along pixels of any strides (FORM 2). Sums are kept for every element of the tile, for three rows of the
-weight, a row being an output and a tap, and added up at the end; parts of sums are added by difference_parts.py.
+The Triton form of csrc/passes/difference. A tile has OUTER x LANES elements. Lanes run along the pixels (FORM 0: pixels
+of a map are neighbours), along the channels (FORM 1) or along pixels of any strides (FORM 2). Every element of the tile
+keeps sums for three rows of the weight, a row being an output and a tap; the program adds them up at the end. A second
+kernel adds the programs' parts in order and puts them where they belong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from fastiqa.kernels.lib.launch import MOST_REGISTERS, TILE, WARPS, accumulator, cut, on_device_of, pack_size
 from fastiqa.kernels.lib.tiles import widened
+from torch import Tensor
 
+# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
 NARROW = {
-    "sums_kernel": (3, 0, "weights, and sums, of which a tile has one a pixel"),
-    "products_kernel": (3, 0, "shifted maps, and sums, of which a tile has one a channel"),
-    "spread_kernel": (0, 3, "shifted maps and weights"),
-    "gather_kernel": (0, 0, "shifted sums of single pixels"),
-    "collect_kernel": (0, 0, "sums of single channels, scattered into a weight"),
+    "difference_sums_kernel": (3, 0, "weights, and sums, of which a tile has one a pixel"),
+    "difference_products_kernel": (3, 0, "shifted maps, and sums, of which a tile has one a channel"),
+    "difference_spread_kernel": (0, 3, "shifted maps and weights"),
+    "difference_gather_kernel": (0, 0, "shifted sums of single pixels"),
+    "difference_collect_kernel": (0, 0, "sums of single channels, scattered into a weight"),
 }
+
+LANES = 256
+BLOCK = 256  # results of a program that adds up parts
 
 # ---- device functions ----
 
@@ -34,7 +45,7 @@ def extents(limits, FORM: tl.constexpr, PACK: tl.constexpr):
 
 
 @triton.jit
-def address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr):
+def form_address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr):
     """Pointers of one map's tile; strides but the lanes' own are in packs."""
     if FORM == 0:
         offset = (n * strides[0] + c.to(tl.int64) * strides[1]) * PACK + p
@@ -52,15 +63,15 @@ def address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr
 
 @triton.jit
 def differences(ref_ptr, a_ptr, b_ptr, n, c, p, w, strides, inside, FORM: tl.constexpr, PACK: tl.constexpr):
-    ref = widened(tl.load(address(ref_ptr, n, c, p, w, strides[0], FORM, PACK), inside, 0.0))
-    a = widened(tl.load(address(a_ptr, n, c, p, w, strides[1], FORM, PACK), inside, 0.0))
-    b = widened(tl.load(address(b_ptr, n, c, p, w, strides[2], FORM, PACK), inside, 0.0))
+    ref = widened(tl.load(form_address(ref_ptr, n, c, p, w, strides[0], FORM, PACK), inside, 0.0))
+    a = widened(tl.load(form_address(a_ptr, n, c, p, w, strides[1], FORM, PACK), inside, 0.0))
+    b = widened(tl.load(form_address(b_ptr, n, c, p, w, strides[2], FORM, PACK), inside, 0.0))
     return ref - a, ref - b
 
 
 @triton.jit
-def weights(pointer, n, r, c, strides, taps, size, exists):
-    """A row's weights of both sides for some channels."""
+def row_weights(pointer, n, r, c, strides, taps, size, exists):
+    """A row's row_weights of both sides for some channels."""
     t = r % taps
     at = pointer + n * strides[0] + r // taps * strides[1] + t // size * strides[4] + t % size * strides[5]
     wa = widened(tl.load(at + c.to(tl.int64) * strides[3], exists, 0.0))
@@ -86,7 +97,7 @@ def bound(limit, r, rows):
 
 
 @triton.jit
-def locate(across, groups, parts, GROUP: tl.constexpr):
+def locate_part(across, groups, parts, GROUP: tl.constexpr):
     """This program's place along memory, its first of a group, its part of a sum, its sample."""
     program = tl.program_id(0)  # 32 bits to take apart, which is cheaper, and 64 to multiply
     place, group = program % across, program // across % groups * GROUP
@@ -114,7 +125,7 @@ def axes(first_c, first_p, FORM: tl.constexpr, OUTER: tl.constexpr, LANES: tl.co
 
 
 @triton.jit
-def sums_kernel(
+def difference_sums_kernel(
     ref_ptr, a_ptr, b_ptr, weight_ptr, sums_ptr,
     sizes, strides, weight_strides, rows, taps: tl.constexpr, size: tl.constexpr, limits, length, parts,
     FORM: tl.constexpr, PACK: tl.constexpr, ROWS: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr,
@@ -124,7 +135,7 @@ def sums_kernel(
     one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
     pixels, channels = extents(limits, FORM, PACK)
     across, groups = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
-    first_p, r, part, n = locate(across, groups, parts, ROWS)
+    first_p, r, part, n = locate_part(across, groups, parts, ROWS)
     first_p *= PIXELS
 
     c, p = axes(part * length, first_p, FORM, OUTER, LANES)
@@ -137,12 +148,12 @@ def sums_kernel(
         da, db = differences(
             ref_ptr, a_ptr, b_ptr, n, c, p, sizes[3], strides, (p < pixels) & (c < channels), FORM, PACK
         )
-        wa, wb = weights(weight_ptr, n, r, c, weight_strides, taps, size, c < end)
+        wa, wb = row_weights(weight_ptr, n, r, c, weight_strides, taps, size, c < end)
         sum0 += tl.where(c < end, wa * da + wb * db, 0.0)
         if ROWS == 3:
-            wa, wb = weights(weight_ptr, n, r + 1, c, weight_strides, taps, size, c < bound(end, r + 1, rows))
+            wa, wb = row_weights(weight_ptr, n, r + 1, c, weight_strides, taps, size, c < bound(end, r + 1, rows))
             sum1 += tl.where(c < end, wa * da + wb * db, 0.0)
-            wa, wb = weights(weight_ptr, n, r + 2, c, weight_strides, taps, size, c < bound(end, r + 2, rows))
+            wa, wb = row_weights(weight_ptr, n, r + 2, c, weight_strides, taps, size, c < bound(end, r + 2, rows))
             sum2 += tl.where(c < end, wa * da + wb * db, 0.0)
         c += CHANNELS
     along: tl.constexpr = 1 if FORM == 1 else 0
@@ -154,7 +165,7 @@ def sums_kernel(
 
 
 @triton.jit
-def products_kernel(
+def difference_products_kernel(
     ref_ptr, a_ptr, b_ptr, map_ptr, parts_ptr,
     sizes, strides, map_strides, rows, taps: tl.constexpr, size: tl.constexpr, limits, length, parts,
     FORM: tl.constexpr, PACK: tl.constexpr, ROWS: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr,
@@ -164,7 +175,7 @@ def products_kernel(
     one = tl.full((), 1, tl.int64)
     pixels, channels = extents(limits, FORM, PACK)
     across, groups = tl.cdiv(channels, CHANNELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
-    first_c, r, part, n = locate(across, groups, parts, ROWS)
+    first_c, r, part, n = locate_part(across, groups, parts, ROWS)
     first_c *= CHANNELS
 
     c, p = axes(first_c, part * length, FORM, OUTER, LANES)
@@ -204,7 +215,7 @@ def products_kernel(
 
 
 @triton.jit
-def spread_kernel(
+def difference_spread_kernel(
     map_ptr, weight_ptr, ref_ptr, a_ptr, b_ptr,
     sizes, strides, map_strides, weight_strides, rows, taps: tl.constexpr, size: tl.constexpr, limits,
     FORM: tl.constexpr, PACK: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr,
@@ -213,18 +224,170 @@ def spread_kernel(
     CHANNELS: tl.constexpr = LANES if FORM == 1 else OUTER
     pixels, channels = extents(limits, FORM, PACK)
     across, down = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(channels, CHANNELS).to(tl.int32)
-    first_p, first_c, _, n = locate(across, down, 1, CHANNELS)
+    first_p, first_c, _, n = locate_part(across, down, 1, CHANNELS)
     c, p = axes(first_c, first_p * PIXELS, FORM, OUTER, LANES)
     wide: tl.constexpr = tl.float64 if ref_ptr.dtype.element_ty == tl.float64 else tl.float32
     ga = tl.zeros((OUTER, LANES), wide)
     gb = tl.zeros((OUTER, LANES), wide)
     for r in range(rows):
         m, inside = shifted(map_ptr, n, r, p, sizes[2], sizes[3], map_strides, taps, size, p < pixels)
-        wa, wb = weights(weight_ptr, n, r, c, weight_strides, taps, size, c < channels)
+        wa, wb = row_weights(weight_ptr, n, r, c, weight_strides, taps, size, c < channels)
         ga += tl.where(inside, m * wa, 0.0)
         gb += tl.where(inside, m * wb, 0.0)
     exists = (p < pixels) & (c < channels)
     to = ref_ptr.dtype.element_ty
-    tl.store(address(ref_ptr, n, c, p, sizes[3], strides[0], FORM, PACK), (ga + gb).to(to), exists)
-    tl.store(address(a_ptr, n, c, p, sizes[3], strides[1], FORM, PACK), (-ga).to(to), exists)
-    tl.store(address(b_ptr, n, c, p, sizes[3], strides[2], FORM, PACK), (-gb).to(to), exists)
+    tl.store(form_address(ref_ptr, n, c, p, sizes[3], strides[0], FORM, PACK), (ga + gb).to(to), exists)
+    tl.store(form_address(a_ptr, n, c, p, sizes[3], strides[1], FORM, PACK), (-ga).to(to), exists)
+    tl.store(form_address(b_ptr, n, c, p, sizes[3], strides[2], FORM, PACK), (-gb).to(to), exists)
+
+
+# ---- parts of sums, added in order ----
+
+
+@triton.jit
+def difference_gather_kernel(
+    sums_ptr, bias_ptr, y_ptr, sizes, strides, bias_stride, outputs, taps: tl.constexpr, size: tl.constexpr, parts,
+    BIAS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    one = tl.full((), 1, tl.int64)
+    h, w = one * sizes[2], one * sizes[3]
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    p, o, n = i % (h * w), i // (h * w) % outputs, i // (h * w) // outputs
+    exists = n < sizes[0]
+    total = tl.zeros((BLOCK,), sums_ptr.dtype.element_ty)
+    if BIAS:
+        total += widened(tl.load(bias_ptr + o * bias_stride, exists, 0.0))
+    for t in range(taps):
+        y, x = p // w + t // size - size // 2, p % w + t % size - size // 2
+        inside = exists & (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        for part in range(parts):
+            row = ((part * one * sizes[0] + n) * outputs + o) * taps + t
+            total += tl.load(sums_ptr + row * (h * w) + y * w + x, inside, 0.0)
+    to = y_ptr + n * strides[0] + o * strides[1] + p // w * strides[2] + p % w * strides[3]
+    tl.store(to, total.to(y_ptr.dtype.element_ty), exists)
+
+
+@triton.jit
+def difference_collect_kernel(
+    parts_ptr, g_ptr, strides, channels, rows, taps: tl.constexpr, size: tl.constexpr, together, elements,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    one = tl.full((), 1, tl.int64) * rows * 2 * channels
+    n, j = i // one, i % one
+    total = tl.zeros((BLOCK,), parts_ptr.dtype.element_ty)
+    for k in range(together):
+        total += tl.load(parts_ptr + (n * together + k) * one + j, i < elements, 0.0)
+    c, side, r = j % channels, j // channels % 2, j // channels // 2
+    t = r % taps
+    to = g_ptr + n * strides[0] + r // taps * strides[1] + side * strides[2] + c * strides[3]
+    to += t // size * strides[4] + t % size * strides[5]
+    tl.store(to, total.to(g_ptr.dtype.element_ty), i < elements)
+
+
+# ---- launches ----
+
+
+class Triple(NamedTuple):
+    """Three maps of one size: sizes, strides (but the lanes' own in packs), and the form of their tiles."""
+
+    sizes: tuple[int, int, int, int]
+    strides: tuple[tuple[int, ...], ...]
+    limits: tuple[int, int]  # pixels and channels; what lanes run along in packs
+    form: int
+    pack: int
+    outer: int
+    lanes: int
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Pixels and channels of a tile."""
+        return (self.outer, self.lanes) if self.form == 1 else (self.lanes, self.outer)
+
+
+def triple(maps: Sequence[Tensor]) -> Triple:
+    n, c, h, w = maps[0].shape
+    strides = [[s if size > 1 else 0 for s, size in zip(x.stride(), x.shape, strict=True)] for x in maps]
+    flat = all((w == 1 or s[3] == 1) and (h == 1 or s[2] == w) for s in strides)
+    channels = all(c == 1 or s[1] == 1 for s in strides)
+    form = 1 if channels and (not flat or c > h * w) else 0 if flat else 2
+    length, outside = (c, (0, 2, 3)) if form == 1 else (h * w, (0, 1))
+    pack = 1 if form == 2 else pack_size(maps[0].element_size(), (), length, *(s[d] for s in strides for d in outside))
+    lane = {0: (2, 3), 1: (1,), 2: ()}[form]
+    packed = tuple(tuple(s[d] if d in lane else s[d] // pack for d in range(4)) for s in strides)
+    limits = (h * w, c // pack) if form == 1 else (h * w // pack, c)
+    most = TILE if maps[0].dtype == torch.float64 else LANES  # one channel's weights take fewer registers
+    lanes = min(most, triton.next_power_of_2(length))
+    return Triple((n, c, h, w), packed, limits, form, pack, TILE // lanes, lanes)
+
+
+def weight_strides(weight: Tensor) -> tuple[int, ...]:
+    """Of samples (0 where all share one), outputs, sides, channels, rows and columns."""
+    *sample, output, channel, row, column = weight.stride()
+    return (sample[0] if sample else 0, output, weight.shape[-3] // 2 * channel, channel, row, column)
+
+
+def rows_at_once(rows: int, dtype: torch.dtype) -> int:
+    return 1 if rows == 1 or dtype == torch.float64 else 3  # three sums of float64 are more than the registers
+
+
+def difference_sums(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    t, (outputs, size) = triple(maps), (weight.shape[-4], weight.shape[-1])
+    (n, c, h, w), rows, (pixels, channels) = t.sizes, outputs * size**2, t.tile
+    at_once = rows_at_once(rows, out.dtype)
+    programs = triton.cdiv(h * w, pixels) * triton.cdiv(rows, at_once)
+    terms, parts = cut(c, channels, programs, 1 if t.form == 1 else 4)
+    scratch = torch.empty((parts, n, rows, h * w), dtype=accumulator(out.dtype), device=out.device)
+    grid = (programs * parts * n,)
+    with on_device_of(out):
+        difference_sums_kernel[grid](
+            *maps, weight, scratch, t.sizes, t.strides, weight_strides(weight), rows, size**2, size, t.limits, terms,
+            parts,
+            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes,
+            num_warps=WARPS, enable_fp_fusion=True, maxnreg=MOST_REGISTERS,
+        )  # fmt: skip
+    grid = (triton.cdiv(out.numel(), BLOCK),)
+    with on_device_of(out):
+        difference_gather_kernel[grid](
+            scratch, out if bias is None else bias, out, t.sizes, out.stride(), 0 if bias is None else bias.stride(0),
+            outputs, size**2, size, parts,
+            BIAS=bias is not None, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
+        )  # fmt: skip
+
+
+def difference_products(
+    maps: Sequence[Tensor], gate: Tensor, strides: Sequence[int], size: int, each: bool, out: Tensor
+) -> None:
+    """`strides` are those of the output as a weight: weight_strides."""
+    t, outputs = triple(maps), gate.shape[1]
+    (n, c, h, w), rows, (pixels, channels) = t.sizes, outputs * size**2, t.tile
+    at_once = rows_at_once(rows, out.dtype)
+    programs = triton.cdiv(c, channels) * triton.cdiv(rows, at_once)
+    terms, parts = cut(h * w, pixels, programs, 4)
+    scratch = torch.empty((n, parts, rows, 2, c), dtype=accumulator(out.dtype), device=out.device)
+    grid = (programs * parts * n,)
+    with on_device_of(out):
+        difference_products_kernel[grid](
+            *maps, gate, scratch, t.sizes, t.strides, gate.stride(), rows, size**2, size, t.limits, terms, parts,
+            FORM=t.form, PACK=t.pack, ROWS=at_once, OUTER=t.outer, LANES=t.lanes,
+            num_warps=WARPS, enable_fp_fusion=True,
+        )  # fmt: skip
+    together = parts if each else parts * n
+    grid = (triton.cdiv(out.numel(), BLOCK),)
+    with on_device_of(out):
+        difference_collect_kernel[grid](
+            scratch, out, tuple(strides), c, rows, size**2, size, together, out.numel(),
+            BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
+        )  # fmt: skip
+
+
+def difference_spread(gate: Tensor, weight: Tensor, grads: Sequence[Tensor]) -> None:
+    t, (outputs, size) = triple(grads), (weight.shape[-4], weight.shape[-1])
+    (n, c, h, w), (pixels, channels) = t.sizes, t.tile
+    grid = (triton.cdiv(h * w, pixels) * triton.cdiv(c, channels) * n,)
+    with on_device_of(gate):
+        difference_spread_kernel[grid](
+            gate, weight, *grads, t.sizes, t.strides, gate.stride(), weight_strides(weight),
+            outputs * size**2, size**2, size, t.limits,
+            FORM=t.form, PACK=t.pack, OUTER=t.outer, LANES=t.lanes, num_warps=WARPS, enable_fp_fusion=True,
+        )  # fmt: skip

@@ -19,6 +19,9 @@ from torch import Tensor
 TILE = 1024
 WARPS = 4
 
+PROGRAMS = 512  # fill a GPU: long sums are cut into parts until there are as many, whatever the batch
+MOST_REGISTERS = 128  # told to ptxas 13, which otherwise limits one kernel to 64 and spills
+
 
 def on_device_of(x: Tensor) -> AbstractContextManager[object]:
     """Makes the tensor's GPU current: Triton launches on the current device, wherever the pointers point."""
@@ -96,6 +99,19 @@ def tile(nest: Nest) -> tuple[int, int, tuple[int]]:
     """Rows and packs of a program's tile, and the grid."""
     block_rows, block_packs = block(nest.rows, nest.packs, nest.pack)
     return block_rows, block_packs, (triton.cdiv(nest.rows, block_rows) * triton.cdiv(nest.packs, block_packs),)
+
+
+def cut(length: int, step: int, programs: int, least: int) -> tuple[int, int]:
+    """Cut sums of `length` terms, `programs` of them side by side: terms in a part, a multiple of `step`, and parts."""
+    most = triton.cdiv(length, step * least)
+    parts = max(1, min(most, PROGRAMS // max(1, programs)))
+    terms = triton.cdiv(triton.cdiv(length, parts), step) * step
+    return terms, triton.cdiv(length, terms)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which kernels add."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def launch(kernel: Any, operands: Sequence[Tensor]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @triton.jit
-def at(pointer, strides, n, c, y, x, PIXELS: tl.constexpr, PACK: tl.constexpr):
+def map_at(pointer, strides, n, c, y, x, PIXELS: tl.constexpr, PACK: tl.constexpr):
     """Pointers into a map whose strides are in packs, except that of the innermost dimension."""
     y, x = y.to(tl.int64), x.to(tl.int64)
     if PIXELS:
@@ -44,6 +44,6 @@ def strides_of(x: Tensor, inner: int, pack: int) -> tuple[int, ...]:
     return tuple(s if d == inner else s // pack for d, s in enumerate(x.stride()))
 
 
-def tile(rows: int, packs: int, pack: int, elements: int = TILE) -> dict[str, int]:
+def map_tile(rows: int, packs: int, pack: int, elements: int = TILE) -> dict[str, int]:
     block_rows, block_packs = block(rows, packs, pack, elements)
     return {"BLOCK_ROWS": block_rows, "BLOCK_PACKS": block_packs, "PACK": pack}

@@ -1,4 +1,4 @@
-"""Device functions on the tiles of a folded nest (launch.fold)."""
+"""Device functions on the tiles of a folded nest (see fold in launch.py)."""
 
 import triton
 import triton.language as tl

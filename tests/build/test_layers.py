@@ -84,23 +84,6 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
 NAMES_TO_GO: dict[str, set[str]] = {
-    # kernels, runtime
-    "address": {"kernels.lib.difference", "kernels.lib.tiles"},
-    "at": {"kernels.lib.maps", "kernels.windows"},
-    "backward_terms": {"kernels.attentional_blend", "kernels.scale_residual_relu"},
-    "collect_kernel": {"kernels.lib.difference_parts", "kernels.mix_kernels"},
-    "gather_kernel": {"kernels.lib.difference_parts", "kernels.gated_upsample", "kernels.mix_kernels"},
-    "locate": {
-        "kernels.lib.blocks",
-        "kernels.lib.difference",
-        "kernels.mix_kernels",
-        "kernels.lib.tiles",
-        "kernels.windows",
-    },
-    "spread_kernel": {"kernels.lib.difference", "kernels.ssim"},
-    "sums_kernel": {"kernels.depthwise", "kernels.lib.difference", "kernels.mix_kernels"},
-    "tile": {"kernels.lib.launch", "kernels.lib.maps"},
-    "total_kernel": {"kernels.depthwise", "kernels.ssim"},
     # several packages
     "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "training.config.step", "cli.data"},
     "completed": {"metrics.presets", "training.config.recipe_file"},
