@@ -72,6 +72,7 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
 
     from fastiqa.data.synth.photo import Outcome
     from fastiqa.data.synth.synthesis import synthesize
+    from fastiqa.evaluation.labellers import LABELLERS
 
     console = Console(stderr=True)
     columns = (
@@ -92,6 +93,7 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
             source,
             out,
             options,
+            labellers=LABELLERS,
             workers=workers,
             skip_bad=skip_bad,
             started=lambda photographs: progress.update(bar, total=photographs),

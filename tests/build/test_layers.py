@@ -50,12 +50,9 @@ KNOWS = {
 # (importing module, imported module), both below fastiqa.
 IMPORTS_TO_GO: set[tuple[str, str]] = {
     # data and metrics
-    ("data.synth.labels", "metrics.ms_ssim"),
-    ("metrics.lpips", "models.checkpoints"),
     # models and training; of the face only `from fastiqa import __version__`
     ("models.checkpoints", ""),
     ("models.checkpoints", "models.registry"),
-    ("models.registry", "metrics.lpips"),
     ("models.registry", "models.checkpoints"),
     ("training.run.checkpoint", ""),
     ("training.config.recipe", "training.tasks"),
@@ -97,7 +94,6 @@ NAMES_TO_GO: dict[str, set[str]] = {
     "decode": {"data.images.codecs", "data.report"},
     "gaussian_blur": {"data.distortions.blur", "data.images.filters"},
     "lines": {"data.distortions.blur", "data.tables"},
-    "split_photographs": {"data.images.photographs", "data.synth.synthesis"},
     # models and training
     "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
     "losses_of": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},

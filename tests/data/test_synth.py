@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 import os
@@ -22,12 +23,16 @@ import pytest
 import tifffile
 
 from fastiqa.data import read_image, read_synth
-from fastiqa.data.synth.labels import METRICS
-from fastiqa.data.synth.options import SynthError, SynthOptions
+from fastiqa.data.synth import synthesis
+from fastiqa.data.synth.options import SMALLEST_SIDE, SynthError, SynthOptions
 from fastiqa.data.synth.photo import Outcome
-from fastiqa.data.synth.synthesis import split_photographs, synthesize
+from fastiqa.data.synth.synthesis import splits_of
 from fastiqa.data.synth.table import COLUMNS
+from fastiqa.evaluation.labellers import LABELLERS
+from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from support.shared_data import shared_file
+
+synthesize = functools.partial(synthesis.synthesize, labellers=LABELLERS)
 
 SMALL = SynthOptions(codecs=("jpeg", "webp"), levels=2, pairs=4, val=0.25, test=0.25)
 
@@ -205,13 +210,13 @@ def test_a_folder_is_checked(photos: Path, tmp_path: Path, fastiqa_command) -> N
 
 def test_shares_of_the_splits() -> None:
     contents = [f"{number:064x}" for number in range(40)]
-    splits = split_photographs(contents, SynthOptions())
+    splits = splits_of(contents, SynthOptions())
     assert Counter(splits.values()) == {"train": 28, "val": 6, "test": 6}
-    assert split_photographs(contents[::-1], SynthOptions()) == splits
-    assert split_photographs(contents, SynthOptions(seed=1)) != splits
-    assert set(split_photographs(contents[:1], SynthOptions(val=0, test=0)).values()) == {"train"}
+    assert splits_of(contents[::-1], SynthOptions()) == splits
+    assert splits_of(contents, SynthOptions(seed=1)) != splits
+    assert set(splits_of(contents[:1], SynthOptions(val=0, test=0)).values()) == {"train"}
     with pytest.raises(SynthError, match="photographs: got 2, want at least 3, or --val 0 --test 0"):
-        split_photographs(contents[:2], SynthOptions())
+        splits_of(contents[:2], SynthOptions())
 
 
 def test_what_is_read_back(photos: Path, tmp_path: Path, fastiqa_command) -> None:
@@ -252,12 +257,16 @@ def test_ssimulacra2_labels_the_same_pairs(photos: Path, tmp_path: Path) -> None
     assert [row["label"] for row in ours] != [row["label"] for row in theirs]
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
+@pytest.mark.parametrize("metric", LABELLERS.values(), ids=LABELLERS.keys())
 def test_a_difference_of_scores_becomes_a_probability(metric) -> None:
     assert metric.probability(3.0, 3.0) == 0.5
     assert metric.probability(3.0, 3.0 + metric.scale) == pytest.approx(math.e / (1 + math.e))
     assert metric.probability(1.0, 2.5) == pytest.approx(1 - metric.probability(2.5, 1.0))
     assert [metric.probability(0.0, score) for score in (-1e6, 1e6)] == [0.0, 1.0]
+
+
+def test_the_smallest_photograph_is_ms_ssims() -> None:
+    assert SMALLEST_SIDE == LARGEST_SIDE_TOO_SMALL + 1
 
 
 def test_more_than_8_bits_are_rounded(photos: Path, tmp_path: Path) -> None:

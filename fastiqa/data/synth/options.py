@@ -1,18 +1,49 @@
-"""SynthOptions: what decides every byte that ``fastiqa data synth`` writes, together with the photographs."""
+"""SynthOptions and Labeller: with the photographs they decide every byte that ``fastiqa data synth`` writes.
+
+A triplet is a photograph and two distorted images of it; its label is the probability that b is closer.
+
+    quality    both images differ in the codec's quality alone: the higher quality is closer, label 0 or 1
+    metric     any other pair: p(b closer) = 1 / (1 + exp(−(score(b) − score(a)) / scale)), by a labelling metric
+
+The labelling metrics are those of ``fastiqa.evaluation.labellers``: data sets know no metrics, the caller brings them.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastiqa.data.images.codecs import CODECS, available
-from fastiqa.data.synth.labels import METRICS, SMALLEST_SIDE
 
 EXTRAS = ("resize", "blur", "noise")
+SMALLEST_SIDE = 161  # pixels: MS-SSIM, which labels by default, needs an 11×11 window at the fifth scale
 
 
 class SynthError(ValueError):
     """Triplets that cannot be made. The message is one line: the option or file, and the reason."""
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A metric that labels pairs.
+
+    Attributes:
+        score: (reference file, distorted file) -> score, higher is better; a function of a module, which worker
+            processes import by name.
+        scale: the difference of scores that has odds of e to 1.
+        package: the package that computes it; None for fastiqa itself.
+    """
+
+    score: Callable[[Path, Path], float]
+    scale: float
+    package: str | None = None
+
+    def probability(self, score_a: float, score_b: float) -> float:
+        """The probability in [0, 1] that b is closer, from the scores of a and b."""
+        return 0.5 + 0.5 * math.tanh((score_b - score_a) / self.scale / 2)  # the logistic function; exp would overflow
 
 
 @dataclass(frozen=True)
@@ -25,7 +56,7 @@ class SynthOptions:
         extras: of "resize", "blur", "noise": one more ladder each, of a codec drawn at random.
         levels: qualities in a ladder, at least 2.
         pairs: triplets a photograph at most, half of them labelled by quality and half by the metric; at least 2.
-        metric: "ms-ssim" or "ssimulacra2".
+        metric: name of the labeller, "ms-ssim" or "ssimulacra2".
         max_size: larger photographs are cropped, at a place drawn at random, to this many pixels in height and width;
             None leaves them whole.
         val, test: shares of the photographs, 0 or more, together less than 1; a share above 0 gets one at least.
@@ -55,13 +86,17 @@ class SynthOptions:
             raise SynthError(f"max_size: got {self.max_size}, want {SMALLEST_SIDE} or more")
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise SynthError(f"val, test: got {self.val}, {self.test}, want shares whose sum is less than 1")
-        if self.metric not in METRICS:
-            raise SynthError(f"metric: got {self.metric!r}, want one of {', '.join(METRICS)}")
-        package = METRICS[self.metric].package
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise SynthError(f"metric: {self.metric} needs {package}: pip install {package}")
         try:
             for codec in self.codecs:
                 available(codec)
         except ValueError as error:
             raise SynthError(str(error)) from None
+
+    def labeller_of(self, labellers: Mapping[str, Labeller]) -> Labeller:
+        """The labeller that `metric` names. Raises SynthError for another name, or where its package is missing."""
+        if self.metric not in labellers:
+            raise SynthError(f"metric: got {self.metric!r}, want one of {', '.join(labellers)}")
+        labeller = labellers[self.metric]
+        if labeller.package is not None and importlib.util.find_spec(labeller.package) is None:
+            raise SynthError(f"metric: {self.metric} needs {labeller.package}: pip install {labeller.package}")
+        return labeller

@@ -1,4 +1,4 @@
-"""The work on one photograph: its folder of PNG files, and the record that is written last.
+"""The work on photographs, in one process or several: a folder of PNG files each, and a record, written last.
 
     <folder>/reference.png           the photograph, 8 bits, cropped where that was asked for
     <folder>/00_jpeg.png …           the distorted images
@@ -15,19 +15,25 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 
 from fastiqa.common.files import remove_unfinished, write_atomically
 from fastiqa.common.hashing import file_sha256, sha256_of
 from fastiqa.data.images.reading import Image, ImageError, read_image
-from fastiqa.data.synth.labels import METRICS, SMALLEST_SIDE
 from fastiqa.data.synth.ladder import DistortedImage, Pixels, distorted, draw_ladders, draw_pairs
-from fastiqa.data.synth.options import SynthOptions
+from fastiqa.data.synth.options import SMALLEST_SIDE, Labeller, SynthOptions
 
 RECORD = "photograph.json"
 REFERENCE = "reference.png"
@@ -35,12 +41,13 @@ REFERENCE = "reference.png"
 
 @dataclass(frozen=True)
 class Task:
-    """A photograph to work on: its file, the SHA-256 of that, the folder for its images."""
+    """A photograph to work on: its file and that file's SHA-256, the folder for its images, and how to make them."""
 
     source: Path
     sha256: str
     folder: Path
     options: SynthOptions
+    labeller: Labeller
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,43 @@ class Outcome:
     photograph: Photograph | None = None
     kept: bool = False
     bad: str = ""
+
+
+def outcomes(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, None]:
+    """The outcome of every task, in the order in which they finish.
+
+    Raises: what :func:`work` raises; ``BrokenProcessPool`` where a process was killed. When the iterator is closed
+        early, tasks that have begun are finished, the others dropped.
+    """
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: sums of other parts round otherwise
+        try:
+            yield from map(work, tasks)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # spawned: a fork of a process that has run PyTorch's threads may deadlock
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_begin)
+    try:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """One thread a process; die with the parent, however it ended, and on Ctrl-C without a traceback."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(task: Task) -> Outcome:
@@ -134,11 +178,11 @@ def _made(pixels: Pixels, task: Task) -> Photograph:
             file = f"{len(images):02d}_{ladder.codec}.png"
             decoded, size = distorted(pixels, ladder, quality)
             sha256 = _write_png(task.folder / file, decoded)
-            score = METRICS[options.metric].score(task.folder / REFERENCE, task.folder / file)
+            score = task.labeller.score(task.folder / REFERENCE, task.folder / file)
             settings = ladder.settings(quality)
             images.append(DistortedImage(file, sha256, ladder.codec, settings, number, quality, size, round(score, 4)))
     drawn = draw_pairs(generator, images, options.pairs)
-    pairs = [Pair(a, b, _label(images[a], images[b], rule, options.metric), rule) for a, b, rule in drawn]
+    pairs = [Pair(a, b, _label(images[a], images[b], rule, task.labeller), rule) for a, b, rule in drawn]
     return Photograph(reference_sha256, tuple(images), tuple(pairs))
 
 
@@ -159,7 +203,7 @@ def _write_png(path: Path, pixels: Pixels) -> str:
     return sha256_of(stream.getvalue())
 
 
-def _label(a: DistortedImage, b: DistortedImage, rule: str, metric: str) -> float:
+def _label(a: DistortedImage, b: DistortedImage, rule: str, labeller: Labeller) -> float:
     if rule == "quality":
         return float(b.quality > a.quality)
-    return round(METRICS[metric].probability(a.score, b.score), 6)
+    return round(labeller.probability(a.score, b.score), 6)

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -36,11 +36,9 @@ from fastiqa.common.text import one_line
 from fastiqa.data.images.codecs import CODECS
 from fastiqa.data.images.folders import SUFFIXES, image_files
 from fastiqa.data.images.photographs import split_contents
-from fastiqa.data.synth.labels import METRICS
-from fastiqa.data.synth.options import SynthError, SynthOptions
-from fastiqa.data.synth.photo import Outcome, Task
-from fastiqa.data.synth.pool import outcomes
-from fastiqa.data.synth.rows import write_triplets
+from fastiqa.data.synth.options import Labeller, SynthError, SynthOptions
+from fastiqa.data.synth.photo import Outcome, Task, outcomes
+from fastiqa.data.synth.table import write_triplets
 
 SETTINGS = "synth.json"
 FORMAT = 1
@@ -69,6 +67,7 @@ def synthesize(
     out: str | os.PathLike[str],
     options: SynthOptions | None = None,
     *,
+    labellers: Mapping[str, Labeller],
     workers: int | None = None,
     skip_bad: bool = False,
     started: Callable[[int], None] = lambda photographs: None,
@@ -82,6 +81,7 @@ def synthesize(
         out: folder to write, outside ``source``: new, empty, or one of an earlier run with the same photographs,
             options and versions, of which all that is whole is kept.
         options: see :class:`SynthOptions`.
+        labellers: metrics by name, of which ``options.metric`` labels: ``fastiqa.evaluation.labellers.LABELLERS``.
         workers: processes, at least 1; by default as many as there are cores. 1 works in this process. More are
             spawned, so a script must call this under ``if __name__ == "__main__":``.
         skip_bad: go on without a photograph that cannot be used, instead of stopping there.
@@ -97,18 +97,21 @@ def synthesize(
         >>> from pathlib import Path
         >>> from fastiqa.data import read_synth
         >>> from fastiqa.data.synth.synthesis import SynthOptions, synthesize
+        >>> from fastiqa.evaluation.labellers import LABELLERS
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Path(folder, "photos").mkdir()
         ...     noise = np.random.default_rng(0).integers(0, 256, (161, 170, 3), np.uint8)
         ...     PIL.Image.fromarray(noise).save(Path(folder, "photos", "noise.png"))
         ...     options = SynthOptions(codecs=("jpeg",), extras=(), levels=2, pairs=2, val=0, test=0)
-        ...     summary = synthesize(Path(folder, "photos"), Path(folder, "out"), options, workers=1)
+        ...     folders = Path(folder, "photos"), Path(folder, "out")
+        ...     summary = synthesize(*folders, options, labellers=LABELLERS, workers=1)
         ...     triplets = read_synth(Path(folder, "out"), "train")
         >>> summary.triplets, triplets[0].ref.name, triplets[0].group
         ({'train': 1, 'val': 0, 'test': 0}, 'reference.png', 'jpeg')
     """
     options = options or SynthOptions()
     folder, target = Path(source), Path(out)
+    labeller = options.labeller_of(labellers)
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise SynthError(f"workers: got {workers}, want 1 or more")
@@ -116,13 +119,15 @@ def synthesize(
         files = _photographs(folder, target)
         digests = {file: file_sha256(file) for file in files}
         unique = {sha256: file for file, sha256 in reversed(digests.items())}  # the first file of a content
-        splits = split_photographs(list(unique), options)
+        splits = splits_of(list(unique), options)
         target.mkdir(parents=True, exist_ok=True)
         with locked(target):
-            _check_settings(target, options, {file.relative_to(folder).as_posix(): digests[file] for file in files})
+            photographs = {file.relative_to(folder).as_posix(): digests[file] for file in files}
+            _check_settings(target, options, labeller, photographs)
             remove_unfinished(target)
             tasks = [
-                Task(file, sha256, target / _folder_name(file, sha256), options) for sha256, file in unique.items()
+                Task(file, sha256, target / _folder_name(file, sha256), options, labeller)
+                for sha256, file in unique.items()
             ]
             started(len(tasks))
             done = []
@@ -147,7 +152,7 @@ def synthesize(
     return Summary(counts, len(used), sum(outcome.kept for outcome in used), bad, duplicates)
 
 
-def split_photographs(contents: list[str], options: SynthOptions) -> dict[str, str]:
+def splits_of(contents: list[str], options: SynthOptions) -> dict[str, str]:
     """The split ("val", "test" or "train") of each photograph, by the SHA-256 of its content.
 
     Raises: SynthError where there are too few for the shares that were asked for.
@@ -185,12 +190,12 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"{group} {name}", value) for name, value in values.items())
 
 
-def _check_settings(target: Path, options: SynthOptions, photographs: dict[str, str]) -> None:
+def _check_settings(target: Path, options: SynthOptions, labeller: Labeller, photographs: dict[str, str]) -> None:
     """Write synth.json, or compare it with what is asked for now."""
     versions = {"format": FORMAT, "pillow": PIL.__version__, "numpy": np.__version__}
     versions |= {name: features.version(CODECS[name].feature) for name in options.codecs}
-    if (package := METRICS[options.metric].package) is not None:
-        versions[package] = importlib.metadata.version(package)
+    if labeller.package is not None:
+        versions[labeller.package] = importlib.metadata.version(labeller.package)
     settings = {"option": asdict(options), "version of": versions, "photograph": photographs}
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     path = target / SETTINGS

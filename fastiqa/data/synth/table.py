@@ -1,8 +1,8 @@
-"""triplets.csv of a folder that ``fastiqa data synth`` wrote: one row a triplet, UTF-8, with a header.
+"""triplets.csv, which ``fastiqa data synth`` writes and `read_synth` reads: one row a triplet, UTF-8, with a header.
 
 ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes names
 label               probability in [0, 1] that b is closer to ref than a is
-rule                "quality" or "metric": fastiqa.data.synth.labels
+rule                "quality" or "metric": fastiqa.data.synth.options
 group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
                     "jpeg-jpeg" (two settings, or one of them resized)
 split               "train", "val" or "test"
@@ -15,12 +15,15 @@ a_codec, a_settings, a_bytes, a_score; b_…
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fastiqa.common import arguments
-from fastiqa.common.text import from_csv_cell
+from fastiqa.common.files import write_atomically
+from fastiqa.common.text import csv_cell, from_csv_cell
+from fastiqa.data.synth.photo import REFERENCE, Outcome
 from fastiqa.data.triplets.dataset import Triplet
 from fastiqa.data.triplets.validation import Report, Row, assemble
 
@@ -89,3 +92,40 @@ def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
         raise ValueError(f"{path}:{line}: label: got {row['label']!r}, want a number from 0 to 1")
     ref, a, b = (path.parent / from_csv_cell(str(row[name])) for name in ("ref", "a", "b"))
     return Triplet(ref, a, b, label, str(row["group"]))
+
+
+def write_triplets(
+    target: Path, source: Path, outcomes: Sequence[Outcome], splits: Mapping[str, str]
+) -> dict[str, int]:
+    """Write triplets.csv of everything that is not bad; the number of triplets by split.
+
+    Args:
+        splits: by the SHA-256 of a photograph's content.
+    """
+    counts = dict.fromkeys(SPLITS, 0)
+    stream = io.StringIO()
+    rows = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    rows.writeheader()
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.task.folder):
+        split = splits[outcome.task.sha256]
+        for row in _rows_of(outcome):
+            photograph = csv_cell(outcome.task.source.relative_to(source).as_posix())
+            rows.writerow(row | {"split": split, "photograph": photograph})
+            counts[split] += 1
+    write_atomically(target / TRIPLETS, stream.getvalue().encode())
+    return counts
+
+
+def _rows_of(outcome: Outcome) -> Iterator[dict[str, object]]:
+    if outcome.photograph is None:
+        return
+    name, images = outcome.task.folder.name, outcome.photograph.images
+    for pair in outcome.photograph.pairs:
+        a, b = images[pair.a], images[pair.b]
+        group = a.codec if pair.rule == "quality" else "-".join(sorted((a.codec, b.codec)))
+        row: dict[str, object] = {"ref": f"{name}/{REFERENCE}", "a": f"{name}/{a.file}", "b": f"{name}/{b.file}"}
+        row |= {"label": pair.label, "rule": pair.rule, "group": group}
+        row |= {name: csv_cell(str(row[name])) for name in ("ref", "a", "b")}
+        for side, image in (("a", a), ("b", b)):
+            row |= {f"{side}_{field}": getattr(image, field) for field in SIDES}
+        yield row
