@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fastiqa.data import read_image
-from fastiqa.data.images.codecs import CODECS, decode, encode
+from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 from fastiqa.evaluation.comparison import Comparison, compare_files
 from fastiqa.metrics import luma, ssim
 
@@ -44,7 +44,7 @@ def coded_to_size(pixels: NDArray[np.uint8], codec: str, target: int) -> bytes:
     tried = []
     for _ in range(9):
         middle = (low + high) / 2
-        data = encode(pixels, codec, middle)
+        data = encode_image(pixels, codec, middle)
         tried.append(data)
         low, high = (middle, high) if len(data) < target else (low, middle)
     return min(tried, key=lambda data: abs(len(data) - target))
@@ -55,14 +55,14 @@ def write_codings(out: Path) -> tuple[Path, dict[str, Path], dict[str, int]]:
     pixels: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     reference = out / "reference.png"
     PIL.Image.fromarray(pixels).save(reference)
-    jpeg = encode(pixels, "jpeg", 30)
+    jpeg = encode_image(pixels, "jpeg", 30)
     decoded, sizes = {}, {}
     for title, codec in TITLES.items():
         data = jpeg if codec == "jpeg" else coded_to_size(pixels, codec, len(jpeg))
         (out / f"coded{CODECS[codec].suffix}").write_bytes(data)
         sizes[title] = len(data)
         decoded[title] = out / f"decoded_{codec}.png"
-        PIL.Image.fromarray(decode(data, codec)).save(decoded[title])
+        PIL.Image.fromarray(decode_image(data, codec)).save(decoded[title])
     return reference, decoded, sizes
 
 

@@ -20,7 +20,7 @@ from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_
 from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
 from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.evaluation.preferences import PREFERENCES, load_lpips, negative_lpips, preference
-from fastiqa.evaluation.triplets import Evaluation, evaluate, scored
+from fastiqa.evaluation.triplets import Evaluation, evaluate_triplets, scored
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.models import load_model
 
@@ -112,7 +112,7 @@ def _results(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("triplets")
-        return evaluate(
+        return evaluate_triplets(
             triplets,
             predictors,
             device=device,

@@ -66,25 +66,25 @@ def scorer(
             raise ValueError(f"metric: got {metric!r}, want {wanted}, NAME=FILE.safetensors or NAME=FILE.csv")
         if references is None:
             raise ValueError(f"metric: got {metric!r}, which needs references")
-        return full_reference(name, FULL_REFERENCE[name], references)
+        return full_reference_scorer(name, FULL_REFERENCE[name], references)
     if not name or not file:
         raise ValueError(f"metric: got {metric!r}, want NAME=FILE")
     if file.lower().endswith(".csv"):
-        return known_scores(name, Path(file), folder)
+        return known_scorer(name, Path(file), folder)
     from fastiqa.models import load_model
 
     model, sha256 = load_model(file).float().to(device), file_sha256(Path(file))
     if isinstance(model, LPIPS):
         if references is None:
             raise ValueError(f"metric: got {metric!r}, an LPIPS, which needs references")
-        return full_reference(name, negative_lpips(model), references, sha256)
+        return full_reference_scorer(name, negative_lpips(model), references, sha256)
     try:
-        return network(name, model, sha256)
+        return network_scorer(name, model, sha256)
     except TypeError as error:
         raise ValueError(f"{file}: {error}") from None
 
 
-def full_reference(
+def full_reference_scorer(
     name: str, metric: FullReference, references: Mapping[str, Path], weights: str | None = None
 ) -> Scorer:
     """A metric as those of `FULL_REFERENCE`, of images in float64; `weights` is the SHA-256 of its weights, if any.
@@ -114,7 +114,7 @@ def full_reference(
     return Scorer(name, score, source_of)
 
 
-def network(name: str, model: nn.Module, source: str) -> Scorer:
+def network_scorer(name: str, model: nn.Module, source: str) -> Scorer:
     """A no-reference network in eval mode, on whole images in float32; `source` says which weights it has.
 
     Raises: TypeError for a network that takes more than one image.
@@ -134,7 +134,7 @@ def network(name: str, model: nn.Module, source: str) -> Scorer:
     return Scorer(name, score, lambda image_name: source)
 
 
-def known_scores(name: str, file: Path, folder: Path | None = None) -> Scorer:
+def known_scorer(name: str, file: Path, folder: Path | None = None) -> Scorer:
     """Scores that a csv of image,score holds. Raises ValueError naming the file and line; FileNotFoundError."""
     scores: dict[str, float] = {}
     for line, (image, text) in _rows(file, ("image", "score"), folder):

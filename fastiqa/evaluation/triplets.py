@@ -1,4 +1,4 @@
-"""evaluate: metrics and networks on labelled triplets, beside each other."""
+"""evaluate_triplets: metrics and networks on labelled triplets, beside each other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scored(
 
 
 @torch.inference_mode()
-def evaluate(
+def evaluate_triplets(
     triplets: Sequence[Triplet],
     predictors: Mapping[str, Preference | nn.Module],
     *,

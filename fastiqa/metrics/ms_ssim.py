@@ -27,7 +27,7 @@ from fastiqa.metrics.presets import (
     SCALE_WEIGHTS,
     MSSSIMOptions,
     OddSides,
-    completed,
+    resolved_conventions,
 )
 from fastiqa.metrics.ssim import WINDOW
 
@@ -85,7 +85,7 @@ def ms_ssim(
         tensor([1., 1.])
     """
     check_reduction(reduction)
-    convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
+    convention = resolved_conventions(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
     pair = check_pair(x, y, data_range, check_range, keeps_black=convention["black"] == "kept")
     x, y, white, _ = pair
     _windows.check_channels(x, y, convention["channels"])
@@ -171,7 +171,7 @@ class MSSSIM(Metric):
         reduction: Reduction = "none",
         **options: Unpack[MSSSIMOptions],
     ) -> None:
-        convention = completed(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
+        convention = resolved_conventions(MS_SSIM_DEFAULTS, MS_SSIM_PRESETS, preset, options)
         super().__init__(data_range, reduction, check_range, preset=preset, **options)
         self.score_range = (0.0 if convention["method"] == "product" else -1.0, 1.0)
 

@@ -140,8 +140,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 _Options = TypeVar("_Options", SSIMOptions, MSSSIMOptions)
 
 
-def completed(defaults: _Options, presets: Mapping[str, _Options], preset: str, options: _Options) -> _Options:
-    """Every convention: the given options, before those of the preset, before the defaults.
+def resolved_conventions(
+    defaults: _Options, presets: Mapping[str, _Options], preset: str, options: _Options
+) -> _Options:
+    """All conventions: given options go before those of the preset, and these before the defaults.
 
     Raises: ValueError naming the preset or option, what came and what was wanted; TypeError for an unknown option.
     """

@@ -22,7 +22,7 @@ from fastiqa.metrics import _windows
 from fastiqa.metrics._modules import Metric
 from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
 from fastiqa.metrics._scales import downsampled
-from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, completed
+from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, resolved_conventions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -152,7 +152,7 @@ def ssim(
     arguments.flag("return_map", return_map)
     arguments.flag("return_contrast", return_contrast)
     check_reduction(reduction)
-    convention = completed(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
+    convention = resolved_conventions(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
     pair = check_pair(x, y, data_range, check_range, keeps_black=convention["black"] == "kept")
     x, y, white, _ = pair
     _windows.check_channels(x, y, convention["channels"])
@@ -202,7 +202,7 @@ class SSIM(Metric):
         reduction: Reduction = "none",
         **options: Unpack[SSIMOptions],
     ) -> None:
-        completed(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
+        resolved_conventions(SSIM_DEFAULTS, SSIM_PRESETS, preset, options)
         super().__init__(data_range, reduction, check_range, preset=preset, **options)
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:

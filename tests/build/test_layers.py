@@ -49,7 +49,6 @@ KNOWS = {
 
 # (importing module, imported module), both below fastiqa.
 IMPORTS_TO_GO: set[tuple[str, str]] = {
-    # data and metrics
     # models and training; of the face only `from fastiqa import __version__`
     ("models.checkpoints", ""),
     ("models.checkpoints", "models.registry"),
@@ -83,17 +82,9 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 NAMES_TO_GO: dict[str, set[str]] = {
     # several packages
     "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "training.config.step", "cli.data"},
-    "completed": {"metrics.presets", "training.config.recipe_file"},
-    "evaluate": {"evaluation.triplets", "training.run.evaluation", "cli.eval"},
-    "luma": {"metrics.luma", "data.images.colour_spaces"},
-    "network": {"evaluation.scorers", "training.tasks.contrastive"},
+    "evaluate": {"training.run.evaluation", "cli.eval"},
     "one_of": {"common.arguments", "training.config.step"},
     "train": {"training.run.trainer", "cli.train"},
-    # data
-    "assemble": {"data.rated.validation", "data.triplets.validation"},
-    "decode": {"data.images.codecs", "data.report"},
-    "gaussian_blur": {"data.distortions.blur", "data.images.filters"},
-    "lines": {"data.distortions.blur", "data.tables"},
     # models and training
     "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
     "losses_of": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fastiqa.data import read_image
 from fastiqa.data.distortions import CLASSES, DISTORTIONS, LEVELS, distort
-from fastiqa.data.distortions.blur import disc, lines
+from fastiqa.data.distortions.blur import disc_kernel, line_kernels
 from fastiqa.data.distortions.noise import white_noise
-from fastiqa.data.images.codecs import decode, encode
+from fastiqa.data.images.codecs import decode_image, encode_image
 from fastiqa.data.images.colour_spaces import COLOUR_SPACES, from_lab, from_ycbcr, to_hsv, to_lab, to_ycbcr
 from fastiqa.metrics import psnr
 from support.shared_data import shared_file
@@ -105,7 +105,7 @@ def test_gaussian_blur_is_scipys() -> None:
 
 
 def test_a_disc_covers_its_area() -> None:
-    kernel = disc(4.0)
+    kernel = disc_kernel(4.0)
     assert kernel.shape == (9, 9)
     assert kernel.sum() == pytest.approx(1)
     assert 1 / kernel.max() == pytest.approx(np.pi * 16, rel=0.01)
@@ -115,7 +115,7 @@ def test_a_disc_covers_its_area() -> None:
 @pytest.mark.parametrize("length", [2.0, 3.0, 10.0])
 def test_a_line_has_its_length_and_direction(length: float) -> None:
     angles = torch.tensor([0.0, np.pi / 2, np.pi / 6], dtype=torch.float64)
-    kernels = lines(length, angles)
+    kernels = line_kernels(length, angles)
     assert torch.allclose(kernels.sum((1, 2)), torch.ones(3, dtype=torch.float64))
     assert torch.allclose(kernels[0], kernels[1].mT)
     position = torch.arange(kernels.shape[-1]).double() - kernels.shape[-1] // 2
@@ -131,7 +131,7 @@ def test_a_line_has_its_length_and_direction(length: float) -> None:
 def test_compression_is_the_codecs(name: str, codec: str, setting: float) -> None:
     image = pictures(0)
     codes = np.rint(image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    wanted = decode(encode(codes, codec, setting), codec) / 255
+    wanted = decode_image(encode_image(codes, codec, setting), codec) / 255
     assert np.allclose(distort(image, name, 3)[0].permute(1, 2, 0), wanted, atol=1e-12)
 
 

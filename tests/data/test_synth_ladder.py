@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_synth import picture
 
-from fastiqa.data.images.codecs import CODECS, decode, encode
+from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 from fastiqa.data.synth.ladder import DistortedImage, Ladder, distorted, draw_ladders, draw_pairs
 
 PICTURE = picture(0)
@@ -18,8 +18,8 @@ PICTURE = picture(0)
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
 def test_more_quality_more_bytes_less_error(codec) -> None:
     qualities = [codec.quality_at(position) for position in (0.0, 0.5, 1.0)]
-    files = [encode(PICTURE, codec.name, quality) for quality in qualities]
-    errors = [np.square(PICTURE - decode(data, codec.name).astype(float)).mean() for data in files]
+    files = [encode_image(PICTURE, codec.name, quality) for quality in qualities]
+    errors = [np.square(PICTURE - decode_image(data, codec.name).astype(float)).mean() for data in files]
     assert qualities[0] == codec.worst
     assert qualities[2] == codec.best
     assert [len(data) for data in files] == sorted(len(data) for data in files)
@@ -30,19 +30,19 @@ def test_more_quality_more_bytes_less_error(codec) -> None:
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
 def test_every_option_of_a_codec_changes_the_file(codec) -> None:
     for option, values in codec.choices.items():
-        files = {encode(PICTURE, codec.name, codec.quality_at(0.5), **{option: value}) for value in values}
+        files = {encode_image(PICTURE, codec.name, codec.quality_at(0.5), **{option: value}) for value in values}
         assert len(files) == len(values), option
 
 
 def test_bits_per_pixel_of_jpeg2000() -> None:
     for wanted in (0.5, 2.0):
-        bits = 8 * len(encode(picture(1, 512, 512), "jpeg2000", wanted)) / 512**2
+        bits = 8 * len(encode_image(picture(1, 512, 512), "jpeg2000", wanted)) / 512**2
         assert bits == pytest.approx(wanted, rel=0.05)
 
 
 def test_an_unknown_codec_is_refused() -> None:
     with pytest.raises(ValueError, match="codec: got 'gif', want one of jpeg, webp, avif, jpeg2000"):
-        encode(PICTURE, "gif", 50)
+        encode_image(PICTURE, "gif", 50)
 
 
 def test_ladders_of_a_photograph() -> None:

@@ -15,7 +15,7 @@ import fastiqa
 from fastiqa.data import Triplet, read_clic
 from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
 from fastiqa.evaluation.preferences import PREFERENCES
-from fastiqa.evaluation.triplets import evaluate
+from fastiqa.evaluation.triplets import evaluate_triplets
 from fastiqa.evaluation.two_afc import two_afc
 from support import labelled_folders as folders
 from support.oracles import randomise
@@ -68,7 +68,7 @@ def test_score_and_interval() -> None:
 
 
 def test_metrics_pick_the_weaker_noise(triplets: list[Triplet]) -> None:
-    for result in evaluate(triplets, PREFERENCES):
+    for result in evaluate_triplets(triplets, PREFERENCES):
         assert result.preferences.sign().tolist() == [1, -1, 0], result.name
         assert result.overall.score == pytest.approx((0.9 + 0.8 + 0.5) / 3)
         assert {name: score.score for name, score in result.groups.items()} == {
@@ -81,7 +81,7 @@ def test_metrics_pick_the_weaker_noise(triplets: list[Triplet]) -> None:
 def test_a_network_is_asked_both_ways(triplets: list[Triplet], weights: Path) -> None:
     model: Any = fastiqa.load_model(weights)
     seen: list[tuple[int, int]] = []
-    (result,) = evaluate(triplets, {"net": model}, on_triplet=lambda done, total: seen.append((done, total)))
+    (result,) = evaluate_triplets(triplets, {"net": model}, on_triplet=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     forth, back = result.preferences[:2]  # the second triplet is the first with a and b exchanged
     assert result.swap_consistency is not None

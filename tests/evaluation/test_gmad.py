@@ -25,7 +25,7 @@ from fastiqa.data import ImageError, read_image
 from fastiqa.evaluation.gmad import GmadPair, gmad_competition, gmad_pairs
 from fastiqa.evaluation.image_scores import read_scores, score_images
 from fastiqa.evaluation.preferences import FULL_REFERENCE
-from fastiqa.evaluation.scorers import Scorer, full_reference, network
+from fastiqa.evaluation.scorers import Scorer, full_reference_scorer, network_scorer
 from fastiqa.metrics import psnr
 from fastiqa.models import registry
 
@@ -199,14 +199,14 @@ def test_the_images_are_gone_through_as_often_whatever_is_kept(folder: Path) -> 
     passes = []
     for _ in range(2):  # with an empty file and with three rows
         images = Counted(f"{k}.png" for k in (0, 6, 9))
-        score_images(folder / "images", images, [network("net", Brightness(), "w")], folder / "scores.csv")
+        score_images(folder / "images", images, [network_scorer("net", Brightness(), "w")], folder / "scores.csv")
         passes.append(images.passes)
     assert passes[0] == passes[1]
 
 
 def test_an_unreadable_image_is_named_or_left_out(folder: Path) -> None:
     (folder / "images" / "6.png").write_bytes(b"nothing")
-    scorers = [network("net", Brightness(), "w")]
+    scorers = [network_scorer("net", Brightness(), "w")]
     images = ["0.png", "6.png", "9.png"]
     with pytest.raises(ImageError, match=r"6\.png: not an image"):
         score_images(folder / "images", images, scorers, folder / "scores.csv")
@@ -223,16 +223,15 @@ def test_sixteen_bits(folder: Path) -> None:
     plain, deep = folder / "ref0.png", folder / "deep.tif"
     tifffile.imwrite(deep, read_image(plain).pixels.astype(np.uint16) * 257, photometric="rgb")
     for name, best in (("psnr", np.inf), ("ssim", 1.0)):
-        assert (
-            full_reference(name, FULL_REFERENCE[name], {"deep.tif": plain}).score("deep.tif", read_image(deep)) == best
-        )
+        metric = full_reference_scorer(name, FULL_REFERENCE[name], {"deep.tif": plain})
+        assert metric.score("deep.tif", read_image(deep)) == best
     assert gmad_sheet.thumbnail(deep).tobytes() == gmad_sheet.thumbnail(plain).tobytes()
 
 
 def test_a_network_of_several_images_is_refused() -> None:
     model = fastiqa.create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
     with pytest.raises(TypeError, match=r"^holds a PRFNet, want a network of one image$"):
-        network("net", model, "w")
+        network_scorer("net", model, "w")
 
 
 # ---- the command ----

@@ -22,19 +22,19 @@ SAMPLES = 16  # of a disc or a line, per pixel and axis
 
 
 def gaussian_blur(images: Tensor, sigma: float, generator: torch.Generator | None) -> Tensor:
-    return filters.gaussian_blur(images, sigma)
+    return filters.gaussian_filter(images, sigma)
 
 
 def lens_blur(images: Tensor, radius: float, generator: torch.Generator | None) -> Tensor:
-    return filters.convolve(images, disc(radius)[None])
+    return filters.convolve(images, disc_kernel(radius)[None])
 
 
 def motion_blur(images: Tensor, length: float, generator: torch.Generator | None) -> Tensor:
     angles = math.pi * uniform(images, generator, len(images))
-    return filters.convolve(images, lines(length, angles))
+    return filters.convolve(images, line_kernels(length, angles))
 
 
-def disc(radius: float) -> Tensor:
+def disc_kernel(radius: float) -> Tensor:
     """The share of each pixel that a disc covers, (k, k), with sum 1."""
     edge = math.ceil(radius - 0.5)
     side = 2 * edge + 1
@@ -44,7 +44,7 @@ def disc(radius: float) -> Tensor:
     return covered / covered.sum()
 
 
-def lines(length: float, angles: Tensor) -> Tensor:
+def line_kernels(length: float, angles: Tensor) -> Tensor:
     """A line through the middle for each of N angles in radians, (N, k, k), each with sum 1."""
     edge = math.ceil(length / 2)
     pixel = torch.arange(-edge, edge + 1, dtype=angles.dtype, device=angles.device)

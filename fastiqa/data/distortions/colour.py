@@ -22,14 +22,14 @@ from torch import Tensor
 from fastiqa.data.distortions.codes import Codes, through_codes
 from fastiqa.data.distortions.distortion import Distortion, uniform
 from fastiqa.data.images import filters
-from fastiqa.data.images.colour_spaces import from_lab, luma, to_lab
+from fastiqa.data.images.colour_spaces import bt601_luma, from_lab, to_lab
 
 EDGE_WIDTH = 4.0  # standard deviation, in pixels, of the blur of the map of edges
 
 
 def colour_diffusion(images: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
     lightness, colour = to_lab(images).split((1, 2), 1)
-    return from_lab(torch.cat([lightness, amount * filters.gaussian_blur(colour, 1.5 * amount + 2)], 1))
+    return from_lab(torch.cat([lightness, amount * filters.gaussian_filter(colour, 1.5 * amount + 2)], 1))
 
 
 def colour_shift(images: Tensor, pixels: float, generator: torch.Generator | None) -> Tensor:
@@ -68,8 +68,8 @@ def _palette(codes: Codes, colours: int) -> Codes:
 
 def _edges(images: Tensor) -> Tensor:
     """Blurred magnitude of the gradient of the luma, 0 to 1 at its largest, (N, 1, H, W)."""
-    vertical, horizontal = torch.gradient(luma(images), dim=(2, 3))
-    magnitude = filters.gaussian_blur(torch.hypot(vertical, horizontal), EDGE_WIDTH)
+    vertical, horizontal = torch.gradient(bt601_luma(images), dim=(2, 3))
+    magnitude = filters.gaussian_filter(torch.hypot(vertical, horizontal), EDGE_WIDTH)
     return magnitude / magnitude.amax((2, 3), keepdim=True).clamp(min=1e-6)
 
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from fastiqa.data.distortions.codes import through_codes
 from fastiqa.data.distortions.distortion import Distortion
-from fastiqa.data.images.codecs import decode, encode
+from fastiqa.data.images.codecs import decode_image, encode_image
 
 
 def jpeg2000(images: Tensor, ratio: float, generator: torch.Generator | None) -> Tensor:
-    return through_codes(images, lambda codes: decode(encode(codes, "jpeg2000", 24 / ratio), "jpeg2000"))
+    return through_codes(images, lambda codes: decode_image(encode_image(codes, "jpeg2000", 24 / ratio), "jpeg2000"))
 
 
 def jpeg(images: Tensor, quality: float, generator: torch.Generator | None) -> Tensor:
-    return through_codes(images, lambda codes: decode(encode(codes, "jpeg", quality), "jpeg"))
+    return through_codes(images, lambda codes: decode_image(encode_image(codes, "jpeg", quality), "jpeg"))
 
 
 COMPRESSIONS = (

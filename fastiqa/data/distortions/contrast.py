@@ -15,16 +15,16 @@ from torch import Tensor
 
 from fastiqa.data.distortions.distortion import Distortion
 from fastiqa.data.images import filters
-from fastiqa.data.images.colour_spaces import luma
+from fastiqa.data.images.colour_spaces import bt601_luma
 
 
 def high_sharpen(images: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
-    grey = luma(images)
-    return images + amount * (grey - filters.gaussian_blur(grey, 1.0))
+    grey = bt601_luma(images)
+    return images + amount * (grey - filters.gaussian_filter(grey, 1.0))
 
 
 def contrast_change(images: Tensor, loss: float, generator: torch.Generator | None) -> Tensor:
-    return torch.lerp(images, luma(images).mean((2, 3), keepdim=True), loss)
+    return torch.lerp(images, bt601_luma(images).mean((2, 3), keepdim=True), loss)
 
 
 CONTRASTS = (

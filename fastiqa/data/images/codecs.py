@@ -1,4 +1,4 @@
-"""encode, decode: the lossy image codecs that Pillow writes, each with one quality axis on which higher is better.
+"""encode_image, decode_image: Pillow's lossy codecs, each with one quality axis where higher is better.
 
     name        quality                                 options worth varying
     jpeg        1 to 95, libjpeg's scale                subsampling 4:2:0 (default), 4:2:2, 4:4:4
@@ -74,7 +74,7 @@ CODECS = {
 }  # fmt: skip
 
 
-def encode(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any) -> bytes:
+def encode_image(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any) -> bytes:
     """The file that a codec makes of an image.
 
     Args:
@@ -88,9 +88,9 @@ def encode(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any
 
     Example:
         >>> import numpy as np
-        >>> from fastiqa.data.images.codecs import decode, encode
+        >>> from fastiqa.data.images.codecs import decode_image, encode_image
         >>> grey = np.full((32, 48, 3), 128, np.uint8)
-        >>> decode(encode(grey, "jpeg", 90), "jpeg").shape
+        >>> decode_image(encode_image(grey, "jpeg", 90), "jpeg").shape
         (32, 48, 3)
     """
     known = available(codec)
@@ -104,8 +104,8 @@ def encode(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any
     return stream.getvalue()
 
 
-def decode(data: bytes, codec: str) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3), uint8, of a file that :func:`encode` made with the same codec."""
+def decode_image(data: bytes, codec: str) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3), uint8, of a file that :func:`encode_image` made with the same codec."""
     with PIL.Image.open(io.BytesIO(data), formats=[available(codec).format]) as image:
         return np.array(image.convert("RGB"))
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fastiqa.data.images.filters import gaussian_blur
+from fastiqa.data.images.filters import gaussian_filter
 
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -34,7 +34,7 @@ def from_ycbcr(ycbcr: Tensor) -> Tensor:
     return _mixed(ycbcr, _inverse(_YCBCR, ycbcr))
 
 
-def luma(rgb: Tensor) -> Tensor:
+def bt601_luma(rgb: Tensor) -> Tensor:
     """The luma of :func:`to_ycbcr` alone, (N, 1, H, W)."""
     return _mixed(rgb, _matrix(_YCBCR[:1], rgb))
 
@@ -87,13 +87,13 @@ def _unit_lab(rgb: Tensor) -> Tensor:
 
 def _mean_subtracted(rgb: Tensor) -> Tensor:
     """What a Gaussian of 7×7 pixels leaves, each channel's least value moved to 0 and its largest to 1."""
-    rest = rgb - gaussian_blur(rgb, 7 / 6, radius=3)
+    rest = rgb - gaussian_filter(rgb, 7 / 6, radius=3)
     least, largest = rest.amin((2, 3), keepdim=True), rest.amax((2, 3), keepdim=True)
     return (rest - least) / (largest - least).clamp(min=1e-5)
 
 
 def _grey(rgb: Tensor) -> Tensor:
-    return luma(rgb).expand_as(rgb)
+    return bt601_luma(rgb).expand_as(rgb)
 
 
 def _rgb(rgb: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     return separate
 
 
-def gaussian_blur(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+def gaussian_filter(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
     """Images filtered with a Gaussian of deviation `sigma` pixels, cut off at `radius`, by default 3 sigma."""
     radius = math.ceil(3 * sigma) if radius is None else radius
     distance = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")

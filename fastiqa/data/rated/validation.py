@@ -1,6 +1,6 @@
 """RatedReport: what a data set of rated images holds, and every row of it that cannot be used.
 
-A reader of ``fastiqa.data.rated.sets`` yields what the label file says, row by row; :func:`assemble` looks for the
+A reader of ``fastiqa.data.rated.sets`` yields what the label file says, row by row; :func:`rated_report` looks for the
 images, checks names, scores and official parts, and counts.
 """
 
@@ -133,7 +133,7 @@ class RatedReport(LabelReport[RatedImage]):
         )
 
 
-def assemble(
+def rated_report(
     dataset: str, files: Files, ratings: Iterable[Rating | Problem], *, scale: Scale, published: int
 ) -> RatedReport:
     """A report from the rows of a reader; problems stay in the order of the rows."""

@@ -20,7 +20,7 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageFilter
 
-from fastiqa.data.images.codecs import CODECS, decode, encode
+from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 
 Pixels = NDArray[np.uint8]
 
@@ -100,8 +100,8 @@ def distorted(photograph: Pixels, ladder: Ladder, quality: float) -> tuple[Pixel
     for factor, name in ladder.shrinkings:
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         image = image.resize(size, FILTERS[name])
-    data = encode(np.asarray(image), ladder.codec, quality, **ladder.options)
-    image = PIL.Image.fromarray(decode(data, ladder.codec))
+    data = encode_image(np.asarray(image), ladder.codec, quality, **ladder.options)
+    image = PIL.Image.fromarray(decode_image(data, ladder.codec))
     if ladder.shrinkings:
         image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
     if ladder.blur:

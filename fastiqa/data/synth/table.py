@@ -25,7 +25,7 @@ from fastiqa.common.files import write_atomically
 from fastiqa.common.text import csv_cell, from_csv_cell
 from fastiqa.data.synth.photo import REFERENCE, Outcome
 from fastiqa.data.triplets.dataset import Triplet
-from fastiqa.data.triplets.validation import Report, Row, assemble
+from fastiqa.data.triplets.validation import Report, Row, triplet_report
 
 TRIPLETS = "triplets.csv"
 SPLITS = ("train", "val", "test")
@@ -66,7 +66,7 @@ def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
     arguments.one_of("split", split, SPLITS)
     path = Path(folder) / TRIPLETS
     rows = [Row(triplet, f"{path}:{line}") for line, triplet, row in _rows(path) if row["split"] == split]
-    return assemble(f"synth {split}", path, rows, [])
+    return triplet_report(f"synth {split}", path, rows, [])
 
 
 def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:

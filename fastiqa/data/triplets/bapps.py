@@ -18,7 +18,7 @@ import numpy as np
 from fastiqa.common import arguments
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets.dataset import Triplet
-from fastiqa.data.triplets.validation import Report, Row, assemble
+from fastiqa.data.triplets.validation import Report, Row, triplet_report
 
 SUBSETS = {
     "train": ("traditional", "cnn", "mix"),
@@ -68,7 +68,7 @@ def check_bapps(folder: str | os.PathLike[str], split: str = "train", subsets: S
         else:
             problems.append(Problem("missing labels", str(subset), "no such folder"))
     # every image was found in the list of its folder
-    return assemble(f"BAPPS {split}", root / split, rows, problems, check_files=False)
+    return triplet_report(f"BAPPS {split}", root / split, rows, problems, check_files=False)
 
 
 def _read_subset(subset: Path, rows: list[Row], problems: list[Problem]) -> None:

@@ -22,7 +22,7 @@ from fastiqa.data.images import archives
 from fastiqa.data.images.stored_depth import Refused
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets.dataset import Triplet
-from fastiqa.data.triplets.validation import Report, Row, assemble
+from fastiqa.data.triplets.validation import Report, Row, triplet_report
 
 
 def read_clic(
@@ -96,7 +96,9 @@ def check_clic(
             continue
         ref, a, b = map(locate, names)
         rows.append(Row(Triplet(ref, a, b, label), where))
-    return assemble("CLIC", source, rows, problems, average_duplicates=average_duplicates, check_files=check_files)
+    return triplet_report(
+        "CLIC", source, rows, problems, average_duplicates=average_duplicates, check_files=check_files
+    )
 
 
 def _locator(root: Path) -> Callable[[PurePosixPath], Path]:

@@ -23,7 +23,7 @@ from fastiqa.common.text import decoded
 from fastiqa.data import tables
 from fastiqa.data.report import OnProblem, Problem
 from fastiqa.data.triplets.dataset import Triplet
-from fastiqa.data.triplets.validation import Report, Row, assemble
+from fastiqa.data.triplets.validation import Report, Row, triplet_report
 
 SPLITS = ("train", "val", "test")
 ROUNDING = 1e-3  # by which an estimated probability may leave [0, 1]
@@ -74,7 +74,7 @@ def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report
                 problems.append(row)
             else:
                 unlabelled += 1
-    return assemble(f"PieAPP {split}", root, rows, problems, unlabelled=unlabelled)
+    return triplet_report(f"PieAPP {split}", root, rows, problems, unlabelled=unlabelled)
 
 
 def _row(root: Path, split: str, fields: list[str], where: str) -> Row | Problem | None:

@@ -1,7 +1,7 @@
 """Report: what a data set of labelled triplets holds, and every row of it that cannot be used.
 
-A reader yields rows and problems; :func:`assemble` looks for the files, averages rows of one triplet to a soft label
-and counts.
+A reader yields rows and problems. :func:`triplet_report` looks for the files, averages rows of one triplet to a soft
+label, and counts.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Report(LabelReport[Triplet]):
         return dataclasses.replace(self, triplets=tuple(triplets), problems=(*self.problems, *problems))
 
 
-def assemble(
+def triplet_report(
     dataset: str,
     source: Path,
     rows: list[Row],

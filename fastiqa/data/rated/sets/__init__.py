@@ -17,7 +17,7 @@ from fastiqa.data.rated.dataset import RatedImage
 from fastiqa.data.rated.files import Files
 from fastiqa.data.rated.sets import matlab, text, workbooks
 from fastiqa.data.rated.split import PARTS, split_by_reference
-from fastiqa.data.rated.validation import RatedReport, Rating, Scale, assemble
+from fastiqa.data.rated.validation import RatedReport, Rating, Scale, rated_report
 from fastiqa.data.report import OnProblem, Problem
 
 __all__ = ["SETS", "RatedSet", "read_rated"]
@@ -49,7 +49,7 @@ class RatedSet:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder")
         files = Files(folder)
-        return assemble(self.title, files, self.reader(files), scale=self.scale, published=self.images)
+        return rated_report(self.title, files, self.reader(files), scale=self.scale, published=self.images)
 
 
 SETS: dict[str, RatedSet] = {
