@@ -1,20 +1,25 @@
-"""Tables of file names and labels: lines, names and numbers, checked.
+"""Tables of file names and labels: csv files, Excel sheets and MATLAB vectors, and checks of their cells.
 
-UTF-8 or UTF-16; columns separated by commas or, where all lines agree in that, by semicolons or tabs; Excel's line
-"sep=;" is read.
+A csv file is UTF-8 or UTF-16. Commas separate its columns, or semicolons or tabs where all lines agree on them; Excel's
+line "sep=;" is read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
 
 from fastiqa.common.text import decoded
 
+LAST_HEADER_ROW = 10  # of an Excel sheet
 _SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 
 
@@ -98,3 +103,69 @@ def number(value: object, low: float, high: float) -> float:
         text = value.strip() if isinstance(value, str) else value
         raise ValueError(f"got {text!r}, want a number from {low:g} to {high:g}")
     return result
+
+
+def sheet_rows(source: Path, sheet: str | None, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of an Excel sheet below its header, without blank ones: row number, and cell by column name.
+
+    Args:
+        source: an .xlsx file.
+        sheet: its name; None for the first.
+        columns: that the header must have; it is one of the first ten rows.
+
+    Raises: ImportError without openpyxl; ValueError naming the file: no workbook, no such sheet, no such header.
+    """
+    rows = [(number, row) for number, row in enumerate(_cells(source, sheet), 1) if any(c is not None for c in row)]
+    headers = [(i, [cell_text(c) for c in row]) for i, (number, row) in enumerate(rows) if number <= LAST_HEADER_ROW]
+    start, names = next((header for header in headers if columns[0] in header[1]), (0, []))
+    require_columns(f"{source}: sheet {sheet or 1}", [name for name in names if name], columns)
+    for number, row in rows[start + 1 :]:
+        by_name = dict.fromkeys(names) | dict(zip(names, row, strict=False))  # a row may end early
+        if any(by_name[name] is not None for name in columns):
+            yield number, by_name
+
+
+def _cells(source: Path, sheet: str | None) -> list[tuple[Any, ...]]:
+    """All rows of a sheet. Raises as :func:`sheet_rows`."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise ImportError(f"{source}: reading .xlsx files needs openpyxl: pip install fastiqa[train]") from None
+    try:
+        with contextlib.closing(load_workbook(source, read_only=True, data_only=True)) as workbook:
+            names = workbook.sheetnames
+            wanted = names[0] if sheet is None else sheet
+            rows = list(workbook[wanted].iter_rows(values_only=True)) if wanted in names else None
+    except Exception as error:  # damaged files are met with BadZipFile, KeyError, ParseError, InvalidFileException…
+        raise ValueError(f"{source}: damaged, or not an Excel workbook: {error}") from error
+    if rows is None:
+        raise ValueError(f"{source}: got sheets {', '.join(names)}, want {sheet!r} among them")
+    return rows
+
+
+def cell_text(value: object) -> str:
+    """The text of a cell: whole numbers without a decimal point, "" for an empty cell."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def matlab_vector(source: Path, variable: str, length: int) -> list[Any]:
+    """The entries of a row or column in a MATLAB file: numbers, or the strings of its cells.
+
+    Raises: ImportError without scipy; ValueError naming the file: damaged, no such variable, another length.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise ImportError(f"{source}: reading .mat files needs scipy: pip install fastiqa[train]") from None
+    try:
+        content = loadmat(source, variable_names=[variable])
+    except Exception as error:  # damaged files are met with struct.error, zlib.error, TypeError, MatReadError…
+        raise ValueError(f"{source}: damaged, or not a MATLAB file of version 7 or older: {error}") from error
+    if variable not in content:
+        raise ValueError(f"{source}: got no variable {variable!r}, want it with {length} entries")
+    values = content[variable].ravel().tolist()
+    if len(values) != length:
+        raise ValueError(f"{source}: got {len(values)} entries of {variable!r}, want {length}")
+    return [value.item() if isinstance(value, np.ndarray) and value.size == 1 else value for value in values]

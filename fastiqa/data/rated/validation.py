@@ -7,19 +7,58 @@ images, checks names, scores and official parts, and counts.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastiqa.data import tables
 from fastiqa.data.rated.dataset import RatedImage
-from fastiqa.data.rated.files import Files
 from fastiqa.data.report import LabelReport, Problem, Read
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Files:
+    """Finds files below a folder whatever the case of their names; lists every folder on the way once.
+
+    Sets made on file systems that ignore case name I04_01_1.bmp in the table and i04_01_1.BMP on the disk.
+
+    Attributes:
+        root: the folder.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._listings: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str | PurePosixPath) -> Path | None:
+        """The file of a relative name, or None. The exact name goes before names in another case."""
+        path = self.root
+        for part in PurePosixPath(name).parts:
+            listing = self._listing(path)
+            actual = listing.get(part) or listing.get(part.casefold())
+            if actual is None:
+                return None
+            path /= actual
+        return path if path.is_file() else None
+
+    def table(self, name: str) -> Path:
+        """The file of a relative name. Raises FileNotFoundError where there is none."""
+        path = self.find(name)
+        if path is None:
+            raise FileNotFoundError(f"{self.root / name}: no such file")
+        return path
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """The names in a folder, by name and by case-folded name."""
+        if folder not in self._listings:
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            self._listings[folder] = {name.casefold(): name for name in names} | {name: name for name in names}
+        return self._listings[folder]
 
 
 class Rating(NamedTuple):
