@@ -194,7 +194,7 @@ def _prfnet(weights: str | os.PathLike[str]) -> nn.Module:
     except (OSError, ValueError) as error:
         raise _refused("--weights", weights, error) from None
     if not hasattr(model, "probability"):
-        raise CompareError(f"--weights: {name}: holds a {type(model).__name__}, wanted a PRFNet")
+        raise CompareError(f"--weights: {name}: holds a {type(model).__name__}, want a PRFNet")
     return model
 
 

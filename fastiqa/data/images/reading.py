@@ -209,16 +209,16 @@ def _decoded(data: bytes, path: Path) -> Image:
 def _refuse_other_than_rgb(image: PIL.Image.Image) -> None:
     mode = image.mode
     if mode in ALPHA or "transparency" in image.info:
-        raise Refused(f"an image with an alpha channel or transparency (Pillow mode {mode}); wanted opaque RGB")
+        raise Refused(f"an image with an alpha channel or transparency (Pillow mode {mode}), want opaque RGB")
     if mode in GREY:
-        raise Refused(f"a grey image (Pillow mode {mode}); wanted RGB")
+        raise Refused(f"a grey image (Pillow mode {mode}), want RGB")
     if mode not in ("RGB", "P"):
-        raise Refused(f"an image in {mode}; wanted RGB")
+        raise Refused(f"an image in {mode}, want RGB")
     if mode == "P" and (image.palette is None or image.palette.mode != "RGB"):
-        raise Refused("a palette with transparency; wanted opaque RGB")
+        raise Refused("a palette with transparency, want opaque RGB")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # an MPO file is a JPEG with previews behind it
-        raise Refused(f"an image of {frames} frames or pages; wanted one")
+        raise Refused(f"an image of {frames} frames or pages, want one")
 
 
 def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[np.uint16]:

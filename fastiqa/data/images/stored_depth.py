@@ -74,11 +74,11 @@ def tiff_depth(data: bytes) -> int:
     tags = tiff_tags(data)
     sample_format = set(tags.get(339, (1,)))
     if 3 in sample_format:
-        raise Refused("a TIFF of floating-point samples; wanted unsigned integers")
+        raise Refused("a TIFF of floating-point samples, want unsigned integers")
     if sample_format != {1}:
         raise Refused("a TIFF of samples that are not unsigned integers")
     if tags.get(262) == 3:
-        raise Refused("a palette TIFF; wanted RGB samples")
+        raise Refused("a palette TIFF, want RGB samples")
     depths = set(tags.get(258, (1,)))
     if any(offset + count > len(data) for offset, count in tiff_spans(tags)):
         raise Refused(TRUNCATED)
