@@ -8,7 +8,7 @@ conventions of other programs. `srcc`, `krcc`, `plcc` and `rmse` compare predict
 
 from __future__ import annotations
 
-from fastiqa.metrics._modules import Metric, MetricLoss
+from fastiqa.metrics._metric import Metric, MetricLoss
 from fastiqa.metrics.correlation import krcc, plcc, rmse, srcc
 from fastiqa.metrics.lpips import LPIPS, lpips
 from fastiqa.metrics.luma import luma

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastiqa.common import arguments
-from fastiqa.metrics._pair import is_traced, wide
+from fastiqa.metrics._metric import is_traced, wide
 from fastiqa.metrics.luma import WEIGHTS, rounded_grey
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops.ssim import ssim as ssim_terms

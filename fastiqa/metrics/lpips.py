@@ -30,7 +30,7 @@ from torch.nn.functional import interpolate
 from fastiqa.common import arguments
 from fastiqa.common.hashing import sha256_of
 from fastiqa.common.weight_files import load_matching, read_weights
-from fastiqa.metrics._pair import (
+from fastiqa.metrics._metric import (
     DataRange,
     Reduction,
     check_data_range,

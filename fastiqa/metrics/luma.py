@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiqa.metrics._pair import check_values
+from fastiqa.metrics._metric import check_values
 
 WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 

@@ -11,16 +11,26 @@ Source: Wang, Simoncelli, Bovik, Multiscale Structural Similarity for Image Qual
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fastiqa.common.tracing import one_node
 from fastiqa.metrics import _windows
-from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
-from fastiqa.metrics._scales import forked, halved
+from fastiqa.metrics._metric import (
+    DataRange,
+    Metric,
+    Reduction,
+    check_mask,
+    check_pair,
+    check_reduction,
+    finite,
+    is_traced,
+    reduced,
+    wide,
+)
 from fastiqa.metrics.presets import (
     MS_SSIM_DEFAULTS,
     MS_SSIM_PRESETS,
@@ -30,6 +40,7 @@ from fastiqa.metrics.presets import (
     resolved_conventions,
 )
 from fastiqa.metrics.ssim import WINDOW
+from fastiqa.ops.octave_merge import octave_merge, octave_merge_backward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,22 +125,102 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
         convention = {**convention, "channels": "rgb"}
     scores = []
     for _ in convention["weights"][1:]:
-        (x, half_x), (y, half_y) = (forked(image, convention["odd"]) for image in (x, y))
+        (x, half_x), (y, half_y) = (_forked(image, convention["odd"]) for image in (x, y))
         scores.append(_windows.means(x, y, mask, convention, white)[1])
         x = _half_size(x, convention["odd"]) if half_x is None else half_x
         y = _half_size(y, convention["odd"]) if half_y is None else half_y
-        mask = None if mask is None else halved(mask.to(x.dtype), convention["odd"])
+        mask = None if mask is None else _halved(mask.to(x.dtype), convention["odd"])
     if convention["last_padding"] is not None:
         convention = {**convention, "padding": convention["last_padding"]}
     return [*scores, _windows.means(x, y, mask, convention, white)[0]]
 
 
 def _half_size(image: Tensor, odd: OddSides) -> Tensor:
-    """`halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
+    """`_halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
     if image.dtype.itemsize >= 4 or not _windows.streams(image, image) or image.shape[2] % 2:
-        return halved(image, odd)
+        return _halved(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
-    return torch.cat([halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
+    return torch.cat([_halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
+
+
+class _Fork(torch.autograd.Function):
+    """An image and sums of its 2×2 blocks, with a gradient that saves nothing: one pass over the gradients of both.
+
+    With autograd's addition, MS-SSIM of 1080p images and its gradients took 177 instead of 136 ms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+        return image.view_as(image), octave_merge_backward(image)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, to_sums: Tensor) -> Tensor:
+        return octave_merge(grad, to_sums)  # type: ignore[no-any-return]
+
+
+def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
+    """An image, for whatever else becomes of it, and `_halved`; or None, where that may wait until it is needed."""
+    transformed = is_traced() or torch._C._are_functorch_transforms_active()
+    if (
+        image.requires_grad
+        and type(image) in (Tensor, torch.nn.Parameter)  # a subclass makes views of the results, which are written to
+        and not transformed
+        and image.dtype in (torch.float32, torch.float64)
+        and (odd == "average" or image.shape[2] % 2 == image.shape[3] % 2 == 0)
+    ):
+        image, sums = _Fork.apply(image)
+        return image, _mean(sums, image)
+    return image, None
+
+
+def _halved(image: Tensor, odd: OddSides) -> Tensor:
+    """Means of 2×2 pixels, (N, C, ⌈H/2⌉, ⌈W/2⌉), or ⌊⌋ for "crop"; float32, or float64 with such an image."""
+    image = wide(image)
+    if is_traced() and odd != "average":
+        return _halved_by_index(image, odd)
+    odd_height, odd_width = image.shape[2] % 2, image.shape[3] % 2
+    if odd == "crop":
+        image = image[..., : image.shape[2] - odd_height, : image.shape[3] - odd_width]
+    elif odd == "zero" and (odd_height or odd_width):
+        image = pad(image, (odd_width, 0, odd_height, 0))
+    elif odd == "replicate" and (odd_height or odd_width):
+        image = pad(image, (1, 0, 1, 0), mode="replicate")
+        image = image[..., : image.shape[2] // 2 * 2, : image.shape[3] // 2 * 2]
+    return _mean(octave_merge_backward(image), image)  # avg_pool2d took 15 times as long on a CPU
+
+
+def _halved_by_index(image: Tensor, odd: OddSides) -> Tensor:
+    """`_halved` for sides of which it is not known whether they are odd.
+
+    Their parity is in indices and in no size: torch.compile simplifies sizes at length, for minutes after four scales.
+    """
+    height, width = image.shape[2:]
+    shifts: dict[str, tuple[int, int]] = {
+        "crop": (0, 0),
+        "zero": (height % 2, width % 2),
+        "replicate": (1 - (1 - height % 2) * (1 - width % 2),) * 2,
+    }
+    for dim, side, shift in zip((2, 3), (height, width), shifts[odd], strict=True):
+        blocks = side // 2 if odd == "crop" else (side + 1) // 2
+        first = 2 * torch.arange(blocks, device=image.device) - shift
+        pixels = image.index_select(dim, first.clamp(min=0))
+        if odd == "zero":
+            pixels = pixels.masked_fill((first < 0).view(-1, *(1,) * (3 - dim)), 0)
+        image = pixels + image.index_select(dim, first + 1)
+    return image / 4
+
+
+def _mean(sums: Tensor, image: Tensor) -> Tensor:
+    """Means of the 2×2 blocks of an image, in place of their sums."""
+    if not is_traced() and image.shape[2] % 2 == image.shape[3] % 2 == 0:
+        return sums.div_(4)
+    return sums.div_(_pixels(image.shape[2], sums).view(-1, 1) * _pixels(image.shape[3], sums))
+
+
+def _pixels(side: int, like: Tensor) -> Tensor:
+    """How many rows or columns each block of two has."""
+    rest = side - 2 * torch.arange((side + 1) // 2, device=like.device)
+    return rest.clamp(max=2).to(like.dtype)
 
 
 def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:

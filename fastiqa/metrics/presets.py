@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, TypeVar, cast, get_args
 
-from fastiqa.metrics._pair import check_number
+from fastiqa.metrics._metric import check_number
 from fastiqa.ops.ssim import LARGEST_SIZE
 
 Padding = Literal["valid", "reflect", "symmetric", "replicate", "zero"]

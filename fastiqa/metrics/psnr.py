@@ -16,8 +16,17 @@ from torch.nn.functional import mse_loss
 from fastiqa.common import arguments
 from fastiqa.common.tracing import one_node
 from fastiqa.metrics import _windows
-from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced, wide
+from fastiqa.metrics._metric import (
+    DataRange,
+    Metric,
+    Reduction,
+    check_mask,
+    check_pair,
+    check_reduction,
+    finite,
+    reduced,
+    wide,
+)
 from fastiqa.metrics.presets import Channels
 
 

@@ -12,22 +12,34 @@ Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal, overload
 
+import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from fastiqa.common import arguments
 from fastiqa.common.tracing import one_node
 from fastiqa.metrics import _windows
-from fastiqa.metrics._modules import Metric
-from fastiqa.metrics._pair import DataRange, Reduction, check_mask, check_pair, check_reduction, finite, reduced
-from fastiqa.metrics._scales import downsampled
-from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, SSIMOptions, resolved_conventions
+from fastiqa.metrics._metric import (
+    DataRange,
+    Metric,
+    Reduction,
+    check_mask,
+    check_pair,
+    check_reduction,
+    finite,
+    reduced,
+    wide,
+)
+from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, Downsample, SSIMOptions, resolved_conventions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 WINDOW = 11
+SHORT_SIDE = 256  # of an image that `downsample` leaves as it is
 
 
 @overload
@@ -161,8 +173,8 @@ def ssim(
     weights = mask
     if convention["downsample"] != "none":
         how, channels = convention["downsample"], convention["channels"]
-        x, y = (downsampled(_windows.selected(image, channels, white), how) for image in (x, y))
-        weights = None if mask is None else downsampled(mask.to(x.dtype), how)
+        x, y = (_downsampled(_windows.selected(image, channels, white), how) for image in (x, y))
+        weights = None if mask is None else _downsampled(mask.to(x.dtype), how)
         convention = {**convention, "channels": "rgb"}
     _windows.check_size(x, convention)
     if return_map:
@@ -176,6 +188,33 @@ def ssim(
     if return_contrast:
         results.append(reduced(means[1].mean(1), reduction))
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _downsampled(image: Tensor, how: Downsample) -> Tensor:
+    """Means of f × f pixels, f = max(1, round(min(H, W) / 256)): see `presets.SSIMOptions`."""
+    if torch._C._is_tracing() and how != "none":  # the factor would be that of the sizes seen now
+        raise NotImplementedError(
+            f"downsample: got {how!r} in torch.jit.trace, want 'none', or torch.compile or export"
+        )
+    ratio = min(image.shape[-2:]) / SHORT_SIDE
+    factor = max(1, math.floor(ratio + 0.5) if how == "matlab" else round(ratio))
+    if how == "none" or factor == 1:
+        return image
+    image = wide(image)
+    if how == "matlab":
+        image = _mirrored(_mirrored(image, factor, 2), factor, 3)
+    return avg_pool2d(image, factor)
+
+
+def _mirrored(image: Tensor, factor: int, dim: int) -> Tensor:
+    """Extended to whole blocks along a dimension, the first centred on the first pixel (left of the middle of an even
+    factor); beyond a border the image begins anew, backwards."""
+    side, before = image.shape[dim], (factor - 1) // 2
+    after = -(-side // factor) * factor - before - side
+    parts = [image.narrow(dim, 0, before).flip(dim), image.narrow(dim, 0, side + min(after, 0))]
+    if after > 0:
+        parts.append(image.narrow(dim, side - after, after).flip(dim))
+    return torch.cat(parts, dim) if before > 0 or after > 0 else parts[1]
 
 
 class SSIM(Metric):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.common import arguments
-from fastiqa.metrics._pair import Reduction
+from fastiqa.metrics._metric import Reduction
 from fastiqa.metrics.registry import create_metric
 
 try:
