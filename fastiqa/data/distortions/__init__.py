@@ -24,13 +24,12 @@ from torch import Tensor
 
 from fastiqa.common import arguments
 from fastiqa.data.distortions.blur import BLURS
-from fastiqa.data.distortions.brightness import BRIGHTNESSES
 from fastiqa.data.distortions.colour import COLOURS
 from fastiqa.data.distortions.compression import COMPRESSIONS
-from fastiqa.data.distortions.contrast import CONTRASTS
 from fastiqa.data.distortions.distortion import LEVELS, Distortion
 from fastiqa.data.distortions.noise import NOISES
 from fastiqa.data.distortions.spatial import SPATIALS
+from fastiqa.data.distortions.tone import BRIGHTNESSES, CONTRASTS
 
 __all__ = ["CLASSES", "DISTORTIONS", "LEVELS", "SMALLEST_SIDE", "Distortion", "distort"]
 

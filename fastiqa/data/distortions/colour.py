@@ -19,8 +19,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from fastiqa.data.distortions.codes import Codes, through_codes
-from fastiqa.data.distortions.distortion import Distortion, uniform
+from fastiqa.data.distortions.distortion import Codes, Distortion, through_codes, uniform
 from fastiqa.data.images import filters
 from fastiqa.data.images.colour_spaces import bt601_luma, from_lab, to_lab
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiqa.data.distortions.codes import through_codes
-from fastiqa.data.distortions.distortion import Distortion
+from fastiqa.data.distortions.distortion import Distortion, through_codes
 from fastiqa.data.images.codecs import decode_image, encode_image
 
 

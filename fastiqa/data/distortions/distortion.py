@@ -1,14 +1,17 @@
-"""Distortion: one way of making images worse, at five levels; and the random numbers that it draws."""
+"""Distortion: one way to make images worse, at five levels; random numbers and 8-bit codes for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 LEVELS = 5
+Codes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,10 @@ def normal(images: Tensor, generator: torch.Generator | None, *shape: int) -> Te
 def _source(images: Tensor, generator: torch.Generator | None) -> torch.device:
     """A generator draws on its own device: one of the CPU gives the same numbers to images on any device."""
     return images.device if generator is None else generator.device
+
+
+def through_codes(images: Tensor, change: Callable[[Codes], Codes]) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1]: each rounded to 8 bits, changed as an array (H, W, 3), and converted back."""
+    codes = images.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    changed = np.stack([change(np.ascontiguousarray(image)) for image in codes])
+    return torch.from_numpy(changed).to(images.device).permute(0, 3, 1, 2).to(images.dtype).div(255).contiguous()
