@@ -85,32 +85,21 @@ def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
 def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:
     """A report for each split, or one for CLIC and sets of rated images."""
     from fastiqa.common import arguments
-    from fastiqa.data import SETS, check_bapps, check_clic, check_pieapp, check_synth
+    from fastiqa.data import SETS
+    from fastiqa.data.triplets.sets import TRIPLET_SETS
 
-    arguments.one_of("DATASET", dataset, ("clic", "bapps", "pieapp", "synth", *SETS))
+    arguments.one_of("DATASET", dataset, (*TRIPLET_SETS, *SETS))
     if split and dataset == "clic":
         raise ValueError(f"--split: got {split[0]!r}, want none: CLIC's splits are separate csv files")
     if split and dataset in SETS:
         raise ValueError(f"--split: got {split[0]!r}, want none: the whole of {dataset} is checked")
     if dataset == "clic":
-        return [check_clic(path, images)]
+        return [TRIPLET_SETS[dataset].check(path, images)]
     if images is not None:
         raise ValueError(f"IMAGES: got {str(images)!r}, want none for {dataset}: its folder has a fixed layout")
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
     if dataset in SETS:
         return [SETS[dataset].check(path)]
-    if dataset == "synth":
-        return [check_synth(path, name) for name in split or ("train", "val", "test")]
-    if dataset == "bapps":
-        return [check_bapps(path, name) for name in split or _present(path, "{}", "2afc/{}")]
-    return [check_pieapp(path, name) for name in split or _present(path, "{}_reference_list.txt")]
-
-
-def _present(folder: Path, *patterns: str) -> list[str]:
-    """The splits that the folder has. Raises ValueError where it has none."""
-    names = [name for name in ("train", "val", "test") if any((folder / p.format(name)).exists() for p in patterns)]
-    if not names:
-        wanted = " or ".join(pattern.format("train") for pattern in patterns)
-        raise ValueError(f"{folder}: got none of train, val and test, want such as {wanted} in it")
-    return names
+    triplets = TRIPLET_SETS[dataset]
+    return [triplets.check(path, name) for name in split or triplets.splits(path)]

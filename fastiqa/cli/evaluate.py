@@ -16,15 +16,14 @@ from rich.text import Text
 
 from fastiqa.common import arguments
 from fastiqa.common.text import one_line
-from fastiqa.data import SETS, Triplet, read_bapps, read_clic, read_image, read_pieapp, read_synth
+from fastiqa.data import SETS, Triplet, read_clic, read_image
 from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
+from fastiqa.data.triplets.sets import TRIPLET_SETS
 from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, warn_if_untrained
 from fastiqa.evaluation.preferences import PREFERENCES, load_lpips, negative_lpips, preference
 from fastiqa.evaluation.triplets import Evaluation, evaluate_triplets, scored
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.models import load_model
-
-DATASETS = ("clic", "bapps", "pieapp", "synth")
 
 
 def evaluate_dataset(
@@ -71,7 +70,7 @@ def _triplets(
     dataset: str, path: Path, images: Path | None, split: str, rule: str | None, check_files: bool
 ) -> tuple[list[Triplet], Path]:
     """Triplets, and the folder that CLIC's format names files relative to."""
-    arguments.one_of("DATASET", dataset, (*DATASETS, *SETS))
+    arguments.one_of("DATASET", dataset, (*TRIPLET_SETS, *SETS))
     if rule is not None and dataset != "synth":
         raise ValueError(f"--rule: got {rule!r}, want it for synth alone, not for {dataset}")
     if dataset == "clic":
@@ -79,9 +78,7 @@ def _triplets(
         return triplets, images if images is not None else path.parent
     if images is not None:
         raise ValueError(f"IMAGES: got {str(images)!r}, want none for {dataset}: its folder has a fixed layout")
-    if dataset == "synth":
-        return read_synth(path, split, rule=rule), path
-    return (read_bapps if dataset == "bapps" else read_pieapp)(path, split), path
+    return TRIPLET_SETS[dataset].read(path, split, **({"rule": rule} if rule else {})), path
 
 
 def _results(

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from fastiqa.common import arguments
-from fastiqa.data import (
-    RandomCrop,
-    Triplet,
-    TripletDataset,
-    WholeImage,
-    read_bapps,
-    read_clic,
-    read_pieapp,
-    read_synth,
-)
+from fastiqa.data import RandomCrop, Triplet, TripletDataset, WholeImage
+from fastiqa.data.triplets.sets import TRIPLET_SETS
 from fastiqa.training.tasks.datasets.kinds import Kind, from_files
 from fastiqa.training.tasks.shared_data import Generated, noisy
 
@@ -58,8 +50,5 @@ def _dataset(
 
 KINDS: dict[str, Kind] = {
     "random": RandomTriplets,
-    "clic": from_files(read_clic, _dataset),
-    "bapps": from_files(read_bapps, _dataset),
-    "pieapp": from_files(read_pieapp, _dataset),
-    "synth": from_files(read_synth, _dataset),
+    **{name: from_files(triplets.read, _dataset) for name, triplets in TRIPLET_SETS.items()},
 }
