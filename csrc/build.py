@@ -227,7 +227,7 @@ def build_cuda(output: Path, work: Path, sources: Sequence[Path] | None = None, 
 def build_plain(output: Path, work: Path, sources: Iterable[Path], flags: Sequence[str], shared: bool) -> None:
     """Compiles sources without PyTorch (csrc/emulate/plain_tensor.h): a shared library, or a program if one has a main.
 
-    CUDA sources need -DFASTIQA_EMULATE, those for the CPU -DFASTIQA_PLAIN.
+    CUDA sources need `-include emulate/emulate.h`, those for the CPU `-include emulate/plain_tensor.h`.
     """
     cxx = find_cxx()
     if cxx is None:

@@ -1,5 +1,5 @@
-// The one file of each compiled library that is no operator: what it was built with, as JSON. fastiqa/runtime/native.py reads
-// it without PyTorch, compares it with what is running, and `fastiqa info` prints it.
+// The one file of each compiled library that is no operator: its build record as JSON. fastiqa/runtime/native.py reads it
+// without PyTorch and compares it with the running versions; `fastiqa info` prints it.
 #if !defined(FASTIQA_BUILD_RECORD)
 #error "csrc/build.py defines FASTIQA_BUILD_RECORD"
 #endif

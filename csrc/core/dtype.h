@@ -17,6 +17,11 @@
 #define FASTIQA_HD inline __attribute__((always_inline))
 #endif
 
+// GCC for x86-64, which makes several clones of a function and knows the intrinsics of each.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTIQA_X86
+#endif
+
 namespace fastiqa {
 
 enum class Dtype { float64, float32, bfloat16, float16 };

@@ -1,5 +1,5 @@
-// Launching a kernel: on the tensor's device and PyTorch's current stream under nvcc, on CPU threads under g++
-// (emulate.h). Every launcher goes through `launch`, so both compilers share every other line.
+// Launching a kernel: on the tensor's device and PyTorch's current stream under nvcc; emulate/emulate.h runs it on the
+// CPU. Every launcher goes through `launch`, so both compilers share every other line.
 #pragma once
 
 #include "core/tensor.h"
@@ -24,19 +24,6 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
   kernel<<<static_cast<unsigned>(blocks), threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments...);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
-
-/// Memory on the tensor's device for as long as this object lives; from PyTorch's allocator, which hands it on only to
-/// what runs later on the same stream.
-template <class T>
-class Scratch {
- public:
-  Scratch(const Tensor& on, int64_t count)
-      : tensor_(torch::stable::new_empty(on, {count * int64_t{sizeof(T)}}, torch::headeronly::ScalarType::Byte)) {}
-  T* data() const { return static_cast<T*>(tensor_.mutable_data_ptr()); }
-
- private:
-  Tensor tensor_;
-};
 
 }  // namespace fastiqa
 

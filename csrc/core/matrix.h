@@ -11,30 +11,9 @@
 #include <memory>
 #include <new>
 
-#include "passes/elementwise/cpu.h"
+#include "core/simd.h"
 
 namespace fastiqa {
-
-/// GCC's vectors of 64 bytes, and of 32 and 16; on machines of shorter vectors they are several.
-template <class A>
-struct VectorOf;
-template <>
-struct VectorOf<float> {
-  typedef float full __attribute__((vector_size(64)));
-  typedef float half __attribute__((vector_size(32)));
-  typedef float quarter __attribute__((vector_size(16)));
-};
-template <>
-struct VectorOf<double> {
-  typedef double full __attribute__((vector_size(64)));
-  typedef double half __attribute__((vector_size(32)));
-  typedef double quarter __attribute__((vector_size(16)));
-};
-template <class A>
-using Lanes = typename VectorOf<A>::full;
-
-template <class A>
-constexpr int kLanes = 64 / sizeof(A);
 
 template <class A>
 struct Matrix {
@@ -63,9 +42,9 @@ struct Buffer {
 template <int kRows, int kVectors, class A>
 FASTIQA_HD void tile_times(A* c, int64_t c_row, bool add, const A* a, int64_t a_row, int64_t a_column, const A* b,
                            int64_t b_row, int64_t depth) {
-  Lanes<A> sum[kRows][kVectors] = {};
+  Vec<A> sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
-    Lanes<A> x[kVectors];
+    Vec<A> x[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) std::memcpy(&x[v], b + k * b_row + v * kLanes<A>, sizeof x[v]);
 #pragma GCC unroll 8
@@ -81,7 +60,7 @@ FASTIQA_HD void tile_times(A* c, int64_t c_row, bool add, const A* a, int64_t a_
     for (int v = 0; v < kVectors; ++v) {
       A* to = c + i * c_row + v * kLanes<A>;
       if (add) {
-        Lanes<A> before;
+        Vec<A> before;
         std::memcpy(&before, to, sizeof before);
         sum[i][v] += before;
       }
@@ -121,32 +100,17 @@ FASTIQA_CLONES void rows_times(const Matrix<A>& c, bool add, int64_t rows, int64
   }
 }
 
-/// The sum of a vector's lanes, halves first.
-template <class A>
-FASTIQA_HD A across(const Lanes<A>& x) {
-  typename VectorOf<A>::half half[2];
-  std::memcpy(half, &x, sizeof half);
-  half[0] += half[1];
-  typename VectorOf<A>::quarter quarter[2];
-  std::memcpy(quarter, half, sizeof quarter);
-  quarter[0] += quarter[1];
-  if constexpr (sizeof(A) == 4)
-    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
-  else
-    return quarter[0][0] + quarter[0][1];
-}
-
 template <int kRows, int kColumns, class A>
 FASTIQA_HD void tile_by_rows(const Matrix<A>& c, bool add, int64_t i0, int64_t j0, const A* a, int64_t a_row, const A* b,
                              int64_t b_row, int64_t length) {
-  Lanes<A> sum[kRows][kColumns] = {};
+  Vec<A> sum[kRows][kColumns] = {};
   for (int64_t l = 0; l < length; l += kLanes<A>) {
-    Lanes<A> x[kColumns];
+    Vec<A> x[kColumns];
 #pragma GCC unroll 8
     for (int j = 0; j < kColumns; ++j) std::memcpy(&x[j], b + j * b_row + l, sizeof x[j]);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      Lanes<A> y;
+      Vec<A> y;
       std::memcpy(&y, a + i * a_row + l, sizeof y);
 #pragma GCC unroll 8
       for (int j = 0; j < kColumns; ++j) sum[i][j] += y * x[j];

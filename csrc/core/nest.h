@@ -7,11 +7,9 @@
 #include <array>
 #include <cstdint>
 
-#include "core/dtype.h"
+#include "core/tensor.h"
 
 namespace fastiqa {
-
-constexpr int kMaxRank = 4;
 
 template <int kOperands>
 struct Nest {
@@ -56,5 +54,26 @@ Nest<kOperands> make_nest(const int64_t* sizes, const std::array<const int64_t*,
   }
   return nest;
 }
+
+/// The folded nest of several views, which must have equal sizes.
+template <size_t kOperands>
+Nest<kOperands> make_nest(const std::array<View, kOperands>& views) {
+  std::array<const int64_t*, kOperands> strides;
+  for (size_t o = 0; o < kOperands; ++o) {
+    FASTIQA_CHECK(views[o].sizes == views[0].sizes, "fastiqa: operands of an element-wise pass differ in size");
+    strides[o] = views[o].strides.data();
+  }
+  return make_nest<kOperands>(views[0].sizes.data(), strides);
+}
+
+/// `rows` runs of `length` elements: one rectangle of the nest.
+template <class T, int kOperands>
+struct Rectangle {
+  std::array<T*, kOperands> data;
+  std::array<int64_t, kOperands> row_stride;
+  std::array<int64_t, kOperands> stride;
+  int64_t rows;
+  int64_t length;
+};
 
 }  // namespace fastiqa

@@ -1,18 +1,35 @@
-// Memory of the host for as long as this object lives, its size exact to the byte for the address sanitizer; launch.h has
-// the same on a GPU. Under emulation it is NaN to begin with, so that a sum of what nobody wrote is found.
+// Memory for as long as this object lives.
 #pragma once
 
-#include <cstdint>
 #include <cstring>
 #include <memory>
 
+#include "core/tensor.h"
+
 namespace fastiqa {
 
+#if defined(__CUDACC__)
+
+/// On the tensor's device, from PyTorch's allocator, which hands it on only to what runs later on the same stream.
 template <class T>
 class Scratch {
  public:
-  template <class On>
-  Scratch(const On&, int64_t count) : data_(new T[count]) {
+  Scratch(const Tensor& on, int64_t count)
+      : tensor_(torch::stable::new_empty(on, {count * int64_t{sizeof(T)}}, torch::headeronly::ScalarType::Byte)) {}
+  T* data() const { return static_cast<T*>(tensor_.mutable_data_ptr()); }
+
+ private:
+  Tensor tensor_;
+};
+
+#else
+
+/// On the host, its size exact to the byte for the address sanitizer. Under emulation it is NaN to begin with, so that a
+/// sum of what nobody wrote is found.
+template <class T>
+class Scratch {
+ public:
+  Scratch(const Tensor&, int64_t count) : data_(new T[count]) {
 #if defined(FASTIQA_EMULATE)
     std::memset(static_cast<void*>(data_.get()), 0xff, count * sizeof(T));
 #endif
@@ -22,5 +39,7 @@ class Scratch {
  private:
   std::unique_ptr<T[]> data_;
 };
+
+#endif
 
 }  // namespace fastiqa

@@ -1,11 +1,30 @@
-// Vectors of 64 bytes on the CPU, in every clone: GCC makes several shorter ones of them where it must.
+// Vector code on the CPU: clones of a function for several instruction sets, and vectors of 64 bytes, of which GCC makes
+// several shorter ones where it must.
+//
+// A function with FASTIQA_CLONES is compiled three times (AVX-512, AVX2, baseline) and the machine's best is taken when
+// the library is loaded, so no instruction set leaks into generic code.
 #pragma once
 
 #include <cstring>
 #include <memory>
 #include <new>
+#include <utility>
 
-#include "passes/elementwise/cpu.h"
+#include "core/dtype.h"
+
+// None in the tests' own programs: a sanitizer would run in the resolver that chooses a clone, before it is ready.
+#if defined(FASTIQA_PLAIN)
+#define FASTIQA_CLONES
+#elif defined(FASTIQA_X86) && __GNUC__ >= 12
+#define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define FASTIQA_CLONE_NAMES "x86-64-v4 x86-64-v3"
+#elif defined(FASTIQA_X86)  // GCC 11 knows no levels here, and AVX2 without fused products
+#define FASTIQA_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FASTIQA_CLONE_NAMES "avx512f avx2"
+#else  // clang makes no clones of templates
+#define FASTIQA_CLONES
+#define FASTIQA_CLONE_NAMES ""
+#endif
 
 // Elements of two vectors by constant places: a[i], or b[i - n].
 #if defined(__clang__) || __GNUC__ >= 12
@@ -18,12 +37,15 @@ namespace fastiqa {
 
 constexpr int kVectorBytes = 64;
 
+/// A vector, its halves and its quarters.
 template <class A>
-struct vector_of {
-  typedef A type __attribute__((vector_size(kVectorBytes)));
+struct VectorOf {
+  typedef A full __attribute__((vector_size(kVectorBytes)));
+  typedef A half __attribute__((vector_size(kVectorBytes / 2)));
+  typedef A quarter __attribute__((vector_size(kVectorBytes / 4)));
 };
 template <class A>
-using Vec = typename vector_of<A>::type;
+using Vec = typename VectorOf<A>::full;
 template <class A>
 constexpr int kLanes = kVectorBytes / sizeof(A);
 
@@ -54,6 +76,21 @@ FASTIQA_HD void unrolled(F f) {
   [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
     (f(std::integral_constant<int, I>()), ...);
   }(std::make_integer_sequence<int, kCount>());
+}
+
+/// The sum of a vector's lanes, halves first.
+template <class A>
+FASTIQA_HD A across(const Vec<A>& x) {
+  typename VectorOf<A>::half half[2];
+  std::memcpy(half, &x, sizeof half);
+  half[0] += half[1];
+  typename VectorOf<A>::quarter quarter[2];
+  std::memcpy(quarter, half, sizeof quarter);
+  quarter[0] += quarter[1];
+  if constexpr (sizeof(A) == 4)
+    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
+  else
+    return quarter[0][0] + quarter[0][1];
 }
 
 // ---- from and to memory ----

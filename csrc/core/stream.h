@@ -15,8 +15,9 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FASTIQA_X86
+#include "core/dtype.h"
+
+#if defined(FASTIQA_X86)
 #include <immintrin.h>
 #endif
 
@@ -24,6 +25,7 @@ namespace fastiqa {
 
 constexpr int64_t kLastLevelBytes = int64_t{32} << 20;
 constexpr int64_t kLine = 64;
+constexpr int64_t kBlock = 512;  // elements of a result that are written into the first-level cache at a time
 constexpr int64_t kLeastRun = 6 * kLine;  // bytes: the ends of shorter runs are too many broken lines
 
 using StreamLines = void (*)(char* to, const char* from, int64_t bytes);

@@ -1,19 +1,17 @@
-// What an operator file needs of a tensor, of threads and of the registry, once on PyTorch's stable ABI and once, for the
-// tests' own programs, on plain memory (plain_tensor.h, emulate.h). Kernels see pointers, sizes and strides only.
+// Tensors, threads and the registry of operators, on PyTorch's stable ABI. Kernels see only pointers, sizes and strides.
+// The tests' own programs include emulate/plain_tensor.h first, which puts plain memory in PyTorch's place.
 //
 //   FASTIQA_REGISTER(op, "op(Tensor x, Tensor(a!) y) -> ()")     makes torch.ops.fastiqa_<device>.op
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <type_traits>
 
 #include "core/check.h"
 #include "core/dtype.h"
 
-#if defined(FASTIQA_EMULATE)
-#include "emulate/emulate.h"
-#elif defined(FASTIQA_PLAIN)
-#include "emulate/plain_tensor.h"
-#else
+#if !defined(FASTIQA_PLAIN)
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -62,9 +60,9 @@ inline int32_t device_of(const Tensor& tensor) { return tensor.is_cpu() ? -1 : t
 
 #endif
 
-#include "core/nest.h"
-
 namespace fastiqa {
+
+constexpr int64_t kGrain = 32768;  // elements a task at the least: ATen's own grain
 
 // Element types that kernels are compiled for, a bit each; the sanitizers' builds leave some out to compile sooner.
 #ifndef FASTIQA_DTYPES
@@ -106,6 +104,8 @@ T* data_to_read(const Tensor& tensor) {
   return const_cast<T*>(data_of<const T>(tensor));
 }
 
+constexpr int kMaxRank = 4;
+
 /// A four-dimensional operand of an element-wise pass: a tensor, or some of its channels.
 struct View {
   void* data;
@@ -134,17 +134,6 @@ View channels(View view, int64_t begin, int64_t count) {
   view.data = static_cast<T*>(view.data) + begin * view.strides[1];
   view.sizes[1] = count;
   return view;
-}
-
-/// The folded nest of several views, which must have equal sizes.
-template <size_t kOperands>
-Nest<kOperands> make_nest(const std::array<View, kOperands>& views) {
-  std::array<const int64_t*, kOperands> strides;
-  for (size_t o = 0; o < kOperands; ++o) {
-    FASTIQA_CHECK(views[o].sizes == views[0].sizes, "fastiqa: operands of an element-wise pass differ in size");
-    strides[o] = views[o].strides.data();
-  }
-  return make_nest<kOperands>(views[0].sizes.data(), strides);
 }
 
 }  // namespace fastiqa

@@ -1,7 +1,7 @@
-// The CUDA sources on a CPU, for tests: g++ -DFASTIQA_EMULATE compiles a .cu file against this header instead of the
-// CUDA runtime and PyTorch.
+// The CUDA sources on a CPU, for tests: g++ -include emulate/emulate.h compiles a .cu file against this header instead of
+// the CUDA runtime and PyTorch.
 //
-// emulate_threads.h runs the threads of a block; the blocks of a grid run one after another. A warp's shuffles go through
+// threads.h runs the threads of a block; the blocks of a grid run one after another. A warp's shuffles go through
 // an array of lanes, __shared__ is static. So the address, undefined-behaviour and thread sanitizers see the kernel's own
 // accesses and its own races. A kernel must not return before its block's last barrier: on a GPU that is undefined.
 #pragma once
@@ -14,9 +14,10 @@
 #include <tuple>
 #include <vector>
 
-#include "emulate/emulate_threads.h"
 #include "emulate/plain_tensor.h"
-#include "core/scratch.h"
+#include "emulate/threads.h"
+
+#define FASTIQA_EMULATE
 
 // ---- the language ----
 

@@ -1,5 +1,5 @@
-// Calls of operators without PyTorch from outside: one C function for ctypes, and, with -DFASTIQA_DRIVER, a program that runs
-// the calls recorded in a file. The program allocates every tensor's storage to the byte, so the address sanitizer sees
+// Calls of operators without PyTorch from outside: one C function for ctypes, and, with -DFASTIQA_DRIVER, a program that
+// runs the calls recorded in a file. The program allocates every tensor's storage to the byte, so the address sanitizer sees
 // each access beyond it; nothing but the kernels and this file is in the process.
 //
 //   driver CALLS RESULTS

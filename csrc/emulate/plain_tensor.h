@@ -1,8 +1,8 @@
 // What stands in PyTorch's place in the tests' own programs, so that the sanitizers see nothing but the kernels: tensors
 // on plain memory, operators called by name, and loops whose parts run one after the other.
 //
-//   -DFASTIQA_PLAIN       the CPU sources as they are
-//   -DFASTIQA_EMULATE     the CUDA sources, by emulate.h
+//   -include emulate/plain_tensor.h     the CPU sources as they are
+//   -include emulate/emulate.h          the CUDA sources
 //
 // Operators are called by name through one C function, fastiqa_emulate, with an array of Value.
 #pragma once
@@ -18,6 +18,8 @@
 
 #include "core/check.h"
 #include "core/dtype.h"
+
+#define FASTIQA_PLAIN
 
 namespace fastiqa {
 

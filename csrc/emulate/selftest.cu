@@ -6,7 +6,8 @@
 //   3  a 16-byte access off its alignment  undefined-behaviour sanitizer
 //   4  a signed overflow                   undefined-behaviour sanitizer
 //   5  a return before the last barrier    the emulation
-#include "passes/elementwise/pass.h"
+#include "core/launch.h"
+#include "core/pack.h"
 
 namespace fastiqa {
 namespace {

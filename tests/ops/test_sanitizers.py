@@ -170,7 +170,7 @@ def test_a_fault_is_found(sanitizer: str, fault: int, message: str, tmp_path: Pa
 def test_a_fault_of_the_cpu_kernels_is_found(tmp_path: Path) -> None:
     """Where runs fill the rows of partial sums, kernels once read the element after a row of values on the stack."""
     sources = shutil.copytree(emulation.CSRC, tmp_path / "csrc")
-    runs = sources / "passes" / "channelwise" / "runs_cpu.h"
+    runs = sources / "passes" / "channelwise" / "cpu.h"
     mended, old = "for (int k = 0; kOne && k < kValues; ++k) one[k]", "for (int k = 0; k < kValues; ++k) one[k]"
     assert runs.read_text().count(mended) == 1
     runs.write_text(runs.read_text().replace(mended, old))

@@ -7,8 +7,8 @@
 //
 // The mask m is computed again in the backward pass: it costs less than reading it.
 #include "core/arguments.h"
-#include "passes/channelwise/api.h"
 #include "core/sigmoid.h"
+#include "passes/channelwise/pass.h"
 
 namespace fastiqa {
 namespace {

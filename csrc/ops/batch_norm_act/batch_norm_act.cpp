@@ -13,7 +13,8 @@
 #include <cmath>
 
 #include "core/arguments.h"
-#include "passes/channelwise/api.h"
+#include "core/scratch.h"
+#include "passes/channelwise/pass.h"
 
 namespace fastiqa {
 namespace {

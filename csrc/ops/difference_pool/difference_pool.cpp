@@ -1,7 +1,8 @@
 // difference_pool: sums of gated differences over the pixels, for each tap: difference_response's gradient for a weight.
 //
 //   forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
-#include "passes/difference/api.h"
+#include "core/arguments.h"
+#include "passes/difference/pass.h"
 
 namespace fastiqa {
 namespace {

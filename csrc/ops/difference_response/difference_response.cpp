@@ -3,12 +3,34 @@
 //   forward           (N,C,H,W) x3, (K,2C,k,k), (K) -> (N,K,H,W)        reads 3 maps
 //   backward          (N,K,H,W), (K,2C,k,k) -> (3N,C,H,W)               writes 3 maps
 //   weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
-#include "passes/difference/api.h"
+#include <optional>
+
+#include "core/arguments.h"
+#include "passes/difference/pass.h"
 
 namespace fastiqa {
 namespace {
 
 // ---- launchers ----
+
+constexpr int64_t kMostOutputs = 16;  // MOST_OUTPUTS in ops/difference_response.py
+
+/// What a weight (outputs, 2C, size, size), or one for each of n samples, must be besides. Returns its last sizes.
+std::array<int64_t, 4> check_weight(const Arguments& call, const char* name, const Tensor& weight, int64_t n) {
+  std::array<int64_t, 4> last;
+  if (weight.dim() == 5) {
+    const auto all = call.sizes<5>(name, weight);
+    call.want(all[0] == n, name, "got ", all[0], " samples, want ", n);
+    std::copy_n(all.begin() + 1, 4, last.begin());
+  } else {
+    last = call.sizes<4>(name, weight);
+  }
+  call.want(last[0] <= kMostOutputs, name, "got ", last[0], " outputs, want ", kMostOutputs, " at most");
+  call.want(last[1] % 2 == 0, name, "got ", last[1], " channels, want an even number");
+  call.want(last[2] == last[3] && (last[3] == 1 || last[3] == 3), name, "got a kernel of ", last[2], "x", last[3],
+            ", want 1x1 or 3x3");
+  return last;
+}
 
 void difference_response(Tensor ref, Tensor a, Tensor b, Tensor weight, std::optional<Tensor> bias, Tensor out) {
   const Arguments call("difference_response", "ref", ref);

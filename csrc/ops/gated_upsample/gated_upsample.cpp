@@ -9,14 +9,13 @@
 #include <memory>
 #include <string>
 
-#include "ops/gated_upsample/runs_cpu.h"
-#include "ops/gated_upsample/arguments.h"
+#include "ops/gated_upsample/gates_cpu.h"
 
 namespace fastiqa {
 namespace {
 
-constexpr int64_t kLanes = 64;     // channels of a gate row in channels-last maps: 64 x 112 float32 are 28 KiB
-constexpr int64_t kSums = 4096;     // sums over channels made at once: 16 KiB of float32
+constexpr int64_t kChannels = 64;  // channels of a gate row in channels-last maps: 64 x 112 float32 are 28 KiB
+constexpr int64_t kSums = 4096;    // sums over channels made at once: 16 KiB of float32
 constexpr int64_t kGroup = 16;     // channels summed before they join the rest of the sum
 constexpr int64_t kTasks = 8;      // at least, of maps so small that one task could make all sums
 
@@ -195,7 +194,7 @@ template <bool kShared, class T>
 void gathers(const GateCall<T>& call, const View& to_logits, const accumulator_t<T>* sums) {
   using A = accumulator_t<T>;
   const auto [n, c, h, w] = to_logits.sizes;
-  const int64_t wide = call.columns.out, lanes = call.pixels && !kShared ? std::min(c, kLanes) : 1;
+  const int64_t wide = call.columns.out, lanes = call.pixels && !kShared ? std::min(c, kChannels) : 1;
   const int64_t rows = height(kGrain, std::max(w, wide * call.rows.out / h) * lanes, 8, h);
   each<A>({n, c, lanes, h, rows}, n * c * call.rows.out * wide, Gates<T>::memory(call, lanes) + (3 * wide + (1 + rows) * w) * lanes,
           [&](int64_t begin, int64_t end, A* memory) {
@@ -210,7 +209,7 @@ void gated_upsample(Tensor features, Tensor logits, std::string mode, Tensor out
     const GateCall<T> call(view(features), view(features), written(out), view(logits), mode == "nearest");
     if (call.shared) return shared_gates<false>(call, static_cast<A*>(nullptr));
     const auto [n, c, h, w] = call.in.sizes;
-    const int64_t lanes = call.pixels ? std::min(c, kLanes) : 1;
+    const int64_t lanes = call.pixels ? std::min(c, kChannels) : 1;
     const Blocks blocks{n, c, lanes, h, height(kGrain, w * lanes, 8, h)};
     each<A>(blocks, n * c * h * w, Gates<T>::memory(call, lanes) + w * lanes,
             [&](int64_t begin, int64_t end, A* memory) { own_gate(call, blocks, begin, end, memory); });

@@ -8,7 +8,7 @@
 // channels. A gate of C channels is made where it is used, from as many sigmoids as elements where sizes double: a thread
 // owns two rows, which share theirs (own_kernel). Either way gather_kernel ends the backward pass. "Planes" are maps whose
 // rows lie together (NCHW), "pixels" those whose channels do; a thread moves 16 bytes along either, or one element.
-#include "ops/gated_upsample/arguments.h"
+#include "core/scratch.h"
 #include "ops/gated_upsample/gates_cuda.h"
 
 namespace fastiqa {

@@ -3,9 +3,10 @@
 
 #include <string>
 
-#include "passes/elementwise/cuda.h"
-#include "ops/gated_upsample/interpolate.h"
+#include "core/launch.h"
+#include "core/pack.h"
 #include "core/sigmoid.h"
+#include "ops/gated_upsample/api.h"
 
 namespace fastiqa {
 

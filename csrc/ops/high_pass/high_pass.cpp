@@ -4,7 +4,7 @@
 //
 // One pass over the blocks. The four pixels are added in PyTorch's order, so float32 and float64 equal eager bit for bit.
 #include "core/arguments.h"
-#include "passes/blocks/api.h"
+#include "passes/blocks/pass.h"
 
 namespace fastiqa {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "core/launch.h"
 #include "core/pack.h"
-#include "core/strided_cuda.h"
+#include "core/strided.h"
 
 namespace fastiqa {
 

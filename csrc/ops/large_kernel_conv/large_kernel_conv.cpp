@@ -6,8 +6,8 @@
 //
 // A task walks down a band of a block of channels. What lies between the convolutions, and the inputs, exist as rings of
 // the rows needed at a time, which stay in the second-level cache: 19 rows of t, 170 KB at a width of 112.
+#include "ops/large_kernel_conv/api.h"
 #include "ops/large_kernel_conv/depthwise_cpu.h"
-#include "ops/large_kernel_conv/arguments.h"
 
 namespace fastiqa {
 namespace {

@@ -3,8 +3,9 @@
 //   forward           x, w5, b5, w7, b7 -> y
 //   input_backward    grad, w5, w7 -> grad_x           the same with kernels turned by half, in the other order
 //   backward          x, w5, b5, w7, grad -> all       input_backward, and sums: partial ones a block, then their total
+#include "core/scratch.h"
+#include "ops/large_kernel_conv/api.h"
 #include "ops/large_kernel_conv/depthwise_cuda.h"
-#include "ops/large_kernel_conv/arguments.h"
 
 namespace fastiqa {
 namespace {

@@ -3,14 +3,14 @@
 //   forward    mix (R,S,K), weight (K,C,k,k) -> (R,SC,k,k)                  reads the weight
 //   backward   grad (R,SC,k,k), mix, weight -> (R,S,K), (K,C,k,k)           reads the weight, writes its gradient
 //
-// Products of matrices (columns.h) of which mix, out and grad have few rows, M = R S:
+// Products of matrices (api.h) of which mix, out and grad have few rows, M = R S:
 //
 //   out = mix weight,    grad_mix = grad weight^T,    grad_weight = mix^T grad
 //
 // The weight is read in pieces, of some kernels and some columns, that stay in the first-level cache.
-#include "ops/mix_kernels/columns.h"
 #include "core/matrix.h"
-#include "ops/mix_kernels/arguments.h"
+#include "core/stream.h"
+#include "ops/mix_kernels/api.h"
 
 namespace fastiqa {
 namespace {

@@ -7,13 +7,13 @@
 //   grad_mix = grad weight^T      dots_kernel: a block has one or two kernels
 //   grad_weight = mix^T grad      outer_kernel: a thread has a pack of columns of four kernels
 //
-// Columns as in columns.h; a pack of them is 16 bytes of the weight, 8 where a thread has many sums, or one. The rows of
+// Columns as in api.h; a pack of them is 16 bytes of the weight, 8 where a thread has many sums, or one. The rows of
 // grad are gathered first, in the order of the columns. Many rows, of mix or grad, are taken some at a time: side by side
 // in the grid, so that the weight comes from memory once.
-#include "ops/mix_kernels/columns.h"
 #include "core/launch.h"
-#include "ops/mix_kernels/arguments.h"
 #include "core/pack.h"
+#include "core/scratch.h"
+#include "ops/mix_kernels/api.h"
 
 namespace fastiqa {
 namespace {

@@ -5,7 +5,7 @@
 //
 // Half sizes are rounded up. Both are one pass over the blocks; backward needs only the sign of the activation.
 #include "core/arguments.h"
-#include "passes/blocks/api.h"
+#include "passes/blocks/pass.h"
 
 namespace fastiqa {
 namespace {

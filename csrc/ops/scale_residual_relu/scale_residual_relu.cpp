@@ -7,8 +7,8 @@
 //
 // The sigmoid is computed once a channel; the sum is taken in the pass that writes the gradients.
 #include "core/arguments.h"
-#include "passes/channelwise/api.h"
 #include "core/sigmoid.h"
+#include "passes/channelwise/pass.h"
 
 namespace fastiqa {
 namespace {

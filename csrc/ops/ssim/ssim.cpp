@@ -3,13 +3,13 @@
 //   forward     x, y -> means, or values at every window               8 windows of `size` taps a pixel
 //   backward    grad_ssim, grad_contrast, x, y -> grad_x, grad_y       16: moments are made again, gradients spread
 //
-// A task walks down a band of a strip of a plane, tile by tile (similarity_walk_cpu.h). A band or strip computes one
+// A task walks down a band of a strip of a plane, tile by tile (tiles_cpu.h). A band or strip computes one
 // row or column of tiles for its neighbour's sake: vertical windows of pixels, or for gradients windows.
 #include <numeric>
 #include <vector>
 
-#include "ops/ssim/walk_cpu.h"
-#include "ops/ssim/arguments.h"
+#include "ops/ssim/api.h"
+#include "ops/ssim/tiles_cpu.h"
 
 namespace fastiqa {
 namespace {

@@ -7,8 +7,9 @@
 // In one kernel the moments of a tile's windows and of a halo of ten are made, 312 multiplications a pixel in float32.
 // In two it is 216, and 16 bytes a pixel written and read beside the 16 of x, y and their gradients. The larger windows
 // leave no choice: the halo of 64 pixels of two images alone fills 48 KiB.
-#include "ops/ssim/arguments.h"
-#include "ops/ssim/window_sums_cuda.h"
+#include "core/scratch.h"
+#include "ops/ssim/api.h"
+#include "ops/ssim/similarity_cuda.h"
 
 namespace fastiqa {
 namespace {

@@ -1,9 +1,10 @@
-// The separable window of ssim, for every backend.
+// The separable window of ssim, on both devices.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
-#include "core/tensor.h"
+#include "core/check.h"
 
 namespace fastiqa {
 

@@ -1,4 +1,4 @@
-// The pass over 2x2 blocks (blocks.h) on a GPU.
+// The pass over 2x2 blocks (pass.h) on a GPU.
 //
 // Where columns or channels lie side by side and sizes, strides and addresses allow, a thread owns neighbouring blocks
 // that fill 16 bytes of a fine map: two rows of one access each along columns, four pixels of one each along channels.
@@ -7,6 +7,7 @@
 
 #include "core/launch.h"
 #include "core/pack.h"
+#include "passes/blocks/api.h"
 
 namespace fastiqa {
 

@@ -1,27 +1,5 @@
-// channelwise<kInputs>(maps, values, f, on) and channelwise_sum<kInputs>(maps, values, sums, f, on): one pass over
-// feature maps of equal size in which every channel of every sample has values of its own, and may have sums.
-//
-//   maps     kInputs inputs, then the outputs, if any: (N, C, H, W), any strides, as of<T>(view(x), ...)
-//   values   (N, C, 1, 1) inputs: gates, scales, shifts, of one element type; f.prepare, if f has it, is computed before
-//            the pass, once a channel where memory order allows, so it may cost what a sigmoid costs
-//   sums     (N, C, 1, 1) outputs: the sums over H, W of f's terms; f.finish if f has it turns them into what they stand
-//            for
-//
-// f is written once for both devices, in the accumulation type A of the maps (f.finish on the CPU in float64):
-//
-//   void prepare(A (&value)[kValues]) const                                                   in place
-//   void operator()(const A (&x)[kInputs], const A (&value)[kValues], A (&y)[outputs]) const               channelwise
-//   void operator()(const A (&x)[kInputs], const A (&value)[kValues], A (&y)[outputs], A (&term)[kSums]) const
-//   void finish(const A (&value)[kValues], A (&sum)[kSums]) const       in place, from values as they were handed over
-//
-// Where f has `static constexpr bool kExact = true` rounding errors do not add up, and sums are of type exact_t<A>, which
-// converts to double: a double, on a GPU a float and what its roundings lost. f has no finish then.
-//
-// each_channel(count, f, on) calls f(c) for every c below count: what a few numbers a channel need between two passes,
-// which may compute in double.
-//
-// Sums use no atomics and their order depends on sizes and layout alone, not on the number of threads: partial sums of
-// fixed blocks of pixels are added in order.
+// The operands of a channel-wise pass (pass.h), and its walk through feature maps: which dimension is innermost, and
+// which dimensions fold.
 #pragma once
 
 #include "core/tensor.h"
@@ -66,10 +44,44 @@ constexpr bool kExactSums<F> = true;
 /// An array's length where C++ wants at least one element.
 constexpr int at_least_one(int count) { return count > 0 ? count : 1; }
 
-}  // namespace fastiqa
+// ---- walk ----
 
-#if defined(__CUDACC__) || defined(FASTIQA_EMULATE)
-#include "passes/channelwise/cuda.h"
-#else
-#include "passes/channelwise/cpu.h"
-#endif
+template <int kMaps>
+struct ChannelWalk {
+  int64_t n, c, h, w;          // h = 1 and w = all pixels if in every map each row follows the one before it
+  int64_t stride[kMaps][4];    // along n, c, h and w, in elements
+  bool by_pixels;              // the channels of a pixel are innermost, else the pixels of a channel
+
+  int64_t inner(int map) const { return stride[map][by_pixels ? 1 : 3]; }
+
+  /// Whether the innermost elements of every map are neighbours in memory.
+  bool unit_stride() const {
+    if ((by_pixels ? c : w) == 1) return true;
+    for (int o = 0; o < kMaps; ++o)
+      if (inner(o) != 1) return false;
+    return true;
+  }
+};
+
+/// Sizes and strides as they are in memory; the first output decides what is innermost, or the last input.
+template <size_t kMaps>
+ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, size_t inputs) {
+  const auto& size = maps[0].sizes;
+  bool folds = true;
+  for (const View& map : maps) {
+    FASTIQA_CHECK(map.sizes == size, "fastiqa: maps of a channel-wise pass differ in size");
+    folds = folds && (size[2] == 1 || size[3] == 1 || map.strides[2] == size[3] * map.strides[3]);
+  }
+  const int along = size[3] == 1 ? 2 : 3;  // where a column of pixels is folded, its stride is that of the rows
+  ChannelWalk<kMaps> walk{size[0], size[1], folds ? 1 : size[2], folds ? size[2] * size[3] : size[3], {}, false};
+  for (size_t o = 0; o < kMaps; ++o) {
+    const auto& s = maps[o].strides;
+    const int64_t strides[4] = {s[0], s[1], folds ? 0 : s[2], s[along]};
+    std::copy_n(strides, 4, walk.stride[o]);
+  }
+  const auto& out = walk.stride[std::min(inputs, kMaps - 1)];
+  walk.by_pixels = walk.c > 1 && (walk.h * walk.w == 1 || out[1] < out[3]);
+  return walk;
+}
+
+}  // namespace fastiqa

@@ -1,14 +1,158 @@
-// channelwise.h on a GPU.
+// The channel-wise pass (pass.h) on a GPU.
 //
-// Without sums a thread moves one pack of 16 bytes a map, or one element, as in elementwise_cuda.h, and prepares the
+// Without sums a thread moves one pack of 16 bytes a map, or one element, as in passes/elementwise/cuda.h, and prepares the
 // values of that pack itself. With sums, by planes (NCHW): a warp or a block takes a plane, adds up its threads' sums and
 // writes the result. By pixels (channels-last): a thread keeps one pack of channels, whose values it prepares once, and
 // goes through the pixels of a block; the blocks' sums meet in a second kernel.
 #pragma once
 
-#include "passes/channelwise/packs_cuda.h"
+#include "core/launch.h"
+#include "core/pack.h"
+#include "core/scratch.h"
+#include "passes/channelwise/api.h"
+#include "passes/channelwise/exact_sum.h"
 
 namespace fastiqa {
+
+// ---- operands of a kernel ----
+
+template <class T, int kMaps, class V, int kValues, class S, int kSums>
+struct ChannelMaps {
+  T* data[kMaps];
+  ChannelWalk<kMaps> walk;
+  const V* value[kValues];
+  int64_t value_stride[kValues][2];  // along n and c
+  S* sum[at_least_one(kSums)];
+  int64_t sum_stride[at_least_one(kSums)][2];
+};
+
+/// Whether maps and, by pixels, values can be moved in packs; values beyond 16 bytes in several.
+template <int kPack, class T, int kMaps, class V, int kValues, class S, int kSums>
+bool packable(const ChannelMaps<T, kMaps, V, kValues, S, kSums>& maps) {
+  const auto& walk = maps.walk;
+  const auto aligned = [](const auto* data, int64_t bytes) { return reinterpret_cast<uintptr_t>(data) % bytes == 0; };
+  if (!walk.unit_stride() || (walk.by_pixels ? walk.c : walk.w) % kPack != 0) return false;
+  for (int o = 0; o < kMaps; ++o) {
+    if (!aligned(maps.data[o], 16)) return false;
+    for (int d = 0; d < 4; ++d)
+      if (d != (walk.by_pixels ? 1 : 3) && walk.stride[o][d] % kPack != 0) return false;
+  }
+  for (int k = 0; walk.by_pixels && k < kValues; ++k) {
+    const auto& stride = maps.value_stride[k];
+    if (stride[1] != 1 || stride[0] % kPack != 0 || !aligned(maps.value[k], 16)) return false;
+  }
+  return true;
+}
+
+template <int kInputs, class T, size_t kMaps, class V, size_t kValues, class S, size_t kSums>
+auto channel_maps(const Views<T, kMaps>& views, const Views<V, kValues>& values, const Views<S, kSums>& sums) {
+  ChannelMaps<T, int{kMaps}, V, int{kValues}, S, int{kSums}> maps{};
+  for (size_t o = 0; o < kMaps; ++o) maps.data[o] = static_cast<T*>(views.view[o].data);
+  maps.walk = make_channel_walk(views.view, kInputs);
+  for (size_t k = 0; k < kValues; ++k) {
+    maps.value[k] = static_cast<const V*>(values.view[k].data);
+    std::copy_n(values.view[k].strides.begin(), 2, maps.value_stride[k]);
+  }
+  for (size_t k = 0; k < kSums; ++k) {
+    maps.sum[k] = static_cast<S*>(sums.view[k].data);
+    std::copy_n(sums.view[k].strides.begin(), 2, maps.sum_stride[k]);
+  }
+  return maps;
+}
+
+// ---- packs of a thread ----
+
+constexpr int kWarp = 32;
+/// Blocks an SM of the kernels with sums: 64 registers a thread, where nvcc would take 80; seven maps would spill, and so
+/// would what the roundings of exact sums lost.
+template <int kMaps, class F>
+constexpr int kBlocksAnSM = kExactSums<F> ? 2 : kMaps < 7 ? 4 : 3;
+/// Of pixel_sum_kernel with seven maps in packs of eight: three spill up to 40 bytes on Ampere and Hopper.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 1000
+constexpr int kBlocksOfSeven = 2;
+#else
+constexpr int kBlocksOfSeven = 3;
+#endif
+/// Steps of a loop that are loaded before the first is computed, where no store stands between them: the few warps that
+/// exact sums leave an SM would ask too little of memory with one.
+template <int kInputs, int kMaps, int kPack>
+constexpr int kAhead = kMaps > kInputs ? 1 : kPack > 1 ? 2 : 4;
+constexpr int kPlaneSums = 4;  // sums of each kind that a thread keeps of a plane; eight of seven maps spill
+constexpr int kPixelsAThread = 32;  // terms of a thread's sum by pixels; the second kernel reads a float for so many
+
+/// What a thread adds up in.
+template <class A, class F>
+using running_t = std::conditional_t<kExactSums<F>, exact_t<A>, Plain<A>>;
+
+/// The maps' packs at one place, with f applied to them, and its terms added to sums, by turns where these are fewer.
+template <int kInputs, int kPack, class T, int kMaps, class V, int kValues, class S, int kSums, class F, class A,
+          class R, int kKept>
+__device__ void channel_packs(const ChannelMaps<T, kMaps, V, kValues, S, kSums>& maps, int64_t n, int64_t c, int64_t y,
+                              int64_t x, const A (&prepared)[kPack][kValues], const F& f,
+                              R (&sums)[at_least_one(kSums)][kKept]) {
+  T* at[kMaps];
+#pragma unroll
+  for (int o = 0; o < kMaps; ++o) {
+    const auto& stride = maps.walk.stride[o];
+    at[o] = maps.data[o] + n * stride[0] + c * stride[1] + y * stride[2] + x * stride[3];
+  }
+  Pack<T, kPack> in[kInputs], out[at_least_one(kMaps - kInputs)];
+#pragma unroll
+  for (int o = 0; o < kInputs; ++o) in[o] = Pack<T, kPack>::load(at[o]);
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) {
+    A x[kInputs], y[at_least_one(kMaps - kInputs)], term[at_least_one(kSums)];
+#pragma unroll
+    for (int o = 0; o < kInputs; ++o) x[o] = widen(in[o].element[k]);
+    if constexpr (kSums > 0)
+      f(x, prepared[k], y, term);
+    else
+      f(x, prepared[k], y);
+#pragma unroll
+    for (int s = 0; s < kSums; ++s) sums[s][k % kKept] += term[s];
+#pragma unroll
+    for (int o = kInputs; o < kMaps; ++o) out[o - kInputs].element[k] = narrow<T>(y[o - kInputs]);
+  }
+#pragma unroll
+  for (int o = kInputs; o < kMaps; ++o) out[o - kInputs].store(at[o]);
+}
+
+/// Prepared values of kPack channels of a pixel, or of the one channel of kPack pixels.
+template <int kPack, bool kByPixels, class Maps, class V, int kValues, class F, class A>
+__device__ void prepare_channels(const Maps& maps, const V* const (&value)[kValues], int64_t n, int64_t c, const F& f,
+                                 A (&prepared)[kPack][kValues]) {
+  constexpr int kWide = std::min<int>(kPack, 16 / sizeof(V));  // values in 16 bytes
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) {
+    const V* from = value[v] + n * maps.value_stride[v][0] + c * maps.value_stride[v][1];
+#pragma unroll
+    for (int k = 0; k < kPack; k += kWide) {
+      if constexpr (kByPixels) {
+        const auto values = Pack<V, kWide>::load(from + k);
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) prepared[k + j][v] = widen(values.element[j]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) prepared[k + j][v] = widen(*from);
+      }
+    }
+  }
+  if constexpr (requires { f.prepare(prepared[0]); }) {
+    f.prepare(prepared[0]);
+#pragma unroll
+    for (int k = 1; k < kPack; ++k) {
+      if constexpr (kByPixels) f.prepare(prepared[k]);
+    }
+  }
+  if constexpr (!kByPixels) {
+#pragma unroll
+    for (int k = 1; k < kPack; ++k)
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) prepared[k][v] = prepared[0][v];
+  }
+}
+
+// ---- kernels and the pass ----
 
 template <int kInputs, int kPack, bool kByPixels, class Index, class T, int kMaps, class V, int kValues, class F>
 __global__ void __launch_bounds__(kThreads)
@@ -67,8 +211,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const int64_t n = plane / walk.c, c = plane % walk.c;
   const bool inside = n < walk.n;
-  constexpr int kLanes = std::min(kPack, kPlaneLanes);
-  R sums[kSums][kLanes] = {};
+  constexpr int kKept = std::min(kPack, kPlaneSums);
+  R sums[kSums][kKept] = {};
   if (inside) {
     A prepared[kPack][kValues];
     prepare_channels<kPack, false>(maps, maps.value, n, c, f, prepared);
@@ -83,7 +227,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSM<kMaps, F>)
   for (int s = 0; s < kSums; ++s) {
     total[s] = sums[s][0];
 #pragma unroll
-    for (int k = 1; k < kLanes; ++k) total[s] += sums[s][k];
+    for (int k = 1; k < kKept; ++k) total[s] += sums[s][k];
 #pragma unroll
     for (int mask = kWarp / 2; mask > 0; mask /= 2) total[s] += total[s].from_lane(mask);
   }

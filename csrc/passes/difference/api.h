@@ -1,18 +1,7 @@
-// The trilinear form of difference_response and its three derivatives, for the device this file is compiled for.
-//
-//   sum over samples n, outputs o, taps t, sides s (a, b), channels c, pixels q of
-//   map[n][o][q - shift(t)] * weight[n][o][s][c][t] * d_s[n][c][q],       d_s = ref - s,  shift(t) = t - size / 2
-//
-//   difference_sums       by map:      reads ref, a, b, weight, bias
-//   difference_products   by weight:   reads ref, a, b, map
-//   difference_spread     by ref, a, b: reads map, weight
-//
-// An output and a tap together are a row: outputs * taps rows, tap innermost.
+// The operands of the difference pass (pass.h).
 #pragma once
 
-#include <optional>
-
-#include "core/arguments.h"
+#include "core/tensor.h"
 
 namespace fastiqa {
 
@@ -99,31 +88,6 @@ Triple<T> thirds(View all) {
   return triple<T>(views);
 }
 
-constexpr int64_t kMostOutputs = 16;  // MOST_OUTPUTS in ops/difference_response.py
-
-/// What a weight (outputs, 2C, size, size), or one for each of n samples, must be besides. Returns its last sizes.
-inline std::array<int64_t, 4> check_weight(const Arguments& call, const char* name, const Tensor& weight, int64_t n) {
-  std::array<int64_t, 4> last;
-  if (weight.dim() == 5) {
-    const auto all = call.sizes<5>(name, weight);
-    call.want(all[0] == n, name, "got ", all[0], " samples, want ", n);
-    std::copy_n(all.begin() + 1, 4, last.begin());
-  } else {
-    last = call.sizes<4>(name, weight);
-  }
-  call.want(last[0] <= kMostOutputs, name, "got ", last[0], " outputs, want ", kMostOutputs, " at most");
-  call.want(last[1] % 2 == 0, name, "got ", last[1], " channels, want an even number");
-  call.want(last[2] == last[3] && (last[3] == 1 || last[3] == 3), name, "got a kernel of ", last[2], "x", last[3],
-            ", want 1x1 or 3x3");
-  return last;
-}
-
 inline int64_t up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 }  // namespace fastiqa
-
-#if defined(__CUDACC__) || defined(FASTIQA_EMULATE)
-#include "passes/difference/cuda.h"
-#else
-#include "passes/difference/cpu.h"
-#endif

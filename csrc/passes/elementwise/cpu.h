@@ -2,49 +2,16 @@
 //
 //   elementwise<kInputs, T>(views, f, on)        f(x, y): y[0..] = function of x[0..], in the accumulation type
 //
-// The loop body is compiled three times (AVX-512, AVX2, baseline) and the machine's best is taken when the library is
-// loaded, so no instruction set leaks into generic code. Work is split by elements, whatever the nest looks like, so a
-// batch of one fills every thread.
+// Work is split by elements, whatever the nest looks like, so a batch of one fills every thread.
 #pragma once
 
 #include <utility>
 
+#include "core/nest.h"
+#include "core/simd.h"
 #include "core/stream.h"
-#include "core/tensor.h"
-
-// None in the tests' own programs: a sanitizer would run in the resolver that chooses a clone, before it is ready.
-#if defined(FASTIQA_PLAIN)
-#define FASTIQA_CLONES
-#elif defined(FASTIQA_X86) && __GNUC__ >= 12
-#define FASTIQA_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#define FASTIQA_CLONE_NAMES "x86-64-v4 x86-64-v3"
-#elif defined(FASTIQA_X86)  // GCC 11 knows no levels here, and AVX2 without fused products
-#define FASTIQA_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#define FASTIQA_CLONE_NAMES "avx512f avx2"
-#else  // clang makes no clones of templates
-#define FASTIQA_CLONES
-#define FASTIQA_CLONE_NAMES ""
-#endif
 
 namespace fastiqa {
-
-constexpr int64_t kGrain = 32768;  // elements a task at the least: ATen's own grain
-
-/// Operands of more bytes together than the last-level cache: there it pays to write one output at a time, for as many
-/// elements as keep the inputs in the first-level cache. cross_difference of 16x256x112x112 bfloat16: 6.5 instead of
-/// 7.9 ms, channels-last 6.6 instead of 8.6 (float32: 13.2 and 12.8 instead of 13.5 and 13.3); but of 1x64x112x112
-/// bfloat16, in the cache: 73 instead of 64 us.
-constexpr int64_t kBlock = 512;
-
-/// `rows` runs of `length` elements: one rectangle of the nest.
-template <class T, int kOperands>
-struct Tile {
-  std::array<T*, kOperands> data;
-  std::array<int64_t, kOperands> row_stride;
-  std::array<int64_t, kOperands> stride;
-  int64_t rows;
-  int64_t length;
-};
 
 /// A run whose elements are neighbours, for outputs [kFirst, kLast).
 template <int kInputs, int kFirst, int kLast, class T, int kOperands, class F>
@@ -67,8 +34,12 @@ FASTIQA_HD void run(T* const (&p)[kOperands], int64_t length, F f) {
   some(begin, length);
 }
 
+/// Runs whose elements are neighbours. Operands of more bytes together than the last-level cache, kFromMemory, are
+/// written one output at a time, kBlock elements that keep the inputs in the first-level cache. cross_difference of
+/// 16x256x112x112 bfloat16: 6.5 instead of 7.9 ms, channels-last 6.6 instead of 8.6 (float32: 13.2 and 12.8 instead of
+/// 13.5 and 13.3); but of 1x64x112x112 bfloat16, in the cache: 73 instead of 64 us.
 template <int kInputs, bool kFromMemory, class T, int kOperands, class F>
-FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, bool streamed, F f) {
+FASTIQA_CLONES void unit_tile(const Rectangle<T, kOperands>& tile, bool streamed, F f) {
   constexpr int kOutputs = kOperands - kInputs;
   alignas(kLine) T staged[kFromMemory ? kBlock : 1];
   for (int64_t row = 0; row < tile.rows; ++row) {
@@ -97,7 +68,7 @@ FASTIQA_CLONES void unit_tile(const Tile<T, kOperands>& tile, bool streamed, F f
 
 /// As unit_tile, for innermost strides other than one (slices along the rows, expanded operands).
 template <int kInputs, class T, int kOperands, class F>
-void strided_tile(const Tile<T, kOperands>& tile, F f) {
+void strided_tile(const Rectangle<T, kOperands>& tile, F f) {
   for (int64_t row = 0; row < tile.rows; ++row)
     for (int64_t i = 0; i < tile.length; ++i) {
       accumulator_t<T> x[kInputs], y[kOperands - kInputs];
@@ -120,7 +91,7 @@ void elementwise(const std::array<View, kOperands>& views, F f, const Tensor&) {
     while (begin < end) {
       const int64_t i0 = begin % size[0], row = begin / size[0];
       const int64_t i1 = row % size[1], i2 = row / size[1] % size[2], i3 = row / size[1] / size[2];
-      Tile<T, kOperands> tile;
+      Rectangle<T, kOperands> tile;
       for (size_t o = 0; o < kOperands; ++o) {
         const auto& stride = nest.stride[o];
         tile.data[o] = static_cast<T*>(views[o].data) + i0 * stride[0] + i1 * stride[1] + i2 * stride[2] + i3 * stride[3];

@@ -3,10 +3,11 @@
 //   elementwise<kInputs, T>(views, f, on)        f(x, y): y[0..] = function of x[0..], in the accumulation type
 //
 // A thread moves one pack of 16 bytes an operand where sizes, strides and addresses allow, else one element; either way
-// neighbouring threads touch neighbouring memory. The same kernel serves every layout (nest.h).
+// neighbouring threads touch neighbouring memory. The same kernel serves every layout (core/nest.h).
 #pragma once
 
 #include "core/launch.h"
+#include "core/nest.h"
 #include "core/pack.h"
 
 namespace fastiqa {

@@ -1,5 +1,5 @@
 // elementwise<kInputs, T>(views, f, on): one pass over operands of equal size, for the device this file is compiled for.
-// An operator that is element-wise is written once, in cpu/<op>.cpp; its cuda/<op>.cu includes that file.
+// An operator that is element-wise is written once, in <op>.cpp; its <op>.cu includes that file.
 #pragma once
 
 #if defined(__CUDACC__) || defined(FASTIQA_EMULATE)

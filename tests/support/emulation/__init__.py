@@ -32,7 +32,10 @@ SANITIZERS = {
 
 # The sources of a device without PyTorch. For the CPU nothing is inlined: what is unrolled there took twice as long to
 # compile, and ssim 1.5 GB.
-DEVICES = {"cuda": ("-DFASTIQA_EMULATE",), "cpu": ("-DFASTIQA_PLAIN", "-Dalways_inline=noinline")}
+DEVICES = {
+    "cuda": ("-include", "emulate/emulate.h"),
+    "cpu": ("-include", "emulate/plain_tensor.h", "-Dalways_inline=noinline"),
+}
 
 READ, WRITTEN = 1, 2  # Access in csrc/emulate/plain_tensor.h
 

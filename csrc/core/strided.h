@@ -1,7 +1,7 @@
 // A map with any strides, as a kernel's argument.
 #pragma once
 
-#include "core/launch.h"
+#include "core/tensor.h"
 
 namespace fastiqa {
 
