@@ -41,8 +41,9 @@ KNOWS = {
     "acceleration": "common runtime reference ops nn metrics models",
     "training.config": "common",
     "training.tasks": "common runtime nn metrics data models evaluation training.config",
-    "training.run": "common data models evaluation training.config training.tasks",
-    "training": "training.config training.tasks training.run",
+    "training.recipes": "common training.config training.tasks",
+    "training.run": "common data models evaluation training.config training.tasks training.recipes",
+    "training": "data models evaluation training.config training.tasks training.recipes training.run",
     "bench": "common runtime reference ops nn metrics data models evaluation acceleration training",
     "cli": "common runtime ops metrics data models evaluation training bench",
 }
@@ -53,20 +54,6 @@ IMPORTS_TO_GO: set[tuple[str, str]] = {
     ("models.checkpoints", ""),
     ("models.checkpoints", "models.registry"),
     ("models.registry", "models.checkpoints"),
-    ("training.run.checkpoint", ""),
-    ("training.config.recipe", "training.tasks"),
-    ("training.tasks", "training.tasks.comparison"),
-    ("training.tasks", "training.tasks.contrastive"),
-    ("training.tasks", "training.tasks.quality"),
-    ("training.tasks", "training.tasks.task"),
-    ("training.tasks.comparison", "training.tasks.network"),
-    ("training.tasks.comparison", "training.tasks.task"),
-    ("training.tasks.contrastive", "training.config.recipe"),
-    ("training.tasks.contrastive", "training.tasks.task"),
-    ("training.tasks.network", "training.config.recipe"),
-    ("training.tasks.quality", "training.tasks.network"),
-    ("training.tasks.quality", "training.tasks.task"),
-    ("training.tasks.task", "training.config.recipe"),
     # cli
     ("cli.info", ""),
     # bench
@@ -81,20 +68,10 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
 NAMES_TO_GO: dict[str, set[str]] = {
     # several packages
-    "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "training.config.step", "cli.data"},
-    "evaluate": {"training.run.evaluation", "cli.eval"},
-    "one_of": {"common.arguments", "training.config.step"},
+    "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "cli.data"},
     "train": {"training.run.trainer", "cli.train"},
     # models and training
     "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
-    "losses_of": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},
-    "refused": {
-        "training.run.rates",
-        "training.tasks.comparison",
-        "training.tasks.contrastive",
-        "training.tasks.quality",
-    },
-    "rows": {"training.tasks.comparison", "training.tasks.contrastive", "training.tasks.quality"},
     # cli
     "bench": {"cli.app", "cli.bench"},
     # bench (and the training's tasks)
@@ -105,13 +82,7 @@ NAMES_TO_GO: dict[str, set[str]] = {
     "page": {"bench.machine_code_page", "bench.report"},
     "peak_bytes": {"bench.memory", "bench.peers"},
     "read": {"bench.machine_code", "bench.rows"},
-    "summary": {
-        "bench.machine_code_page",
-        "bench.report",
-        "training.tasks.comparison",
-        "training.tasks.contrastive",
-        "training.tasks.quality",
-    },
+    "summary": {"bench.machine_code_page", "bench.report"},
 }
 
 

@@ -18,8 +18,8 @@ from fastiqa.data.distortions.contrastive import ContrastiveDataset
 from fastiqa.data.images.folders import image_files
 from fastiqa.data.images.photographs import Photographs, split_photographs
 from fastiqa.data.rated.distorted import DistortedImages
-from fastiqa.training.tasks.contrastive_loss import ContrastiveNetwork, Projector, contrastive_loss
-from fastiqa.training.tasks.datasets.rated import WithTypes
+from fastiqa.training.tasks.contrastive import ContrastiveNetwork, Projector, contrastive_loss
+from fastiqa.training.tasks.quality import WithTypes
 
 
 @pytest.fixture

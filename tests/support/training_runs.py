@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastiqa.common.weight_files import read_weights
 from fastiqa.training import read_recipe, train
-from fastiqa.training.tasks.datasets import RandomTriplets
+from fastiqa.training.tasks.comparison import RandomTriplets
 
 TINY = (
     "workers=0",

@@ -18,8 +18,7 @@ from fastiqa.data import TestCrops, read_image, read_rated
 from fastiqa.models import load_model
 from fastiqa.training import RecipeError, read_recipe, train
 from fastiqa.training.finished_runs import evaluate_run
-from fastiqa.training.tasks.datasets import datasets
-from fastiqa.training.tasks.datasets.rated import KINDS
+from fastiqa.training.tasks import TASKS
 from support import rated_folders
 
 pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
@@ -162,7 +161,7 @@ def test_what_a_network_learns_is_better_when_higher(tid2013: Path, tmp_path: Pa
     """LIVE and CSIQ say how bad an image is."""
     csiq = rated_folders.csiq(tmp_path / "csiq")
     own = [image.score for image in read_rated("csiq", csiq)]
-    learned = [float(score) for _, score in datasets("csiq", kinds=KINDS, folder=csiq, view="whole")]
+    learned = [float(score) for _, score in TASKS["quality"].dataset("csiq", folder=csiq, view="whole")]
     assert learned == pytest.approx([1 - score for score in own])
     scores = {
         name: [image.score for image in read_rated("tid2013", tid2013, scores=name)] for name in ("own", "quality")

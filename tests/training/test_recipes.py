@@ -10,7 +10,7 @@ import pytest
 from fastiqa.models import MFENet
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.training import RecipeError, read_recipe, recipe_names
-from fastiqa.training.config.yaml_text import booleans
+from fastiqa.training.config.fields import booleans
 from fastiqa.training.recipes.recipe_file import as_yaml
 from fastiqa.training.run.optimizer import learning_rate
 from fastiqa.training.run.setup import build_datasets, build_model

@@ -14,10 +14,9 @@ import torch
 from fastiqa.data import ImageError, read_rated
 from fastiqa.data.distortions import CLASSES
 from fastiqa.training.tasks import TASKS
-from fastiqa.training.tasks.datasets import datasets
 from support import rated_folders
 
-RATED, VIEWS = TASKS["quality"].kinds, TASKS["contrastive"].kinds
+RATED, VIEWS = TASKS["quality"], TASKS["contrastive"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rated(folder: Path, **options: Any) -> Any:
-    return datasets("distorted", kinds=RATED, folder=str(folder), size=32, **options)
+    return RATED.dataset("distorted", folder=str(folder), size=32, **options)
 
 
 def test_distorted_photographs_come_with_level_and_type(photographs: Path) -> None:
@@ -69,7 +68,7 @@ def test_windows_of_a_shrunk_photograph(photographs: Path) -> None:
     noisy = windows[CLASSES.index(("white_noise", 5))][0] - crops
     assert not torch.equal(noisy[0], noisy[3])  # random choices of its own
     assert rated(photographs, longest_side=81).read(middle.records[0].image).pixels.shape == (72, 80, 3)
-    views = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=16, longest_side=40)
+    views = VIEWS.dataset("distorted", folder=str(photographs), crop=16, longest_side=40)
     assert views.read(middle.records[0].image).pixels.shape == (36, 40, 3)
 
 
@@ -104,13 +103,13 @@ def test_photographs_that_are_all_unreadable_end_the_epoch(tmp_path: Path) -> No
     with pytest.raises(ImageError, match=r"18\.png: .*; nor could the photographs before it .* from number 3 on$"):
         dataset[3 * len(CLASSES) + 7]
     assert len(dataset.unreadable) == 16
-    views = datasets("distorted", kinds=VIEWS, folder=str(tmp_path), crop=16, on_unreadable="skip")
+    views = VIEWS.dataset("distorted", folder=str(tmp_path), crop=16, on_unreadable="skip")
     with pytest.raises(ImageError, match=r"15\.png: .*; nor could the photographs before it .* from number 0 on$"):
         views[0]
 
 
 def test_views_of_photographs(photographs: Path) -> None:
-    views, number = datasets("distorted", kinds=VIEWS, folder=str(photographs), crop=32, items=10, part="train")[3]
+    views, number = VIEWS.dataset("distorted", folder=str(photographs), crop=32, items=10, part="train")[3]
     assert (views.shape, number.dtype) == ((2, 3, 32, 32), torch.int64)
 
 
@@ -128,13 +127,13 @@ def test_bad_options_are_named(options: dict[str, Any], message: str, photograph
     with pytest.raises(ValueError, match="^" + message):
         rated(photographs, **options)
     with pytest.raises(ValueError, match=r"^folder: got 2024, want a path as a string, as '\./2024'$"):
-        datasets("distorted", kinds=VIEWS, folder=2024)
+        VIEWS.dataset("distorted", folder=2024)
     with pytest.raises(ValueError, match=r"folder: .* no images below it"):
         rated(tmp_path)
 
 
 def tid2013(folder: Path, **options: Any) -> Any:
-    return datasets("tid2013", kinds=RATED, folder=str(folder), size=32, **options)
+    return RATED.dataset("tid2013", folder=str(folder), size=32, **options)
 
 
 def test_rated_images_come_as_random_crops_fixed_ones_or_whole(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from fastiqa.training.run.optimizer import build_optimizer, learning_rate
 from fastiqa.training.run.processes import Processes
 from fastiqa.training.run.setup import build_datasets, build_model
 from fastiqa.training.tasks import TASKS
-from fastiqa.training.tasks.datasets import datasets
 from fastiqa.training.tasks.quality import Estimate
 from support.training_runs import COARSE, Stop, StopAt, assert_same, log, state
 
@@ -158,7 +157,7 @@ class Crops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Three fixed crops of each of a number of generated images."""
 
     def __init__(self, items: int) -> None:
-        self._images = datasets("random", kinds=TASKS["quality"].kinds, items=items, height=48, width=48)
+        self._images = TASKS["quality"].dataset("random", items=items, height=48, width=48)
 
     def __len__(self) -> int:
         return len(self._images)  # type: ignore[arg-type]
@@ -277,8 +276,8 @@ def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
     alone = Estimate(torch.zeros(2))
     for name in ("high_frequency", "distortion_type", "ranking"):
         with pytest.raises(ValueError, match=f"loss {name}: "):
-            quality.losses_of(name, alone, torch.ones(2))
-    torch.testing.assert_close(quality.losses_of("mse", alone, torch.full((2,), 3.0)), torch.full((2,), 9.0))
+            quality.item_losses(name, alone, torch.ones(2))
+    torch.testing.assert_close(quality.item_losses("mse", alone, torch.full((2,), 3.0)), torch.full((2,), 9.0))
     with pytest.raises(TrainingError, match=r"batch 1: data\.train: loss high_frequency: the network has no head"):
         run(tmp_path, "quality", "steps.only.losses.train=l1 + high_frequency")
 
@@ -286,7 +285,7 @@ def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
 def test_images_are_ranked_among_those_of_their_type() -> None:
     mine = torch.tensor([0.3, 0.5, 0.1, 0.9, 0.2], requires_grad=True)
     theirs, types = torch.tensor([0.8, 0.4, 0.0, 0.4, 0.4]), torch.tensor([1, 1, 1, 2, 1])
-    losses = TASKS["quality"].losses_of("ranking", Estimate(mine), theirs, types)
+    losses = TASKS["quality"].item_losses("ranking", Estimate(mine), theirs, types)
     scores = mine.tolist()
     pairs = {0: (1, 2, 4), 1: (0, 2), 2: (0, 1, 4), 3: (), 4: (0, 2)}  # of one type, with another score
     for i, others in pairs.items():
@@ -310,7 +309,7 @@ def test_accumulated_parts_of_a_contrastive_batch_are_compared_within(tmp_path: 
     losses = []
     for part in (items[:4], items[4:]):
         views, classes = (torch.stack(tensors) for tensors in zip(*part, strict=True))
-        losses.append(contrastive.losses_of("nt_xent", network(views), classes).mean().item())
+        losses.append(contrastive.item_losses("nt_xent", network(views), classes).mean().item())
     assert line["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
 
 

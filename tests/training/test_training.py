@@ -28,8 +28,7 @@ from fastiqa.training.run.folder import RunFolder
 from fastiqa.training.run.logs import BatchReport, EpochReport
 from fastiqa.training.run.progress import ProgressBar
 from fastiqa.training.tasks import TASKS
-from fastiqa.training.tasks.comparison import PackedComparison, losses_of
-from fastiqa.training.tasks.datasets import datasets
+from fastiqa.training.tasks.comparison import PackedComparison
 from support.training_runs import COARSE, TINY, Altered, Stop, StopAt, assert_same, log, run, state
 
 MODEL = {"layers": (1, 1, 1, 1), "width": 8, "first_stage_stride": 4, "hidden": 16}
@@ -316,8 +315,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_batch(tmp_path):
     assert len(log(tmp_path)) == 1
 
 
-def set_losses(monkeypatch, losses_of):
-    monkeypatch.setitem(TASKS, "comparison", dataclasses.replace(TASKS["comparison"], losses_of=losses_of))
+def set_losses(monkeypatch, item_losses):
+    monkeypatch.setitem(TASKS, "comparison", dataclasses.replace(TASKS["comparison"], item_losses=item_losses))
 
 
 def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(tmp_path, monkeypatch):
@@ -328,8 +327,10 @@ def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(tmp_pa
 
 
 def test_only_the_triplets_that_made_the_loss_infinite_are_named(tmp_path, monkeypatch):
+    item_losses = TASKS["comparison"].item_losses
+
     def poisoned(name, logits, label):
-        losses = losses_of(name, logits, label)
+        losses = item_losses(name, logits, label)
         return torch.where(label == 0.25, torch.nan, losses)
 
     set_losses(monkeypatch, poisoned)
@@ -454,11 +455,11 @@ def test_validation_counts_every_triplet_once(tmp_path):
     run(tmp_path, *COARSE, *options)
     (epoch,) = [line for line in log(tmp_path) if line["event"] == "epoch"]
     model = fastiqa.load_model(tmp_path / "model.safetensors")
-    triplets = [datasets("random", items=13)[i] for i in range(13)]
+    triplets = [TASKS["comparison"].dataset("random", items=13)[i] for i in range(13)]
     with torch.no_grad():
         logits = torch.cat([model(*(image[None] for image in images)) for *images, _ in triplets])
     label = torch.stack([label for *_, label in triplets])
-    accuracy, bce = agreement(logits, label).mean(), losses_of("bce", logits, label).mean()
+    accuracy, bce = agreement(logits, label).mean(), TASKS["comparison"].item_losses("bce", logits, label).mean()
     assert epoch["validation"]["clic"] == pytest.approx({"accuracy": accuracy.item(), "bce": bce.item()}, rel=1e-4)
 
 

@@ -10,7 +10,7 @@ import torch
 import fastiqa
 from fastiqa.training import RecipeError, read_recipe, train
 from fastiqa.training.run.setup import build_datasets
-from fastiqa.training.tasks.datasets import datasets
+from fastiqa.training.tasks import TASKS
 from support import labelled_folders as folders
 from support.training_runs import log
 
@@ -57,10 +57,10 @@ def test_crops_are_those_of_the_seed_and_epoch(where: list[str]) -> None:
 
 def test_whole_images_are_not_cropped(tmp_path: Path) -> None:
     csv = folders.clic(tmp_path, 40)
-    ref, a, b, label = datasets("clic", csv=csv, whole=True, small="native")[0]
+    ref, a, b, label = TASKS["comparison"].dataset("clic", csv=csv, whole=True, small="native")[0]
     assert ref.shape == a.shape == b.shape == (3, 64, 64)  # padded to a multiple of 32
     assert label == pytest.approx(2 / 3)
-    assert datasets("clic", csv=csv, average_duplicates=False, whole=True)[0][3] == 1
+    assert TASKS["comparison"].dataset("clic", csv=csv, average_duplicates=False, whole=True)[0][3] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What a recipe may say. It knows no task."""
+"""The settings of a recipe that know no task, and the readers of their YAML text and fields."""

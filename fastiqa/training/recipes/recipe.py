@@ -1,7 +1,6 @@
-"""A recipe: everything that decides the weights a training run ends with, as dataclasses.
+"""Recipe: the dataclass of everything that decides the final weights of a training run.
 
-The YAML form of each field is its name; `recipe_file.py` reads it. What a recipe leaves out has the
-defaults below.
+A field's name is its YAML key; `recipe_file.py` reads the YAML. A key that a recipe leaves out has the default below.
 """
 
 from __future__ import annotations
@@ -11,55 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fastiqa.training.config.settings import Step, check, one_of
+from fastiqa.training.config.fields import check_choice, require
+from fastiqa.training.config.settings import Model, Step, Validation
 from fastiqa.training.tasks import TASKS
 
-# Fields of a recipe that change how fast a run is and what it reports, not what it computes.
+# Fields that change a run's speed and reports, not its results.
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "log_every", "tensorboard")
 
 MOST_WORKERS = 1024
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used. The message is one line: the file, the key, what came and what was wanted."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """The network: for most tasks as `fastiqa.create_model` takes it.
-
-    Attributes:
-        name: one of `fastiqa.list_models()`; of the task "contrastive" a backbone, see `fastiqa.training.tasks`.
-        options: of its constructor.
-        pretrained: a file of weights of the whole network.
-        pretrained_backbone: a file of its backbone.
-        pretrained_dan: a file of MFENet's distortion-aware branch, as contrastive pre-training writes it.
-    """
-
-    name: str = "prfnet"
-    options: dict[str, Any] = field(default_factory=dict)
-    pretrained: str | None = None
-    pretrained_backbone: str | None = None
-    pretrained_dan: str | None = None
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What is computed at the end of an epoch, with the averaged weights where there are any.
-
-    Attributes:
-        data: names of data sets.
-        batch_size: items at a time; 1 for images of several sizes.
-        every: epochs from one validation to the next; the last epoch of a step always has one.
-    """
-
-    data: tuple[str, ...] = ()
-    batch_size: int = 1
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "every"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "an integer of at least 1")
 
 
 @dataclass(frozen=True)
@@ -67,20 +25,22 @@ class Recipe:
     """A training run.
 
     Attributes:
-        data: data sets by name: each its `kind` and the options of that kind, see `fastiqa.training.tasks.datasets`.
-        steps: by name, in order.
-        model: the network.
-        task: what it is trained for: "comparison" of two images, "quality" of one, or "contrastive" pre-training, see
+        data: data sets by name: each its `kind` and that kind's options, the fields of the dataclasses in
             `fastiqa.training.tasks`.
-        validation: what is computed at the end of an epoch.
-        seed: of the initial weights, the order of the items, dropout and the random choices of the data sets.
+        steps: the steps by name, in order.
+        model: the network.
+        task: "comparison" of two images, "quality" of one, or "contrastive" pre-training, see `fastiqa.training.tasks`.
+        validation: the validation at the end of an epoch.
+        seed: decides the initial weights, the order of the items, dropout and the random choices of the data sets.
         amp: compute in bfloat16 under autocast; weights and their updates stay float32.
-        ema: decay of an exponential moving average of weights and statistics, which is what the run then ends with.
+        ema: decay of an exponential moving average of weights and statistics; the run then ends with the average.
         channels_last: keep convolution weights, and so feature maps, channels-last.
         workers: processes that read images, for each training process; 0 reads in the training process.
         checkpoint_every: updates between checkpoints; the end of an epoch always has one.
         log_every: updates between two lines of the log.
         tensorboard: log for TensorBoard too.
+
+    Raises: ValueError naming the key, for an unknown task, loss or data set and for a value out of its range.
     """
 
     data: dict[str, dict[str, Any]]
@@ -98,37 +58,37 @@ class Recipe:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        one_of("task", self.task, tuple(TASKS))
-        check("steps", self.steps, len(self.steps) > 0, "at least one step")
+        check_choice("task", self.task, tuple(TASKS))
+        require("steps", self.steps, len(self.steps) > 0, "at least one step")
         for name, step in self.steps.items():
             for source in step.losses:
                 for loss in step.terms(source):
-                    one_of(f"steps.{name}.losses.{source}", loss, TASKS[self.task].losses)
-        wanted = {f"steps.{name}.losses": tuple(step.losses) for name, step in self.steps.items()}
-        for where, names in {**wanted, "validation.data": self.validation.data}.items():
+                    check_choice(f"steps.{name}.losses.{source}", loss, TASKS[self.task].losses)
+        named = {f"steps.{name}.losses": tuple(step.losses) for name, step in self.steps.items()}
+        for where, names in {**named, "validation.data": self.validation.data}.items():
             for name in names:
-                check(where, name, name in self.data, f"a data set of the recipe: {', '.join(self.data) or 'none'}")
-        check("ema", self.ema, self.ema is None or 0 < self.ema < 1, "a decay in (0, 1)")
-        check("seed", self.seed, self.seed >= 0, "an integer of at least 0")
-        check("workers", self.workers, 0 <= self.workers <= MOST_WORKERS, f"an integer from 0 to {MOST_WORKERS:,}")
+                require(where, name, name in self.data, f"a data set of the recipe: {', '.join(self.data) or 'none'}")
+        require("ema", self.ema, self.ema is None or 0 < self.ema < 1, "a decay in (0, 1)")
+        require("seed", self.seed, self.seed >= 0, "an integer of at least 0")
+        require("workers", self.workers, 0 <= self.workers <= MOST_WORKERS, f"an integer from 0 to {MOST_WORKERS:,}")
         for name in ("checkpoint_every", "log_every"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "an integer of at least 1")
+            require(name, getattr(self, name), getattr(self, name) >= 1, "an integer of at least 1")
 
     def timeline(self) -> Iterator[Part]:
-        """The steps with their place among the epochs of the run."""
+        """The steps, each with its epochs in the run."""
         first = 0
         for name, step in self.steps.items():
             yield Part(name, step, first, first + step.epochs)
             first += step.epochs
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe in the types of JSON and YAML."""
+        """The recipe as dictionaries, lists, numbers, texts, booleans and None, as JSON and YAML hold them."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
 
 class Part(NamedTuple):
-    """A step and its epochs, from `first` up to but not including `last`, counted over the whole run."""
+    """A step and its epochs: from `first` up to, not including, `last`, counted over the whole run."""
 
     name: str
     step: Step
@@ -137,7 +97,10 @@ class Part(NamedTuple):
 
 
 def differences(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """The keys whose values differ between two recipes as dictionaries, but for those without effect on the weights."""
+    """The keys whose values differ between two recipes, as "key was X, is Y".
+
+    Both are dictionaries as of `Recipe.as_dict`. Keys without effect on the weights do not count.
+    """
     before, now = dict(_flat(saved)), dict(_flat(asked))
     keys = [key for key in {**before, **now} if key.partition(".")[0] not in WITHOUT_EFFECT]
     nothing = object()

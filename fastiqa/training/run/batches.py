@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastiqa.training.tasks import ItemLayout
-from fastiqa.training.tasks.datasets import Items
+from fastiqa.training.tasks import ItemLayout, Items
 
 Key = tuple[str, int]  # a data set and an index in it
 
@@ -120,7 +119,7 @@ def collate(layout: ItemLayout, items: Sequence[tuple[Key, tuple[Tensor, ...]]])
                 got, want = _size(pixels), f"{_size(like)} as the {layout.inputs[0]} of {layout.noun} {first}"
                 advice = "crop the images of a batch to one size, or train with batches of one"
                 raise DataError(f"{where}: {image} is {got}, want {want}: {advice}")
-        if reason := layout.refused(*tensors[count:]):
+        if reason := layout.target_error(*tensors[count:]):
             raise DataError(f"{where}: {reason}")
     keys, tuples = zip(*items, strict=True)
     joined = [torch.stack(of_one_kind) for of_one_kind in zip(*tuples, strict=True)]

@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-import fastiqa
+from fastiqa import __version__
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
 from fastiqa.common.weight_files import read_weights
-from fastiqa.training.recipes.recipe import RecipeError, differences
-from fastiqa.training.recipes.recipe_file import completed
+from fastiqa.training.config.fields import RecipeError
+from fastiqa.training.recipes.recipe import differences
+from fastiqa.training.recipes.recipe_file import with_defaults
 
 METADATA = "fastiqa.run"
 
@@ -87,7 +88,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Mapping[str, Any
         for group in ("model", "optimizer", "ema")
         for key, tensor in getattr(checkpoint, group).items()
     }
-    versions = {"fastiqa": fastiqa.__version__, "torch": str(torch.__version__)}
+    versions = {"fastiqa": __version__, "torch": str(torch.__version__)}
     run = {"recipe": recipe, "position": dataclasses.asdict(checkpoint.position), "versions": versions}
     try:
         with replacing(path) as temporary:
@@ -115,7 +116,7 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of fastiqa train: no {METADATA} in its metadata") from error
     try:
-        saved = completed(saved)
+        saved = with_defaults(saved)
     except RecipeError as error:
         raise CheckpointError(f"{path}: of another version of fastiqa: {error}") from error
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}}

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastiqa.training.recipes.recipe import RecipeError
+from fastiqa.training.config.fields import RecipeError
 
 
 class Processes(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from fastiqa.common import limits
-from fastiqa.training.recipes.recipe import Recipe, RecipeError
+from fastiqa.training.config.fields import RecipeError
+from fastiqa.training.recipes.recipe import Recipe
 from fastiqa.training.run import rates
-from fastiqa.training.tasks import TASKS
-from fastiqa.training.tasks.datasets import Items, datasets
+from fastiqa.training.tasks import TASKS, Items
 
 # Of a network that a recipe may ask for: 4 GB in float32, forty times a PRFNet.
 MOST_TENSORS, MOST_NUMBERS = 20_000, 1_000_000_000
@@ -22,7 +22,7 @@ def build_model(recipe: Recipe) -> nn.Module:
     torch.manual_seed(recipe.seed)
     try:
         with limits.limited(MOST_TENSORS, MOST_NUMBERS):
-            return TASKS[recipe.task].network(recipe.model)
+            return TASKS[recipe.task].build_network(recipe.model)
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
 
@@ -37,11 +37,11 @@ def build_datasets(recipe: Recipe, given: Mapping[str, Items]) -> dict[str, Item
 
 
 def _build_dataset(name: str, recipe: Recipe) -> Items:
-    options = dict(recipe.data[name])
+    options = {"seed": recipe.seed, **recipe.data[name]}
     if "kind" not in options:
         raise RecipeError(f"data.{name}.kind: missing")
     try:
-        return datasets(**{"kinds": TASKS[recipe.task].kinds, "seed": recipe.seed, **options})
+        return TASKS[recipe.task].dataset(options.pop("kind"), **options)
     except (OSError, TypeError, ValueError) as error:
         raise RecipeError(f"data.{name}: {error}") from error
 

@@ -41,9 +41,8 @@ from fastiqa.training.run.optimizer import (
     set_learning_rate,
 )
 from fastiqa.training.run.processes import Processes, joined
-from fastiqa.training.run.validation import evaluate
-from fastiqa.training.tasks import TASKS
-from fastiqa.training.tasks.datasets import Items, blocks_of
+from fastiqa.training.run.validation import validate
+from fastiqa.training.tasks import TASKS, Items, blocks_of
 
 
 class TrainingError(RuntimeError):
@@ -68,7 +67,7 @@ def train(
         folder: of the run, see `fastiqa.training.run.folder`.
         resume: go on from the folder's checkpoint, or begin where there is none yet.
         device: "cpu" or "cuda"; None is CUDA where there is one.
-        datasets: data sets to use in the place of the recipe's, by name, see `fastiqa.training.tasks.datasets`.
+        datasets: data sets by name that replace the recipe's, see `fastiqa.training.tasks`.
         observers: what else hears of every batch and epoch, in the first process.
 
     Returns:
@@ -161,7 +160,7 @@ class Trainer:
         """What a step has of its own: which weights are trained, and their optimizer."""
         factors = part.step.factors()
         rates.freeze(self._model, factors)
-        self._module = self._processes.parallel(self._task.module(self._model), self._task.partial)
+        self._module = self._processes.parallel(self._task.module(self._model), self._task.unused_parameters)
         self._optimizer = build_optimizer(part.step.optimizer, rates.parameter_groups(self._model, factors))
         if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
             load_optimizer_tensors(self._optimizer, self._names, self._saved.optimizer)
@@ -251,7 +250,7 @@ class Trainer:
             data = {name: self._datasets[name] for name in wanted.data}
             workers, amp = self._recipe.workers, self._recipe.amp
             try:
-                validation = evaluate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
+                validation = validate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
             except ValueError as error:
                 raise TrainingError(f"{_where(part, position)}: {error}; older files are kept") from error
         report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)

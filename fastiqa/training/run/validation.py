@@ -1,4 +1,4 @@
-"""evaluate: how well a network does its task on data sets."""
+"""validate: how well a network does its task on data sets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from torch import nn
 
 from fastiqa.training.run.batches import load
 from fastiqa.training.run.processes import Processes
-from fastiqa.training.tasks import Task
-from fastiqa.training.tasks.datasets import Items
+from fastiqa.training.tasks import Items, Task
 
 
 @torch.no_grad()
-def evaluate(
+def validate(
     task: Task,
     model: nn.Module,
     datasets: Mapping[str, Items],

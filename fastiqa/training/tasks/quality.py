@@ -1,24 +1,206 @@
-"""The quality of an image without a reference: scores, their losses, and correlations with the ratings of people."""
+"""The task "quality": how good is an image, without a reference?
+
+Items are rated images (image, score), an image (3, H, W) or crops (K, 3, H, W), and the number of the distortion's type
+where the recipe asks for it. A validation reports correlations with the scores.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import statistics
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss, smooth_l1_loss, softplus
 
+from fastiqa.common import arguments
+from fastiqa.data import SETS, RandomFlippedCrop, RatedDataset, RatedImage, TestCrops, read_rated
+from fastiqa.data.labelled import LabelledDataset, OnUnreadable
+from fastiqa.data.rated.dataset import RatedItem, RatedTransform, whole_image
+from fastiqa.data.rated.distorted import DistortedImages
+from fastiqa.data.report import OnProblem
 from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
-from fastiqa.training.tasks.datasets import rated
-from fastiqa.training.tasks.network import registered
-from fastiqa.training.tasks.task import ItemLayout, Task
+from fastiqa.training.tasks.shared_data import Generated, GeneratedOptions, Part, noisy, read_photographs
+from fastiqa.training.tasks.task import DataOptions, ItemLayout, Items, Task, blocks_of, registered_network
 
+MOST_CROPS = 10_000
 SCORE_LOSSES = {"l1": l1_loss, "mse": mse_loss, "smooth_l1": smooth_l1_loss}
 RANKING_SCALE = 0.1  # of scores: a pair this far apart in the right order has a loss of 0.31, of 0.2 levels apart 0.13
+
+
+class RandomRated(Generated):
+    """Generated ratings of noisy patterns: the score falls from 1 to 0 as the noise grows.
+
+    Example:
+        >>> image, score = RandomRated(items=4, height=48, width=32)[0]
+        >>> image.shape, 0 <= score.item() <= 1
+        (torch.Size([3, 48, 32]), True)
+    """
+
+    def item(self, pattern: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        amount = torch.rand((), generator=random, device="cpu")
+        return noisy(pattern, self.noise * float(amount), random), 1 - amount
+
+
+class WithTypes(Items):
+    """Rated images with the number of their type of distortion, int64.
+
+    Args:
+        dataset: of the images.
+        types: what is numbered; of a part of a set the types of the whole set, so that a number means the same in every
+            part. None: those of the images, sorted.
+
+    Attributes:
+        records: what the images are.
+        types: their names by number.
+
+    Raises: ValueError for a data set that puts another image, which need not have this type, in the place of an
+        unreadable one.
+    """
+
+    def __init__(self, dataset: LabelledDataset[RatedImage, RatedItem], types: Sequence[str] | None = None) -> None:
+        if dataset.on_unreadable == "skip":
+            raise ValueError("on_unreadable: got 'skip', want 'raise' with types")
+        self.records, self.types = dataset.records, [*(_types_of(dataset.records) if types is None else types)]
+        self._dataset, self._numbers = dataset, [self.types.index(image.group) for image in dataset.records]
+        self.blocks = blocks_of(dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of the data set."""
+        self._dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, score = self._dataset[index]
+        return image, score, torch.tensor(self._numbers[index], device="cpu")
+
+
+def _types_of(images: Sequence[RatedImage]) -> list[str]:
+    return sorted({image.group for image in images})
+
+
+class RandomRatedOptions(GeneratedOptions):
+    """The kind "random"."""
+
+    def build(self, kind: str) -> Items:
+        return RandomRated(**vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortedOptions(DataOptions):
+    """The kind "distorted": photographs with every distortion at every level; the level gives the score.
+
+    Attributes:
+        folder, part, split_seed, val, test: the photographs, see `read_photographs`.
+        size, random_crop, grid, longest_side, keep, ladders, repeat_after, on_unreadable, seed: see
+            `fastiqa.data.DistortedImages`.
+        types: give the number of the distortion's type as well, see `WithTypes`.
+    """
+
+    folder: str | os.PathLike[str]
+    part: Part = "all"
+    split_seed: int = 0
+    val: float = 0.15
+    test: float = 0.15
+    size: int = 224
+    random_crop: bool = True
+    grid: int = 1
+    longest_side: int | None = None
+    keep: bool = False
+    ladders: bool = False
+    repeat_after: int | None = None
+    types: bool = False
+    on_unreadable: OnUnreadable = "raise"
+    seed: int = 0
+
+    def build(self, kind: str) -> Items:
+        dataset = DistortedImages(
+            read_photographs(self.folder, self.part, self.split_seed, self.val, self.test),
+            self.size,
+            random_crop=self.random_crop,
+            grid=self.grid,
+            longest_side=self.longest_side,
+            seed=self.seed,
+            keep=self.keep,
+            ladders=self.ladders,
+            repeat_after=self.repeat_after,
+            on_unreadable=self.on_unreadable,
+        )
+        return WithTypes(dataset) if arguments.flag("types", self.types) else dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedSetOptions(DataOptions):
+    """The kinds named after `fastiqa.data.SETS`: images that people have rated.
+
+    Attributes:
+        folder, part, split_seed, train, val, official, scores, on_problem: see `fastiqa.data.read_rated`. `scores` is
+            "quality" here: higher is better.
+        view: "random" crops, mirrored at random if `flip`; "fixed" crops, whose mean score is the image's score;
+            "whole" images.
+        crops: crops of each image. Random ones are separate items of an epoch.
+        size, resize: see `fastiqa.data.RandomFlippedCrop`; `resize` is (height, width).
+        flip: mirror random crops.
+        types: give the number of the distortion's type as well, among the sorted types of the whole set.
+        on_unreadable, seed: see `fastiqa.data.RatedDataset`.
+    """
+
+    folder: str | os.PathLike[str]
+    part: Part = "all"
+    split_seed: int = 0
+    train: float = 0.8
+    val: float = 0.0
+    official: bool = True
+    scores: Literal["own", "quality", "unit"] = "quality"
+    on_problem: OnProblem = "raise"
+    view: Literal["random", "fixed", "whole"] = "random"
+    crops: int = 1
+    size: int = 224
+    resize: Sequence[int] | None = None
+    flip: bool = True
+    types: bool = False
+    on_unreadable: OnUnreadable = "raise"
+    seed: int = 0
+
+    def build(self, kind: str) -> Items:
+        part = self._images(kind, self.part)
+        arguments.one_of("view", self.view, ("random", "fixed", "whole"))
+        if arguments.integer("crops", self.crops) > MOST_CROPS:
+            raise ValueError(f"crops: got {self.crops}, want at most {MOST_CROPS:,}")
+        resize = None
+        if self.resize is not None:
+            height, width = arguments.integers("resize", self.resize, 2)
+            resize = (height, width)
+        transforms: dict[str, RatedTransform] = {
+            "random": RandomFlippedCrop(self.size, resize, self.flip, self.flip),
+            "fixed": TestCrops(self.crops, self.size, self.seed, resize),
+            "whole": whole_image,
+        }
+        images = part * (self.crops if self.view == "random" else 1)
+        dataset = RatedDataset(images, transforms[self.view], seed=self.seed, on_unreadable=self.on_unreadable)
+        if not arguments.flag("types", self.types):
+            return dataset
+        return WithTypes(dataset, _types_of(self._images(kind, "all")))
+
+    def _images(self, name: str, part: Part) -> list[RatedImage]:
+        return read_rated(
+            name,
+            self.folder,
+            part,
+            split_seed=self.split_seed,
+            train=self.train,
+            val=self.val,
+            official=self.official,
+            scores=self.scores,
+            on_problem=self.on_problem,
+        )
 
 
 class Estimate(NamedTuple):
@@ -36,7 +218,7 @@ class Estimate(NamedTuple):
     distortion_logits: Tensor | None = None
 
 
-class Quality(nn.Module):
+class QualityEstimator(nn.Module):
     """Images → `Estimate`; several crops of each image give means over the crops.
 
     Args:
@@ -67,7 +249,7 @@ class Quality(nn.Module):
         return Estimate(by_image(outputs.quality), distance, logits)
 
 
-def losses_of(name: str, estimate: Estimate, score: Tensor, distortion: Tensor | None = None) -> Tensor:
+def _item_losses(name: str, estimate: Estimate, score: Tensor, distortion: Tensor | None = None) -> Tensor:
     """The loss of each image, (N,).
 
     "l1" (MFENet's), "mse", "smooth_l1" of the score; "high_frequency", L1 of the high frequencies; "distortion_type",
@@ -101,18 +283,18 @@ def ranking_losses(mine: Tensor, theirs: Tensor, distortion: Tensor) -> Tensor:
     return torch.where(pairs, losses, 0).sum(1) / pairs.sum(1).clamp_min(1)
 
 
-def refused(score: Tensor, distortion: Tensor | None = None) -> str | None:
-    """What is wrong with a score, if anything."""
+def _target_error(score: Tensor, distortion: Tensor | None = None) -> str | None:
+    """Why a score is refused, or None."""
     value = float(score)
     return None if math.isfinite(value) else f"score {value}, want a finite number"
 
 
-def rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
+def _rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
     """The network's score and the data set's, and the type of distortion where it is known."""
     return torch.stack((estimate.score, score, *distortion), 1)
 
 
-def summary(rows: Tensor) -> dict[str, float]:
+def _summary(rows: Tensor) -> dict[str, float]:
     """Correlations of the network's scores with the data set's, the most telling one first.
 
     Where types of distortion are known "srcc_of_types", the mean of the "srcc" within each; "srcc" of the ranks; "plcc"
@@ -132,14 +314,18 @@ def _correlation(of: Callable[[Tensor, Tensor], float], mine: Tensor, theirs: Te
 
 
 QUALITY = Task(
-    item=ItemLayout(noun="image", inputs=("image",), images=1, refused=refused),
-    kinds=rated.KINDS,
+    item=ItemLayout(noun="image", inputs=("image",), images=1, target_error=_target_error),
+    kinds={
+        "random": RandomRatedOptions,
+        "distorted": DistortedOptions,
+        **dict.fromkeys(SETS, RatedSetOptions),
+    },
     losses=(*SCORE_LOSSES, "high_frequency", "distortion_type", "ranking"),
-    network=registered,
-    module=Quality,
-    losses_of=losses_of,
-    rows=rows,
-    summary=summary,
+    build_network=registered_network,
+    module=QualityEstimator,
+    item_losses=_item_losses,
+    rows=_rows,
+    summary=_summary,
     save=save_model,
-    partial=True,
+    unused_parameters=True,
 )
