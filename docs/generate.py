@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import inspect
 import math
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # a build without an installation documents this 
 
 from fastiqa.bench.report import caption, first, markdown  # noqa: E402
 from fastiqa.bench.rows import latest, machine, read  # noqa: E402
-from fastiqa.bench.summary import speedup, spread  # noqa: E402
+from fastiqa.bench.summary import median_us, speedup, spread  # noqa: E402
 
 from fastiqa.ops import OPERATORS, Map, Op  # noqa: E402
 
@@ -48,6 +49,10 @@ machine. The pages show worst and best cases. Nothing was measured on a GPU yet.
 CHARTED = """
 A dot is a case (dtype, memory format, size, new or reused memory), the bar ends at their geometric mean. × is the
 speed-up over the better of eager PyTorch and torch.compile.
+""".strip()
+CHARTED_PEERS = """
+A dot is a case (convention, dtype), the bar ends at their geometric mean. × is the speed-up over the fastest other
+library that computes the same score.
 """.strip()
 KERNELS = {"cpu": "C++ (AVX2, AVX-512)", "cuda": "CUDA", "triton": "Triton"}
 
@@ -132,7 +137,7 @@ def index() -> str:
     rows = []
     for name, (op, *_) in families().items():
         cells = [f"[`{name}`]({name}.md)", title(op), ", ".join(backend.name for backend in op.backends)]
-        means = (spread(ratios(cases, "fwd_bwd")) for _, cases in measured(name))
+        means = (spread(groups.get("fwd_bwd", ())) for _, _, groups in measured(name))
         rows.append([*cells, ", ".join(f"{mean.mean:.1f}" for mean in means if mean) or "–"])
     header = ("operator", "in words", "kernels", "× forward + backward")
     return f"# Operators\n\n{ABOUT}\n\n{markdown(header, rows, 3)}\n{SPEEDUPS}\n"
@@ -258,38 +263,47 @@ def least_bytes(op: Op, shape: tuple[int, int, int, int]) -> int:
 # ---- measurements ----
 
 
-def measured(name: str) -> Iterator[tuple[Path, list[Any]]]:
-    """Files of bench/data that have cases of an operator with a speed-up, and those cases."""
+@functools.cache
+def cases_of(file: Path) -> dict[str, list[Any]]:
+    """The measured cases of a CSV file, by operator."""
+    result: dict[str, list[Any]] = {}
+    for case in latest(read(file)).values():
+        result.setdefault(str(first(case)["op"]), []).append(case)
+    return result
+
+
+def measured(op: str) -> Iterator[tuple[Path, list[Any], dict[str, list[float]]]]:
+    """Files of bench/data with speed-ups of an operator: its cases, and their speed-ups by direction."""
     for file in sorted(DATA.glob("*.csv")):
-        cases = [case for case in latest(read(file)).values() if first(case)["op"] == name and speedup(case)]
+        cases = [case for case in cases_of(file).get(op, []) if ratio(case)]
+        ratios = {mode: [ratio(case) or 0 for case in cases if first(case)["mode"] == mode] for mode in DIRECTIONS}
         if cases:
-            yield file, cases
+            yield file, cases, {mode: values for mode, values in ratios.items() if values}
 
 
-def ratios(cases: Iterable[Any], direction: str) -> list[float]:
-    return [ratio for case in cases if first(case)["mode"] == direction and (ratio := speedup(case))]
+def ratio(case: Any) -> float | None:
+    """fastiqa's speed-up: over eager and torch.compile, or where other libraries are measured over the fastest."""
+    mine = median_us(case.get("fastiqa"))
+    if mine is None:
+        return speedup(case)
+    others = [time for name, row in case.items() if name != "fastiqa" and (time := median_us(row)) is not None]
+    return min(others) / mine if others else None
 
 
 def measurements(name: str) -> str:
     header = ("direction", "cases", "×, geometric mean", "worst", "best")
+    kinds = ((name, CHARTED, f"fastiqa bench {name}"),)
+    kinds += ((f"{name}_peers", CHARTED_PEERS, f"python -m fastiqa.bench.peers {name}"),)
     parts = []
-    for file, cases in measured(name):
-        groups = {direction: values for direction in DIRECTIONS if (values := ratios(cases, direction))}
-        spreads = {direction: spread(values) for direction, values in groups.items()}
-        rows = [[f"`{direction}`", f"{found.cases}", *(f"{x:.2f}" for x in found[1:])]
-                for direction, found in spreads.items() if found]  # fmt: skip
-        device = machine(first(cases[0]))
-        about = caption(cases).removeprefix(f"{device}, ")
-        more = f"[Every case](../{published(file.with_suffix('.md'))}). Command: `fastiqa bench {name}`."
-        parts += [
-            f"### {device}",
-            f"Measured with {about}. {CHARTED}",
-            chart(groups),
-            markdown(header, rows, 1),
-            more,
-        ]
-    if not parts:
-        parts = ["bench/data has no rows for this operator alone: see the [metrics](../benchmarks/index.md)."]
+    for op, explained, command in kinds:
+        for file, cases, groups in measured(op):
+            spreads = {direction: spread(values) for direction, values in groups.items()}
+            rows = [[f"`{direction}`", f"{found.cases}", *(f"{x:.2f}" for x in found[1:])]
+                    for direction, found in spreads.items() if found]  # fmt: skip
+            device = machine(first(cases[0]))
+            about = caption(cases).removeprefix(f"{device}, ")
+            parts += [f"### {device}", f"Measured with {about}. {explained}", chart(groups), markdown(header, rows, 1)]
+            parts += [f"[Every case](../{published(file.with_suffix('.md'))}). Command: `{command}`."]
     return "\n\n".join([*parts, "[How to read a benchmark](../guides/read_a_benchmark.md).\n"])
 
 
