@@ -99,6 +99,14 @@ def test_show_prints_a_recipe_that_reads_as_the_same(fastiqa_command, tmp_path):
     assert read_recipe(tmp_path / "shown.yaml") == read_recipe("prfnet_fpn", ["seed=3"])
 
 
+def test_a_file_is_no_folder_of_a_run(fastiqa_command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    options = ("--out", tmp_path / "file", "--device", "cpu", *sets(*COARSE))
+    want = f"error: out: got {tmp_path / 'file'}, a file, want a folder\n"
+    assert fastiqa_command("train", "smoke", *options) == (2, "", want)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +117,10 @@ def test_show_prints_a_recipe_that_reads_as_the_same(fastiqa_command, tmp_path):
         ),
         (["smoke", "--device", "tpu"], "error: device: got 'tpu', want cpu or cuda"),
         (["smoke", "--set", "model.options.width=0"], "error: model: width: got 0"),
+        (
+            ["smoke", "--set", "data.clik.items=8"],
+            "error: --set data.clik: no step and no validation uses 'clik', want",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line_and_status_2(arguments, message, fastiqa_command, tmp_path):

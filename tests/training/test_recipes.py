@@ -117,6 +117,12 @@ def test_overrides_reach_defaults_of_all_steps_and_single_steps():
     assert recipe.ema == 0.99
 
 
+def test_an_override_may_bring_a_data_set_that_is_used_and_leave_one_unused():
+    used = read_recipe("smoke", ["data.mine={kind: random}", "validation.data=[mine]", "steps.fine=null"])
+    assert used.validation.data == ("mine",)
+    assert {"held_out", "bapps", "pieapp"} < set(used.data)
+
+
 def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
     (tmp_path / "below.yaml").write_text("base: smoke\nseed: 3\nvalidation: null\n")
     (tmp_path / "above.yaml").write_text(
@@ -165,6 +171,8 @@ def test_a_base_is_changed_key_by_key_and_null_takes_away(tmp_path):
         (f"{'a.' * 5000}a=1", "want key=value, as optimizer.lr=0.01"),
         ('data={"a\\nb": 1}', "has a key that is not printable"),
         ("workers=1000000", "workers: got 1000000, want an integer from 0 to 1,024"),
+        ("data.click.csv=a.csv", "--set data.click: no step and no validation uses 'click', want one of clic, bapps, "),
+        ("data={held: {kind: clic}}", "--set data.held: no step and no validation uses 'held', want one of clic, "),
     ],
 )
 def test_mistakes_name_the_key(override, message):

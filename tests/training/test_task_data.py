@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,50 @@ import PIL.Image
 import pytest
 import torch
 
-from fastiqa.data import ImageError, read_rated
+from fastiqa.data import (
+    SETS,
+    ContrastiveDataset,
+    DistortedImages,
+    ImageError,
+    RandomCrop,
+    RandomFlippedCrop,
+    RatedDataset,
+    TestCrops,
+    TripletDataset,
+    read_bapps,
+    read_clic,
+    read_pieapp,
+    read_rated,
+    read_synth,
+)
 from fastiqa.data.distortions import CLASSES
+from fastiqa.data.triplets.sets import TRIPLET_SETS
 from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.comparison import RandomTriplets
+from fastiqa.training.tasks.contrastive import RandomViews
+from fastiqa.training.tasks.quality import RandomRated
+from fastiqa.training.tasks.shared_data import read_photographs
 from support import rated_folders
 
 RATED, VIEWS = TASKS["quality"], TASKS["contrastive"]
+
+CROPS = (RandomCrop, TripletDataset)
+TAKERS: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("comparison", "random"): (RandomTriplets,),
+    ("comparison", "clic"): (read_clic, *CROPS),
+    ("comparison", "bapps"): (read_bapps, *CROPS),
+    ("comparison", "pieapp"): (read_pieapp, *CROPS),
+    ("comparison", "synth"): (read_synth, *CROPS),
+    ("quality", "random"): (RandomRated,),
+    ("quality", "distorted"): (read_photographs, DistortedImages),
+    ("quality", "set"): (read_rated, RandomFlippedCrop, TestCrops, RatedDataset),
+    ("contrastive", "random"): (RandomViews,),
+    ("contrastive", "distorted"): (read_photographs, ContrastiveDataset),
+}
+# Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip").
+OWN = {"comparison": {"whole"}, "quality": {"types", "view", "scores", "flip", "crops"}, "contrastive": set()}
+# Arguments that are no options: what the reader hands on, and what an option of another name decides.
+NO_OPTIONS = {"n", "triplets", "transform", "photographs", "name", "images", "horizontal", "vertical"}
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +71,29 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rated(folder: Path, **options: Any) -> Any:
     return RATED.dataset("distorted", folder=str(folder), size=32, **options)
+
+
+@pytest.mark.parametrize(("task", "kind"), [(name, kind) for name, task in TASKS.items() for kind in task.kinds])
+def test_options_have_the_defaults_of_the_functions_that_take_them(task: str, kind: str) -> None:
+    """An option and its default are written twice: in the dataclass of the kind, and in a reader or data set."""
+    options = TASKS[task].kinds[kind]
+    known = {f.name: f.default for f in dataclasses.fields(options)}  # type: ignore[arg-type]
+    assert sorted(known) == sorted(options.names())
+    takers = TAKERS[task, kind if kind in ("random", "distorted") or task == "comparison" else "set"]
+    theirs = [inspect.signature(taker).parameters for taker in takers]
+    for name, default in known.items():
+        if name not in OWN[task]:
+            defaults = [parameters[name].default for parameters in theirs if name in parameters]
+            defaults = [dataclasses.MISSING if each is inspect.Parameter.empty else each for each in defaults]
+            assert defaults, name
+            assert default in defaults, name
+    for parameters in theirs:
+        assert set(parameters) - set(known) <= NO_OPTIONS, parameters
+
+
+def test_every_set_of_triplets_and_ratings_is_a_kind() -> None:
+    assert set(TASKS["comparison"].kinds) == {"random", *TRIPLET_SETS}
+    assert set(TASKS["quality"].kinds) == {"random", "distorted", *SETS}
 
 
 def test_distorted_photographs_come_with_level_and_type(photographs: Path) -> None:

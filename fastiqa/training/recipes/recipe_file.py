@@ -53,14 +53,17 @@ def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     path = _resolve(source, Path())
     values = _with_base(path, ())
+    known = values.get("data")
     for text in overrides:
         key, value = _override(text)
         _refuse_hidden(key, values)
         values = _joined(values, _nested(key, value))
     try:
-        return construct(Recipe, _with_shared(_without_null(values)))  # type: ignore[no-any-return]
+        recipe: Recipe = construct(Recipe, _with_shared(_without_null(values)))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
+    _refuse_unused(recipe, known if isinstance(known, Mapping) else {})
+    return recipe
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -143,6 +146,18 @@ def _refuse_hidden(key: list[str], values: Mapping[str, Any]) -> None:
     hidden = [f"steps.{name}.{'.'.join(key)}" for name, step in steps.items() if _has(step, key)]
     if hidden:
         raise RecipeError(f"--set {'.'.join(key)}: steps have values of their own, want {' or '.join(hidden)}")
+
+
+def _refuse_unused(recipe: Recipe, known: Mapping[str, Any]) -> None:
+    """Raise RecipeError for a data set that only an override names: a misspelt one, in most cases.
+
+    A recipe's own data sets may be unused, as by an override that takes a step away.
+    """
+    used = {*recipe.validation.data, *(name for step in recipe.steps.values() for name in step.losses)}
+    for name in recipe.data:
+        if name not in known and name not in used:
+            want = f"one of {', '.join(map(str, known))}" if known else "one that a step or a validation uses"
+            raise RecipeError(f"--set data.{name}: no step and no validation uses {name!r}, want {want}")
 
 
 def _has(values: object, key: Sequence[str]) -> bool:

@@ -58,9 +58,11 @@ class RunFolder:
     def begin(self, resume: bool) -> None:
         """Make the folder ready, and keep others out of it.
 
-        Raises: FileExistsError where it holds a run that is not to be resumed, or files that are no run;
-            FolderInUseError where another run writes to it.
+        Raises: FileExistsError if it is a file, holds a run that is not to be resumed, or holds other files than a
+            run's; FolderInUseError if another run writes to it.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"out: got {self.path}, a file, want a folder")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.enter_context(locked(self.path))
         if self.checkpoint.exists() or self._log.exists():
