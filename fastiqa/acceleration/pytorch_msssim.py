@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fastiqa.metrics.ms_ssim import ms_ssim
 from fastiqa.metrics.presets import SCALE_WEIGHTS
-from fastiqa.ops.ssim import LARGEST_SIZE, ssim, window
+from fastiqa.ops import ssim
+from fastiqa.ops.ssim import LARGEST_SIZE, window
 
 ROUNDING = 1e-6  # of their window, which is float32
 

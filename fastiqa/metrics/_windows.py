@@ -18,7 +18,7 @@ from fastiqa.common import arguments
 from fastiqa.metrics._metric import is_traced, wide
 from fastiqa.metrics.luma import WEIGHTS, rounded_grey
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
-from fastiqa.ops.ssim import ssim as ssim_terms
+from fastiqa.ops import ssim as ssim_terms
 
 BAND_PIXELS = 6 << 20  # of all channels: a full-HD image in one piece, an 8K one in 16; PyTorch filters 24 MiB at once
 # Of all channels: 2 MB of squared errors, which stay in the cache. PSNR of two full-HD images takes 6.1 ms on a Xeon;

@@ -40,7 +40,7 @@ from fastiqa.metrics.presets import (
     resolved_conventions,
 )
 from fastiqa.metrics.ssim import WINDOW
-from fastiqa.ops.octave_merge import octave_merge, octave_merge_backward
+from fastiqa.ops import octave_merge, octave_merge_backward
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -155,7 +155,7 @@ class _Fork(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, to_sums: Tensor) -> Tensor:
-        return octave_merge(grad, to_sums)  # type: ignore[no-any-return]
+        return octave_merge(grad, to_sums)
 
 
 def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:

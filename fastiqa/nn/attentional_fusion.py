@@ -9,7 +9,7 @@ from torch import Tensor
 from fastiqa import reference
 from fastiqa.common.tracing import Leaf
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
-from fastiqa.ops.attentional_blend import attentional_blend
+from fastiqa.ops import attentional_blend
 
 
 class AttentionalFeatureFusion(Leaf, reference.AttentionalFeatureFusion):

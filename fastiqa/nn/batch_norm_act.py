@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fastiqa import reference
 from fastiqa.nn.recomputation import running_pass
-from fastiqa.ops.batch_norm_act import batch_norm_act
+from fastiqa.ops import batch_norm_act
 from fastiqa.runtime.layout import ACCUMULATION
 
 
@@ -71,7 +71,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         out, mean, rstd = batch_norm_act(x, *self._affine(x), self.negative_slope, self.eps)
         if count and running_pass() != "again":
             self._track(mean, rstd, count)
-        return out  # type: ignore[no-any-return]
+        return out
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias, which may have been taken away."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastiqa import reference
 from fastiqa.nn.fused import Fused
-from fastiqa.ops.cross_difference import cross_difference
+from fastiqa.ops import cross_difference
 from fastiqa.reference.plain_layers import not_plain
 
 

@@ -11,7 +11,7 @@ from fastiqa.common.tracing import Leaf
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.fused import FusedNetwork
 from fastiqa.nn.octave_conv import OctaveConv2d
-from fastiqa.ops.octave_split import octave_split
+from fastiqa.ops import octave_split
 
 
 class OctaveSplit(Leaf, reference.OctaveSplit):

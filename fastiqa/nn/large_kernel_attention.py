@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.nn.fused import Fused
-from fastiqa.ops.large_kernel_conv import large_kernel_conv
+from fastiqa.ops import large_kernel_conv
 from fastiqa.reference.plain_layers import convolution_not_plain
 
 
@@ -32,5 +32,6 @@ class LargeKernelAttention(Fused, reference.LargeKernelAttention):
             return super().forward(u)
         self._check(u)
         near, far = self.conv0, self.conv_spatial
+        assert near.bias is not None and far.bias is not None  # noqa: PT018  must_call asks for both
         attention: Tensor = self.conv1(large_kernel_conv(u, near.weight, near.bias, far.weight, far.bias))
         return u * attention

@@ -8,8 +8,7 @@ from torch.nn.functional import conv2d
 
 from fastiqa import reference
 from fastiqa.nn.fused import Fused
-from fastiqa.ops.octave_merge import octave_merge
-from fastiqa.ops.octave_split import octave_split
+from fastiqa.ops import octave_merge, octave_split
 from fastiqa.reference.octave_conv import half_size
 from fastiqa.reference.plain_layers import convolution_not_plain
 

@@ -15,10 +15,8 @@ from fastiqa.common import arguments
 from fastiqa.nn.cross_subtraction import CrossSubtraction
 from fastiqa.nn.fused import Fused
 from fastiqa.nn.progressive_fusion import ProgressiveFusion
-from fastiqa.ops.difference_pool import difference_pool
-from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS, difference_response
-from fastiqa.ops.gated_upsample import gated_upsample
-from fastiqa.ops.mix_kernels import mix_kernels
+from fastiqa.ops import difference_pool, difference_response, gated_upsample, mix_kernels
+from fastiqa.ops.difference_response import KERNEL_SIZES, MOST_OUTPUTS
 from fastiqa.reference.plain_layers import convolution_not_plain, not_plain
 
 
@@ -158,7 +156,7 @@ class PRFHead(Fused, reference.PRFHead):
             k = math.isqrt(taps)
             shifts = torch.eye(taps, dtype=maps.dtype, device=maps.device).view(1, taps, k, k)
             maps = conv2d(maps, shifts, padding=k // 2)
-        return maps + kernel.offset  # type: ignore[no-any-return]
+        return maps + kernel.offset
 
     def _gate_kernel(self, i: int) -> GateKernel:
         """That of the gate of stage i: the mean kernel of the gate, times the weights of the cross convolution."""

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 
 from fastiqa import reference
 from fastiqa.nn.fused import Fused
-from fastiqa.ops.gated_upsample import gated_upsample
+from fastiqa.ops import gated_upsample
 from fastiqa.reference.plain_layers import convolution_not_plain
 
 

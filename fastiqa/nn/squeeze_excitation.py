@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastiqa import reference
 from fastiqa.common.tracing import Leaf
-from fastiqa.ops.scale_residual_relu import scale_residual_relu
+from fastiqa.ops import scale_residual_relu
 
 
 class SqueezeExcitation(Leaf, reference.SqueezeExcitation):
@@ -30,4 +30,4 @@ class SqueezeExcitation(Leaf, reference.SqueezeExcitation):
         logits = self.logits(x)
         if residual is None:
             return x * torch.sigmoid(logits)
-        return scale_residual_relu(x, logits, residual)  # type: ignore[no-any-return]
+        return scale_residual_relu(x, logits, residual)

@@ -1,4 +1,7 @@
-"""The operators, one file each. The list of operators is whatever lies in this folder."""
+"""The operators, one file each. The list of operators is whatever lies in this folder.
+
+Type checkers read `__init__.pyi`, which `python -m fastiqa.ops` prints.
+"""
 
 import importlib
 import pkgutil
@@ -8,6 +11,8 @@ from fastiqa.runtime.op import Map, Op
 OPERATORS: dict[str, Op] = {}
 
 for _module in pkgutil.iter_modules(__path__):
+    if _module.name == "__main__":
+        continue
     _found = vars(importlib.import_module(f"{__name__}.{_module.name}"))
     OPERATORS.update({op.name: op for op in _found.values() if isinstance(op, Op)})
 

@@ -83,7 +83,8 @@ class Op:
         self.__doc__ = reference.__doc__
         self.__module__ = reference.__module__
         self._overload = self._register(schema)
-        self.signature = Signature(self._overload._schema, wide)
+        self.schema = self._overload._schema
+        self.signature = Signature(self.schema, wide)
         self._plans = Plans(self.signature, layout)
         tensors = (self.signature.names[k] for k in self.signature.tensors)
         self.batched = frozenset(batched if batched is not None else tensors)
@@ -294,7 +295,7 @@ class Op:
         return self.name
 
     def __repr__(self) -> str:
-        return f"<fastiqa operator {self._overload._schema}>"
+        return f"<fastiqa operator {self.schema}>"
 
 
 # Autograd's own batches, older than those of torch.func (jacobian(vectorize=True), is_grads_batched,

@@ -19,7 +19,7 @@ from fastiqa.common import arguments
 from fastiqa.models.inference.folding import is_plain, scale_and_shift
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import VANBlock
-from fastiqa.ops.large_kernel_conv import large_kernel_conv
+from fastiqa.ops import large_kernel_conv
 from fastiqa.reference.plain_layers import is_heard
 from fastiqa.runtime.memory import LARGE
 

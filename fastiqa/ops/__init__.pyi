@@ -1,0 +1,657 @@
+"""The operators' signatures, for editors and type checkers. Generated from the records; do not edit:
+
+python -m fastiqa.ops > fastiqa/ops/__init__.pyi
+"""
+
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+
+from torch import Tensor
+
+from fastiqa.runtime.op import Map as Map
+from fastiqa.runtime.op import Op as Op
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R", covariant=True)
+
+class _Operator(Op, Generic[_P, _R]):
+    """A record that is called as the function beneath it."""
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...  # type: ignore[override]
+
+def _operator(function: Callable[_P, _R]) -> _Operator[_P, _R]: ...
+
+OPERATORS: dict[str, Op]
+
+@_operator
+def attentional_blend(
+    x: Tensor,
+    y: Tensor,
+    local_logits: Tensor,
+    global_logits: Tensor,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Weighted mean of two maps, the weight a sigmoid of local plus global attention, in one pass.
+
+    Equivalent to ``m * x + (1 - m) * y`` with ``m = torch.sigmoid(local_logits + global_logits)``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        y: as `x`.
+        local_logits: as `x`, before the sigmoid.
+        global_logits: (N, C, 1, 1), before the sigmoid.
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import attentional_blend
+        >>> x, y, local = torch.randn(3, 1, 8, 4, 4)
+        >>> out = attentional_blend(x, y, 0 * local, torch.zeros(1, 8, 1, 1))
+        >>> torch.equal(out, x / 2 + y / 2)
+        True
+    """
+
+@_operator
+def attentional_blend_backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    local_logits: Tensor,
+    global_logits: Tensor,
+    *,
+    out: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `attentional_blend` for x, y, local_logits and global_logits.
+
+    Equivalent to what autograd computes from ``m * x + (1 - m) * y``.
+
+    Args:
+        grad, x, y, local_logits: (N, C, H, W).
+        global_logits: (N, C, 1, 1).
+
+    Returns:
+        Three of (N, C, H, W) and one of (N, C, 1, 1). Dtypes, strides and errors as there.
+    """
+
+@_operator
+def batch_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    negative_slope: float = 0.0,
+    eps: float = 1e-05,
+    *,
+    out: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises every channel by its mean and variance in this batch, and rectifies.
+
+    Equivalent to ``leaky_relu(batch_norm(x, None, None, weight, bias, training=True, eps=eps), negative_slope)``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        weight, bias: (C,); taken in float32, or float64 with such an `x`.
+        negative_slope: of the activation: 0 is ReLU, 1 none.
+        eps: added to the variance, at least 0.
+
+    Returns:
+        The activation (N, C, H, W) in `x`'s dtype; mean and 1/√(variance + eps) (C,) in float32, or float64. Only the
+        activation has a gradient. Statistics of no pixels are 0 and 1/√eps.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, a negative eps.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import batch_norm_act
+        >>> x, weight, bias = torch.randn(2, 8, 4, 4), torch.ones(8), torch.zeros(8)
+        >>> out, mean, rstd = batch_norm_act(x, weight, bias)
+        >>> torch.allclose(out, torch.relu((x - mean[:, None, None]) * rstd[:, None, None]), atol=1e-6)
+        True
+    """
+
+@_operator
+def batch_norm_act_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    negative_slope: float,
+    *,
+    out: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `batch_norm_act` for x, weight and bias.
+
+    Equivalent to what autograd computes from PyTorch's batch normalisation and leaky ReLU, given the statistics.
+
+    Args:
+        grad, x: (N, C, H, W).
+        weight, bias, mean, rstd: (C,); taken in float32, or float64 with such an `x`.
+        negative_slope: as there.
+
+    Returns:
+        (N, C, H, W), (C,) and (C,). Strides and errors as there; the last two in float32, or float64.
+    """
+
+@_operator
+def cross_difference(ref: Tensor, a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Differences of a reference's feature maps to those of two candidates, along the channels, in one pass.
+
+    Equivalent to ``torch.cat([ref - a, ref - b], 1)``.
+
+    Args:
+        ref: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        a: as `ref`.
+        b: as `ref`.
+
+    Returns:
+        (N, 2C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that differ, or not four dimensions.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import cross_difference
+        >>> ref, a, b = torch.rand(3, 1, 8, 4, 4)
+        >>> torch.equal(cross_difference(ref, a, b), torch.cat([ref - a, ref - b], 1))
+        True
+    """
+
+@_operator
+def cross_difference_backward(
+    grad: Tensor,
+    *,
+    out: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `cross_difference`: (N, 2C, H, W) -> three of (N, C, H, W), for ref, a and b.
+
+    Equivalent to ``ga, gb = grad.chunk(2, 1); (ga + gb, -ga, -gb)``. Dtypes, strides and errors as there.
+    """
+
+@_operator
+def difference_pool(
+    ref: Tensor,
+    a: Tensor,
+    b: Tensor,
+    gate: Tensor,
+    kernel_size: int = 1,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Gated sums over the pixels of a reference's differences to two candidates, for each tap of a small kernel.
+
+    Equivalent to ``torch.stack([gate * (ref - a), gate * (ref - b)], 1).sum((-2, -1))`` for one tap; tap (i, j) of a
+    larger kernel meets the differences (i, j) − k // 2 further on, zero beyond the border.
+
+    Args:
+        ref: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        a: as `ref`.
+        b: as `ref`.
+        gate: (N, 1, H, W).
+        kernel_size: k, 1 or 3.
+
+    Returns:
+        (N, 2, C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, another kernel size.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import difference_pool
+        >>> ref, a, b = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1, 1, 1)
+        >>> difference_pool(ref, a, b, torch.full((1, 1, 1, 1), 0.5)).flatten().tolist()
+        [1.0, 2.0]
+    """
+
+@_operator
+def difference_response(
+    ref: Tensor,
+    a: Tensor,
+    b: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """A convolution of the differences of a reference's feature maps to those of two candidates, to a few channels.
+
+    Equivalent to ``conv2d(torch.cat([ref - a, ref - b], 1), weight, bias, padding=weight.shape[-1] // 2)``.
+
+    Args:
+        ref: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        a: as `ref`.
+        b: as `ref`.
+        weight: (K, 2C, k, k) with K at most 16 and k 1 or 3; or (N, K, 2C, k, k), one for each sample.
+        bias: (K,).
+
+    Returns:
+        (N, K, H, W) in the widest dtype given; sums are float32, or float64 for float64.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, more than 16 outputs, a kernel other than 1x1 and 3x3,
+            2**31 pixels.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import difference_response
+        >>> ref, a, b = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1, 1, 1)
+        >>> difference_response(ref, a, b, torch.tensor([10.0, 1.0]).view(1, 2, 1, 1)).item()
+        24.0
+    """
+
+@_operator
+def difference_response_backward(
+    grad: Tensor,
+    weight: Tensor,
+    channels_last: bool,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Gradients of `difference_response` for ref, a and b, one after the other, in the memory format asked for.
+
+    (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> (3N, C, H, W). Dtypes, strides and errors as there.
+    """
+
+@_operator
+def difference_response_weight_backward(
+    ref: Tensor,
+    a: Tensor,
+    b: Tensor,
+    grad: Tensor,
+    kernel_size: int,
+    each: bool,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Gradient of `difference_response` for the weight, one for each sample or their sum.
+
+    (N, C, H, W) three times and (N, K, H, W) -> (N, K, 2C, k, k) or (K, 2C, k, k). Dtypes, strides, errors as there.
+    """
+
+@_operator
+def gated_upsample(features: Tensor, logits: Tensor, mode: str = "bilinear", *, out: Tensor | None = None) -> Tensor:
+    """Features times a gate: the sigmoid of a smaller (or any) map of logits, interpolated to the features' size.
+
+    Equivalent to ``features * interpolate(logits.sigmoid(), size=features.shape[-2:], mode=mode)`` with
+    ``align_corners=False``.
+
+    Args:
+        features: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        logits: (N, 1, h, w), one gate for all channels, or (N, C, h, w); dtypes and strides as `features`.
+        mode: "bilinear" or "nearest".
+
+    Returns:
+        (N, C, H, W) in the wider dtype of the two.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, or an unknown mode.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import gated_upsample
+        >>> features, logits = torch.rand(2, 8, 14, 14), torch.randn(2, 1, 7, 7)
+        >>> gate = torch.nn.functional.interpolate(logits.sigmoid(), size=(14, 14), mode="bilinear")
+        >>> torch.allclose(gated_upsample(features, logits), features * gate)
+        True
+    """
+
+@_operator
+def gated_upsample_backward(
+    grad: Tensor,
+    features: Tensor,
+    logits: Tensor,
+    mode: str,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `gated_upsample` for its features and its logits, of their shapes; `grad` has that of the features.
+
+    Equivalent to autograd through its reference. Dtypes, strides and errors as there.
+    """
+
+@_operator
+def high_pass(x: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """What remains of feature maps when the average of each 2×2 block is taken away.
+
+    Equivalent to ``x - interpolate(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), x.shape[-2:])``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
+
+    Returns:
+        As `x`.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: not four dimensions, no channel or no pixel.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import high_pass
+        >>> high_pass(torch.tensor([[[[1.0, 2.0, 5.0], [3.0, 6.0, 7.0]]]])).tolist()
+        [[[[-2.0, -1.0, -1.0], [0.0, 3.0, 1.0]]]]
+    """
+
+@_operator
+def large_kernel_conv(
+    x: Tensor,
+    w5: Tensor,
+    b5: Tensor,
+    w7: Tensor,
+    b7: Tensor,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """A depthwise 5×5 convolution and a depthwise 7×7 convolution of dilation 3 of its result, in one pass.
+
+    Equivalent to ``t = conv2d(x, w5, b5, padding=2, groups=C)`` and ``conv2d(t, w7, b7, padding=9, dilation=3,
+    groups=C)``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
+        w5: (C, 1, 5, 5).
+        b5: (C).
+        w7: (C, 1, 7, 7).
+        b7: (C).
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes that do not belong together, or devices that differ.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import large_kernel_conv
+        >>> w5, w7 = torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 7, 7)
+        >>> w5[..., 2, 2], w7[..., 3, 3] = 2.0, 3.0
+        >>> large_kernel_conv(torch.ones(1, 1, 1, 2), w5, torch.ones(1), w7, torch.zeros(1)).tolist()
+        [[[[9.0, 9.0]]]]
+    """
+
+@_operator
+def large_kernel_conv_backward(
+    x: Tensor,
+    w5: Tensor,
+    b5: Tensor,
+    w7: Tensor,
+    grad: Tensor,
+    *,
+    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes and errors as there."""
+
+@_operator
+def large_kernel_conv_input_backward(grad: Tensor, w5: Tensor, w7: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Gradient of `large_kernel_conv` for `x` alone, which needs no weight's: (N, C, H, W) -> (N, C, H, W).
+
+    Dtypes, strides and errors as there.
+    """
+
+@_operator
+def mix_kernels(mix: Tensor, weight: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Sums of convolution kernels, weighted by the rows of a small matrix.
+
+    Equivalent to ``torch.einsum("rsj,jcyx->rscyx", mix, weight).flatten(1, 2)``.
+
+    Args:
+        mix: (R, S, K) float64, float32, bfloat16 or float16, any strides; meant for few rows R·S.
+        weight: (K, C, k, k), K kernels, of any size.
+
+    Returns:
+        (R, S·C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, kernels of 2**31 elements.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import mix_kernels
+        >>> kernels = torch.tensor([1.0, 10.0, 100.0]).view(3, 1, 1, 1)
+        >>> mix_kernels(torch.tensor([[[2.0, 3.0, 4.0]]]), kernels).item()
+        432.0
+    """
+
+@_operator
+def mix_kernels_backward(
+    grad: Tensor,
+    mix: Tensor,
+    weight: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `mix_kernels` for mix and weight.
+
+    (R, S·C, k, k), (R, S, K) and (K, C, k, k) -> (R, S, K) and (K, C, k, k). Dtypes, strides and errors as there.
+    """
+
+@_operator
+def octave_merge(high: Tensor, low: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Adds a map of half the size, each value over its 2×2 block, to a map of full size, in one pass.
+
+    Equivalent to ``high + interpolate(low, size=high.shape[-2:], mode="nearest")``.
+
+    Args:
+        high: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
+        low: (N, C, ⌈H/2⌉, ⌈W/2⌉), as `high`.
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: another size of `low`, devices that differ, or not four dimensions.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import octave_merge
+        >>> octave_merge(torch.zeros(1, 1, 2, 3), torch.tensor([[[[1.0, 2.0]]]])).tolist()
+        [[[[1.0, 1.0, 2.0], [1.0, 1.0, 2.0]]]]
+    """
+
+@_operator
+def octave_merge_backward(grad: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Gradient of `octave_merge` for `low`: (N, C, H, W) -> sums over 2×2 blocks, (N, C, ⌈H/2⌉, ⌈W/2⌉).
+
+    Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``. Dtypes, strides and errors as there.
+    """
+
+@_operator
+def octave_split(
+    x: Tensor,
+    negative_slope: float = 1.0,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Leaky ReLU of feature maps and its average over 2×2 blocks, in one pass.
+
+    Equivalent to ``act = leaky_relu(x, negative_slope)`` and
+    ``avg_pool2d(act, 2, ceil_mode=True, count_include_pad=False)``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
+        negative_slope: factor of what is not positive, at least zero; 1 leaves `x` as it is.
+
+    Returns:
+        act, as `x`, and pooled, (N, C, ⌈H/2⌉, ⌈W/2⌉).
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: a negative `negative_slope`, not four dimensions, no channel or no pixel.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import octave_split
+        >>> act, pooled = octave_split(torch.tensor([[[[1.0, -2.0], [3.0, -4.0]]]]), 0.5)
+        >>> act.tolist(), pooled.tolist()
+        ([[[[1.0, -1.0], [3.0, -2.0]]]], [[[[0.25]]]])
+    """
+
+@_operator
+def octave_split_backward(
+    act: Tensor,
+    grad_act: Tensor,
+    grad_pooled: Tensor,
+    negative_slope: float,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Gradient of `octave_split` for `x`, of which only the sign is needed, so `act` does as well.
+
+    (N, C, H, W) twice and (N, C, ⌈H/2⌉, ⌈W/2⌉) -> (N, C, H, W). Dtypes, strides and errors as there.
+    """
+
+@_operator
+def scale_residual_relu(x: Tensor, gate_logits: Tensor, residual: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Gates channels, adds the shortcut and rectifies, in one pass.
+
+    Equivalent to ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``.
+
+    Args:
+        x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
+        gate_logits: (N, C, 1, 1), before the sigmoid.
+        residual: as `x`.
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import scale_residual_relu
+        >>> x, residual = torch.randn(2, 1, 8, 4, 4)
+        >>> gate = torch.zeros(1, 8, 1, 1)
+        >>> torch.equal(scale_residual_relu(x, gate, residual), torch.relu(x / 2 + residual))
+        True
+    """
+
+@_operator
+def scale_residual_relu_backward(
+    grad: Tensor,
+    x: Tensor,
+    gate_logits: Tensor,
+    out_: Tensor,
+    /,
+    *,
+    out: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `scale_residual_relu` for x, gate_logits and residual.
+
+    Equivalent to what autograd computes from ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``, given its
+    result. Of `out` only the sign counts, and it gets no gradient but zero.
+
+    Args:
+        grad, x, out: (N, C, H, W).
+        gate_logits: (N, C, 1, 1).
+
+    Returns:
+        (N, C, H, W), (N, C, 1, 1) and (N, C, H, W). Dtypes, strides and errors as there.
+    """
+
+@_operator
+def ssim(
+    x: Tensor,
+    y: Tensor,
+    size: int = 11,
+    sigma: float = 1.5,
+    c1: float = 0.0001,
+    c2: float = 0.0009,
+    map: bool = False,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Structural similarity of two batches of images, and its contrast term.
+
+    Args:
+        x, y: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, both sides at least `size`.
+        size: pixels along a side of the window, odd, at most 33.
+        sigma: of the Gaussian window, in pixels; 0 for a uniform window.
+        c1, c2: stabilisers, (0.01 · data range)² and (0.03 · data range)² in the paper; at least 0.
+        map: values at every window, in place of their means.
+
+    Returns:
+        ssim and contrast: (N, C, 1, 1), or (N, C, H−size+1, W−size+1) with `map`. float32, or float64.
+
+    Raises:
+        TypeError: a dtype that is not floating, or no tensor.
+        ValueError: shapes or devices that do not fit, images smaller than the window, another size, a negative number.
+
+    Example:
+        >>> import torch
+        >>> from fastiqa.ops import ssim
+        >>> x = torch.rand(1, 3, 32, 32)
+        >>> value, contrast = ssim(x, x)
+        >>> value.flatten().tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+@_operator
+def ssim_backward(
+    grad_ssim: Tensor,
+    grad_contrast: Tensor,
+    x: Tensor,
+    y: Tensor,
+    size: int,
+    sigma: float,
+    c1: float,
+    c2: float,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `ssim` for x and y: twice (N, C, H, W). Arguments, dtype and errors as there.
+
+    grad_ssim and grad_contrast: (N, C, H−size+1, W−size+1), or (N, C, 1, 1), the same at every window; float32, or
+    float64 with such images.
+    """
+
+__all__ = [
+    "OPERATORS",
+    "Map",
+    "Op",
+    "attentional_blend",
+    "attentional_blend_backward",
+    "batch_norm_act",
+    "batch_norm_act_backward",
+    "cross_difference",
+    "cross_difference_backward",
+    "difference_pool",
+    "difference_response",
+    "difference_response_backward",
+    "difference_response_weight_backward",
+    "gated_upsample",
+    "gated_upsample_backward",
+    "high_pass",
+    "large_kernel_conv",
+    "large_kernel_conv_backward",
+    "large_kernel_conv_input_backward",
+    "mix_kernels",
+    "mix_kernels_backward",
+    "octave_merge",
+    "octave_merge_backward",
+    "octave_split",
+    "octave_split_backward",
+    "scale_residual_relu",
+    "scale_residual_relu_backward",
+    "ssim",
+    "ssim_backward",
+]
