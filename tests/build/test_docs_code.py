@@ -1,9 +1,10 @@
-"""Code on the site runs as printed, page by page; commands on it have the options that they name."""
+"""Code on the site runs as printed, page by page; commands on it have the options and recipes that they name."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from fastiqa.bench.torchvision_shim import import_library
 
 from fastiqa.cli.app import app
+from fastiqa.training import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_TORCHVISION = ("lpips", "piq", "pyiqa", "timm", "torchmetrics")
@@ -76,3 +78,7 @@ def test_commands_exist(name: str) -> None:
             named = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert named <= options | {"--help"}, f"fastiqa {command.name}: {named - options}"
             assert not hasattr(command, "commands") or not words or words[0].startswith("-"), words
+            if command.name == "train" and words and not words[0].startswith("-"):
+                read_recipe(words[0], [value for key, value in itertools.pairwise(words) if key == "--set"])
+    for module in re.findall(r"python -m (fastiqa[\w.]*\w)", PAGES[name].read_text()):
+        assert importlib.util.find_spec(module) is not None, module
