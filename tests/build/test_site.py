@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -71,6 +72,16 @@ def test_every_operator_has_a_page(site: Path) -> None:
         assert f'href="{name}.html"' in index
         assert "Equivalent in plain PyTorch" in page
         assert '<svg class="speedup"' in page, name
+
+
+def test_every_public_name_is_in_the_api(site: Path) -> None:
+    """Classes and functions of the public packages; the operators have pages of their own."""
+    for name in ("nn", "reference", "models", "metrics", "data", "training"):
+        package = importlib.import_module(f"fastiqa.{name}")
+        page = (site / "api" / f"{name}.html").read_text()
+        names = [public for public in package.__all__ if callable(getattr(package, public))]
+        entry = r'<h[234] id="fastiqa[\w.]*\.{}"'
+        assert [public for public in names if not re.search(entry.format(public), page)] == [], name
 
 
 def test_the_citation_names_this_version() -> None:
