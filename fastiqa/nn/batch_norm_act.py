@@ -59,7 +59,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         if not drops or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return layer(self(x))
         result = self._normalised(x)
-        again = _Again(self, x, result)
+        again = _Recomputation(self, x, result)
         with saved_tensors_hooks(again.pack, _unpack):
             return layer(result)
 
@@ -100,7 +100,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-class _Again:
+class _Recomputation:
     """Recomputes a result, once for all that was saved of it; gone with the last of them."""
 
     def __init__(self, norm: BatchNormAct2d, x: Tensor, result: Tensor) -> None:
@@ -110,10 +110,10 @@ class _Again:
         self._storage = result.untyped_storage()._cdata
         self._result: Tensor | None = None
 
-    def pack(self, saved: Tensor) -> Tensor | _View:
+    def pack(self, saved: Tensor) -> Tensor | _DroppedView:
         if saved.untyped_storage()._cdata != self._storage:
             return saved
-        return _View(self, saved.size(), saved.stride(), saved.storage_offset())
+        return _DroppedView(self, saved.size(), saved.stride(), saved.storage_offset())
 
     def result(self) -> Tensor:
         if self._result is None:
@@ -124,16 +124,16 @@ class _Again:
         return self._result
 
 
-class _View(NamedTuple):
+class _DroppedView(NamedTuple):
     """What a layer saved: a view of a result that is gone."""
 
-    of: _Again
+    of: _Recomputation
     size: torch.Size
     stride: tuple[int, ...]
     offset: int | torch.SymInt
 
 
-def _unpack(saved: Tensor | _View) -> Tensor:
-    if isinstance(saved, _View):
+def _unpack(saved: Tensor | _DroppedView) -> Tensor:
+    if isinstance(saved, _DroppedView):
         return saved.of.result().as_strided(saved.size, saved.stride, saved.offset)
     return saved

@@ -83,13 +83,15 @@ class OctaveConv2d(Fused, reference.OctaveConv2d):
             return out_high, None
         coarse = pooled if low is None else torch.cat([pooled, low], 1)
         if self.stride == 2:
-            out_high = _sum(coarse, self.conv_h2h, self.conv_l2h)
+            out_high = _sum_of_convolutions(coarse, self.conv_h2h, self.conv_l2h)
         if self.conv_h2l is None:
             return out_high, None
-        return out_high, _sum(with_average(coarse)[1] if self.stride == 2 else coarse, self.conv_h2l, self.conv_l2l)
+        return out_high, _sum_of_convolutions(
+            with_average(coarse)[1] if self.stride == 2 else coarse, self.conv_h2l, self.conv_l2l
+        )
 
 
-def _sum(x: Tensor, first: nn.Conv2d, second: nn.Conv2d | None) -> Tensor:
+def _sum_of_convolutions(x: Tensor, first: nn.Conv2d, second: nn.Conv2d | None) -> Tensor:
     """Of the results of two convolutions, each of some channels of `x`; `x` may be all of the first one's."""
     if second is None:
         return first(x)  # type: ignore[no-any-return]

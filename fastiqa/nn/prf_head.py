@@ -180,7 +180,7 @@ class PRFHead(Fused, reference.PRFHead):
         else:
             corners = False if fusion.upsample == "bilinear" else None
             gate = interpolate(torch.sigmoid(below), size=(h, w), mode=fusion.upsample, align_corners=corners)
-        part = 1.0 if gate.dtype != torch.float16 else _root_share(h * w)
+        part = 1.0 if gate.dtype != torch.float16 else _float16_scale(h * w)
         sums = difference_pool(ref, a, b, gate * part, conv.kernel_size[0])
         averages = sums.flatten(2) @ conv.weight.flatten(1).t() / (h * w * part)
         return (averages + gate.mean((2, 3))[..., None] * conv.bias).flatten(1)  # type: ignore[no-any-return]
@@ -193,7 +193,7 @@ class PRFHead(Fused, reference.PRFHead):
         return super()._thirds(packed)
 
 
-def _root_share(pixels: Any) -> Any:
+def _float16_scale(pixels: Any) -> Any:
     """Near 1/√pixels, so that neither the sums overflow float16 nor the gates vanish in it.
 
     A power of two, which rounds nothing, unless the number is a symbol of torch.compile or a tensor of torch.jit.trace.

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from fastiqa.common import arguments
 from fastiqa.common.tracing import tracer_of
 from fastiqa.nn.fused import FusedNetwork
-from fastiqa.reference.plain_layers import is_heard
+from fastiqa.reference.plain_layers import has_hooks
 
 MEMORY = ("off", "lean", "least")
 
@@ -52,7 +52,7 @@ class CheckpointedBlock(nn.Module):
                 super().forward,
                 *inputs,
                 use_reentrant=False,
-                preserve_rng_state=self._draws(),
+                preserve_rng_state=self._uses_random_numbers(),
                 context_fn=self._contexts,
             )
         return result
@@ -66,7 +66,7 @@ class CheckpointedBlock(nn.Module):
         widest = getattr(last, "out_channels", None)
         return widest is None or weight.shape[0] < widest
 
-    def _draws(self) -> bool:
+    def _uses_random_numbers(self) -> bool:
         """Whether the block takes random numbers, which must be the same in both passes."""
         return False
 
@@ -74,11 +74,11 @@ class CheckpointedBlock(nn.Module):
         """Both passes' contexts for `torch.utils.checkpoint`."""
         kept = functools.partial(_kept_statistics, self)
         # Hooks inside, as FSDP's around each layer, may run other operations in one pass than in the other.
-        hooked = any(is_heard(layer) for layer in self.modules() if layer is not self)
+        hooked = any(has_hooks(layer) for layer in self.modules() if layer is not self)
         if self.memory == "least" or hooked:
-            return _During("first"), _During("again", kept)
+            return _PassContext("first"), _PassContext("again", kept)
         first, again = create_selective_checkpoint_contexts(self._policy)
-        return _During("first", lambda: first), _During("again", kept, lambda: again)
+        return _PassContext("first", lambda: first), _PassContext("again", kept, lambda: again)
 
     def _policy(self, ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         kept = op is torch.ops.aten.convolution.default and self._keeps(args[1])
@@ -122,7 +122,7 @@ def _kept_statistics(block: nn.Module) -> Iterator[None]:
             buffer.copy_(before)
 
 
-class _During:
+class _PassContext:
     """Around a pass. Entered anew in every backward pass through a graph that is kept."""
 
     def __init__(self, name: Pass, *inner: Callable[[], AbstractContextManager[Any]]) -> None:

@@ -31,7 +31,7 @@ class VANBlock(CheckpointedBlock, reference.VANBlock):
         """1×1 convolutions: nearly all of a block's arithmetic, and all of it that another pass would cost."""
         return weight.shape[-1] == 1
 
-    def _draws(self) -> bool:
+    def _uses_random_numbers(self) -> bool:
         return getattr(self.drop_path, "probability", 1) > 0  # of another module nothing is known
 
 

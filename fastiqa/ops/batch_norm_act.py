@@ -34,7 +34,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import ACCUMULATION, Output, check_beside, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.layout import (
+    ACCUMULATION,
+    Output,
+    check_maps,
+    check_on_same_device,
+    check_same_shape,
+    memory_format,
+)
 from fastiqa.runtime.op import Map, Op
 
 STATISTICS = (0, 2, 3)  # the dimensions that they are taken over
@@ -100,7 +107,7 @@ def adjoint(saved: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 def _check_columns(x: Tensor, **columns: Tensor) -> None:
     want = x.shape[1:2]
     for name, column in columns.items():
-        check_beside("x", x, name, column)
+        check_on_same_device("x", x, name, column)
         if column.shape != want:
             raise ValueError(f"{name}: shape {tuple(column.shape)}, want one number a channel, {tuple(want)}")
 

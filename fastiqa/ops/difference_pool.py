@@ -34,7 +34,7 @@ from fastiqa.ops.difference_response import (
     weight_reference,
 )
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_countable, check_maps, check_same_shape
+from fastiqa.runtime.layout import Output, check_maps, check_pixels_fit_32_bits, check_same_shape
 from fastiqa.runtime.op import Map, Op
 
 
@@ -82,7 +82,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int = 1) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_countable("ref", ref)
+    check_pixels_fit_32_bits("ref", ref)
     check_maps(("ref", "gate"), ref, gate)
     n, c, h, w = ref.shape
     if gate.shape != (n, 1, h, w):

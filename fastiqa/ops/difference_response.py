@@ -38,7 +38,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d, fold, unfold
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_beside, check_countable, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.layout import (
+    Output,
+    check_maps,
+    check_on_same_device,
+    check_pixels_fit_32_bits,
+    check_same_shape,
+    memory_format,
+)
 from fastiqa.runtime.op import Map, Op
 
 MOST_OUTPUTS = 16
@@ -107,7 +114,7 @@ def is_channels_last(*maps: Tensor) -> bool:
 
 def check_weight(weight: Tensor, n: int, k: int | None, channels: int | None, name: str, first: Tensor) -> None:
     """A weight for these sizes, where they are known, beside the first argument, of that name."""
-    check_beside(name, first, "weight", weight)
+    check_on_same_device(name, first, "weight", weight)
     shape = tuple(weight.shape)
     if weight.dim() not in (4, 5):
         raise ValueError(f"weight: shape {shape}, want four dimensions, or five with one for each sample")
@@ -124,12 +131,12 @@ def check_weight(weight: Tensor, n: int, k: int | None, channels: int | None, na
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_countable("ref", ref)
+    check_pixels_fit_32_bits("ref", ref)
     n, c, h, w = ref.shape
     check_weight(weight, n, None, 2 * c, "ref", ref)
     k = weight.shape[-4]
     if bias is not None:
-        check_beside("ref", ref, "bias", bias)
+        check_on_same_device("ref", ref, "bias", bias)
         if bias.shape != (k,):
             raise ValueError(f"bias: shape {tuple(bias.shape)}, want ({k},)")
     return (Output((n, k, h, w), ref.dtype, ref.device, memory_format(ref, a, b)),)
@@ -181,7 +188,7 @@ def backward_adjoint(saved: Any, to_all: Tensor) -> tuple[Tensor | None, Tensor 
 
 def backward_layout(grad: Tensor, weight: Tensor, channels_last: bool) -> tuple[Output]:
     check_maps(("grad",), grad)
-    check_countable("grad", grad)
+    check_pixels_fit_32_bits("grad", grad)
     n, k, h, w = grad.shape
     check_weight(weight, n, k, None, "grad", grad)
     form = torch.channels_last if channels_last else torch.contiguous_format
@@ -228,7 +235,7 @@ def weight_adjoint(saved: Any, to_weight: Tensor) -> tuple[Tensor | None, ...]:
 
 def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool) -> tuple[Output]:
     check_same_shape(("ref", "a", "b"), ref, a, b)
-    check_countable("ref", ref)
+    check_pixels_fit_32_bits("ref", ref)
     check_maps(("ref", "grad"), ref, grad)
     n, c, h, w = ref.shape
     if grad.shape != (n, k := grad.shape[1], h, w) or not 1 <= k <= MOST_OUTPUTS:

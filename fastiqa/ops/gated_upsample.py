@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
+from fastiqa.runtime.layout import Output, check_maps, check_not_empty, check_same_shape, memory_format
 from fastiqa.runtime.op import Map, Op
 
 MODES = ("nearest", "bilinear")
@@ -94,7 +94,7 @@ def layout(features: Tensor, logits: Tensor, mode: str) -> tuple[Output]:
     n, c, _, _ = features.shape
     if logits.shape[0] != n or (logits.shape[1] != 1 and logits.shape[1] != c):
         raise ValueError(f"logits: shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for features of that size")
-    check_not_hollow("logits", logits)
+    check_not_empty("logits", logits)
     if (
         0 in features.shape and 0 in features.shape[2:]
     ):  # no channels are as good as any other number where all share a gate

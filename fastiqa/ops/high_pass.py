@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.layout import Output, check_maps, check_not_empty, memory_format
 from fastiqa.runtime.op import Map, Op
 
 
@@ -65,7 +65,7 @@ def adjoint(saved: Any, grad: Tensor) -> Tensor:
 
 def layout(x: Tensor) -> tuple[Output]:
     check_maps(("x",), x)
-    check_not_hollow("x", x)
+    check_not_empty("x", x)
     return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
 
 

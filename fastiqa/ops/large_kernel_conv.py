@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import FLOATING, Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.layout import FLOATING, Output, check_maps, check_not_empty, memory_format
 from fastiqa.runtime.op import Map, Op
 
 Maps = tuple[Map, ...]
@@ -79,10 +79,10 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return large_kernel_conv_input_backward(grad, saved.w5, saved.w7), None, None, None, None
 
 
-def check(x_name: str, x: Tensor, **weights: Tensor) -> None:
+def check_weights(x_name: str, x: Tensor, **weights: Tensor) -> None:
     """Weights and biases by name, for the map `x`."""
     check_maps((x_name,), x)
-    check_not_hollow(x_name, x)
+    check_not_empty(x_name, x)
     c = x.shape[1]
     shapes = {"w5": (c, 1, 5, 5), "w7": (c, 1, 7, 7)}
     for name, weight in weights.items():
@@ -96,7 +96,7 @@ def check(x_name: str, x: Tensor, **weights: Tensor) -> None:
 
 
 def layout(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, b7: Tensor) -> tuple[Output]:
-    check("x", x, w5=w5, b5=b5, w7=w7, b7=b7)
+    check_weights("x", x, w5=w5, b5=b5, w7=w7, b7=b7)
     return (Output(x.shape, x.dtype, x.device, memory_format(x)),)
 
 
@@ -148,7 +148,7 @@ def input_backward_adjoint(saved: Any, to_x: Tensor) -> tuple[Tensor | None, ...
 
 
 def input_backward_layout(grad: Tensor, w5: Tensor, w7: Tensor) -> tuple[Output]:
-    check("grad", grad, w5=w5, w7=w7)
+    check_weights("grad", grad, w5=w5, w7=w7)
     return (Output(grad.shape, grad.dtype, grad.device, memory_format(grad)),)
 
 
@@ -221,7 +221,7 @@ def backward_adjoint(
 
 
 def backward_layout(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, grad: Tensor) -> tuple[Output, ...]:
-    check("x", x, w5=w5, b5=b5, w7=w7)
+    check_weights("x", x, w5=w5, b5=b5, w7=w7)
     check_maps(("x", "grad"), x, grad)
     if grad.shape != x.shape:
         raise ValueError(f"grad: shape {tuple(grad.shape)}, want that of x, {tuple(x.shape)}")

@@ -30,7 +30,7 @@ from typing import Any
 from torch import Tensor
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_beside, memory_format
+from fastiqa.runtime.layout import Output, check_on_same_device, memory_format
 from fastiqa.runtime.op import Map, Op
 
 
@@ -66,10 +66,10 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(gradient if needed else None for gradient, needed in zip(gradients, saved.needs, strict=True))
 
 
-def check(first_name: str, first: Tensor, mix: Tensor, weight: Tensor) -> None:
+def check_mix(first_name: str, first: Tensor, mix: Tensor, weight: Tensor) -> None:
     """Both arguments, beside the first one, of that name."""
-    check_beside(first_name, first, "mix", mix)
-    check_beside(first_name, first, "weight", weight)
+    check_on_same_device(first_name, first, "mix", mix)
+    check_on_same_device(first_name, first, "weight", weight)
     if mix.dim() != 3:
         raise ValueError(f"mix: shape {tuple(mix.shape)}, want three dimensions (R, S, K)")
     if weight.dim() != 4:
@@ -81,7 +81,7 @@ def check(first_name: str, first: Tensor, mix: Tensor, weight: Tensor) -> None:
 
 
 def layout(mix: Tensor, weight: Tensor) -> tuple[Output]:
-    check("mix", mix, mix, weight)
+    check_mix("mix", mix, mix, weight)
     (r, s, _), (_, c, *size) = mix.shape, weight.shape
     return (Output((r, s * c, *size), weight.dtype, weight.device, memory_format(weight)),)
 
@@ -130,8 +130,8 @@ def backward_adjoint(saved: Any, to_mix: Tensor, to_weight: Tensor) -> tuple[Ten
 
 
 def backward_layout(grad: Tensor, mix: Tensor, weight: Tensor) -> tuple[Output, Output]:
-    check_beside("grad", grad, "grad", grad)
-    check("grad", grad, mix, weight)
+    check_on_same_device("grad", grad, "grad", grad)
+    check_mix("grad", grad, mix, weight)
     want = layout(mix, weight)[0].shape
     if grad.shape != want:
         raise ValueError(f"grad: shape {tuple(grad.shape)}, want {tuple(want)}")

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, memory_format
+from fastiqa.runtime.layout import Output, check_maps, check_not_empty, memory_format
 from fastiqa.runtime.op import Map, Op
 
 
@@ -72,7 +72,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 def layout(high: Tensor, low: Tensor) -> tuple[Output]:
     check_maps(("high", "low"), high, low)
-    check_not_hollow("high", high)
+    check_not_empty("high", high)
     n, c, h, w = high.shape
     want = (n, c, half(h), half(w))
     if low.shape != want:
@@ -111,7 +111,7 @@ def backward_adjoint(saved: Any, to_low: Tensor) -> Tensor:
 
 def backward_layout(grad: Tensor) -> tuple[Output]:
     check_maps(("grad",), grad)
-    check_not_hollow("grad", grad)
+    check_not_empty("grad", grad)
     n, c, h, w = grad.shape
     return (Output((n, c, half(h), half(w)), grad.dtype, grad.device, memory_format(grad)),)
 

@@ -33,7 +33,7 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from fastiqa.ops.octave_merge import half
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_maps, check_not_hollow, check_same_shape, memory_format
+from fastiqa.runtime.layout import Output, check_maps, check_not_empty, check_same_shape, memory_format
 from fastiqa.runtime.op import Map, Op
 
 
@@ -78,7 +78,7 @@ def _check_slope(negative_slope: float) -> None:
 
 def layout(x: Tensor, negative_slope: float = 1.0) -> tuple[Output, Output]:
     check_maps(("x",), x)
-    check_not_hollow("x", x)
+    check_not_empty("x", x)
     _check_slope(negative_slope)
     n, c, h, w = x.shape
     form = memory_format(x)
@@ -125,7 +125,7 @@ def backward_adjoint(saved: Any, to_x: Tensor) -> tuple[Tensor | None, Tensor | 
 def backward_layout(act: Tensor, grad_act: Tensor, grad_pooled: Tensor, negative_slope: float) -> tuple[Output]:
     check_same_shape(("act", "grad_act"), act, grad_act)
     check_maps(("act", "grad_pooled"), act, grad_pooled)
-    check_not_hollow("act", act)
+    check_not_empty("act", act)
     _check_slope(negative_slope)
     n, c, h, w = act.shape
     want = (n, c, half(h), half(w))

@@ -48,7 +48,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import ACCUMULATION, Output, check_countable, check_maps, check_same_shape, memory_format
+from fastiqa.runtime.layout import (
+    ACCUMULATION,
+    Output,
+    check_maps,
+    check_pixels_fit_32_bits,
+    check_same_shape,
+    memory_format,
+)
 from fastiqa.runtime.op import Map, Op
 
 LARGEST_SIZE = 33  # of a window: its halo has room beside a tile
@@ -147,7 +154,7 @@ def adjoint(saved: Any, grad_ssim: Tensor, grad_contrast: Tensor) -> tuple[Tenso
 def _windows(x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float) -> tuple[int, int]:
     """Windows in a column and in a row of the image, after a look at the arguments."""
     check_same_shape(("x", "y"), x, y)
-    check_countable("x", x)
+    check_pixels_fit_32_bits("x", x)
     if size % 2 != 1 or not 1 <= size <= LARGEST_SIZE:
         raise ValueError(f"size: got {size}, want an odd number from 1 to {LARGEST_SIZE}")
     for name, value in (("sigma", sigma), ("c1", c1), ("c2", c2)):

@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 _TENSORS = (Tensor, nn.Parameter)
 
 
-def is_heard(layer: nn.Module) -> bool:
+def has_hooks(layer: nn.Module) -> bool:
     """Whether a hook wants to see the calls of this layer, or of every module."""
     return bool(
         layer._forward_hooks
@@ -39,7 +39,7 @@ def not_plain(name: str, layer: nn.Module | None, *kinds: type[nn.Module]) -> st
     kind = type(layer)
     if getattr(kind, "same_as", kind) not in kinds:
         return f"{name} is a {kind.__name__}, not a {kinds[0].__name__}"
-    if is_heard(layer):
+    if has_hooks(layer):
         return f"{name} has hooks"
     if "forward" in layer.__dict__:
         return f"the forward of {name} was replaced"

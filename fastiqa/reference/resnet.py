@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormHolder
-from fastiqa.reference.plain_layers import is_heard
+from fastiqa.reference.plain_layers import has_hooks
 from fastiqa.reference.residual_network import EXPANSION, ResidualNetwork, projection
 
 
@@ -46,7 +46,7 @@ class Bottleneck(NormHolder):
             return torch.relu_(y.add_(shortcut))
         else:  # noqa: RET505, TorchScript leaves out what such a condition decides
             # In place, but for hooks, which may keep what they saw, and whose views autograd forbids to change.
-            return torch.relu_(y + shortcut if is_heard(self.bn3) else y.add_(shortcut))
+            return torch.relu_(y + shortcut if has_hooks(self.bn3) else y.add_(shortcut))
 
 
 class ResNet(ResidualNetwork):

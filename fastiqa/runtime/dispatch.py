@@ -187,15 +187,17 @@ def choose(op: Operator, args: Sequence[Any]) -> Callable[..., None] | None:
                 return _kernels[backend.name, op.name]  # type: ignore[return-value]
             fallbacks.append((backend.name, reason))
     if only is not None:
-        raise BackendError(f"{op.name}: backend {only!r} was asked for and cannot run.\n{table(op, args)}")
+        raise BackendError(f"{op.name}: backend {only!r} was asked for and cannot run.\n{decision_table(op, args)}")
     if fallbacks:
-        _fell_back(op, args, fallbacks)
+        _report_fallback(op, args, fallbacks)
     return None
 
 
-def _fell_back(op: Operator, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
+def _report_fallback(op: Operator, args: Sequence[Any], fallbacks: list[tuple[str, str]]) -> None:
     if _strict:
-        raise BackendError(f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{table(op, args)}")
+        raise BackendError(
+            f"{op.name}: fell back to torch and FASTIQA_STRICT=1 forbids it.\n{decision_table(op, args)}"
+        )
     for name, reason in fallbacks:
         if (op.name, reason) not in _logged:
             _logged.add((op.name, reason))
@@ -218,6 +220,6 @@ def decisions(op: Operator, args: Sequence[Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def table(op: Operator, args: Sequence[Any]) -> str:
+def decision_table(op: Operator, args: Sequence[Any]) -> str:
     rows = decisions(op, args)
     return "\n".join(f"  {name:<7} {verdict}" for name, verdict in rows)

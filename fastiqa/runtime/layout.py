@@ -64,10 +64,10 @@ def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
     for name, x in zip(names, tensors, strict=True):
         if x.dtype in FLOATING and x.dim() != 4:
             raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
-        check_beside(names[0], tensors[0], name, x)
+        check_on_same_device(names[0], tensors[0], name, x)
 
 
-def check_beside(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
+def check_on_same_device(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
     """A tensor of any shape, floating, on the device of the first argument."""
     if x.dtype not in FLOATING:
         raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
@@ -100,20 +100,20 @@ def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> No
             raise ValueError(f"{name}: shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
 
 
-def check_not_hollow(name: str, x: Tensor) -> None:
+def check_not_empty(name: str, x: Tensor) -> None:
     """A map for pooling and interpolation, which take an empty batch but neither no channels nor no pixels."""
     if 0 in x.shape and 0 in x.shape[1:]:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
 
 
-def check_countable(name: str, x: Tensor) -> None:
-    """As check_not_hollow, for kernels that count the pixels of a map in 32 bits."""
-    check_not_hollow(name, x)
+def check_pixels_fit_32_bits(name: str, x: Tensor) -> None:
+    """As check_not_empty, for kernels that count the pixels of a map in 32 bits."""
+    check_not_empty(name, x)
     if x.shape[2] * x.shape[3] >= 2**31:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
 
 
-def like(position: int) -> Callable[..., tuple[Output, ...]]:
+def one_output_like(position: int) -> Callable[..., tuple[Output, ...]]:
     """Layout rule: one output with the shape, dtype and memory format of the argument at `position`."""
 
     def layout(*args: Tensor) -> tuple[Output, ...]:

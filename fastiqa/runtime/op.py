@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from fastiqa.runtime import dispatch, out_arguments
 from fastiqa.runtime.layout import Output
 from fastiqa.runtime.memory import prefer_huge_pages
-from fastiqa.runtime.plan import Plans, is_hollow
+from fastiqa.runtime.plan import Plans, any_empty
 from fastiqa.runtime.signature import PLAIN, Signature
 
 _library = torch.library.Library("fastiqa", "FRAGMENT")
@@ -100,7 +100,7 @@ class Op:
         """
         values = self.signature.bind(args, kwargs)
         if out is not None:
-            return self._into(values, out)
+            return self._write_into(values, out)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
             if torch.onnx.is_in_onnx_export():  # ONNX has no such operator, but all that its reference is made of
                 values = self.signature.promote(values)
@@ -129,7 +129,7 @@ class Op:
         values = self.signature.promote(self.signature.bind(args, kwargs))
         self.layout(*values)
         x: Tensor = values[0]
-        return f"{self.name} for {x.dtype} tensors on {x.device}\n{dispatch.table(self, values)}"
+        return f"{self.name} for {x.dtype} tensors on {x.device}\n{dispatch.decision_table(self, values)}"
 
     def _is_eager(self, values: tuple[Any, ...]) -> bool:
         """Whether no mode, subclass, autocast rule or batch of autograd's has to see the call.
@@ -143,20 +143,20 @@ class Op:
             and not _batches()
         )
 
-    def _into(self, values: tuple[Any, ...], out: Tensor | Sequence[Tensor]) -> Any:
+    def _write_into(self, values: tuple[Any, ...], out: Tensor | Sequence[Tensor]) -> Any:
         outs = (out,) if isinstance(out, Tensor) or not isinstance(out, Sequence) else tuple(out)
         named = [(self.signature.names[k], values[k]) for k in self.signature.tensors if values[k] is not None]
         values = self.signature.promote(values)
         outputs = self.layout(*values)
-        out_arguments.check(self.name, named, outs, outputs)
+        out_arguments.check_outputs(self.name, named, outs, outputs)
         if not torch.compiler.is_compiling():
             if torch._C._are_functorch_transforms_active() or _batches():
                 raise NotImplementedError(f"out: {self.name} with out= can be neither mapped nor transformed")
             if self._is_eager(values) and all(type(given) in PLAIN for given in outs):
                 out_arguments.check_overlap(named, outs)
                 negative = any(given.is_neg() for given in outs)  # a view of a conjugate's imaginary part
-                hollow = is_hollow(self.signature, values, outputs)
-                kernel = None if negative or hollow else dispatch.choose(self, values)
+                empty = any_empty(self.signature, values, outputs)
+                kernel = None if negative or empty else dispatch.choose(self, values)
                 if kernel is not None:
                     kernel(*values, *outs)
                     torch.autograd.graph.increment_version(outs)
@@ -174,17 +174,17 @@ class Op:
         plan = self._plans(args)
         if plan.promotes:
             args = self.signature.promote(args)
-        elif plan.spread:
+        elif plan.may_be_sparse:
             self.signature.check_strided(args)
-        kernel = None if plan.hollow else dispatch.choose(self, args)
+        kernel = None if plan.empty else dispatch.choose(self, args)
         if kernel is None:
-            results = self._reference(args, plan.outputs)
+            results = self._run_reference(args, plan.outputs)
         else:
-            results = tuple([prefer_huge_pages(empty()) for empty in plan.empties])
+            results = tuple([prefer_huge_pages(allocate()) for allocate in plan.allocators])
             kernel(*args, *results)
         return results[0] if len(results) == 1 else results
 
-    def _reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
+    def _run_reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
         """The reference's results, copied where they are views of an argument or not laid out as promised."""
         storages = {args[k].untyped_storage()._cdata for k in self.signature.tensors if args[k] is not None}
         return tuple(

@@ -23,7 +23,9 @@ from fastiqa.runtime.layout import Output
 MOST_STEPS = 100_000
 
 
-def check(name: str, named: Sequence[tuple[str, Tensor]], outs: tuple[Any, ...], promised: Sequence[Output]) -> None:
+def check_outputs(
+    name: str, named: Sequence[tuple[str, Tensor]], outs: tuple[Any, ...], promised: Sequence[Output]
+) -> None:
     """Refuses outputs into which the operator cannot write, or not without harm to something else.
 
     Args:
@@ -68,25 +70,25 @@ def check(name: str, named: Sequence[tuple[str, Tensor]], outs: tuple[Any, ...],
 def check_overlap(named: Sequence[tuple[str, Tensor]], outs: Sequence[Tensor]) -> None:
     """ValueError if an output shares memory with an input, another output or itself."""
     for out in outs:
-        if _meets_itself(out):
+        if _overlaps_itself(out):
             got = f"shape {tuple(out.shape)} and strides {out.stride()}"
             raise ValueError(f"out: got {got}, of which elements share memory, want each in a place of its own")
     # Outputs first: a copy-on-write tensor whose address is asked for gets memory of its own.
-    places = [_place(out) for out in outs]
+    places = [_byte_range(out) for out in outs]
     for first, second in itertools.combinations(range(len(outs)), 2):
-        if _meet(outs[first], places[first], outs[second], places[second]):
+        if _overlap(outs[first], places[first], outs[second], places[second]):
             raise ValueError(f"out: got tensors {first} and {second} with memory in common, want one for each result")
     for name, x in named:
         # One that is still copy-on-write shares no memory with what was just given memory of its own.
         if torch._C._is_cow_tensor(x):  # type: ignore[attr-defined]
             continue
-        place = _place(x)
+        place = _byte_range(x)
         for out, other in zip(outs, places, strict=True):
-            if _meet(x, place, out, other):
+            if _overlap(x, place, out, other):
                 raise ValueError(f"out: got a tensor that shares memory with {name}, want memory of its own")
 
 
-def _place(x: Tensor) -> tuple[int, int]:
+def _byte_range(x: Tensor) -> tuple[int, int]:
     """The first byte of a tensor and the one after its last."""
     if x.numel() == 0 or (begin := x.data_ptr()) == 0:  # a meta tensor has none
         return 0, 0
@@ -94,7 +96,7 @@ def _place(x: Tensor) -> tuple[int, int]:
     return begin, begin + (last + 1) * x.element_size()
 
 
-def _meet(x: Tensor, at: tuple[int, int], y: Tensor, other: tuple[int, int]) -> bool:
+def _overlap(x: Tensor, at: tuple[int, int], y: Tensor, other: tuple[int, int]) -> bool:
     if at[0] >= other[1] or other[0] >= at[1]:
         return False
     try:
@@ -118,7 +120,7 @@ class _Strided:
         }
 
 
-def _meets_itself(x: Tensor) -> bool:
+def _overlaps_itself(x: Tensor) -> bool:
     """Whether two elements of a tensor lie in one place."""
     if x.numel() < 2:
         return False

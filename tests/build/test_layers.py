@@ -68,7 +68,6 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
 NAMES_TO_GO: dict[str, set[str]] = {
     # several packages
-    "check": {"ops.large_kernel_conv", "ops.mix_kernels", "runtime.out_arguments", "cli.data"},
     "train": {"training.run.trainer", "cli.train"},
     # models and training
     "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},

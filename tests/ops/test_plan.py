@@ -32,7 +32,7 @@ def test_metadata_decides_and_values_do_not(counted: tuple[Plans, list[Any]]) ->
     last = x.to(memory_format=torch.channels_last)
     for other in (x.double(), last, x[:1], x[..., ::2]):
         plan = plans((other, other, other))
-        (made,), (promised,) = [empty() for empty in plan.empties], plan.outputs
+        (made,), (promised,) = [empty() for empty in plan.allocators], plan.outputs
         assert (made.shape, made.dtype) == (promised.shape, promised.dtype)
         assert made.stride() == promised.empty().stride()
     assert len(calls) == 5
@@ -42,11 +42,11 @@ def test_promotion_and_emptiness_are_part_of_it(counted: tuple[Plans, list[Any]]
     plans, _ = counted
     x = torch.rand(2, 3, 4, 5)
     assert not plans((x, x, x)).promotes
-    assert not plans((x, x, x)).hollow
+    assert not plans((x, x, x)).empty
     mixed = plans((x, x.bfloat16(), x))
     assert mixed.promotes
     assert mixed.outputs[0].dtype == torch.float32
-    assert plans((x[:0], x[:0], x[:0])).hollow
+    assert plans((x[:0], x[:0], x[:0])).empty
 
 
 def test_errors_are_raised_every_time(counted: tuple[Plans, list[Any]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastiqa.reference.plain_layers import is_heard
+from fastiqa.reference.plain_layers import has_hooks
 from fastiqa.reference.residual_network import ResidualNetwork
 
 
@@ -30,7 +30,7 @@ class OverwritesItsShortcut(nn.Module):
         witnesses = [self, self.conv1, *self.before]
         if self.downsample is not None:
             witnesses += self.downsample.modules()
-        return shortcut.clone() if any(map(is_heard, witnesses)) else shortcut
+        return shortcut.clone() if any(map(has_hooks, witnesses)) else shortcut
 
 
 def introduce_neighbours(network: nn.Module) -> None:

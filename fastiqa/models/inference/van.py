@@ -20,7 +20,7 @@ from fastiqa.models.inference.folding import is_plain, scale_and_shift
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import VANBlock
 from fastiqa.ops import large_kernel_conv
-from fastiqa.reference.plain_layers import is_heard
+from fastiqa.reference.plain_layers import has_hooks
 from fastiqa.runtime.memory import LARGE
 
 
@@ -57,7 +57,7 @@ class InferenceVANBlock(VANBlock):
 
 def fold_van_block(block: Any) -> int:
     """Makes a block of plain layers, in place, one for inference; returns the number of norms folded."""
-    if not is_plain(block.norm1, block.attn, block.norm2, block.mlp) or is_heard(block.drop_path):
+    if not is_plain(block.norm1, block.attn, block.norm2, block.mlp) or has_hooks(block.drop_path):
         return 0
     attn, mlp = block.attn, block.mlp
     scale, shift = scale_and_shift(block.norm1)

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from fastiqa.runtime.dispatch import cpu, cuda, triton
-from fastiqa.runtime.layout import Output, check_same_shape, like, memory_format
+from fastiqa.runtime.layout import Output, check_same_shape, memory_format, one_output_like
 from fastiqa.runtime.op import Map, Op
 
 
@@ -45,7 +45,7 @@ template_op = Op(
     reference,
     adjoint,
     saves=("x",),
-    layout=like(0),
+    layout=one_output_like(0),
     backends=(cuda(), triton(), cpu()),
     samples=lambda n, c, h, w: iter([(Map((n, c, h, w)),)]),
     bytes=lambda x: 2 * x.nbytes,
