@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fastiqa import __version__
 from fastiqa.cli import data
-from fastiqa.cli.eval import evaluate
-from fastiqa.cli.gmad import gmad
-from fastiqa.cli.score import score
-from fastiqa.cli.train import pretrain, train
+from fastiqa.cli.bench import bench_command
+from fastiqa.cli.compare import compare_command
+from fastiqa.cli.eval import eval_command
+from fastiqa.cli.gmad import gmad_command
+from fastiqa.cli.info import info_command
+from fastiqa.cli.score import score_command
+from fastiqa.cli.train import pretrain_command, train_command
 from fastiqa.common.text import escape_unencodable, one_line
 
 app = typer.Typer(
@@ -27,12 +29,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(data.app)
-app.command("eval")(evaluate)
-app.command()(train)
-app.command()(pretrain)
-app.command()(score)
-app.command()(gmad)
 
 
 def run(arguments: list[str]) -> int:
@@ -92,110 +88,14 @@ def _options(
     """Image-quality metrics and networks."""
 
 
-@app.command()
-def compare(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The reference image.", show_default=False)],
-    a: Annotated[str, typer.Argument(metavar="A", help="The first candidate.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="The second candidate.", show_default=False)],
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.", show_default=False),
-    ] = None,
-    lpips: Annotated[
-        str | None,
-        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model.", show_default=False),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="That PRFNet computes in: float32, bfloat16, float16, float64.")
-    ] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Say which of A and B is closer to REF.
-
-    PSNR over RGB code values in dB; SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey; with
-    --lpips, LPIPS, of which less is better; and, with --weights, PRFNet's probability that B is closer. PNG, JPEG,
-    WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
-    """
-    from fastiqa.cli.render import as_json_text, print_table
-    from fastiqa.evaluation.comparison import CompareError, compare_files
-
-    try:
-        comparison = compare_files(ref, a, b, weights, lpips, device, dtype)
-    except CompareError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    if as_json:
-        print(as_json_text(comparison))
-    else:
-        print_table(comparison)
-    if comparison.failure is not None:
-        print(f"error: {comparison.failure}", file=sys.stderr)
-        raise typer.Exit(2)
-
-
-_Many = list[str] | None
-
-
-@app.command()
-def bench(
-    ops: Annotated[_Many, typer.Argument(metavar="[OPS]...", help="Operators; all by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, float32, --budget 110.")] = False,
-    compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="torch.compile too; default: unless --quick.")
-    ] = None,
-    size: Annotated[_Many, typer.Option("--size", metavar="NxCxHxW", help="May be repeated.")] = None,
-    dtype: Annotated[_Many, typer.Option("--dtype", help="float32, bfloat16, float16, float64; repeatable.")] = None,
-    layout: Annotated[_Many, typer.Option("--layout", help="nchw, nhwc; repeatable.")] = None,
-    mode: Annotated[_Many, typer.Option("--mode", help="fwd, bwd, fwd_bwd; repeatable.")] = None,
-    memory: Annotated[_Many, typer.Option("--memory", help="reused, fresh (CPU); repeatable.")] = None,
-    all_samples: Annotated[bool, typer.Option("--all-samples", help="Every variant of an operator.")] = False,
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; a few rounds at least.")
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option("--budget", min=1, help="Seconds for everything; cases that do not fit are left out."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: PyTorch's.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Append the rows to this file.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out cases that the file has for this commit.")
-    ] = False,
-) -> None:
-    """Time every operator against eager PyTorch and torch.compile, after an equality check.
-
-    Rows are appended to bench/data/DEVICE.csv of a checkout, else to ./fastiqa-bench-DEVICE.csv, case by case: Ctrl-C
-    loses nothing that is measured, and --resume goes on from there.
-    """
-    from fastiqa.cli.bench import bench as run_bench
-
-    chosen = {"sizes": size, "dtypes": dtype, "layouts": layout, "modes": mode, "memory": memory, "names": ops}
-    status = run_bench(
-        {name: values for name, values in chosen.items() if values},
-        quick=quick,
-        compiled=compiled,
-        rounds=rounds,
-        seconds=seconds,
-        budget=budget,
-        device=device,
-        threads=threads,
-        all_samples=all_samples,
-        csv=csv,
-        resume=resume,
-    )
-    raise typer.Exit(status)
-
-
-@app.command()
-def info() -> None:
-    """Say what is installed and built, which backends run here, and why the others do not."""
-    from fastiqa.cli.info import main as info_main
-
-    raise typer.Exit(info_main())
+# In the order of the help. A command is a function NAME_command of a file of its own, which imports torch only when it
+# runs, and returns the exit status.
+app.add_typer(data.app)
+app.command("eval")(eval_command)
+app.command("train")(train_command)
+app.command("pretrain")(pretrain_command)
+app.command("score")(score_command)
+app.command("gmad")(gmad_command)
+app.command("compare")(compare_command)
+app.command("bench")(bench_command)
+app.command("info")(info_command)

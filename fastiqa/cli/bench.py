@@ -1,46 +1,67 @@
-"""Options of ``fastiqa bench``, put together; the benchmark itself is in ``fastiqa.bench``."""
+"""``fastiqa bench``: its options, put together; the benchmark itself is `fastiqa.bench`."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
+import typer
 
-import fastiqa.bench.command as command
-import fastiqa.bench.run as runner
+from fastiqa.cli.options import refuse
+
+_Many = list[str] | None
 
 
-def bench(
-    chosen: dict[str, list[Any]],
-    *,
-    quick: bool,
-    compiled: bool | None,
-    rounds: int | None,
-    seconds: float | None,
-    budget: float | None,
-    device: str | None,
-    threads: int | None,
-    all_samples: bool,
-    csv: Path | None,
-    resume: bool,
+def bench_command(
+    ops: Annotated[_Many, typer.Argument(metavar="[OPS]...", help="Operators; all by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, float32, --budget 110.")] = False,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile too; default: unless --quick.")
+    ] = None,
+    size: Annotated[_Many, typer.Option("--size", metavar="NxCxHxW", help="May be repeated.")] = None,
+    dtype: Annotated[_Many, typer.Option("--dtype", help="float32, bfloat16, float16, float64; repeatable.")] = None,
+    layout: Annotated[_Many, typer.Option("--layout", help="nchw, nhwc; repeatable.")] = None,
+    mode: Annotated[_Many, typer.Option("--mode", help="fwd, bwd, fwd_bwd; repeatable.")] = None,
+    memory: Annotated[_Many, typer.Option("--memory", help="reused, fresh (CPU); repeatable.")] = None,
+    all_samples: Annotated[bool, typer.Option("--all-samples", help="Every variant of an operator.")] = False,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; a few rounds at least.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", min=1, help="Seconds for everything; cases that do not fit are left out."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu or cuda; default: cuda where there is one.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: PyTorch's.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Append the rows to this file.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out cases that the file has for this commit.")
+    ] = False,
 ) -> int:
-    """Exit status of ``fastiqa bench``.
+    """Time every operator against eager PyTorch and torch.compile, after an equality check.
 
-    Args:
-        chosen: names, sizes ("NxCxHxW"), dtypes, layouts, modes and memory where the command line names them.
-        quick, compiled, rounds, seconds, budget, device, threads, all_samples, csv, resume: as the options so named.
+    Rows are appended to bench/data/DEVICE.csv of a checkout, else to ./fastiqa-bench-DEVICE.csv, case by case: Ctrl-C
+    loses nothing that is measured, and --resume goes on from there.
     """
+    import torch
+
+    import fastiqa.bench.command as command
+    import fastiqa.bench.run as runner
+
     options = runner.quick(runner.Options()) if quick else runner.Options()
+    given = {"sizes": size, "dtypes": dtype, "layouts": layout, "modes": mode, "memory": memory, "names": ops}
+    chosen: dict[str, list[Any]] = {name: values for name, values in given.items() if values}
     try:
-        chosen = chosen | (
-            {"sizes": [runner.parse_size(text) for text in chosen["sizes"]]} if "sizes" in chosen else {}
-        )
+        if "sizes" in chosen:
+            chosen["sizes"] = [runner.parse_size(text) for text in chosen["sizes"]]
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return refuse(error)
     plan = options.plan if rounds is None else dataclasses.replace(options.plan, rounds=rounds)
     if seconds is not None:
         plan = dataclasses.replace(plan, case_seconds=seconds, round_seconds=min(plan.round_seconds, seconds / 50))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastiqa.cli.synth import synth
-from fastiqa.common.text import one_line
+from fastiqa.cli.options import refuse
+from fastiqa.cli.synth import synth_command
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,11 +24,11 @@ def _data() -> None:
     """Labelled data sets: check one, make one."""
 
 
-app.command()(synth)
+app.command("synth")(synth_command)
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     dataset: Annotated[
         str,
         typer.Argument(
@@ -50,7 +49,7 @@ def check(
     ] = None,
     decode: Annotated[bool, typer.Option("--decode", help="Read every image, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object for each split.")] = False,
-) -> None:
+) -> int:
     """Count what a data set holds and name what cannot be used: missing files, bad labels, bad rows.
 
     Exit status 0 where everything can be used, 1 where there is a problem.
@@ -58,28 +57,23 @@ def check(
     try:
         reports = _reports(dataset, path, images, split)
     except (OSError, ValueError, ImportError) as error:
-        print("error:", one_line(" ".join(str(error).split())), file=sys.stderr)
-        raise typer.Exit(2) from None
+        return refuse(" ".join(str(error).split()))
     if decode:
         reports = [_decoded(report) for report in reports]
     if as_json:
         print(json.dumps([report.as_dict() for report in reports], indent=2))
     else:
         print("\n\n".join(map(str, reports)))
-    raise typer.Exit(0 if all(report.records and not report.problems for report in reports) else 1)
+    return 0 if all(report.records and not report.problems for report in reports) else 1
 
 
 def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
-    """The report after every image was read, with a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    """Return the report after every image was read, with a progress bar on stderr."""
+    from fastiqa.cli.render import progress_bars
     from fastiqa.data import decode
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(report.dataset)
-        return decode(report, on_image=lambda done, total: progress.update(task, completed=done, total=total))
+    with progress_bars() as bar:
+        return decode(report, on_image=bar(report.dataset))
 
 
 def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:

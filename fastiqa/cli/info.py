@@ -5,18 +5,36 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
+from typing import TYPE_CHECKING
 
-import torch
+from fastiqa import __version__
 
-import fastiqa
-from fastiqa import ops
-from fastiqa.runtime import dispatch, native
+if TYPE_CHECKING:
+    from fastiqa.ops import Op
+
+
+def info_command() -> int:
+    """Say what is installed and built, which backends run here, and why the others do not."""
+    return main()
+
+
+def main() -> int:
+    """Print the report. Return 1 where a library was built and does not load, else 0."""
+    from fastiqa.runtime import native
+
+    print(report())
+    return int(any(_does_not_load(library) for library in native.LIBRARIES))
 
 
 def report() -> str:
-    """The whole report as text; initialises CUDA where there is a GPU, to name it."""
+    """Return the whole report as text; initialises CUDA where there is a GPU, to name it."""
+    import torch
+
+    from fastiqa import ops
+    from fastiqa.runtime import dispatch, native
+
     lines = [
-        f"fastiqa  {fastiqa.__version__}",
+        f"fastiqa  {__version__}",
         f"python   {platform.python_version()} on {platform.machine()}, {platform.system()}",
         f"torch    {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         f"triton   {_version('triton')}",
@@ -44,6 +62,10 @@ def _version(package: str) -> str:
 
 
 def _library(library: str) -> str:
+    import torch
+
+    from fastiqa.runtime import native
+
     try:
         record = native.build_record(library)
     except native.Unavailable as error:
@@ -55,7 +77,12 @@ def _library(library: str) -> str:
     return f"built with torch {record['torch']}{running}, {record['compiler']}{code}"
 
 
-def _runs(op: ops.Op, device: str) -> str:
+def _runs(op: Op, device: str) -> str:
+    import torch
+
+    from fastiqa import ops
+    from fastiqa.runtime import dispatch
+
     args = [
         torch.zeros(value.shape, device=device) if isinstance(value, ops.Map) else value
         for value in next(iter(op.samples(1, 8, 8, 8)))
@@ -66,13 +93,9 @@ def _runs(op: ops.Op, device: str) -> str:
     return f"{chosen:<7} ({others})" if others else chosen
 
 
-def main() -> int:
-    """Prints the report. Exit status 1 where a library was built and does not load."""
-    print(report())
-    return int(any(_does_not_load(library) for library in native.LIBRARIES))
-
-
 def _does_not_load(library: str) -> bool:
+    from fastiqa.runtime import native
+
     try:
         native.build_record(library)
     except native.Unavailable as error:

@@ -1,6 +1,6 @@
-"""How a comparison is printed: as a table for people, or as one JSON object.
+"""How results are printed and written: tables for people, JSON, CSV, the sheets of a gMAD competition, progress bars.
 
-JSON keys, which stay as they are:
+Keys of JSON, which stay as they are. ``fastiqa compare``:
     paths       {"ref", "a", "b"}: the files as they were given
     size        {"width", "height"} in pixels
     metrics     {"psnr", "ssim", "ms_ssim"} and, where its weights were given, "lpips" (lower is better): each
@@ -9,28 +9,85 @@ JSON keys, which stay as they are:
     prfnet      null without weights, else {"probability_b_closer", "prefers", "weights"}
     notes       sentences on what was not computed and why
     failure     null, or what ended the comparison before all was computed: the exit status is 2
+``fastiqa score``:
+    model       the network's name, weights: its file, as they were given
+    crops       null for whole images, else {"number", "size", "seed"}
+    scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
+    failed      [{"image", "reason"}], the bad ones
+``fastiqa eval`` of triplets, a list with an object a predictor:
+    predictor, triplets, score, low, high, swap_consistency, groups: see `fastiqa.evaluation.triplets.Evaluation`
+``fastiqa eval`` of rated images, a list with an object a run and, of several runs, one of their median:
+    method, trained_on, dataset, split      as of `fastiqa.evaluation.rated.RatedEvaluation`
+    overall                                 {"images", "plcc", "srcc", "krcc", "plcc_fitted", "rmse_fitted"}
+    groups                                  {type of distortion: the same}; undefined measures are null
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import csv
+import html
+import io
 import json
 import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from fastiqa.common.text import one_line
-from fastiqa.evaluation.comparison import Comparison
+from fastiqa.common.text import csv_cell, one_line, stdout_is_utf8
+from fastiqa.data import read_image
+from fastiqa.evaluation.tables import markdown_table, markdown_table_by_group
+
+if TYPE_CHECKING:
+    from fastiqa.evaluation.comparison import Comparison
+    from fastiqa.evaluation.gmad import GmadPair, GmadRole
+    from fastiqa.evaluation.rated import Correlations, RatedEvaluation
+    from fastiqa.evaluation.triplets import Evaluation
+
+
+@contextlib.contextmanager
+def progress_bars(console: Console | None = None) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Show progress bars while the block runs, on a terminal alone.
+
+    Args:
+        console: where they are shown; stderr by default. Lines printed to it appear above the bars.
+
+    Yields: a function that starts a bar of a description, and returns what is called with the numbers done and of all.
+    """
+    console = console or Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def start(description: str) -> Callable[[int, int], None]:
+            task = progress.add_task(escape(one_line(description)), total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield start
+
+
+# ---- compare ----
 
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
 DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}
 NARROWEST = 80  # columns: what the table needs, whatever COLUMNS says
 
 
-def as_json_text(comparison: Comparison) -> str:
-    """The comparison as an indented JSON object, with the keys of this module's documentation."""
+def comparison_json(comparison: Comparison) -> str:
+    """The comparison as an indented JSON object, with the keys above."""
     verdict = comparison.prfnet
     content = {
         "paths": comparison.paths,
@@ -51,7 +108,7 @@ def as_json_text(comparison: Comparison) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def print_table(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """Print the comparison to stdout: files, a table of the metrics, PRFNet's verdict, notes."""
     console = Console(highlight=False)
     if console.width < NARROWEST:
@@ -85,3 +142,275 @@ def _text(value: float | None, digits: int) -> str:
 
 def _preference(prefers: str | None) -> str:
     return "n/a" if prefers is None else prefers.upper() if prefers in ("a", "b") else prefers
+
+
+# ---- score ----
+
+
+class ScoreRows:
+    """Where scores go, one by one; nothing is printed before the first."""
+
+    def add(self, image: Path, score: float) -> None:
+        """Print a row."""
+        raise NotImplementedError
+
+    def fail(self, image: Path, reason: str) -> None:
+        """Note an image that has no score."""
+
+    def close(self) -> None:
+        """End the output."""
+
+
+class CsvScores(ScoreRows):
+    def __init__(self) -> None:
+        self._writer: Any = None
+
+    def add(self, image: Path, score: float) -> None:
+        if self._writer is None:
+            self._writer = csv.writer(sys.stdout, lineterminator="\n")
+            self._writer.writerow(("image", "score"))
+        self._writer.writerow((csv_cell(str(image), ascii_only=not stdout_is_utf8()), f"{score:.6g}"))
+        sys.stdout.flush()
+
+
+class JsonScores(ScoreRows):
+    """One object, whose list of scores is written as they come."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self._about, self._started = about, False
+        self._failed: list[dict[str, str]] = []
+
+    def add(self, image: Path, score: float) -> None:
+        if self._started:
+            print(",")
+        else:
+            head = json.dumps({**self._about, "scores": []}, indent=2)
+            print(head.removesuffix("]\n}"))
+        row = json.dumps({"image": str(image), "score": score}, allow_nan=False)
+        print(f"    {row}", end="", flush=True)
+        self._started = True
+
+    def fail(self, image: Path, reason: str) -> None:
+        self._failed.append({"image": str(image), "reason": reason})
+
+    def close(self) -> None:
+        if self._started:
+            failed = json.dumps({"failed": self._failed}, indent=2).removeprefix("{\n")
+            print(f"\n  ],\n{failed}")
+
+
+class ScoreTable(ScoreRows):
+    """Columns for people, as wide as the longest name."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._width, self._started = max(len("image"), *(cell_len(one_line(str(file))) for file in files)), False
+
+    def add(self, image: Path, score: float) -> None:
+        if not self._started:
+            print(f"\n  {'image':<{self._width}}   {'quality':>8}\n {'─' * (self._width + 13)}")
+            self._started = True
+        name = one_line(str(image))
+        print(f"  {name}{' ' * (self._width - cell_len(name))}   {score:>8.4f}", flush=True)
+
+    def close(self) -> None:
+        if self._started:
+            print()
+
+
+# ---- eval ----
+
+
+def preferences_json(results: Sequence[Evaluation]) -> str:
+    """The evaluations of predictors on triplets as a JSON list."""
+    return json.dumps([_preferences_dict(result) for result in results], indent=2)
+
+
+def _preferences_dict(result: Evaluation) -> dict[str, Any]:
+    return {
+        "predictor": result.name,
+        **result.overall._asdict(),
+        "swap_consistency": result.swap_consistency,
+        "groups": {group: score._asdict() for group, score in result.groups.items()},
+    }
+
+
+def print_preferences(results: list[Evaluation]) -> None:
+    """A table: a column a predictor, a row a group, and the interval of 95 %."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("2AFC score")
+    table.add_column("triplets", justify="right")
+    for result in results:
+        table.add_column(Text(one_line(result.name)), justify="right", no_wrap=True)
+    first = results[0]
+    for group in first.groups:
+        scores = [result.groups[group] for result in results]
+        table.add_row(Text(one_line(group)), str(scores[0].triplets), *(f"{score.score:.4f}" for score in scores))
+    if first.groups:
+        table.add_section()
+    table.add_row("all", str(first.overall.triplets), *(f"{result.overall.score:.4f}" for result in results))
+    intervals = (f"{result.overall.low:.3f}–{result.overall.high:.3f}" for result in results)
+    table.add_row("95 % interval", "", *intervals)
+    if any(result.swap_consistency is not None for result in results):
+        shares = ("" if r.swap_consistency is None else f"{r.swap_consistency:.4f}" for r in results)
+        table.add_row("consistent when swapped", "", *shares)
+    needed = 40 + sum(max(len(result.name), len("0.000–1.000")) + 3 for result in results)
+    console = Console(highlight=False)
+    if console.width < needed:  # whatever COLUMNS says, rather than "0.7..."
+        console = Console(highlight=False, width=needed)
+    console.print(table)
+
+
+def rated_json(evaluations: Sequence[RatedEvaluation]) -> str:
+    """The evaluations on rated images as a JSON list."""
+    return json.dumps([_rated_dict(evaluation) for evaluation in evaluations], indent=2, allow_nan=False)
+
+
+def print_rated(evaluations: Sequence[RatedEvaluation]) -> None:
+    """Print a line an evaluation, then a table in Markdown, and one by type of distortion where there are types."""
+    print(*(f"{one_line(e.method)}, {e.dataset}: {_said(e)}" for e in evaluations), sep="\n", end="\n\n")
+    print(markdown_table(evaluations))
+    if any(evaluation.groups for evaluation in evaluations):
+        print(markdown_table_by_group(evaluations))
+
+
+def _said(evaluation: RatedEvaluation) -> str:
+    of = evaluation.overall
+    split = evaluation.split if "median" in evaluation.split else f"split {evaluation.split}"
+    return f"{of.images:.0f} images, {split}, KRCC {of.krcc:.3f}, RMSE {of.rmse_fitted:.3g} after the fit"
+
+
+def _rated_dict(evaluation: RatedEvaluation) -> dict[str, Any]:
+    return {
+        "method": evaluation.method,
+        "trained_on": evaluation.trained_on,
+        "dataset": evaluation.dataset,
+        "split": evaluation.split,
+        "overall": _measures(evaluation.overall),
+        "groups": {name: _measures(measures) for name, measures in evaluation.groups.items()},
+    }
+
+
+def _measures(measures: Correlations) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in measures._asdict().items()}
+
+
+# ---- gmad ----
+
+THUMBNAIL = 512  # pixels, the longer side, in the page
+CELL = 256  # pixels, a side, in the picture
+LINE = 20  # pixels, a line of text in the picture
+GAP = 12
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.4 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 0 1rem 2rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
+figure { margin: 0; }
+img { width: 100%; height: auto; background: #808080; }
+figcaption { overflow-wrap: anywhere; font-size: 0.875rem; }
+"""
+
+
+def pairs_csv(roles: Sequence[GmadRole], images: Sequence[str]) -> bytes:
+    """A row a pair: who defends and attacks, the level, the images as the attacker finds them, and four scores."""
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    of_both = [f"{role}_{image}" for role in ("defender", "attacker") for image in ("better", "worse")]
+    rows.writerow(["defender", "attacker", "level", "better", "worse", *of_both])
+    for role in roles:
+        for pair in role.pairs:
+            shown = csv_cell(images[pair.better]), csv_cell(images[pair.worse])
+            rows.writerow(
+                [csv_cell(role.defender), csv_cell(role.attacker), pair.level, *shown, *pair.defender, *pair.attacker]
+            )
+    return stream.getvalue().encode()
+
+
+def thumbnail(file: Path) -> Pillow.Image:
+    """The image in 8 bits, reduced to at most THUMBNAIL pixels a side. Raises fastiqa.data.ImageError."""
+    image = read_image(file)
+    codes = (image.pixels >> (image.bit_depth - 8)).astype(np.uint8)
+    picture = Pillow.fromarray(codes)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture
+
+
+def sheet_html(
+    roles: Sequence[GmadRole], images: Sequence[Path], pictures: Mapping[int, Pillow.Image], out: Path
+) -> str:
+    """Return sheet.html for the folder `out`: every role, every level that has a pair.
+
+    The page stands alone: it holds the reduced images as JPEG of high quality, and each links to its file by a relative
+    path. Names of files and metrics are escaped.
+
+    Args:
+        roles: of `gmad_competition`.
+        images: files, by the indices in the roles' pairs.
+        pictures: thumbnails of those that are in a pair.
+        out: the folder that links are relative to.
+    """
+    sections = "".join(_section(role, images, pictures, out) for role in roles)
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>gMAD competition</title>\n<style>{STYLE}</style>\n"
+        "<h1>gMAD competition</h1>\n<p>To the defender the two images of a pair are of about equal quality, to the "
+        "attacker the first is the better one. Where you see no difference the attacker is wrong, where you see one "
+        "the defender is. An image leads to its file in full size.</p>\n"
+        f"{sections}</html>\n"
+    )
+
+
+def _section(role: GmadRole, images: Sequence[Path], pictures: Mapping[int, Pillow.Image], out: Path) -> str:
+    title = html.escape(one_line(f"{role.defender} defends, {role.attacker} attacks"))
+    parts = [f"<section>\n<h2>{title}</h2>\n"]
+    for pair in role.pairs:
+        parts.append(f'<h3>Level {pair.level} of {html.escape(one_line(role.defender))}</h3>\n<div class="pair">\n')
+        for number, i in enumerate((pair.better, pair.worse)):
+            link = quote(os.fsencode(os.path.relpath(images[i], out)))
+            name = html.escape(one_line(images[i].name))
+            scores = html.escape(_both_scores(role, pair, number))
+            picture = f'<img src="{_data_uri(pictures[i])}" alt="{name}">'
+            parts.append(f'<figure><a href="{link}">{picture}</a>')
+            parts.append(f"<figcaption>{name}<br>{scores}</figcaption></figure>\n")
+        parts.append("</div>\n")
+    return "".join([*parts, "</section>\n"])
+
+
+def sheet_png(roles: Sequence[GmadRole], images: Sequence[Path], pictures: Mapping[int, Pillow.Image]) -> bytes:
+    """Return sheet.png: two columns a role, the better image at the left; a row a level.
+
+    Arguments as for `sheet_html`.
+    """
+    levels = sorted({pair.level for role in roles for pair in role.pairs})
+    width, height = 2 * (CELL + GAP) + GAP, CELL + 2 * LINE + GAP
+    canvas = Pillow.new("RGB", (len(roles) * width, LINE + GAP + max(1, len(levels)) * height), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13)
+    for column, role in enumerate(roles):
+        left = column * width + GAP
+        draw.text((left, 4), one_line(f"{role.defender} defends, {role.attacker} attacks"), "black", font)
+        for pair in role.pairs:
+            top = LINE + GAP + levels.index(pair.level) * height
+            for number, i in enumerate((pair.better, pair.worse)):
+                x = left + number * (CELL + GAP)
+                picture = pictures[i].copy()
+                picture.thumbnail((CELL, CELL))
+                canvas.paste(picture, (x, top))
+                draw.text((x, top + CELL), f"{pair.level}: {one_line(images[i].name)[-36:]}", "black", font)
+                draw.text((x, top + CELL + LINE), _both_scores(role, pair, number), "black", font)
+    stream = io.BytesIO()
+    canvas.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _both_scores(role: GmadRole, pair: GmadPair, number: int) -> str:
+    """What both metrics say of the better (0) or worse (1) image."""
+    values = ((role.defender, pair.defender[number]), (role.attacker, pair.attacker[number]))
+    return ", ".join(f"{one_line(name)} {value:.4g}" for name, value in values)
+
+
+def _data_uri(picture: Pillow.Image) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=92, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,14 +1,29 @@
-"""``fastiqa score``: the quality of images without a reference."""
+"""``fastiqa score``: how good images are, without a reference, one number each.
+
+A row is printed as soon as it is known, so a command that ends early, however it ends, loses no score. JSON is closed
+after Ctrl-C and errors too; `fastiqa.cli.render` lists its keys.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa.cli.options import Device, chosen_device, chosen_dtype, refuse, warn_if_untrained
+from fastiqa.common.text import one_line
 
-def score(
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fastiqa.cli.render import ScoreRows
+    from fastiqa.data import TestCrops
+
+
+def score_command(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of them.", show_default=False)
     ],
@@ -23,7 +38,7 @@ def score(
     ] = None,
     crop_size: Annotated[int, typer.Option("--crop-size", min=32, help="Sides of a crop in pixels.")] = 224,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the crops' places.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", help="That the network computes in: float32, bfloat16, float16, float64.")
     ] = "float32",
@@ -32,24 +47,96 @@ def score(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Exit with 0, not 1, where some images cannot be scored.")
     ] = False,
-) -> None:
+) -> int:
     """Say how good images are, without a reference.
 
     A number each, larger is better, on the scale of the scores that the network was trained on. It does not depend on
     what else is scored. Rows are printed as they come; images that cannot be scored are named on stderr.
     """
-    from fastiqa.cli.quality import score_files
+    from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
     from fastiqa.data import TestCrops
 
-    status = score_files(
-        images,
-        model=model,
-        weights=weights,
-        crops=None if crops is None else TestCrops(crops, crop_size, seed),
-        device=device,
-        dtype=dtype,
-        as_json=as_json,
-        as_csv=as_csv,
-        skip_bad=skip_bad,
-    )
-    raise typer.Exit(status)
+    sampled = None if crops is None else TestCrops(crops, crop_size, seed)
+    try:
+        if as_json and as_csv:
+            raise ValueError("--csv: got --json too, want one of them")
+        where, number_type = chosen_device(device), chosen_dtype(dtype)
+        files = _files(images)
+        network = _network(model, weights, where, number_type)
+    except (OSError, ValueError) as error:
+        return refuse(error)
+    rows: ScoreRows
+    if as_json:
+        about = sampled and {"number": sampled.n, "size": sampled.size, "seed": sampled.seed}
+        rows = JsonScores({"model": model, "weights": str(weights), "crops": about})
+    else:
+        rows = CsvScores() if as_csv else ScoreTable(files)
+    try:
+        return _score_all(network, where, files, sampled, rows, skip_bad)
+    finally:
+        rows.close()
+
+
+def _network(name: str, weights: Path, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    from fastiqa.evaluation.networks import prepare_for_inference
+    from fastiqa.models import MFENet, create_model
+    from fastiqa.models.registry import model_class
+
+    if not issubclass(model_class(name), MFENet):
+        raise ValueError(f"--model: got {name!r}, want a network that scores single images: mfenet")
+    model = create_model(name, weights)
+    warn_if_untrained(model, weights)
+    return prepare_for_inference(model, device, dtype)
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Return the files, and the images of the folders."""
+    from fastiqa.data.images.folders import image_files
+
+    files: list[Path] = []
+    for path in paths:
+        found = image_files(path) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(f"{path}: got a folder without images, want at least one")
+        files += found
+    return files
+
+
+def _score_all(
+    network: nn.Module,
+    device: torch.device,
+    files: list[Path],
+    crops: TestCrops | None,
+    rows: ScoreRows,
+    skip_bad: bool,
+) -> int:
+    """Add a row for each file that can be scored, name the others on stderr, and return the exit status."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from fastiqa.data import ImageError
+    from fastiqa.evaluation.networks import score_image
+
+    console = Console(stderr=True)
+    word = "skipped" if skip_bad else "failed" if len(files) > 1 else "error"
+    scored = failed = 0
+    for file in track(files, "images", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            score = score_image(network, file, crops, device)
+        except ImageError as error:
+            failed += 1
+            rows.fail(file, error.reason)
+            console.print(f"{word}: {one_line(str(error))}", highlight=False, markup=False, soft_wrap=True)
+        except ValueError as error:  # of the network, and so of every image
+            return refuse(error)
+        else:
+            scored += 1
+            rows.add(file, score)
+    if word == "error" and failed:
+        return 2
+    if not scored:
+        return refuse(f"IMAGE: got {len(files)} that cannot be read, want at least one that can")
+    if failed and not skip_bad:
+        print(f"error: {failed} of {len(files)} images have no score", file=sys.stderr)
+        return 1
+    return 0

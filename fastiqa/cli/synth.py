@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa.cli.options import refuse
 from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fastiqa.data.synth.synthesis import Summary
 
 
-def synth(
+def synth_command(
     source: Annotated[Path, typer.Argument(metavar="SOURCE_FOLDER", help="Photographs.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)],
     seed: Annotated[int, typer.Option("--seed", help="Decides everything that is drawn.")] = 0,
@@ -37,7 +38,7 @@ def synth(
         int | None, typer.Option("--workers", help="Processes; as many as there are cores by default.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name photographs that are no use and go on.")] = False,
-) -> None:
+) -> int:
     """Make labelled triplets from a folder of photographs with real codecs.
 
     Of two images by one codec with equal settings the one of higher quality is closer; of any other two the metric says
@@ -61,9 +62,9 @@ def synth(
         )
         summary = _with_progress(source, out, options, workers, skip_bad)
     except SynthError as error:
-        print("error:", one_line(str(error)), file=sys.stderr)
-        raise typer.Exit(2) from None
+        return refuse(error)
     _report(summary, out)
+    return 0
 
 
 def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int | None, skip_bad: bool) -> Summary:

@@ -1,10 +1,10 @@
 """compare_files: which of two images is closer to a reference, by PSNR, SSIM, MS-SSIM, LPIPS and PRFNet.
 
-Conventions are those of the published values: PSNR over RGB code values; SSIM and MS-SSIM on the rounded grey of
-MATLAB's rgb2gray, 11×11 Gaussian window, valid windows, no downsampling first; MS-SSIM joins its scales by their
-weighted sum. All three are computed in float64, LPIPS over RGB and PRFNet in float32. Each image is scaled by the
-maximum of its own bit depth; grey is rounded to that depth, or to 16 bits where the three differ. Of two candidates a
-metric prefers the one with the greater value, LPIPS the one with the smaller; equal values are a tie.
+The conventions give the published values. PSNR is over RGB code values. SSIM and MS-SSIM are on the rounded grey of
+MATLAB's rgb2gray, with an 11×11 Gaussian window, valid windows and no downsampling first; MS-SSIM joins its scales by
+their weighted sum. All three are computed in float64, LPIPS over RGB and PRFNet in float32. Each image is scaled by the
+maximum of its own bit depth. Grey is rounded to that depth, or to 16 bits where the three differ. A metric prefers the
+candidate with the greater value, LPIPS the one with the smaller; equal values are a tie.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ from torch import Tensor, nn
 from fastiqa.common.text import one_line
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.data.images import native_stderr
-from fastiqa.evaluation.networks import chosen_device, chosen_dtype, ready, untrained
+from fastiqa.evaluation.networks import prepare_for_inference, untrained_warning
 from fastiqa.evaluation.preferences import load_lpips
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.metrics.ssim import WINDOW
+from fastiqa.models import load_model
 from fastiqa.runtime.failures import reason_of
 
-LARGE = (
-    1 << 20
-)  # pixels of an image from which PRFNet's backbone runs on one at a time, which takes a third of the memory
+# Pixels of an image from which PRFNet's backbone takes one image at a time, in a third of the memory.
+LARGE = 1 << 20
 
 
 class CompareError(ValueError):
     """A comparison that cannot be made.
 
-    The message is one line: argument (REF, A, B, --weights or --lpips), file and reason.
+    Attributes:
+        argument: the argument of :func:`compare_files` at fault: "ref", "a", "b", "weights" or "lpips".
+        reason: file and reason, in one line.
     """
+
+    def __init__(self, argument: str, reason: str) -> None:
+        super().__init__(f"{argument}: {reason}")
+        self.argument, self.reason = argument, reason
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``fastiqa compare`` reports.
+    """The result of :func:`compare_files`.
 
     Attributes:
         paths: the files, by "ref", "a" and "b".
@@ -98,40 +104,41 @@ def compare_files(
     b: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     lpips: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Comparison:
     """Compare two image files with a reference file.
 
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
-        weights: a PRFNet written by ``fastiqa.save_model``; without it PRFNet is not run.
-        lpips: an LPIPS written by it; without it LPIPS is not run.
-        device: that the metrics and networks compute on: "auto" (CUDA where there is one), "cpu" or "cuda".
-        dtype: that PRFNet computes in: "float32", "bfloat16", "float16" or "float64".
+        weights: a PRFNet written by ``fastiqa.save_model``; None leaves PRFNet out.
+        lpips: an LPIPS written by ``fastiqa.save_model``; None leaves LPIPS out.
+        device: where metrics and networks compute; None is CUDA where there is one, else the CPU.
+        dtype: in which PRFNet computes.
 
     Returns:
         A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer. Where memory runs out, or a
-        backend that was asked for cannot run, it holds what was computed before and says so in its `failure`.
+        backend that was asked for cannot run, it holds the results until then, and `failure` says why it ends there.
 
     Raises:
         CompareError: naming the argument, the file and the reason.
+
+    Example:
+        >>> compare_files("original.png", "a.jpg", "b.avif").metrics["ssim"].prefers  # doctest: +SKIP
+        'b'
     """
     paths = {"ref": os.fspath(ref), "a": os.fspath(a), "b": os.fspath(b)}
-    try:
-        where, wanted = chosen_device(device), chosen_dtype(dtype)
-    except ValueError as error:
-        raise CompareError(str(error)) from None
-    images = {name: _read(name.upper(), path) for name, path in paths.items()}
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
+    images = {name: _read(name, path) for name, path in paths.items()}
     height, width = images["ref"].pixels.shape[:2]
     for name in ("a", "b"):
         if images[name].pixels.shape != images["ref"].pixels.shape:
             other_height, other_width = images[name].pixels.shape[:2]
             reason = f"is {other_width}x{other_height} pixels, REF is {width}x{height}"
-            raise CompareError(f"{name.upper()}: {one_line(paths[name])}: {reason}")
+            raise CompareError(name, f"{one_line(paths[name])}: {reason}")
     if min(height, width) < WINDOW:
         reason = f"is {width}x{height} pixels, SSIM needs at least {WINDOW}x{WINDOW}"
-        raise CompareError(f"REF: {one_line(paths['ref'])}: {reason}")
+        raise CompareError("ref", f"{one_line(paths['ref'])}: {reason}")
     prfnet = None if weights is None else _prfnet(weights)
     distance = None if lpips is None else _lpips(lpips)
 
@@ -142,14 +149,12 @@ def compare_files(
         metrics.update(_classical(images, where, notes))
         if distance is not None and lpips is not None:
             metrics["lpips"] = _lpips_scores(distance.to(where), images, where, lpips)
-        if prfnet is None or weights is None:
-            notes.append("PRFNet was not run: no weights were given (--weights FILE)")
-        else:
-            if warning := untrained(prfnet, weights):
+        if prfnet is not None and weights is not None:
+            if warning := untrained_warning(prfnet, weights):
                 notes.append(warning)
             passes = "three" if height * width >= LARGE else "batch"
-            network = ready(prfnet, where, wanted, passes=passes)
-            verdict = Verdict(_asked(network, images, where, weights), os.fspath(weights))
+            network = prepare_for_inference(prfnet, where, dtype, passes=passes)
+            verdict = Verdict(_probability(network, images, where, weights), os.fspath(weights))
     except (MemoryError, RuntimeError) as error:
         if (failure := reason_of(error)) is None:
             raise
@@ -182,19 +187,16 @@ def _read(argument: str, path: str) -> Image:
         with native_stderr.silenced():
             return read_image(path)
     except ImageError as error:
-        raise CompareError(f"{argument}: {error}") from None
+        raise CompareError(argument, str(error)) from None
 
 
 def _prfnet(weights: str | os.PathLike[str]) -> nn.Module:
-    from fastiqa.models import load_model
-
-    name = one_line(os.fspath(weights))
     try:
         model = load_model(weights)
     except (OSError, ValueError) as error:
-        raise _refused("--weights", weights, error) from None
+        raise _refused("weights", weights, error) from None
     if not hasattr(model, "probability"):
-        raise CompareError(f"--weights: {name}: holds a {type(model).__name__}, want a PRFNet")
+        raise CompareError("weights", f"{one_line(os.fspath(weights))}: holds a {type(model).__name__}, want a PRFNet")
     return model
 
 
@@ -202,24 +204,24 @@ def _lpips(file: str | os.PathLike[str]) -> LPIPS:
     try:
         return load_lpips(file)
     except (OSError, ValueError) as error:
-        raise _refused("--lpips", file, error) from None
+        raise _refused("lpips", file, error) from None
 
 
 def _refused(argument: str, file: str | os.PathLike[str], error: Exception) -> CompareError:
-    """The loader's own messages name the file already, others do not."""
+    """Name the file once: the loader's own messages do, others do not."""
     name, reason = one_line(os.fspath(file)), one_line(str(error))
-    return CompareError(f"{argument}: {reason if name in reason else f'{name}: {reason}'}")
+    return CompareError(argument, reason if name in reason else f"{name}: {reason}")
 
 
-def _asked(network: Any, images: dict[str, Image], device: torch.device, weights: str | os.PathLike[str]) -> float:
-    """PRFNet's probability that B is closer."""
+def _probability(network: Any, images: dict[str, Image], device: torch.device, file: str | os.PathLike[str]) -> float:
+    """Return PRFNet's probability that B is closer."""
     try:
         with torch.inference_mode():
             value = float(network.probability(*(images[key].tensor().to(device) for key in ("ref", "a", "b"))))
     except ValueError as error:
-        raise _refused("--weights", weights, error) from None
+        raise _refused("weights", file, error) from None
     if not math.isfinite(value):
-        raise CompareError(f"--weights: {one_line(os.fspath(weights))}: PRFNet's probability is {value}")
+        raise CompareError("weights", f"{one_line(os.fspath(file))}: PRFNet's probability is {value}")
     return value
 
 
@@ -229,7 +231,7 @@ def _lpips_scores(model: LPIPS, images: dict[str, Image], device: torch.device, 
             ref, *others = (images[name].tensor().to(device) for name in ("ref", "a", "b"))
             of_a, of_b = (float(model(ref, image)) for image in others)
     except ValueError as error:
-        raise _refused("--lpips", file, error) from None
+        raise _refused("lpips", file, error) from None
     return Scores(of_a, of_b, lower_is_better=True)
 
 

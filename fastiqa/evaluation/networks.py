@@ -1,9 +1,10 @@
-"""What every command does with a network before its first image: device, dtype, folded weights, warnings."""
+"""Networks from files, made ready to score images: folded for inference, checked for training, asked image by image."""
 
 from __future__ import annotations
 
+import math
 import os
-import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,42 +12,25 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastiqa.common.text import one_line
+from fastiqa.data import ImageError, TestCrops, read_image
+from fastiqa.data.images import native_stderr
+from fastiqa.models.inference import optimize_for_inference
+from fastiqa.runtime.failures import reason_of
 
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of an option --device; "auto" is CUDA where there is one. Raises ValueError."""
-    if name not in DEVICES:
-        raise ValueError(f"--device: got {name!r}, want one of {', '.join(DEVICES)}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: got 'cuda', but PyTorch sees no CUDA device")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+CROPS_AT_ONCE = 8  # in a batch, which bounds the memory that they need
 
 
-def chosen_dtype(name: str) -> torch.dtype:
-    """The dtype of an option --dtype, in which a network computes. Raises ValueError."""
-    if name not in DTYPES:
-        raise ValueError(f"--dtype: got {name!r}, want one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+def prepare_for_inference(model: Any, device: torch.device | str, dtype: torch.dtype, **options: Any) -> nn.Module:
+    """Return the network as `optimize_for_inference` makes it; a network that it refuses, in eval mode and in `dtype`.
 
-
-def ready(model: Any, device: torch.device, dtype: torch.dtype, **options: Any) -> nn.Module:
-    """The network as `optimize_for_inference` makes it, on the device; one that it does not take in eval mode.
-
-    Folding takes 0.17 s on two idle cores; it saves 0.10 s of PRFNet's 0.39 for a triplet of 224x224 pixels, and 1.3 s
+    Folding takes 0.17 s on two idle cores. It saves 0.10 s of PRFNet's 0.39 for a triplet of 224x224 pixels, and 1.3 s
     of 2.7 for one of 448x448.
 
     Args:
-        model: of `load_model`.
-        device, dtype: where and in which type it computes; images come in float32, results are float32.
+        model: a network from `load_model`, which is moved to `device` and set to eval mode.
+        device, dtype: where and in which type the network computes. Images come in float32, results are float32.
         options: of `optimize_for_inference`.
     """
-    from fastiqa.models.inference import optimize_for_inference
-
     model = model.to(device).float().eval()
     try:
         fast: nn.Module = optimize_for_inference(model, dtype=dtype, **options)
@@ -55,11 +39,11 @@ def ready(model: Any, device: torch.device, dtype: torch.dtype, **options: Any) 
         return model.to(dtype)  # type: ignore[no-any-return]
 
 
-def untrained(model: nn.Module, file: str | os.PathLike[str]) -> str | None:
-    """A sentence where no norm of a network has ever seen an image, else None.
+def untrained_warning(model: nn.Module, file: str | os.PathLike[str]) -> str | None:
+    """Return a sentence that names the file if no norm of the network has ever seen an image, else None.
 
-    Training changes running statistics with the first batch, and the files of published backbones bring their own. So
-    initial ones, 0 and 1 everywhere, are those of a network that was saved as it was made.
+    Training changes running statistics with the first batch, and files of published backbones bring their own. Initial
+    ones, 0 and 1 everywhere, belong to a network that was saved as it was made.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_var is not None]
     if not norms or any((m.running_mean != 0).any() or (m.running_var != 1).any() for m in norms):  # type: ignore[union-attr]
@@ -67,7 +51,34 @@ def untrained(model: nn.Module, file: str | os.PathLike[str]) -> str | None:
     return f"{one_line(os.fspath(file))} looks untrained: its norms have their initial statistics; results mean nothing"
 
 
-def warn_if_untrained(model: nn.Module, file: str | os.PathLike[str]) -> None:
-    """`untrained` as a line on stderr."""
-    if (warning := untrained(model, file)) is not None:
-        print("warning:", warning, file=sys.stderr)
+def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device: torch.device | str) -> float:
+    """Return the quality of one image by a no-reference network: the mean over its crops.
+
+    Args:
+        network: maps (N, 3, H, W) in [0, 1] to (N,), in eval mode on `device`.
+        file: an image that `read_image` reads.
+        crops: which parts of the image are scored; None scores the whole image once.
+        device: where the network computes.
+
+    Raises:
+        ImageError: the image cannot be read, is too small, or too large for the memory.
+        ValueError: the score is not finite.
+    """
+    try:
+        with native_stderr.silenced():
+            image = read_image(file)
+        parts = image.tensor() if crops is None else crops(image)
+        with torch.inference_mode():
+            found = [network(part.to(device)) for part in parts.split(CROPS_AT_ONCE)]
+            score = torch.cat(found).double().mean().item()
+    except ImageError:
+        raise
+    except ValueError as error:  # an image from read_image can only be too small
+        raise ImageError(file, str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if (reason := reason_of(error)) is None or not reason.startswith("out of memory"):
+            raise
+        raise ImageError(file, reason) from error
+    if not math.isfinite(score):
+        raise ValueError(f"{file}: got {score} for its quality, want a number")
+    return score

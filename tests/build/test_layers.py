@@ -54,8 +54,6 @@ IMPORTS_TO_GO: set[tuple[str, str]] = {
     ("models.checkpoints", ""),
     ("models.checkpoints", "models.registry"),
     ("models.registry", "models.checkpoints"),
-    # cli
-    ("cli.info", ""),
     # bench
     ("bench.plots", "bench.report"),
     ("bench.report", "bench.plots"),
@@ -68,11 +66,8 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
 NAMES_TO_GO: dict[str, set[str]] = {
     # several packages
-    "train": {"training.run.trainer", "cli.train"},
     # models and training
     "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
-    # cli
-    "bench": {"cli.app", "cli.bench"},
     # bench (and the training's tasks)
     "difference": {"bench.part_cases", "bench.training"},
     "gradients": {"bench.settings", "bench.training"},

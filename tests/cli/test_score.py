@@ -16,7 +16,6 @@ import torch
 
 import fastiqa
 from fastiqa import cli
-from fastiqa.cli import quality
 from fastiqa.data import TestCrops, read_image
 from fastiqa.evaluation import networks
 from fastiqa.models import create_model, save_model
@@ -170,7 +169,7 @@ def test_rows_come_one_by_one_and_survive_ctrl_c(
 ) -> None:
     """At the third image two rows are out; after Ctrl-C there JSON is whole."""
     whole = fastiqa_command("score", folder, "--weights", weights[0], *form)[1]
-    read, seen, early = quality.read_image, [], []
+    read, seen, early = networks.read_image, [], []
 
     def interrupted(file: Path) -> Any:
         seen.append(file)
@@ -179,7 +178,7 @@ def test_rows_come_one_by_one_and_survive_ctrl_c(
             raise KeyboardInterrupt
         return read(file)
 
-    monkeypatch.setattr(quality, "read_image", interrupted)
+    monkeypatch.setattr(networks, "read_image", interrupted)
     status, rest, _ = fastiqa_command("score", folder, "--weights", weights[0], *form)
     assert status == 130
     assert scores_of(early[0] + rest, form) == scores_of(whole, form)[:2]
@@ -189,7 +188,7 @@ def test_rows_come_one_by_one_and_survive_ctrl_c(
 def test_an_image_too_large_for_the_memory_is_named_and_the_others_scored(
     fastiqa_command: Command, folder: Path, weights: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = networks.ready
+    original = networks.prepare_for_inference
 
     def small_machine(*arguments: Any, **options: Any) -> Any:
         model = original(*arguments, **options)
@@ -201,7 +200,7 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_scored(
 
         return call
 
-    monkeypatch.setattr(quality, "ready", small_machine)
+    monkeypatch.setattr(networks, "prepare_for_inference", small_machine)
     status, out, err = fastiqa_command("score", folder, "--weights", weights[0], "--csv")
     assert (status, len(out.splitlines())) == (1, 3)
     assert err.splitlines()[0] == f"failed: {folder / 'a.png'}: out of memory: 1073741824.0 GiB more were needed"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import fastiqa
-from fastiqa.cli import gmad_sheet
+from fastiqa.cli.render import thumbnail
 from fastiqa.common.text import csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.evaluation.gmad import GmadPair, gmad_competition, gmad_pairs
@@ -225,7 +225,7 @@ def test_sixteen_bits(folder: Path) -> None:
     for name, best in (("psnr", np.inf), ("ssim", 1.0)):
         metric = full_reference_scorer(name, FULL_REFERENCE[name], {"deep.tif": plain})
         assert metric.score("deep.tif", read_image(deep)) == best
-    assert gmad_sheet.thumbnail(deep).tobytes() == gmad_sheet.thumbnail(plain).tobytes()
+    assert thumbnail(deep).tobytes() == thumbnail(plain).tobytes()
 
 
 def test_a_network_of_several_images_is_refused() -> None:

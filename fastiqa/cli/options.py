@@ -1,0 +1,57 @@
+"""What several commands share: options and their values, and lines on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastiqa.common.text import one_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")]
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of an option --device; "auto" is CUDA where there is one. Raises ValueError."""
+    import torch
+
+    if name not in DEVICES:
+        raise ValueError(f"--device: got {name!r}, want one of {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: got 'cuda', but PyTorch sees no CUDA device")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def chosen_dtype(name: str) -> torch.dtype:
+    """Return the dtype of an option --dtype, in which a network computes. Raises ValueError."""
+    import torch
+
+    if name not in DTYPES:
+        raise ValueError(f"--dtype: got {name!r}, want one of {', '.join(DTYPES)}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def refuse(error: object) -> int:
+    """Print an error as one line on stderr and return the exit status, 2."""
+    print("error:", one_line(str(error)), file=sys.stderr)
+    return 2
+
+
+def warn_if_untrained(model: nn.Module, file: str | os.PathLike[str]) -> None:
+    """Print a line on stderr if no norm of the network has ever seen an image."""
+    from fastiqa.evaluation.networks import untrained_warning
+
+    if (warning := untrained_warning(model, file)) is not None:
+        print("warning:", warning, file=sys.stderr)
