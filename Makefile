@@ -25,6 +25,10 @@ SITE := mkdocs mkdocs-material mkdocstrings-python
 # Tests in the order of their files: a process that has built something keeps the tests that use it.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal --durations 30 --durations-min 5
 
+# Until 0.2 the distribution was called fastiqa. Removed after the installation, it would take the command along.
+IS_INSTALLED_AS_FASTIQA := $(RUN) -I -c "from importlib.metadata import distribution; from pathlib import Path; \
+    assert Path.cwd().as_uri() + chr(34) in distribution('fastiqa').read_text('direct_url.json')" 2>/dev/null
+
 HAS_NVCC := $(RUN) -c "import sys; sys.path[:0] = ['csrc']; import build; sys.exit(not build.find_nvcc())"
 
 .PHONY: demo lint docs test test-kernels test-all clean
@@ -67,6 +71,7 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py csrc/build.py $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 	$(RUN) setup.py --quiet build_ext --inplace  # says what it compiles, which pip would keep to itself
+	if $(IS_INSTALLED_AS_FASTIQA); then $(RUN) -m pip uninstall --quiet --yes fastiqa; fi
 	$(PIP) --no-build-isolation --editable '.[triton,cli,bench,test]'
 	touch $@
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastiqa.common.extras import install_command
+
 from .report import Case, caption, first
 from .rows import ROOT, latest, read
 from .summary import median_us, ours, speedup, spread
@@ -21,7 +23,7 @@ def draw(files: Iterable[Path], folder: Path | None = None) -> int:
     try:
         import matplotlib
     except ImportError:
-        print("error: figures need matplotlib: pip install 'fastiqa[bench]'", file=sys.stderr)
+        print(f"error: figures need matplotlib: {install_command('bench')}", file=sys.stderr)
         return 2
     matplotlib.use("Agg")
     for file in files:

@@ -6,7 +6,7 @@ The photograph is scikit-image's bundled astronaut (NASA, public domain), 512×5
 quality 30; the others come near it by bisecting their quality, in JPEG 2000 the bits per pixel. OUT_DIR (by default
 codec_comparison) receives the coded files, their decoded pixels as PNG, and a picture with the SSIM maps.
 
-Needs fastiqa[cli], scikit-image and matplotlib; takes about half a minute on two cores.
+Needs fastiqa-kernels[cli], scikit-image and matplotlib; takes about half a minute on two cores.
 """
 
 from __future__ import annotations

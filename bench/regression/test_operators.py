@@ -18,7 +18,7 @@ import torch
 from fastiqa.bench.run import forward_names
 from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, subject, tensors
 
-pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed; pip install 'fastiqa[bench]'")
+pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark: pip install 'fastiqa-kernels[bench]'")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

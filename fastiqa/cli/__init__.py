@@ -1,4 +1,4 @@
-"""The ``fastiqa`` command. Its modules need typer and rich (``fastiqa[cli]``), importing this package does not."""
+"""The ``fastiqa`` command. Its modules need typer and rich (the extra `cli`), importing this package does not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import MutableMapping, Sequence
 from typing import NoReturn
+
+from fastiqa.common.extras import install_command
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what the user may have set
 SPINNING = ("bench", "train", "pretrain")  # commands that keep OpenMP's default
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         try:
             importlib.import_module(name)
         except ImportError:
-            print(f"error: the fastiqa command needs {name}: pip install fastiqa[cli]", file=sys.stderr)
+            print(f"error: the fastiqa command needs {name}: {install_command('cli')}", file=sys.stderr)
             sys.exit(2)
     from fastiqa.cli.app import run
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from fastiqa import __version__
+from fastiqa.common.extras import DISTRIBUTION
 
 if TYPE_CHECKING:
     from fastiqa.ops import Op
@@ -34,7 +35,7 @@ def report() -> str:
     from fastiqa.runtime import dispatch, native
 
     lines = [
-        f"fastiqa  {__version__}",
+        f"fastiqa  {__version__} (distribution {DISTRIBUTION})",
         f"python   {platform.python_version()} on {platform.machine()}, {platform.system()}",
         f"torch    {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         f"triton   {_version('triton')}",

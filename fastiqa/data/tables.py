@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fastiqa.common.extras import install_command
 from fastiqa.common.text import decoded
 
 LAST_HEADER_ROW = 10  # of an Excel sheet
@@ -130,7 +131,7 @@ def _cells(source: Path, sheet: str | None) -> list[tuple[Any, ...]]:
     try:
         from openpyxl import load_workbook
     except ImportError:
-        raise ImportError(f"{source}: reading .xlsx files needs openpyxl: pip install fastiqa[train]") from None
+        raise ImportError(f"{source}: reading .xlsx files needs openpyxl: {install_command('train')}") from None
     try:
         with contextlib.closing(load_workbook(source, read_only=True, data_only=True)) as workbook:
             names = workbook.sheetnames
@@ -158,7 +159,7 @@ def matlab_vector(source: Path, variable: str, length: int) -> list[Any]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise ImportError(f"{source}: reading .mat files needs scipy: pip install fastiqa[train]") from None
+        raise ImportError(f"{source}: reading .mat files needs scipy: {install_command('train')}") from None
     try:
         content = loadmat(source, variable_names=[variable])
     except Exception as error:  # damaged files are met with struct.error, zlib.error, TypeError, MatReadError…

@@ -1,4 +1,4 @@
-"""Metrics for torchmetrics: the mean score of all images, over batches and processes. Needs `fastiqa[torchmetrics]`."""
+"""Metrics for torchmetrics: the mean score of all images, over batches and processes. Extra `torchmetrics`."""
 
 # Annotations are no text here (from __future__): torch.jit.script reads those of the states.
 from typing import Any, ClassVar, get_args
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.common import arguments
+from fastiqa.common.extras import install_command
 from fastiqa.metrics._metric import Reduction
 from fastiqa.metrics.registry import create_metric
 
@@ -15,7 +16,7 @@ try:
     from torchmetrics.utilities import dim_zero_cat
 except ImportError as error:
     raise ImportError(
-        f"fastiqa.metrics.torchmetrics needs torchmetrics ({error}): pip install 'fastiqa[torchmetrics]'"
+        f"fastiqa.metrics.torchmetrics needs torchmetrics ({error}): {install_command('torchmetrics')}"
     ) from error
 
 

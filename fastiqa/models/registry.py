@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from fastiqa.common.extras import install_command
 from fastiqa.common.weight_files import load_matching, read_weights
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.models import checkpoints
@@ -138,6 +139,6 @@ def _resolve(pretrained: str | os.PathLike[str]) -> str | os.PathLike[str]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise ImportError(f"pretrained={pretrained!r} needs huggingface_hub: pip install 'fastiqa[hub]'") from error
+        raise ImportError(f"pretrained={pretrained!r} needs huggingface_hub: {install_command('hub')}") from error
     downloaded: str = hf_hub_download(repository, HUB_FILE)
     return downloaded

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fastiqa.common.extras import install_command
 from fastiqa.runtime import native
 from fastiqa.runtime.layout import FLOATING
 
@@ -89,10 +90,10 @@ def _triton_kernel(name: str) -> Callable[..., None]:
     try:
         version = str(importlib.import_module("triton").__version__)
     except ImportError as error:
-        raise native.Unavailable(f"triton cannot be imported ({error}); pip install 'fastiqa[triton]'") from None
+        raise native.Unavailable(f"triton cannot be imported ({error}); {install_command('triton')}") from None
     if tuple(map(int, version.split(".")[:2])) < OLDEST_TRITON:  # 3.4 and 3.5 do not compile every kernel
         wanted = ".".join(map(str, OLDEST_TRITON))
-        raise native.Unavailable(f"triton: got {version}, want {wanted} or later; pip install 'fastiqa[triton]'")
+        raise native.Unavailable(f"triton: got {version}, want {wanted} or later; {install_command('triton')}")
     file = re.sub("(_input|_weight)?_backward$", "", name)  # a gradient lies in its operator's file
     module = importlib.import_module(f"fastiqa.kernels.{file}")
     return getattr(module, name)  # type: ignore[no-any-return]

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import fastiqa
+from fastiqa import ops
 from fastiqa.cli import info
+from fastiqa.common import extras
 from fastiqa.runtime import native
 from support.emulation import build
 
@@ -145,6 +148,22 @@ assert "libfastiqa" not in open("/proc/self/maps").read()
     assert python(untouched, tmp_path) == ""
 
 
+def test_every_message_names_an_extra_of_the_distribution() -> None:
+    """`fastiqa` on PyPI is another project: what is to be installed is spelled in one place."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'\nname = "{extras.DISTRIBUTION}"' in project
+    assert f'\nall = ["{extras.DISTRIBUTION}[' in project
+    defined = project.partition("\n[project.optional-dependencies]\n")[2].partition("\n\n")[0]
+    named = set()
+    for folder in ("fastiqa", "kernels", "bench"):
+        for file in (ROOT / folder).rglob("*.py"):
+            text = file.read_text()
+            assert not re.search(r"\bfastiqa\[", text), file
+            named |= set(re.findall(r"""install_command\(["'](\w+)["']\)""", text))
+    assert named >= {"cli", "train", "triton", "hub", "bench", "torchmetrics"}
+    assert named <= set(re.findall(r"^(\w+) = ", defined, re.M))
+
+
 def test_public_names_resolve(tmp_path: Path) -> None:
     names = "import fastiqa; print([name for name in fastiqa.__all__ if getattr(fastiqa, name) is None])"
     assert python(names, tmp_path).strip() == "[]"
@@ -178,7 +197,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
             file.unlink()  # all are compiled by the same lines, and are for this environment's own installation
     built, printed = wheel(tmp_path / "wheels", source, FASTIQA_CUDA="0")
     assert re.search(r"fastiqa: CPU 1 of 1: cross_difference\.cpp, \d+ s", printed)
-    tag = re.fullmatch(r"fastiqa-[\d.]+-py3-none-manylinux_2_(\d+)_\w+\.whl", built.name)
+    tag = re.fullmatch(r"fastiqa_kernels-[\d.]+-py3-none-manylinux_2_(\d+)_\w+\.whl", built.name)
     assert tag is not None, built.name
     names = zipfile.ZipFile(built).namelist()
     assert "fastiqa/libfastiqa_cpu.so" in names
@@ -372,10 +391,18 @@ runpy.run_path("setup.py")
     assert not re.search(r"^license", project, re.M)
 
 
+def test_info_names_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys, the first words of the lines, are for programs too."""
+    monkeypatch.setattr(ops, "OPERATORS", {})
+    lines = info.report().splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["fastiqa", "python", "torch", "triton", "GPU"]
+    assert lines[0] == f"fastiqa  {fastiqa.__version__} (distribution fastiqa-kernels)"
+
+
 def test_info_fails_where_a_library_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(info.ops, "OPERATORS", {})
+    monkeypatch.setattr(ops, "OPERATORS", {})
     assert info.main() == 0
     monkeypatch.setattr(native, "LIBRARIES", ("broken", "absent"))
     monkeypatch.setattr(native, "path", lambda library: tmp_path / f"lib{library}.so")
@@ -385,7 +412,7 @@ def test_info_fails_where_a_library_does_not_load(
 
 
 def test_info_says_that_a_compiler_made_no_code_for_avx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(info.ops, "OPERATORS", {})
+    monkeypatch.setattr(ops, "OPERATORS", {})
     monkeypatch.setattr(info.platform, "machine", lambda: "x86_64")
     record = {"torch": "2.13.0", "compiler": "clang version 14.0.6", "clones": ""}
     monkeypatch.setattr(native, "build_record", lambda library: record)

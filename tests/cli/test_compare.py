@@ -353,7 +353,7 @@ def test_without_the_extra(module):
     code = f"import sys; sys.modules[{module!r}] = None; import fastiqa.cli; fastiqa.cli.main(['--version'])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: the fastiqa command needs {module}: pip install fastiqa[cli]\n"
+    assert result.stderr == f"error: the fastiqa command needs {module}: pip install 'fastiqa-kernels[cli]'\n"
 
 
 def test_preferences_follow_the_values(images):

@@ -18,7 +18,7 @@ from fastiqa.training.run.batches import epoch_order, parts_of
 from fastiqa.training.run.setup import build_datasets, build_model, check_batches
 from support.training_runs import COARSE, assert_same, log, run, state
 
-pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
+pytest.importorskip("typer", reason="the command needs fastiqa-kernels[cli]")
 
 # One update by the gradient itself: the weights then differ by as much as the gradients do.
 ONE_UPDATE = (

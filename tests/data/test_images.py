@@ -444,7 +444,7 @@ def test_imagecodecs_is_named_where_it_is_absent(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     path = tmp_path / "image.png"
     path.write_bytes(EXACT["png 16"][0])
-    with pytest.raises(ImageError, match=r"16 bits per sample need imagecodecs: pip install fastiqa\[cli\]$"):
+    with pytest.raises(ImageError, match=r"16 bits per sample need imagecodecs: pip install 'fastiqa-kernels\[cli\]'$"):
         read_image(path)
     path.write_bytes(EXACT["png"][0])
     assert read_image(path).bit_depth == 8

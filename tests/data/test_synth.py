@@ -245,7 +245,7 @@ def test_what_is_read_back(photos: Path, tmp_path: Path, fastiqa_command) -> Non
 
 
 def test_ssimulacra2_labels_the_same_pairs(photos: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ssimulacra2", reason="fastiqa[train] is not installed")
+    pytest.importorskip("ssimulacra2", reason="fastiqa-kernels[train] is not installed")
     synthesize(photos, tmp_path / "ms", SMALL, workers=1)
     synthesize(photos, tmp_path / "s2", SynthOptions(**{**vars(SMALL), "metric": "ssimulacra2"}), workers=1)
     ours, theirs = table(tmp_path / "ms"), table(tmp_path / "s2")

@@ -21,7 +21,7 @@ from support import labelled_folders as folders
 from support.oracles import randomise
 from support.shared_data import shared_file
 
-pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
+pytest.importorskip("typer", reason="the command needs fastiqa-kernels[cli]")
 
 SMALL: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8, "hidden": 9, "first_stage_stride": 4}
 

@@ -29,7 +29,7 @@ from fastiqa.evaluation.scorers import Scorer, full_reference_scorer, network_sc
 from fastiqa.metrics import psnr
 from fastiqa.models import registry
 
-pytest.importorskip("typer", reason="the command needs fastiqa[cli]")
+pytest.importorskip("typer", reason="the command needs fastiqa-kernels[cli]")
 
 # ---- the method ----
 

@@ -634,5 +634,5 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="pretrained: got 'hub:name', want 'hub:org/name'"):
         create_model("prfnet", pretrained="hub:name")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"needs huggingface_hub: pip install 'fastiqa\[hub\]'"):
+    with pytest.raises(ImportError, match=r"needs huggingface_hub: pip install 'fastiqa-kernels\[hub\]'"):
         create_model("prfnet", pretrained="hub:org/name")

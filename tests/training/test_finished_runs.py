@@ -21,7 +21,7 @@ from fastiqa.training.finished_runs import evaluate_run
 from fastiqa.training.tasks import TASKS
 from support import rated_folders
 
-pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
+pytest.importorskip("yaml", reason="recipes need fastiqa-kernels[train]")
 
 TINY = {"depths": [1] * 4, "widths": [8] * 4, "mlp_ratios": [2] * 4, "hidden": [8], "hfen_width": 8}
 TINY |= {"dan_layers": [1] * 4, "dan_width": 4, "dropout": 0.0}

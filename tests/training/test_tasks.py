@@ -31,7 +31,7 @@ from fastiqa.training.tasks import TASKS
 from fastiqa.training.tasks.quality import Estimate
 from support.training_runs import COARSE, Stop, StopAt, assert_same, log, state
 
-pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
+pytest.importorskip("yaml", reason="recipes need fastiqa-kernels[train]")
 
 SMALL: dict[str, Any] = {"depths": [1, 1, 1, 1], "widths": [8, 8, 8, 8], "mlp_ratios": [2, 2, 2, 2], "hidden": [8]}
 SMALL |= {"hfen_width": 8, "dan_layers": [1, 1, 1, 1], "dan_width": 4, "dropout": 0.2}

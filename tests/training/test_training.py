@@ -470,7 +470,7 @@ def test_accuracy_is_the_share_of_people_who_agree():
 
 def test_tensorboard_is_optional_and_its_absence_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"needs tensorboard: pip install fastiqa\[train\]"):
+    with pytest.raises(ImportError, match=r"needs tensorboard: pip install 'fastiqa-kernels\[train\]'"):
         train(read_recipe("smoke", [*COARSE, "tensorboard=true"]), tmp_path, device="cpu")
 
 

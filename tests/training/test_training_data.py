@@ -14,7 +14,7 @@ from fastiqa.training.tasks import TASKS
 from support import labelled_folders as folders
 from support.training_runs import log
 
-pytest.importorskip("yaml", reason="recipes need fastiqa[train]")
+pytest.importorskip("yaml", reason="recipes need fastiqa-kernels[train]")
 
 TINY = "model.options={layers: [1, 1, 1, 1], width: 8, first_stage_stride: 4, hidden: 16}"
 PAIRS = [("ref_1_blur_1.png", "ref_1_blur_2.png", "0.2", "0.3"), ("ref_1_blur_1.png", "ref_1.png", "0.1", "0.1")]

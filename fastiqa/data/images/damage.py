@@ -1,6 +1,6 @@
 """Damage that decoders pass over without a word, looked for where a file gives a sign of it.
 
-JPEG has no checksum, and Pillow hears no warnings of its library; simplejpeg (extra ``fastiqa[cli]``) does. A run of
+JPEG has no checksum, and Pillow hears no warnings of its library; simplejpeg (extra `cli`) does. A run of
 zeros, as a sector that was never written leaves it, is often a good code, but not of a picture: in Huffman codes zeros
 are the first symbol of a table again and again. Deflate has a checksum, which libtiff does not read.
 

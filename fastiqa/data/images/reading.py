@@ -3,7 +3,7 @@
     PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
     AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
 
-More than 8 bits are decoded by imagecodecs (extra ``fastiqa[cli]``), 8 by Pillow, JPEG by simplejpeg where that is
+More than 8 bits are decoded by imagecodecs (extra `cli`), 8 by Pillow, JPEG by simplejpeg where that is
 installed (the same extra), which tells of damage; precision is never lost in silence. What damage is found and what is
 not: docs/damaged_files.md.
 What is not an opaque, single RGB image is refused, with the reason. The EXIF orientation is applied; ICC profiles and
@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastiqa.common.extras import install_command
 from fastiqa.common.text import one_line
 from fastiqa.data.images import archives, damage, stored_depth
 from fastiqa.data.images.stored_depth import TRUNCATED, Refused
@@ -226,7 +227,7 @@ def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[
     try:
         imagecodecs = importlib.import_module("imagecodecs")
     except ImportError:
-        raise Refused(f"{depth} bits per sample need imagecodecs: pip install fastiqa[cli]") from None
+        raise Refused(f"{depth} bits per sample need imagecodecs: {install_command('cli')}") from None
     decode = {
         "PNG": imagecodecs.png_decode,
         "TIFF": functools.partial(imagecodecs.tiff_decode, index=0),

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from fastiqa.common import limits
+from fastiqa.common.extras import install_command
 from fastiqa.common.text import decoded
 from fastiqa.training.config.fields import RecipeError
 
@@ -50,7 +51,7 @@ def _yaml() -> Any:
     try:
         return importlib.import_module("yaml")
     except ImportError:
-        raise ImportError("recipes need PyYAML: pip install fastiqa[train]") from None
+        raise ImportError(f"recipes need PyYAML: {install_command('train')}") from None
 
 
 @functools.cache

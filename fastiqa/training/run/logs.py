@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fastiqa.common.extras import install_command
 from fastiqa.common.files import replacing
 from fastiqa.training.run.checkpoint import CheckpointError, Position
 
@@ -149,7 +150,7 @@ class TensorBoardLog:
         try:
             module = importlib.import_module("torch.utils.tensorboard")
         except ImportError:
-            raise ImportError("tensorboard: true needs tensorboard: pip install fastiqa[train]") from None
+            raise ImportError(f"tensorboard: true needs tensorboard: {install_command('train')}") from None
         self._every = every
         # What was written after the checkpoint is hidden.
         self._writer = module.SummaryWriter(str(folder), purge_step=position.iteration + 1)
