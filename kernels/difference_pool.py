@@ -5,6 +5,7 @@ forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
 
 from __future__ import annotations
 
+from fastiqa.kernels.lib.difference import NARROW as NARROW
 from fastiqa.kernels.lib.difference import difference_products
 from torch import Tensor
 

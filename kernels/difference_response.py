@@ -7,6 +7,7 @@ weight_backward   (N,C,H,W) x3, (N,K,H,W) -> (K,2C,k,k)             reads 3 maps
 
 from __future__ import annotations
 
+from fastiqa.kernels.lib.difference import NARROW as NARROW
 from fastiqa.kernels.lib.difference import difference_products, difference_spread, difference_sums, weight_strides
 from torch import Tensor
 
