@@ -136,12 +136,15 @@ AnyReport = TypeVar("AnyReport", bound="LabelReport[Any]")
 
 
 def decode(report: AnyReport, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> AnyReport:
-    """The report after every image has been read: without the records whose images cannot be, or differ in size.
+    """Read every image that a report names.
 
     Args:
         report: of a `check_` function.
         threads: that read.
         on_image: called after each image with the number read so far and the number of all.
+
+    Returns:
+        The report without records whose images cannot be read, or differ in size; these are among its problems.
     """
     paths = list(dict.fromkeys(report.paths()))
     read: dict[Path, tuple[int, ...] | str] = {}

@@ -225,6 +225,14 @@ def is_traced() -> bool:
 class Metric(nn.Module):
     """A metric of two images with its options, for use as a module.
 
+    Args:
+        data_range: distance between black and white.
+        reduction: "none" for one score an image, "mean" or "sum".
+        check_range: whether values outside the range are an error; None where the metric has no such option.
+        options: further arguments of the metric's function.
+
+    Raises: ValueError for an option that the metric does not have.
+
     Attributes:
         name: in `fastiqa.create_metric`.
         higher_is_better: whether a greater score means a better image.

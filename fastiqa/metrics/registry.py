@@ -23,7 +23,7 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
 
 def create_metric(name: str, **options: Any) -> nn.Module:
-    """A metric as a module of two images (N, C, H, W): scores (N,).
+    """Make a metric by name.
 
     Its attributes `name`, `higher_is_better` and `score_range` say what a score means;
     `fastiqa.metrics.MetricLoss` makes a loss of it.
@@ -31,6 +31,9 @@ def create_metric(name: str, **options: Any) -> nn.Module:
     Args:
         name: one of `list_metrics()`.
         options: of the metric's module, such as ``data_range``, ``preset`` and ``reduction``.
+
+    Returns:
+        A module of two images (N, C, H, W), whose result is (N,), or one number with a reduction.
 
     Raises: ValueError for an unknown name, and what the module raises.
 

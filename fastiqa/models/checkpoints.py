@@ -63,7 +63,12 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     without gates sets them near identity. Where the weights lie under `backbone.`, `encoder.`, `model.`, `net.` or
     `network.` in the file, that is taken off. The model is left as it was where this raises.
 
-    Returns: what the file lacks and what it has beyond the backbone, see `LoadReport`.
+    Args:
+        model: the backbone, or a model that has one.
+        path: a `.safetensors` file, or a PyTorch file, read with ``weights_only=True``.
+
+    Returns:
+        What the file lacks and what it has beyond the backbone, see `LoadReport`.
 
     Raises: TypeError for a model without such a backbone; FileNotFoundError; ValueError naming the file for one that
         cannot be read, for any other missing key, and for shapes that differ.
@@ -109,6 +114,10 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     whole or in part, is written as the plain model would be. Sharded weights are gathered: every process calls, the
     first writes. The file appears under its name only when it is complete; an older one stays until then.
 
+    Args:
+        model: one that `create_model` makes.
+        path: name of the file, which ends in `.safetensors`.
+
     Raises: TypeError for a model that fastiqa cannot rebuild, and one of `optimize_for_inference`; ValueError for
         another suffix than `.safetensors`, and for weights that are not those of a model with its options, as with
         parametrizations or adapters; FileNotFoundError for a missing folder.
@@ -132,7 +141,13 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str]) -> nn.Module:
-    """Rebuild the model that `save_model` wrote: on the CPU, in eval mode, float32 unless the file says otherwise.
+    """Rebuild the model that `save_model` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model, on the CPU, in eval mode, float32 unless the file says otherwise.
 
     Raises: FileNotFoundError; ValueError naming the file where it is truncated, foreign, or holds a backbone only.
     """

@@ -74,6 +74,9 @@ def create_model(
         pretrained_dan: a ResNet-50 file for the distortion-aware branch of MFENet, likewise.
         options: of the model's constructor.
 
+    Returns:
+        The model, on the CPU, float32 unless a file says otherwise.
+
     Raises: ValueError for an unknown name or option value, for a file that does not match, and for a file that was
         saved with another option than `options` ask for; TypeError for an unknown option and for a branch that the
         model lacks; FileNotFoundError; ImportError without huggingface_hub.

@@ -77,7 +77,10 @@ def attentional_blend_backward(
         global_logits: (N, C, 1, 1).
 
     Returns:
-        Three of (N, C, H, W) and one of (N, C, 1, 1). Dtypes, strides and errors as there.
+        Three of (N, C, H, W) and one of (N, C, 1, 1). Dtypes and strides as in `attentional_blend`.
+
+    Raises:
+        TypeError, ValueError: as `attentional_blend`.
     """
 
 @_operator
@@ -136,10 +139,13 @@ def batch_norm_act_backward(
     Args:
         grad, x: (N, C, H, W).
         weight, bias, mean, rstd: (C,); taken in float32, or float64 with such an `x`.
-        negative_slope: as there.
+        negative_slope: as in `batch_norm_act`.
 
     Returns:
-        (N, C, H, W), (C,) and (C,). Strides and errors as there; the last two in float32, or float64.
+        (N, C, H, W), (C,) and (C,). The last two in float32, or float64.
+
+    Raises:
+        TypeError, ValueError: as `batch_norm_act`.
     """
 
 @_operator
@@ -174,9 +180,18 @@ def cross_difference_backward(
     *,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `cross_difference`: (N, 2C, H, W) -> three of (N, C, H, W), for ref, a and b.
+    """Gradients of `cross_difference` for ref, a and b.
 
-    Equivalent to ``ga, gb = grad.chunk(2, 1); (ga + gb, -ga, -gb)``. Dtypes, strides and errors as there.
+    Equivalent to ``ga, gb = grad.chunk(2, 1)`` and ``(ga + gb, -ga, -gb)``.
+
+    Args:
+        grad: (N, 2C, H, W), the gradient of the result; dtypes and strides as in `cross_difference`.
+
+    Returns:
+        Three of (N, C, H, W) in `grad`'s dtype.
+
+    Raises:
+        TypeError, ValueError: as `cross_difference`.
     """
 
 @_operator
@@ -261,9 +276,18 @@ def difference_response_backward(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Gradients of `difference_response` for ref, a and b, one after the other, in the memory format asked for.
+    """Gradients of `difference_response` for ref, a and b, one after the other in one tensor.
 
-    (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> (3N, C, H, W). Dtypes, strides and errors as there.
+    Args:
+        grad: (N, K, H, W), the gradient of the result; dtypes and strides as in `difference_response`.
+        weight: (K, 2C, k, k) or (N, K, 2C, k, k).
+        channels_last: memory format of the result: channels-last, or NCHW.
+
+    Returns:
+        (3N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `difference_response`.
     """
 
 @_operator
@@ -279,7 +303,17 @@ def difference_response_weight_backward(
 ) -> Tensor:
     """Gradient of `difference_response` for the weight, one for each sample or their sum.
 
-    (N, C, H, W) three times and (N, K, H, W) -> (N, K, 2C, k, k) or (K, 2C, k, k). Dtypes, strides, errors as there.
+    Args:
+        ref, a, b: (N, C, H, W), as in `difference_response`.
+        grad: (N, K, H, W), the gradient of the result.
+        kernel_size: k, 1 or 3.
+        each: whether every sample gets a gradient of its own.
+
+    Returns:
+        (N, K, 2C, k, k) with `each`, else (K, 2C, k, k), in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `difference_response`.
     """
 
 @_operator
@@ -319,9 +353,21 @@ def gated_upsample_backward(
     *,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `gated_upsample` for its features and its logits, of their shapes; `grad` has that of the features.
+    """Gradients of `gated_upsample` for features and logits.
 
-    Equivalent to autograd through its reference. Dtypes, strides and errors as there.
+    Equivalent to autograd through its reference.
+
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `gated_upsample`.
+        features: (N, C, H, W).
+        logits: (N, 1, h, w) or (N, C, h, w).
+        mode: "bilinear" or "nearest".
+
+    Returns:
+        (N, C, H, W), and the shape of `logits`, in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `gated_upsample`.
     """
 
 @_operator
@@ -395,13 +441,36 @@ def large_kernel_conv_backward(
     *,
     out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes and errors as there."""
+    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7.
+
+    Args:
+        x: (N, C, H, W); dtypes and strides as in `large_kernel_conv`.
+        w5: (C, 1, 5, 5).
+        b5: (C).
+        w7: (C, 1, 7, 7).
+        grad: (N, C, H, W), the gradient of the result.
+
+    Returns:
+        (N, C, H, W), (C, 1, 5, 5), (C), (C, 1, 7, 7) and (C) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `large_kernel_conv`.
+    """
 
 @_operator
 def large_kernel_conv_input_backward(grad: Tensor, w5: Tensor, w7: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Gradient of `large_kernel_conv` for `x` alone, which needs no weight's: (N, C, H, W) -> (N, C, H, W).
+    """Gradient of `large_kernel_conv` for `x` alone, where no weight needs one.
 
-    Dtypes, strides and errors as there.
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `large_kernel_conv`.
+        w5: (C, 1, 5, 5).
+        w7: (C, 1, 7, 7).
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `large_kernel_conv`.
     """
 
 @_operator
@@ -439,7 +508,16 @@ def mix_kernels_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `mix_kernels` for mix and weight.
 
-    (R, S·C, k, k), (R, S, K) and (K, C, k, k) -> (R, S, K) and (K, C, k, k). Dtypes, strides and errors as there.
+    Args:
+        grad: (R, S·C, k, k), the gradient of the result; dtypes and strides as in `mix_kernels`.
+        mix: (R, S, K).
+        weight: (K, C, k, k).
+
+    Returns:
+        (R, S, K) and (K, C, k, k) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `mix_kernels`.
     """
 
 @_operator
@@ -468,9 +546,18 @@ def octave_merge(high: Tensor, low: Tensor, *, out: Tensor | None = None) -> Ten
 
 @_operator
 def octave_merge_backward(grad: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Gradient of `octave_merge` for `low`: (N, C, H, W) -> sums over 2×2 blocks, (N, C, ⌈H/2⌉, ⌈W/2⌉).
+    """Gradient of `octave_merge` for `low`: sums over 2×2 blocks.
 
-    Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``. Dtypes, strides and errors as there.
+    Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``.
+
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `octave_merge`.
+
+    Returns:
+        (N, C, ⌈H/2⌉, ⌈W/2⌉) in `grad`'s dtype.
+
+    Raises:
+        TypeError, ValueError: as `octave_merge`.
     """
 
 @_operator
@@ -513,9 +600,19 @@ def octave_split_backward(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Gradient of `octave_split` for `x`, of which only the sign is needed, so `act` does as well.
+    """Gradient of `octave_split` for `x`. It depends on the sign of `x` alone, which `act` has as well.
 
-    (N, C, H, W) twice and (N, C, ⌈H/2⌉, ⌈W/2⌉) -> (N, C, H, W). Dtypes, strides and errors as there.
+    Args:
+        act: (N, C, H, W), the first result; dtypes and strides as in `octave_split`.
+        grad_act: (N, C, H, W), the gradient of the first result.
+        grad_pooled: (N, C, ⌈H/2⌉, ⌈W/2⌉), the gradient of the second.
+        negative_slope: as in `octave_split`.
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `octave_split`.
     """
 
 @_operator
@@ -565,7 +662,10 @@ def scale_residual_relu_backward(
         gate_logits: (N, C, 1, 1).
 
     Returns:
-        (N, C, H, W), (N, C, 1, 1) and (N, C, H, W). Dtypes, strides and errors as there.
+        (N, C, H, W), (N, C, 1, 1) and (N, C, H, W). Dtypes and strides as in `scale_residual_relu`.
+
+    Raises:
+        TypeError, ValueError: as `scale_residual_relu`.
     """
 
 @_operator
@@ -618,10 +718,19 @@ def ssim_backward(
     *,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `ssim` for x and y: twice (N, C, H, W). Arguments, dtype and errors as there.
+    """Gradients of `ssim` for x and y.
 
-    grad_ssim and grad_contrast: (N, C, H−size+1, W−size+1), or (N, C, 1, 1), the same at every window; float32, or
-    float64 with such images.
+    Args:
+        grad_ssim, grad_contrast: gradients of the values at every window, (N, C, H−size+1, W−size+1), or (N, C, 1, 1)
+            where all windows have the same; float32, or float64 with such images.
+        x, y: (N, C, H, W), as in `ssim`.
+        size, sigma, c1, c2: as in `ssim`.
+
+    Returns:
+        Two of (N, C, H, W) in the images' dtype.
+
+    Raises:
+        TypeError, ValueError: as `ssim`.
     """
 
 __all__ = [

@@ -100,7 +100,10 @@ def backward_reference(
         global_logits: (N, C, 1, 1).
 
     Returns:
-        Three of (N, C, H, W) and one of (N, C, 1, 1). Dtypes, strides and errors as there.
+        Three of (N, C, H, W) and one of (N, C, 1, 1). Dtypes and strides as in `attentional_blend`.
+
+    Raises:
+        TypeError, ValueError: as `attentional_blend`.
     """
     m = torch.sigmoid(local_logits + global_logits)
     to_local = grad * (x - y) * (1 - m) * m

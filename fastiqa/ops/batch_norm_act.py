@@ -164,10 +164,13 @@ def backward_reference(
     Args:
         grad, x: (N, C, H, W).
         weight, bias, mean, rstd: (C,); taken in float32, or float64 with such an `x`.
-        negative_slope: as there.
+        negative_slope: as in `batch_norm_act`.
 
     Returns:
-        (N, C, H, W), (C,) and (C,). Strides and errors as there; the last two in float32, or float64.
+        (N, C, H, W), (C,) and (C,). The last two in float32, or float64.
+
+    Raises:
+        TypeError, ValueError: as `batch_norm_act`.
     """
     wide = ACCUMULATION[x.dtype]
     weight, bias, mean, rstd = (column.to(wide) for column in (weight, bias, mean, rstd))

@@ -92,9 +92,18 @@ cross_difference = Op(
 
 
 def backward_reference(grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `cross_difference`: (N, 2C, H, W) -> three of (N, C, H, W), for ref, a and b.
+    """Gradients of `cross_difference` for ref, a and b.
 
-    Equivalent to ``ga, gb = grad.chunk(2, 1); (ga + gb, -ga, -gb)``. Dtypes, strides and errors as there.
+    Equivalent to ``ga, gb = grad.chunk(2, 1)`` and ``(ga + gb, -ga, -gb)``.
+
+    Args:
+        grad: (N, 2C, H, W), the gradient of the result; dtypes and strides as in `cross_difference`.
+
+    Returns:
+        Three of (N, C, H, W) in `grad`'s dtype.
+
+    Raises:
+        TypeError, ValueError: as `cross_difference`.
     """
     ga, gb = grad.chunk(2, 1)
     return ga + gb, -ga, -gb

@@ -165,9 +165,18 @@ difference_response = Op(
 
 
 def backward_reference(grad: Tensor, weight: Tensor, channels_last: bool) -> Tensor:
-    """Gradients of `difference_response` for ref, a and b, one after the other, in the memory format asked for.
+    """Gradients of `difference_response` for ref, a and b, one after the other in one tensor.
 
-    (N, K, H, W) and (K, 2C, k, k) or (N, K, 2C, k, k) -> (3N, C, H, W). Dtypes, strides and errors as there.
+    Args:
+        grad: (N, K, H, W), the gradient of the result; dtypes and strides as in `difference_response`.
+        weight: (K, 2C, k, k) or (N, K, 2C, k, k).
+        channels_last: memory format of the result: channels-last, or NCHW.
+
+    Returns:
+        (3N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `difference_response`.
     """
     each = weight if weight.dim() == 5 else weight.expand(grad.shape[0], *weight.shape)
     columns = wide(each).flatten(2).transpose(1, 2) @ wide(grad).flatten(2)
@@ -216,7 +225,17 @@ difference_response_backward = Op(
 def weight_reference(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: int, each: bool) -> Tensor:
     """Gradient of `difference_response` for the weight, one for each sample or their sum.
 
-    (N, C, H, W) three times and (N, K, H, W) -> (N, K, 2C, k, k) or (K, 2C, k, k). Dtypes, strides, errors as there.
+    Args:
+        ref, a, b: (N, C, H, W), as in `difference_response`.
+        grad: (N, K, H, W), the gradient of the result.
+        kernel_size: k, 1 or 3.
+        each: whether every sample gets a gradient of its own.
+
+    Returns:
+        (N, K, 2C, k, k) with `each`, else (K, 2C, k, k), in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `difference_response`.
     """
     columns = taps(torch.cat([ref - a, ref - b], 1), kernel_size)
     sums = torch.einsum("nkp,nctp->nkct" if each else "nkp,nctp->kct", grad.flatten(2), columns)

@@ -127,9 +127,21 @@ gated_upsample = Op(
 
 
 def backward_reference(grad: Tensor, features: Tensor, logits: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-    """Gradients of `gated_upsample` for its features and its logits, of their shapes; `grad` has that of the features.
+    """Gradients of `gated_upsample` for features and logits.
 
-    Equivalent to autograd through its reference. Dtypes, strides and errors as there.
+    Equivalent to autograd through its reference.
+
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `gated_upsample`.
+        features: (N, C, H, W).
+        logits: (N, 1, h, w) or (N, C, h, w).
+        mode: "bilinear" or "nearest".
+
+    Returns:
+        (N, C, H, W), and the shape of `logits`, in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `gated_upsample`.
     """
     gate = logits.sigmoid()
     to_gate = grad * features

@@ -127,9 +127,18 @@ def _turned(weight: Tensor) -> Tensor:
 
 
 def input_backward_reference(grad: Tensor, w5: Tensor, w7: Tensor) -> Tensor:
-    """Gradient of `large_kernel_conv` for `x` alone, which needs no weight's: (N, C, H, W) -> (N, C, H, W).
+    """Gradient of `large_kernel_conv` for `x` alone, where no weight needs one.
 
-    Dtypes, strides and errors as there.
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `large_kernel_conv`.
+        w5: (C, 1, 5, 5).
+        w7: (C, 1, 7, 7).
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `large_kernel_conv`.
     """
     c = grad.shape[1]
     between = conv2d(grad, _turned(w7), padding=9, dilation=3, groups=c)
@@ -174,7 +183,21 @@ large_kernel_conv_input_backward = Op(
 def backward_reference(
     x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7, in their shapes. Dtypes and errors as there."""
+    """Gradients of `large_kernel_conv` for x, w5, b5, w7 and b7.
+
+    Args:
+        x: (N, C, H, W); dtypes and strides as in `large_kernel_conv`.
+        w5: (C, 1, 5, 5).
+        b5: (C).
+        w7: (C, 1, 7, 7).
+        grad: (N, C, H, W), the gradient of the result.
+
+    Returns:
+        (N, C, H, W), (C, 1, 5, 5), (C), (C, 1, 7, 7) and (C) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `large_kernel_conv`.
+    """
     c = x.shape[1]
     if x.numel() == 0:  # of an empty batch PyTorch's convolution_backward has no gradients itself
         nothing = x.sum() + grad.sum() + 0 * (w5.sum() + b5.sum() + w7.sum())

@@ -112,7 +112,16 @@ mix_kernels = Op(
 def backward_reference(grad: Tensor, mix: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `mix_kernels` for mix and weight.
 
-    (R, S·C, k, k), (R, S, K) and (K, C, k, k) -> (R, S, K) and (K, C, k, k). Dtypes, strides and errors as there.
+    Args:
+        grad: (R, S·C, k, k), the gradient of the result; dtypes and strides as in `mix_kernels`.
+        mix: (R, S, K).
+        weight: (K, C, k, k).
+
+    Returns:
+        (R, S, K) and (K, C, k, k) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `mix_kernels`.
     """
     rows = grad.unflatten(1, (mix.shape[1], weight.shape[1])).flatten(2)
     to_weight = mix.flatten(0, 1).t() @ rows.flatten(0, 1)

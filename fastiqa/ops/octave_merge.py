@@ -96,9 +96,18 @@ octave_merge = Op(
 
 
 def backward_reference(grad: Tensor) -> Tensor:
-    """Gradient of `octave_merge` for `low`: (N, C, H, W) -> sums over 2×2 blocks, (N, C, ⌈H/2⌉, ⌈W/2⌉).
+    """Gradient of `octave_merge` for `low`: sums over 2×2 blocks.
 
-    Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``. Dtypes, strides and errors as there.
+    Equivalent to ``avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)``.
+
+    Args:
+        grad: (N, C, H, W), the gradient of the result; dtypes and strides as in `octave_merge`.
+
+    Returns:
+        (N, C, ⌈H/2⌉, ⌈W/2⌉) in `grad`'s dtype.
+
+    Raises:
+        TypeError, ValueError: as `octave_merge`.
     """
     if torch.onnx.is_in_onnx_export():  # which drops a divisor without a word, as of PyTorch 2.13
         return avg_pool2d(pad(grad, (0, grad.shape[3] % 2, 0, grad.shape[2] % 2)), 2) * 4

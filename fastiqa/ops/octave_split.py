@@ -103,9 +103,19 @@ octave_split = Op(
 
 
 def backward_reference(act: Tensor, grad_act: Tensor, grad_pooled: Tensor, negative_slope: float) -> Tensor:
-    """Gradient of `octave_split` for `x`, of which only the sign is needed, so `act` does as well.
+    """Gradient of `octave_split` for `x`. It depends on the sign of `x` alone, which `act` has as well.
 
-    (N, C, H, W) twice and (N, C, ⌈H/2⌉, ⌈W/2⌉) -> (N, C, H, W). Dtypes, strides and errors as there.
+    Args:
+        act: (N, C, H, W), the first result; dtypes and strides as in `octave_split`.
+        grad_act: (N, C, H, W), the gradient of the first result.
+        grad_pooled: (N, C, ⌈H/2⌉, ⌈W/2⌉), the gradient of the second.
+        negative_slope: as in `octave_split`.
+
+    Returns:
+        (N, C, H, W) in the widest dtype given.
+
+    Raises:
+        TypeError, ValueError: as `octave_split`.
     """
     pixels = avg_pool2d(torch.ones_like(act[:1, :1]), 2, ceil_mode=True, divisor_override=1)
     grad = grad_act + interpolate(grad_pooled / pixels, size=act.shape[-2:], mode="nearest")

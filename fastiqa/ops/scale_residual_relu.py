@@ -109,7 +109,10 @@ def backward_reference(grad: Tensor, x: Tensor, gate_logits: Tensor, out: Tensor
         gate_logits: (N, C, 1, 1).
 
     Returns:
-        (N, C, H, W), (N, C, 1, 1) and (N, C, H, W). Dtypes, strides and errors as there.
+        (N, C, H, W), (N, C, 1, 1) and (N, C, H, W). Dtypes and strides as in `scale_residual_relu`.
+
+    Raises:
+        TypeError, ValueError: as `scale_residual_relu`.
     """
     s = torch.sigmoid(gate_logits)
     passed = _passed(grad, out)

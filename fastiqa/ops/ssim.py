@@ -196,10 +196,19 @@ ssim = Op(
 def backward_reference(
     grad_ssim: Tensor, grad_contrast: Tensor, x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `ssim` for x and y: twice (N, C, H, W). Arguments, dtype and errors as there.
+    """Gradients of `ssim` for x and y.
 
-    grad_ssim and grad_contrast: (N, C, H−size+1, W−size+1), or (N, C, 1, 1), the same at every window; float32, or
-    float64 with such images.
+    Args:
+        grad_ssim, grad_contrast: gradients of the values at every window, (N, C, H−size+1, W−size+1), or (N, C, 1, 1)
+            where all windows have the same; float32, or float64 with such images.
+        x, y: (N, C, H, W), as in `ssim`.
+        size, sigma, c1, c2: as in `ssim`.
+
+    Returns:
+        Two of (N, C, H, W) in the images' dtype.
+
+    Raises:
+        TypeError, ValueError: as `ssim`.
     """
     filtered = functools.partial(_filtered, size=size, sigma=sigma)
     return _gradients(grad_ssim, grad_contrast, x, y, size, c1, c2, filtered)

@@ -22,7 +22,14 @@ from fastiqa.reference.residual_network import EXPANSION, ResidualNetwork, proje
 
 
 class Bottleneck(NormHolder):
-    """Residual block: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    """Residual block: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Args:
+        inputs: channels of the input.
+        planes: channels of the 3×3 convolution, a quarter of the output's.
+        stride: of the 3×3 convolution.
+        first: whether the block begins a stage: its shortcut is a convolution.
+    """
 
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d
 

@@ -27,7 +27,17 @@ from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 
 class SERes2Block(NormHolder):
-    """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉)."""
+    """SE-Res2Net bottleneck: (N, inputs, H, W) → (N, 4 · planes, ⌈H/stride⌉, ⌈W/stride⌉).
+
+    Args:
+        inputs: channels of the input.
+        planes: a quarter of the output's channels.
+        stride: of the 3×3 convolutions.
+        base_width: channels of one piece for 64 planes.
+        scale: pieces that the block splits into.
+        se_reduction: reduction of the squeeze-and-excitation.
+        first: whether the block begins a stage: its shortcut is a convolution, and its pieces do not add up.
+    """
 
     se_block: ClassVar[type[SqueezeExcitation]] = SqueezeExcitation
     norm_block: ClassVar[type[BatchNormAct2d]] = BatchNormAct2d

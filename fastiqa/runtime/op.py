@@ -28,7 +28,7 @@ Layout = Callable[..., tuple[Output, ...]]
 
 
 class Map(NamedTuple):
-    """A tensor argument in a sample: its shape; tests and benchmarks choose dtype, memory format and values."""
+    """A tensor argument in a sample: tests and benchmarks choose dtype, memory format and values for its `shape`."""
 
     shape: tuple[int, ...]
 

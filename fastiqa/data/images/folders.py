@@ -25,8 +25,9 @@ _log = logging.getLogger("fastiqa")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files with the suffix of an image format that is read, in subfolders too, hidden ones aside, sorted.
+    """List the images in a `folder` and its subfolders, sorted: files with the suffix of a format that is read.
 
+    Hidden files are left out.
     Links are followed, and a folder that several names lead to is entered once, by the name without links if it has
     one. The logger ``fastiqa`` warns of what is left out: images of other formats, by suffix, and broken links.
 

@@ -36,9 +36,18 @@ def split_contents(contents: Sequence[str], seed: int, val: float, test: float) 
 def split_photographs(
     files: Sequence[Path], seed: int = 0, val: float = 0.15, test: float = 0.15
 ) -> dict[str, list[Path]]:
-    """Files by split, "train", "val" and "test", as :func:`split_contents` has it; equal ones count once, the first.
+    """Split files into "train", "val" and "test" by their contents, as :func:`split_contents` does.
 
-    The split of a photograph depends on its content, on those of the others and on `seed`, but on no name.
+    The split of a photograph depends on its content, on those of the others and on `seed`, but on no name. Equal files
+    count once, the first of them.
+
+    Args:
+        files: photographs.
+        seed: of the order.
+        val, test: shares of the photographs.
+
+    Returns:
+        The files of each split, sorted.
 
     Raises: ValueError where there are too few for the shares, OSError for a file that cannot be read.
     """

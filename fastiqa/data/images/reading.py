@@ -63,7 +63,13 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An RGB image: code values (H, W, 3), uint8 for a bit depth of 8 and uint16 above, and where it came from."""
+    """An RGB image as it was stored.
+
+    Attributes:
+        pixels: code values (H, W, 3), uint8 for a bit depth of 8 and uint16 above.
+        bit_depth: bits of a sample, 8 to 16.
+        path: the file.
+    """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     bit_depth: int

@@ -52,7 +52,10 @@ def read_pieapp(
 
 
 def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report:
-    """What the folder holds; arguments as of :func:`read_pieapp`, and errors of a wrong split or a missing list."""
+    """What the folder holds; arguments as in `read_pieapp`.
+
+    Raises: ValueError for another split, FileNotFoundError without its list of references.
+    """
     arguments.one_of("split", split, SPLITS)
     root = Path(folder)
     reference_list = root / f"{split}_reference_list.txt"
