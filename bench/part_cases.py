@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastiqa import models, reference
 from fastiqa.models.inference import optimize_for_inference
-from fastiqa.models.inference.folding import fold_norms
+from fastiqa.models.inference.layers import fold_norms
 from fastiqa.models.inference.mfenet import fold_high_frequency, fold_octave
 from fastiqa.models.inference.onednn import make_constant
 from fastiqa.nn import HighFrequencyModule, HighFrequencyNet

@@ -17,7 +17,7 @@ from fastiqa import models, reference
 from fastiqa.models import create_model, load_model, save_model
 from fastiqa.models.backbones import resnet50
 from fastiqa.models.inference import InferenceMFENet
-from fastiqa.models.inference.folding import norms_left
+from fastiqa.models.inference.layers import norms_left
 from fastiqa.nn.recomputation import MEMORY, CheckpointedBlock
 from fastiqa.reference.guidance import Addition
 from support.oracles import randomise

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fastiqa import reference
 from fastiqa.common import arguments
-from fastiqa.models.inference.folding import fold_norms, is_plain, scale_and_shift
+from fastiqa.models.inference.layers import fold_norms, is_plain, scale_and_shift
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.inference.onednn import with_rectifier
 from fastiqa.models.inference.resnet import make_inference_bottleneck

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastiqa.common import arguments
-from fastiqa.models.inference.folding import fold_norms, norms_left
+from fastiqa.models.inference.layers import fold_norms, norms_left
 from fastiqa.models.inference.in_place import introduce_neighbours, overwriting
 from fastiqa.models.inference.onednn import make_constant
 from fastiqa.nn.fused import Fused

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastiqa.models.inference.folding import is_plain
+from fastiqa.models.inference.layers import is_plain
 from fastiqa.models.inference.in_place import OverwritesItsShortcut
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import Bottleneck

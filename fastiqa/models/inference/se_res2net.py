@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiqa.models.inference.folding import is_plain
+from fastiqa.models.inference.layers import is_plain
 from fastiqa.models.inference.in_place import OverwritesItsShortcut
 from fastiqa.models.inference.onednn import conv_add_relu_, one_call
 from fastiqa.nn import SERes2Block

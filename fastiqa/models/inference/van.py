@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastiqa.common import arguments
-from fastiqa.models.inference.folding import is_plain, scale_and_shift
+from fastiqa.models.inference.layers import is_plain, scale_and_shift
 from fastiqa.models.inference.onednn import with_activation
 from fastiqa.nn import VANBlock
 from fastiqa.ops import large_kernel_conv
