@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from fastiqa import models, reference
 from fastiqa.models.inference import optimize_for_inference
-from fastiqa.models.inference.layers import fold_norms
+from fastiqa.models.inference.layers import fold_norms, make_constant
 from fastiqa.models.inference.mfenet import fold_high_frequency, fold_octave
-from fastiqa.models.inference.onednn import make_constant
 from fastiqa.nn import HighFrequencyModule, HighFrequencyNet
 from fastiqa.reference.high_frequency import ALPHA, NEGATIVE_SLOPE
 

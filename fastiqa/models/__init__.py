@@ -1,10 +1,11 @@
-"""Networks, their registry and their checkpoint files."""
+"""Networks by name, their weight files, and the ranking of candidates."""
 
 from fastiqa.models.checkpoints import LoadReport, load_backbone, load_model, save_model
+from fastiqa.models.creation import create_model
 from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.models.ranking import Ranking, rank
-from fastiqa.models.registry import create_model, list_models
+from fastiqa.models.registry import list_models
 
 __all__ = [
     "LoadReport",

@@ -1,4 +1,7 @@
-"""Reading and writing of weights, without pickle: safetensors, or PyTorch files read with ``weights_only=True``."""
+"""Saves and rebuilds models, and loads published backbones, without pickle.
+
+Files are safetensors, or PyTorch's, read with ``weights_only=True``; see `fastiqa.common.weight_files`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import fastiqa
+from fastiqa import __version__
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
 from fastiqa.common.weight_files import (
@@ -28,23 +31,22 @@ from fastiqa.common.weight_files import (
     read_weights,
     unwrapped,
 )
-from fastiqa.models.backbones import resnet, se_res2net, van
-from fastiqa.reference import VAN, ResNet, SERes2Net
+from fastiqa.models.backbones import KEY_ADAPTERS, se_res2net
+from fastiqa.models.registry import model_class, not_of_files
 
-# How much larger than its file a network may be while it is compared with it: 40 MB, half a second.
+# How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
 SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
-_ADAPTERS = {SERes2Net: se_res2net.adapt_keys, ResNet: resnet.adapt_keys, VAN: van.adapt_keys}
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a file and a backbone did not share.
+    """The keys that a file and a backbone do not share.
 
     Attributes:
-        missing: keys of the backbone that the file lacks. Those of the squeeze-and-excitation gates can be missing, all
-            at once, and were set near identity (every gate sigmoid(4) = 0.982); so can counts of batches
-            (`num_batches_tracked`), as in files of 2017, and stayed as they were. Nothing else can.
-        unexpected: keys of the file that the backbone has no place for, such as those of a classifier.
+        missing: keys of the backbone that the file lacks. Only two kinds may be missing: the squeeze-and-excitation
+            gates, all at once, which are then set near identity (every gate sigmoid(4) = 0.982), and counts of batches
+            (`num_batches_tracked`), as in files of 2017, which then stay.
+        unexpected: keys of the file that the backbone has no place for, such as a classifier's.
     """
 
     missing: tuple[str, ...]
@@ -59,49 +61,47 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     """Load a file of published weights into an `SERes2Net`, `ResNet` or `VAN`, or into such a `backbone` of a model.
 
     Keys are those of the official files: Res2Net-50 (as timm), ResNet-50 (torchvision), VAN (its authors). Other
-    spellings are adapted: of the squeeze-and-excitation gates, CONTRIQUE's ResNet-50, Hugging Face's VAN. A file
-    without gates sets them near identity. Where the weights lie under `backbone.`, `encoder.`, `model.`, `net.` or
-    `network.` in the file, that is taken off. The model is left as it was where this raises.
+    spellings are adapted: the gates of public SE-Res2Nets, CONTRIQUE's ResNet-50, Hugging Face's VAN. A file without
+    gates sets them near identity. The prefixes `backbone.`, `encoder.`, `model.`, `net.` and `network.` are dropped.
 
     Args:
-        model: the backbone, or a model that has one.
+        model: the backbone, or a model that has it as `backbone`; left unchanged if this raises.
         path: a `.safetensors` file, or a PyTorch file, read with ``weights_only=True``.
 
     Returns:
-        What the file lacks and what it has beyond the backbone, see `LoadReport`.
+        The keys that the file lacks, and those that the backbone has no place for.
 
-    Raises: TypeError for a model without such a backbone; FileNotFoundError; ValueError naming the file for one that
-        cannot be read, for any other missing key, and for shapes that differ.
+    Raises:
+        TypeError: a model without such a backbone.
+        FileNotFoundError: no such file.
+        ValueError: naming the file: it cannot be read, lacks any other key, or has other shapes.
     """
     model = unwrapped(model)
     backbone = unwrapped(getattr(model, "backbone", model))
-    adapt_keys = next((adapt for kind, adapt in _ADAPTERS.items() if isinstance(backbone, kind)), None)
+    adapt_keys = next((adapt for kind, adapt in KEY_ADAPTERS.items() if isinstance(backbone, kind)), None)
     if adapt_keys is None:
         kinds = "an SERes2Net, ResNet or VAN, or a model with one as its backbone"
         raise TypeError(f"model: got {type(model).__name__}, want {kinds}")
-    wanted = plain_state(backbone)
-    weights = _placed(path, read_weights(path)[0], adapt_keys, wanted)
-    missing = tuple(key for key in wanted if key not in weights)
-    unexpected = tuple(key for key in weights if key not in wanted)
+    want = plain_state(backbone)
+    weights = _placed(path, read_weights(path)[0], adapt_keys, want)
+    missing = tuple(key for key in want if key not in weights)
+    unexpected = tuple(key for key in weights if key not in want)
     no_gates = not any(map(_is_gate, weights))  # a file with some gates must have all
-    optional = {key for key in wanted if key.endswith(".num_batches_tracked") or (no_gates and _is_gate(key))}
+    optional = {key for key in want if key.endswith(".num_batches_tracked") or (no_gates and _is_gate(key))}
     if absent := [key for key in missing if key not in optional]:
-        raise ValueError(f"{path}: missing {len(absent)} of {len(wanted)} keys of the backbone: {listed(absent)}")
-    check_tensors(path, weights, wanted)
+        raise ValueError(f"{path}: missing {len(absent)} of {len(want)} keys of the backbone: {listed(absent)}")
+    check_tensors(path, weights, want)
     if no_gates:
         se_res2net.set_gates_near_identity(backbone)
-    load_plain_state(backbone, {key: weights[key] for key in wanted if key in weights}, strict=not missing)
+    load_plain_state(backbone, {key: weights[key] for key in want if key in weights}, strict=not missing)
     return LoadReport(missing, unexpected)
 
 
-def identity(model: nn.Module) -> tuple[str, dict[str, Any]]:
-    """Name and constructor options of a fastiqa model. Raises TypeError for any other."""
-    from fastiqa.models.inference.model import InferenceModel  # here, since it needs the models
-
+def name_and_options(model: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Registered name and constructor options of a fastiqa model. Raises TypeError for any other."""
     name, options = getattr(model, "model_name", None), getattr(model, "options", None)
-    if isinstance(model, InferenceModel):
-        wanted = "the network that it was made of, to optimize anew after load_model (or torch.save, a pickle)"
-        raise TypeError(f"model: got {type(model).__name__}, whose norms are folded, want {wanted}")
+    if reason := getattr(model, "why_not_saved", None):  # of what `optimize_for_inference` returns
+        raise TypeError(f"model: got {type(model).__name__}, {reason}")
     if not isinstance(name, str) or not isinstance(options, dict):
         raise TypeError(f"model: got {type(model).__name__}, want a model of fastiqa.list_models()")
     return name, options
@@ -110,27 +110,29 @@ def identity(model: nn.Module) -> tuple[str, dict[str, Any]]:
 def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights of a fastiqa model and the options that rebuild it, as safetensors.
 
-    What torch.compile, DataParallel, DistributedDataParallel, FSDP, an AveragedModel or activation checkpointing wraps,
-    whole or in part, is written as the plain model would be. Sharded weights are gathered: every process calls, the
-    first writes. The file appears under its name only when it is complete; an older one stays until then.
+    A model that torch.compile, DataParallel, DistributedDataParallel, FSDP, an AveragedModel or activation
+    checkpointing wraps, in whole or in part, is written like the plain model. Sharded weights are gathered: every
+    process calls, the first writes. The file is replaced only when the new one is complete.
 
     Args:
-        model: one that `create_model` makes.
-        path: name of the file, which ends in `.safetensors`.
+        model: one of `fastiqa.list_models()`, in any mode.
+        path: ends in `.safetensors`; its folder exists.
 
-    Raises: TypeError for a model that fastiqa cannot rebuild, and one of `optimize_for_inference`; ValueError for
-        another suffix than `.safetensors`, and for weights that are not those of a model with its options, as with
-        parametrizations or adapters; FileNotFoundError for a missing folder.
+    Raises:
+        TypeError: a model that fastiqa cannot rebuild, such as that of `optimize_for_inference`.
+        ValueError: another suffix, or weights that a model of these options does not have, such as those of
+            parametrizations or adapters.
+        FileNotFoundError: no such folder.
     """
     model = unwrapped(model)
-    name, options = identity(model)
+    name, options = name_and_options(model)
     target = Path(path)
     if target.suffix != ".safetensors":
         raise ValueError(f"path: {path}, want a name that ends in .safetensors")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: {path}, the folder does not exist")
     text = json.dumps(options, sort_keys=True)
-    metadata = {"fastiqa.model": name, "fastiqa.options": text, "fastiqa.version": fastiqa.__version__}
+    metadata = {"fastiqa.model": name, "fastiqa.options": text, "fastiqa.version": __version__}
     held = plain_state(model)
     _check_rebuilds(name, text, held)
     tensors = {key: _whole(tensor) for key, tensor in held.items()}
@@ -147,9 +149,11 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
         path: the file.
 
     Returns:
-        The model, on the CPU, in eval mode, float32 unless the file says otherwise.
+        The model, on the CPU, in eval mode, in the file's floating-point dtype, or in float32 if it has several.
 
-    Raises: FileNotFoundError; ValueError naming the file where it is truncated, foreign, or holds a backbone only.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: naming the file: truncated, foreign, or a backbone only.
     """
     weights, metadata = read_weights(path)
     name = metadata.get("fastiqa.model")
@@ -157,8 +161,6 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
         if "conv1.weight" in weights and "layer1.0.conv1.weight" in weights:
             raise ValueError(f"{path}: a backbone only, the PRFNet head is missing: give it to load_backbone")
         raise ValueError(f"{path}: not written by fastiqa.save_model: no fastiqa.model in its metadata")
-    from fastiqa.models.registry import model_class  # here, since the registry reads files through this module
-
     options = read_options(path, metadata)
     try:
         with within(weights):
@@ -173,9 +175,9 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
 
 
 def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Constructor options in the metadata of `save_model`.
+    """The constructor options in metadata that `save_model` wrote.
 
-    Raises: ValueError naming the file if they are not there, or beyond what `limits` allows.
+    Raises: ValueError naming the file if they are absent, beyond `fastiqa.common.limits`, or not a file's to set.
     """
     try:
         options = limits.read_json(metadata.get("fastiqa.options", ""))
@@ -185,17 +187,15 @@ def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> d
         raise ValueError(
             f"{path}: fastiqa.options in its metadata is of type {type(options).__name__}, want a JSON object"
         )
-    from fastiqa.models.registry import not_of_files  # here, since the registry reads files through this module
-
     if refused := sorted(options.keys() & not_of_files(metadata.get("fastiqa.model", ""))):
         raise ValueError(f"{path}: fastiqa.options in its metadata: got {refused[0]}, which is none of the weights'")
     return options
 
 
 def within(weights: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
-    """A block that makes no network much larger than a file's weights: what differs by less is named key by key.
+    """A context in which a network much larger than the weights raises ValueError.
 
-    Raises: ValueError in the block for what is larger.
+    One that differs by less is built, and then refused key by key.
     """
     numbers = sum(tensor.numel() for tensor in weights.values())
     return limits.limited(len(weights) + SPARE_TENSORS, numbers + SPARE_NUMBERS)
@@ -205,11 +205,11 @@ def _placed(
     path: str | os.PathLike[str],
     weights: Mapping[str, Tensor],
     adapt_keys: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
-    wanted: Mapping[str, Tensor],
+    want: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Weights under the backbone's keys, those that it has no place for as they are in the file."""
+    """The weights under the backbone's keys; those that it has no place for keep the file's keys."""
     adapted = {prefix: adapt_keys(found) for prefix, found in candidates(weights)}
-    shared = {prefix: len(found.keys() & wanted.keys()) for prefix, found in adapted.items()}
+    shared = {prefix: len(found.keys() & want.keys()) for prefix, found in adapted.items()}
     best = [prefix for prefix, count in shared.items() if count == max(shared.values())]
     if len(best) > 1 and shared[""] < shared[best[0]]:
         raise ValueError(f"{path}: holds the backbone more than once, under {' and under '.join(best)}")
@@ -219,32 +219,33 @@ def _placed(
 
 
 def _check_rebuilds(name: str, options: str, held: Mapping[str, Tensor]) -> None:
-    """ValueError unless a model of these options has these weights: what is written can be read."""
-    wanted = _shapes(name, options)
-    missing = [key for key, shape in wanted.items() if key not in held or held[key].shape != shape]
-    if differing := missing + [key for key in held if key not in wanted]:
+    """Raise ValueError unless a model of these options has these weights, so that the file can be read."""
+    want = _shapes(name, options)
+    missing = [key for key, shape in want.items() if key not in held or held[key].shape != shape]
+    if differing := missing + [key for key in held if key not in want]:
         got = f"got {len(differing)} weights that are not those of its options"
         raise ValueError(f"model: {got}, want parametrizations and adapters merged: {listed(differing)}")
 
 
 @functools.lru_cache(maxsize=8)
 def _shapes(name: str, options: str) -> dict[str, torch.Size]:
-    """Of the state dict of a model. The meta device would spare 0.4 s of PRFNet, but its first use takes ten."""
-    from fastiqa.models.registry import model_class  # here, since the registry reads files through this module
+    """The shapes of a model's state dict.
 
+    Built on the CPU: the meta device would save 0.4 s for PRFNet, but its first use takes 10 s.
+    """
     with torch.random.fork_rng(devices=[]):
         return {key: tensor.shape for key, tensor in model_class(name)(**json.loads(options)).state_dict().items()}
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """On the CPU, contiguous, of its own memory; gathered from every process where it is sharded."""
+    """The tensor on the CPU, contiguous; gathered from every process if it is sharded."""
     if _is_sharded(tensor):
         tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return tensor.detach().cpu().contiguous()
 
 
 def _writes(tensor: Tensor) -> bool:
-    """Whether this process writes: of a sharded tensor the first of those that have a part."""
+    """Whether this process writes the tensor: for a sharded one, the first process that has a part."""
     return not _is_sharded(tensor) or int(tensor.device_mesh.mesh.min()) == torch.distributed.get_rank()  # type: ignore[attr-defined]
 
 

@@ -50,10 +50,6 @@ KNOWS = {
 
 # (importing module, imported module), both below fastiqa.
 IMPORTS_TO_GO: set[tuple[str, str]] = {
-    # models and training; of the face only `from fastiqa import __version__`
-    ("models.checkpoints", ""),
-    ("models.checkpoints", "models.registry"),
-    ("models.registry", "models.checkpoints"),
     # bench
     ("bench.plots", "bench.report"),
     ("bench.report", "bench.plots"),
@@ -65,9 +61,6 @@ PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
 NAMES_TO_GO: dict[str, set[str]] = {
-    # several packages
-    # models and training
-    "adapt_keys": {"models.backbones.resnet", "models.backbones.se_res2net", "models.backbones.van"},
     # bench (and the training's tasks)
     "difference": {"bench.part_cases", "bench.training"},
     "gradients": {"bench.settings", "bench.training"},

@@ -149,7 +149,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(registry._MODELS, "brightness", registry._Entry(Brightness, {}))
+    monkeypatch.setitem(registry.MODELS, "brightness", registry.ModelEntry(Brightness, {}))
     fastiqa.save_model(Brightness(), folder / "net.safetensors")
     return folder / "net.safetensors"
 

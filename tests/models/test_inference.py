@@ -15,9 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import fastiqa
 from fastiqa import models, reference
 from fastiqa.models.inference import InferencePRFNet
-from fastiqa.models.inference.fastest import MOST_KEYS, Fastest
-from fastiqa.models.inference.onednn import with_activation
-from fastiqa.models.inference.se_res2net import InferenceSERes2Block
+from fastiqa.models.inference.layers import with_activation
+from fastiqa.models.inference.prfnet import MOST_KEYS, Fastest, InferenceSERes2Block
 from fastiqa.reference.se_res2net import SERes2Block
 from support.oracles import randomise
 

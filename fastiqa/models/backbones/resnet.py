@@ -1,8 +1,7 @@
-"""ResNet-50 and its checkpoint files: torchvision's, which timm shares, and CONTRIQUE's.
+"""ResNet-50 and its weight files: torchvision's layout, which timm shares, and CONTRIQUE's.
 
-CONTRIQUE (Madhusudana et al., arXiv 2110.13266) is a ResNet-50 trained to tell distortions apart, on images in [0, 1]
-that are not normalised. Its files number the layers of the encoder, and hold a projector that nothing here has a place
-for.
+CONTRIQUE (Madhusudana et al., arXiv 2110.13266) trained a ResNet-50 to tell distortions apart, on images in [0, 1]
+without normalisation. Its files number the encoder's layers, and hold a projector that ResNet has no place for.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ _KEY = re.compile(r"^encoder\.(?P<layer>[014567])\.")
 
 
 def resnet50() -> ResNet:
-    """ResNet-50 with random weights, 23.5 million of them."""
+    """ResNet-50 with random weights; 23.5 million."""
     return ResNet()
 
 
-def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of CONTRIQUE's encoder to torchvision's; other keys stay as they are."""
+def resnet_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename CONTRIQUE's encoder keys to torchvision's; other keys stay."""
     return {_KEY.sub(lambda match: _ENCODER[match["layer"]] + ".", key): tensor for key, tensor in weights.items()}

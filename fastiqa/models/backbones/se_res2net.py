@@ -1,7 +1,7 @@
-"""SE-Res2Net-50 and its checkpoint files.
+"""SE-Res2Net-50 and its weight files.
 
-No trained SE-Res2Net-50 has been published; Res2Net-50 (26w, 4s) has, in the official layout that timm shares. Such a
-file gives every weight but those of the squeeze-and-excitation gates.
+No trained SE-Res2Net-50 has been published. Res2Net-50 (26w, 4s) has, in the official layout that timm shares; such a
+file has every weight except those of the squeeze-and-excitation gates.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from fastiqa.nn import SERes2Net
 from fastiqa.reference import SqueezeExcitation
 
-# sigmoid(4) = 0.982: the gates of a network that was trained without them start as almost nothing.
+# sigmoid(4) = 0.982: gates that the network was trained without start near identity.
 IDENTITY_BIAS = 4.0
 
-# The gate's layers: fc1/fc2 (1×1 convolutions) or fc.0/fc.2 (Linear), under the names that public code gives the gate.
+# The gate's layers, fc1/fc2 (1×1 convolutions) or fc.0/fc.2 (Linear), under the gate's names in public code.
 _GATE = re.compile(
     r"^(?P<block>.*\.)(?:se|se_module|se_layer)\.fc(?:\.(?P<linear>[02])|(?P<conv>[12]))\.(?P<kind>\w+)$"
 )
@@ -30,9 +30,11 @@ def se_res2net50(first_stage_stride: int = 4, **options: Any) -> SERes2Net:
     return SERes2Net(first_stage_stride=first_stage_stride, **options)
 
 
-def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the gates' weights to `.se.fc1` and `.se.fc2`; Linear ones become 1×1 convolutions, with zeros for a bias
-    that the file's layers do not have. Other keys stay as they are."""
+def se_res2net_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the gates' weights to `.se.fc1` and `.se.fc2`; other keys stay.
+
+    Linear weights become 1×1 convolutions, with zeros for a bias that the file lacks.
+    """
     adapted: dict[str, Tensor] = {}
     biases: dict[str, Tensor] = {}
     for key, tensor in weights.items():
@@ -50,7 +52,7 @@ def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def set_gates_near_identity(backbone: nn.Module) -> None:
-    """Make every gate the constant sigmoid(4) = 0.982: last weight 0, last bias 4."""
+    """Set every gate to the constant sigmoid(4) = 0.982: last weight 0, last bias 4."""
     for module in backbone.modules():
         if isinstance(module, SqueezeExcitation):
             nn.init.zeros_(module.fc2.weight)

@@ -1,4 +1,4 @@
-"""Visual Attention Networks and their checkpoint files: the authors' and those of Hugging Face."""
+"""Visual Attention Networks (VAN) and their weight files: the authors' layout, and Hugging Face's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fastiqa.nn import VAN
 from fastiqa.reference.van import SIZES
 
-# Hugging Face's name of a layer -> the authors'. Of a block's parts, and of a stage's others, where {} is its number.
+# Hugging Face's layer names -> the authors': a block's layers, then a stage's other layers, where {} is its number.
 _BLOCK = {
     "pre_normomalization.": "norm1.",  # sic
     "attention.pre_projection.conv.": "attn.proj_1.",
@@ -34,7 +34,7 @@ _KEY = re.compile(r"^(?:van\.)?encoder\.stages\.(?P<stage>[0-3])\.(?:layers\.(?P
 
 
 def van_b0(drop_path: float = 0.0) -> VAN:
-    """VAN-B0 with random weights, 3.8 million of them; `drop_path` as in `VAN`."""
+    """VAN-B0 with random weights; 3.8 million. `drop_path` as in `VAN`."""
     return _van("b0", drop_path)
 
 
@@ -72,8 +72,8 @@ def _van(size: str, drop_path: float) -> VAN:
     return VAN(**SIZES[size], drop_path=drop_path)
 
 
-def adapt_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of `VanModel` and `VanForImageClassification` to the authors'; other keys stay as they are."""
+def van_keys(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the keys of `VanModel` and `VanForImageClassification` to the authors'; other keys stay."""
     return {_official(key): tensor for key, tensor in weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""Networks made ready for inference: folded norms, constants, the fastest of several ways to run."""
+"""Networks for inference: folded norms, precomputed constants, the fastest of several ways to run."""
 
 from fastiqa.models.inference.mfenet import InferenceMFENet
 from fastiqa.models.inference.optimize import optimize_for_inference

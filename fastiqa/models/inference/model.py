@@ -1,4 +1,4 @@
-"""What every network made for inference has in common."""
+"""InferenceModel: the base class of networks made for inference."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import torch
 from torch import nn
 
 from fastiqa.common import arguments
-from fastiqa.models.inference.layers import fold_norms, norms_left
-from fastiqa.models.inference.in_place import introduce_neighbours, overwriting
-from fastiqa.models.inference.onednn import make_constant
+from fastiqa.models.inference.layers import fold_norms, introduce_neighbours, make_constant, norms_left, overwriting
 from fastiqa.nn.fused import Fused
 
 
 class InferenceModel(nn.Module):
-    """Base of what `optimize_for_inference` returns: norms folded, weights constant and cast, never in training mode.
+    """A network with folded norms and constant, cast weights, never in training mode; see `optimize_for_inference`.
 
     Attributes:
-        folded: norms that were folded into convolutions.
-        kept: modules that run block by block because a layer inside is not plain (hooks, an adapter around it, …), each
-            by its name, and the reason.
-        memory_format: of the weights, and of images and feature maps on their way.
-        compiled: the part that torch.compile makes, by name, or None.
+        folded: number of norms folded into convolutions.
+        kept: why a module runs block by block, by its name: a layer inside is not plain (hooks, an adapter, …).
+        memory_format: memory format of the weights, and of images and feature maps on their way.
+        compiled: name of the part that torch.compile compiles, or None.
     """
+
+    # What `save_model` answers: the options that rebuild the network do not give folded weights.
+    why_not_saved = (
+        "whose norms are folded, want the network that it was made of, to optimize anew after load_model "
+        "(or torch.save, a pickle)"
+    )
 
     folded: int
     kept: dict[str, str]
@@ -31,7 +34,7 @@ class InferenceModel(nn.Module):
     compiled: str | None
 
     def _settle(self, dtype: torch.dtype, memory_format: torch.memory_format, compiled: str | None) -> None:
-        """Folds the norms of the parts and casts; in float64 before, so that what is folded is rounded once."""
+        """Fold the norms, in float64, so that folded weights are rounded once; then cast."""
         self.memory_format, self.compiled = memory_format, compiled
         self.requires_grad_(False)
         for part in self.children():
@@ -42,13 +45,13 @@ class InferenceModel(nn.Module):
         self._fold_rest()
         make_constant(self)
         introduce_neighbours(self)
-        self.eval()  # modules that stand in the place of norms, too: some look at their mode
+        self.eval()  # also modules that replaced norms: some look at their mode
         for part in self.children():
             part.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
         self._compile()
 
     def _fold_rest(self) -> None:
-        """What else the weights alone decide, in float64."""
+        """Fold what else depends on the weights alone, in float64."""
 
     def _compile(self) -> None:
         if self.compiled is not None:
@@ -63,7 +66,7 @@ class InferenceModel(nn.Module):
         self._compile()  # a copy of a compiled module is not compiled
 
     def train(self, mode: bool = True) -> InferenceModel:
-        """RuntimeError unless `mode` is False."""
+        """Raises RuntimeError unless `mode` is False."""
         if mode:
             name = type(self).__name__
             raise RuntimeError(
@@ -72,7 +75,7 @@ class InferenceModel(nn.Module):
         return super().train(mode)
 
     def facts(self) -> dict[str, str]:
-        """What was done, by title."""
+        """What `optimize_for_inference` did, by title."""
         left = norms_left(self)
         facts = {
             "norms": f"{self.folded} folded into convolutions, {len(left)} left{': ' * bool(left)}{', '.join(left)}",
@@ -86,7 +89,7 @@ class InferenceModel(nn.Module):
         return facts
 
     def explain(self) -> str:
-        """What was done, a line each."""
+        """The facts, a line each."""
         lines = (f"  {title:<9} {fact}" for title, fact in self.facts().items())
         return "\n".join((type(self).__name__, *lines))
 

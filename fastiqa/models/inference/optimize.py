@@ -1,4 +1,4 @@
-"""One function that makes a network ready for inference."""
+"""optimize_for_inference: a copy of a network that only infers, faster."""
 
 from __future__ import annotations
 
@@ -46,37 +46,37 @@ def optimize_for_inference(
     compile: bool = False,
     passes: str = "measure",
 ) -> InferencePRFNet | InferenceMFENet:
-    """A copy of a trained network that computes the same in less time; the network given stays as it is.
+    """A copy of a trained network with folded norms and precomputed head constants; `model` itself does not change.
 
-    Batch normalisations and layer scales are folded into the convolutions beside them. On a CPU convolutions end in the
-    activation, sum or product that comes next, and keep a second copy of their weights in the layout that oneDNN
-    multiplies in. Of PRFNet, what the weights alone decide of the head is computed once, and the images run through the
-    backbone together or one by one, whichever is faster. A network of `fastiqa.reference` gets the fused operators of
-    `fastiqa.nn`. Results differ from eval mode's by rounding, whatever mode `model` is in, and carry no gradient.
+    Batch normalisations and layer scales are folded into the convolutions beside them. On a CPU, convolutions apply the
+    activation, sum or product that follows, and keep a second copy of their weights in oneDNN's layout. PRFNet's head
+    precomputes what depends on its weights alone, and its images run through the backbone together or one by one,
+    whichever is faster. A network of `fastiqa.reference` gets the fused operators of `fastiqa.nn`. Results equal eval
+    mode's up to rounding, whatever mode `model` is in, and carry no gradient.
 
-    Layers that have hooks, an adapter around them, a parametrization or quantised weights are copied as they are, with
-    their hooks, and so are the blocks that would read or fold them; `fastiqa.explain` names those. Hooks that are added
-    to what is returned see the folded network: a layer that became part of another is not called, norms are the
-    identity. `explain` names the blocks that overwrite their argument; where a hook has seen it they do not.
+    Layers with hooks, an adapter, a parametrization or quantised weights are copied as they are, with their hooks, and
+    so are the blocks that would read or fold them; `fastiqa.explain` names those. Hooks added to the copy see folded
+    layers: one that became part of another is not called, and norms are identities. `explain` names the blocks that
+    overwrite their argument; they do not where a hook has seen it.
 
     Args:
         model: a PRFNet or MFENet of `fastiqa.models` or `fastiqa.reference`.
-        dtype: of weights and feature maps: float64, float32, bfloat16 or float16; None keeps the model's. Images may
-            come in this one or in the model's; results are float32.
-        memory_format: of weights and feature maps; images come in either.
-        compile: compiles PRFNet's backbone, or all of MFENet, by `torch.compile`, at the first call for a shape.
-        passes: of PRFNet alone. "batch" runs the backbone on the three images as one batch, "three" on one after the
+        dtype: dtype of weights and feature maps: float64, float32, bfloat16 or float16; None keeps the model's. Images
+            may have this dtype or the model's; results are float32.
+        memory_format: memory format of weights and feature maps; images come in either.
+        compile: compile PRFNet's backbone, or all of MFENet, by `torch.compile` at the first call for a shape.
+        passes: for PRFNet alone. "batch" runs the backbone on the three images as one batch, "three" on one after the
             other. "measure" tries both at the first call for a shape, dtype, device and number of threads, which takes
-            as long as nine later ones, and keeps to the faster.
+            as long as nine later calls, and keeps the faster.
 
     Returns:
-        A module with the methods of the network. Its `train()` raises RuntimeError, its state dict is its own.
-        `fastiqa.explain` and its `repr` say what was done.
+        A module with the network's methods. Its `train()` raises RuntimeError; its state dict is its own.
+        `fastiqa.explain` and its `repr` report what was done.
 
     Raises:
         TypeError: another model, or a dtype that is not floating.
-        ValueError: another memory format, flag or value of `passes`; a norm without running statistics, whose results
-            depend on the other images of a batch; a model that is compiled already.
+        ValueError: another memory format, flag or value of `passes`; a norm without running statistics, since its
+            results depend on the other images of a batch; a model that is compiled already.
 
     Example:
         >>> import fastiqa
@@ -94,8 +94,8 @@ def optimize_for_inference(
           passes    batch
     """
     if type(model) not in (PRFNet, reference.PRFNet, MFENet, reference.MFENet):
-        wanted = "a PRFNet or MFENet of fastiqa.models or fastiqa.reference"
-        raise TypeError(f"model: got {type(model).__name__}, want {wanted}")
+        want = "a PRFNet or MFENet of fastiqa.models or fastiqa.reference"
+        raise TypeError(f"model: got {type(model).__name__}, want {want}")
     if dtype is not None and dtype not in FLOATING:
         raise TypeError(f"dtype: got {dtype!r}, want None, {', '.join(map(str, FLOATING))}")
     arguments.one_of("memory_format", memory_format, MEMORY_FORMATS)

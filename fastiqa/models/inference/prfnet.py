@@ -1,33 +1,92 @@
-"""PRFNet for inference."""
+"""PRFNet for inference: three images in one pass or in three, whichever is faster, and shorter bottlenecks.
+
+A bottleneck of SE-Res2Net ends in one call. Its last norm is folded into the 1×1 convolution z = W y + b. Squeeze and
+excitation needs no z: the mean of z is the same convolution of y's mean, and the gate s = σ(fc2(relu(fc1(W mean(y) +
+b)))) scales the rows of W,
+
+    out = relu(s · z + shortcut) = relu((s · W) y + s · b + shortcut),
+
+one call of oneDNN, which Inductor makes for convolutions with constant weights. It writes onto the shortcut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fastiqa import reference
 from fastiqa.common import arguments
-from fastiqa.models.inference.fastest import Fastest
+from fastiqa.models.inference.layers import OverwritesItsShortcut, conv_add_relu_, is_plain, one_call
 from fastiqa.models.inference.model import InferenceModel
-from fastiqa.models.inference.se_res2net import make_inference_block
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.nn import SERes2Block
 from fastiqa.nn.explanation import explain
 
 PASSES = ("measure", "batch", "three")
+ROUNDS = 3
+MOST_KEYS = 256  # sizes may never come back
+
+T = TypeVar("T")
+
+
+def clock(device: torch.device) -> float:
+    """The time in seconds, read when `device` has finished its work."""
+    if device.type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+class Fastest:
+    """Runs the fastest of several ways to a result; which one that is depends on sizes, caches and threads.
+
+    The first call for a key runs every way once unmeasured, then `ROUNDS` times measured, in turns; medians decide.
+    Beyond `MOST_KEYS` keys the oldest is forgotten.
+
+    Args:
+        clock: the time in seconds on a device.
+
+    Attributes:
+        times: the median time of each way in seconds, by key.
+    """
+
+    def __init__(self, clock: Callable[[torch.device], float] = clock) -> None:
+        self.clock = clock
+        self.times: dict[Hashable, dict[str, float]] = {}
+
+    def __call__(self, key: Hashable, device: torch.device, ways: Mapping[str, Callable[[], T]]) -> T:
+        """The result of the fastest way."""
+        times = self.times.get(key)
+        if times is None:
+            times = self._measured(device, ways)
+            # A new dictionary: threads may be reading this one. Of two keys measured at once, one is measured again.
+            self.times = dict([*self.times.items(), (key, times)][-MOST_KEYS:])
+        return ways[min(times, key=times.__getitem__)]()
+
+    def _measured(self, device: torch.device, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        for way in ways.values():
+            way()
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                start = self.clock(device)
+                way()
+                seconds[name].append(self.clock(device) - start)
+        return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 class InferencePRFNet(InferenceModel, PRFNet):
-    """A PRFNet that `fastiqa.optimize_for_inference` made: the methods and errors of PRFNet, constant weights.
+    """A PRFNet made by `fastiqa.optimize_for_inference`: PRFNet's methods and errors, constant weights.
 
-    Images have the dtype of the model that was given or that of the weights, and are normalised in their own.
+    Images have the given model's dtype or the weights' dtype, and are normalised in their own.
 
     Attributes:
         passes: "batch", "three" or "measure". Calls that torch.compile, torch.export or torch.func trace cannot be
-            measured: they run one batch, whose graph is a third.
+            measured; they run one batch, whose graph has a third of the size.
 
     Source: arXiv 2401.06992.
     """
@@ -40,7 +99,7 @@ class InferencePRFNet(InferenceModel, PRFNet):
         compile: bool,
         passes: str,
     ) -> None:
-        """Takes the parts of `model`, which is lost."""
+        """Takes over the parts of `model`, which is then unusable."""
         nn.Module.__init__(self)  # not PRFNet's, which builds parts of its own
         self.backbone, self.head = model.backbone, model.head
         self.register_buffer("mean", model.mean, persistent=False)
@@ -66,18 +125,18 @@ class InferencePRFNet(InferenceModel, PRFNet):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Image (N, 3, H, W) → four feature maps, finest first, in the dtype of the weights: what `compare` takes."""
+        """Image (N, 3, H, W) → four feature maps, finest first, in the weights' dtype, for `compare`."""
         return super().encode(image)
 
     @torch.no_grad()
     def compare(
         self, ref_features: Sequence[Tensor], a_features: Sequence[Tensor], b_features: Sequence[Tensor]
     ) -> Tensor:
-        """Feature maps of `encode` → logits (N,), float32: `forward` for images encoded once and compared often."""
+        """Feature maps from `encode` → logits (N,), float32: `forward` for images encoded once, compared often."""
         return super().compare(ref_features, a_features, b_features)
 
     def facts(self) -> dict[str, str]:
-        """What was done, by title; of the passes, what was measured."""
+        """The facts of `InferenceModel`, the head's path, and the measured times of the passes."""
         facts = super().facts() | {"head": explain(self.head), "passes": self.passes}
         key: Any
         for key, times in self._fastest.times.items():
@@ -109,3 +168,28 @@ class InferencePRFNet(InferenceModel, PRFNet):
     def _compare(self, *features: Sequence[Tensor]) -> Tensor:
         logits: Tensor = self.head(*features)
         return logits.float()
+
+
+class InferenceSERes2Block(OverwritesItsShortcut, SERes2Block):
+    """A bottleneck with folded norms. On CPUs it overwrites its shortcut, which may be its own argument.
+
+    Within a stage only hooks read that besides, and for them it is copied, see `OverwritesItsShortcut`. The first block
+    of a stage has a convolution in the shortcut.
+    """
+
+    def _tail(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        conv = self.conv3
+        if not one_call(y, conv.weight, y, shortcut):
+            return super()._tail(y, shortcut)
+        shortcut = self._own(shortcut)
+        scales = torch.sigmoid(self.se.logits(conv(y.mean((2, 3), keepdim=True))))
+        for i, scale in enumerate(scales):
+            part = slice(i, i + 1)
+            conv_add_relu_(shortcut[part], y[part], conv.weight * scale[:, None], conv.bias * scale.flatten())
+        return shortcut
+
+
+def make_inference_block(block: Any) -> None:
+    """Turn a bottleneck, in place, into an `InferenceSERes2Block` if its last norm is folded and its end is plain."""
+    if type(block.bn3) is nn.Identity and is_plain(block.conv3, block.bn3, block.se):
+        block.__class__ = InferenceSERes2Block

@@ -1,0 +1,113 @@
+"""create_model: a model by name, with random weights or those of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastiqa.common.extras import install_command
+from fastiqa.common.weight_files import load_matching, read_weights
+from fastiqa.models.checkpoints import load_backbone, name_and_options, read_options, within
+from fastiqa.models.registry import MODELS, model_class
+
+HUB_PREFIX = "hub:"
+HUB_FILE = "model.safetensors"
+
+
+def create_model(
+    name: str,
+    pretrained: bool | str | os.PathLike[str] = False,
+    *,
+    pretrained_backbone: str | os.PathLike[str] | None = None,
+    pretrained_dan: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a model by name, with random weights or those of files.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: False for random weights, which needs no network connection; a file that matches the model in every
+            key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository (needs
+            huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
+        pretrained_backbone: a file for the main branch, Res2Net-50 for PRFNet and VAN for MFENet, see `load_backbone`;
+            its report says what the file left open.
+        pretrained_dan: a ResNet-50 file for MFENet's distortion-aware branch, likewise.
+        options: arguments of the model's constructor.
+
+    Returns:
+        The model, on the CPU, in float32 and in training mode.
+
+    Raises:
+        ValueError: an unknown name or option value; a file that does not match, or that was saved with another value of
+            an option in `options`.
+        TypeError: an unknown option, or a file for a branch that the model lacks.
+        FileNotFoundError: no such file.
+        ImportError: huggingface_hub is not installed.
+
+    Example:
+        >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
+    """
+    build = model_class(name)
+    defaults = MODELS[name].options
+    if pretrained is True:
+        raise ValueError(f"pretrained: no weights of {name} are published: give a file or 'hub:org/name'")
+    if pretrained is False:
+        model = build(**{**defaults, **options})
+    else:
+        path = _resolve(pretrained)
+        weights, metadata = read_weights(path)
+        if metadata.get("fastiqa.model"):
+            model = _build_as_saved(path, weights, metadata, build, defaults, options)
+        else:
+            model = build(**{**defaults, **options})
+        load_matching(model, path, weights)
+    if pretrained_backbone is not None:
+        load_backbone(model, pretrained_backbone)
+    if pretrained_dan is not None:
+        dan = getattr(model, "dan", None)
+        if dan is None:
+            raise TypeError(f"pretrained_dan: got a file, want None for a {name} without this branch")
+        load_backbone(dan, pretrained_dan)
+    return model
+
+
+def _build_as_saved(
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    build: type[nn.Module],
+    defaults: Mapping[str, Any],
+    asked: Mapping[str, Any],
+) -> nn.Module:
+    saved_name = metadata["fastiqa.model"]
+    if saved_name not in MODELS or MODELS[saved_name].model is not build:
+        raise ValueError(f"{path}: holds a {saved_name!r}, want a {build.__name__}")
+    saved = read_options(path, metadata)
+    try:
+        with within(weights):
+            model = build(**{**defaults, **saved, **asked})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: cannot rebuild {saved_name!r}: {error}") from error
+    # Compared as the constructor keeps them: it spells tuple or list, None or the widths it stands for, alike.
+    _, built = name_and_options(model)
+    for key, value in saved.items():
+        if built[key] != value:
+            raise ValueError(f"{path}: saved with {key}={value!r}, asked for {built[key]!r}")
+    return model
+
+
+def _resolve(pretrained: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    if not isinstance(pretrained, str) or not pretrained.startswith(HUB_PREFIX):
+        return pretrained
+    repository = pretrained.removeprefix(HUB_PREFIX)
+    if len(parts := repository.split("/")) != 2 or not all(parts):
+        raise ValueError(f"pretrained: got {pretrained!r}, want 'hub:org/name'")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ImportError(f"pretrained={pretrained!r} needs huggingface_hub: {install_command('hub')}") from error
+    downloaded: str = hf_hub_download(repository, HUB_FILE)
+    return downloaded
