@@ -135,7 +135,7 @@ else
     export FASTIQA_PREBUILT=1
 fi
 step info 40 "$PYTHON" -m fastiqa.cli.info
-rows=$("$PYTHON" -c 'from fastiqa.bench.rows import default_csv, environment; print(default_csv(environment("cuda")))' ||
+rows=$("$PYTHON" -c 'from fastiqa.bench.runner.rows import default_csv, environment; print(default_csv(environment("cuda")))' ||
     true)
 
 # Tests and both checks at once: the GPU is idle for most of each. The checks are of the kernels of namespace fastiqa,

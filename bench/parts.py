@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 
-from .part_cases import Call, Case, mfenet, octave, tensors_of
-from .rows import Row, append, default_csv, environment
+from .cases.parts import Call, Case, mfenet, octave, tensors_of
+from .runner.rows import Row, append, default_csv, environment
 
 PROVIDERS = ("eager", "cpu")
 

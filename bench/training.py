@@ -28,9 +28,9 @@ from fastiqa import models, reference
 from fastiqa.training.run import rates
 from fastiqa.training.tasks.comparison import PackedComparison
 
-from . import memory as allocator
-from .networks import with_statistics
-from .rows import Row, append, default_csv, environment
+from .cases.networks import with_statistics
+from .runner import memory as allocator
+from .runner.rows import Row, append, default_csv, environment
 
 LEVELS = ("off", "lean", "least")
 OPTIONS: dict[str, dict[str, Any]] = {"prfnet": {}, "mfenet": {}}  # of the networks, beside no dropout

@@ -28,9 +28,9 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a build without an installation documents this tree
 
-from fastiqa.bench.report import caption, first, markdown  # noqa: E402
-from fastiqa.bench.rows import latest, machine, read  # noqa: E402
-from fastiqa.bench.summary import median_us, speedup, spread  # noqa: E402
+from fastiqa.bench.report.command import caption, first, markdown  # noqa: E402
+from fastiqa.bench.runner.rows import latest, machine, read  # noqa: E402
+from fastiqa.bench.runner.summary import median_us, speedup, spread  # noqa: E402
 
 from fastiqa.ops import OPERATORS, Map, Op  # noqa: E402
 

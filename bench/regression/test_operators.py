@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.run import forward_names
-from fastiqa.bench.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, subject, tensors
+from fastiqa.bench.runner.run import forward_names
+from fastiqa.bench.runner.settings import CACHE_SIZE, LAYOUTS, MODES, Setting, call, output_gradients, subject, tensors
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark: pip install 'fastiqa-kernels[bench]'")
 

@@ -77,7 +77,7 @@ namespace fastiqa {
 
 namespace emulate {
 
-/// A launch that is written down instead of run; tests/support/launches.py mirrors this layout.
+/// A launch that is written down instead of run; bench/machine_code/launches.py mirrors this layout.
 struct Noted {
   const void* kernel;
   int64_t blocks, threads;

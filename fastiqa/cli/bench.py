@@ -51,8 +51,8 @@ def bench_command(
     """
     import torch
 
-    import fastiqa.bench.command as command
-    import fastiqa.bench.run as runner
+    import fastiqa.bench.runner.command as command
+    import fastiqa.bench.runner.run as runner
 
     options = runner.quick(runner.Options()) if quick else runner.Options()
     given = {"sizes": size, "dtypes": dtype, "layouts": layout, "modes": mode, "memory": memory, "names": ops}

@@ -18,23 +18,13 @@ from typing import Any
 
 import pytest
 import torch
+from fastiqa.bench.cases import parts as part_cases
+from fastiqa.bench.report import command, figures
+from fastiqa.bench.runner import equality, memory, rows, run, settings, summary, timing
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import ops
-from fastiqa.bench import (
-    equality,
-    memory,
-    part_cases,
-    parts,
-    plots,
-    report,
-    rows,
-    run,
-    settings,
-    summary,
-    timing,
-    training,
-)
+from fastiqa.bench import parts, training
 from fastiqa.runtime import dispatch
 from support import emulation
 
@@ -352,18 +342,18 @@ def test_a_slower_commit_fails_the_comparison(tmp_path, capsys):
         for median, commit in ((100.0, "old"), (100.0 * factor, "new")):
             more = {"t_p20_us": median - 1, "t_p80_us": median + 1, "commit": commit}
             rows.append(file, [row("eager", 200.0, **more), row("cpu", median, **more)])
-        assert report.main([str(file), "--base", "old"]) == status
+        assert command.main([str(file), "--base", "old"]) == status
     assert "1.50 slower" in capsys.readouterr().out
-    assert report.main([str(file), "--base", "never"]) == 2
+    assert command.main([str(file), "--base", "never"]) == 2
 
 
 def test_a_table_says_what_is_missing(tmp_path):
     file = tmp_path / "d.csv"
     rows.append(file, [row("eager", 2000.0), row("compile", ""), row("cpu", 1000.0, gbps=1.0, copy_gbps=2.0)])
-    line = next(line for line in report.page(file).splitlines() if line.startswith("| fwd |"))
+    line = next(line for line in command.page(file).splitlines() if line.startswith("| fwd |"))
     assert [cell.strip() for cell in line.split("|")][6:12] == ["2", "absent", "1", "2.00", "1.0", "2.0"]
-    assert report.main([str(file)]) == 0
-    assert (tmp_path / "d.md").read_text() == report.page(file)
+    assert command.main([str(file)]) == 0
+    assert (tmp_path / "d.md").read_text() == command.page(file)
 
 
 def check_speedups(figure: Any) -> None:
@@ -390,12 +380,12 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     ]
     rows.append(file, measured)
     if importlib.util.find_spec("matplotlib"):
-        assert plots.draw([file]) == 0
+        assert figures.draw([file]) == 0
         assert {path.name for path in tmp_path.glob("*.png")} == {"d-speedup.png", "d-bandwidth.png"}
-        check_speedups(plots._speedups(list(rows.latest(rows.read(file)).values())))
+        check_speedups(figures._speedups(list(rows.latest(rows.read(file)).values())))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert plots.draw([file]) == 2
-    assert "pip install 'fastiqa-kernels[bench]'" in capsys.readouterr().err
+    assert figures.draw([file]) == 2
+    assert "fastiqa[bench]" in capsys.readouterr().err
 
 
 def test_regression_suite_runs_once():

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastiqa.bench.machine_code_rows import Row, cuda_rows, cuobjdump, launch_rows, resources, triton_rows
+from fastiqa.bench.machine_code import sass, tables
+from fastiqa.bench.machine_code.rows import Row, cuda_rows, cuobjdump, launch_rows, resources, triton_rows
 
-from fastiqa.bench import machine_code, sass
 from fastiqa.runtime import native
 from support import cases, emulation
 
@@ -42,9 +42,9 @@ def dump(*args: str) -> str:
 
 def compared(recorded: Path, rows: list[Row]) -> list[str]:
     """What got worse; prints what limits the comparison, such as another compiler."""
-    before = machine_code.read(recorded)
-    print(*machine_code.remarks(before, rows), sep="\n")
-    return machine_code.worse_kernels(before, rows)
+    before = tables.read(recorded)
+    print(*tables.remarks(before, rows), sep="\n")
+    return tables.worse_kernels(before, rows)
 
 
 # ---- Triton ----
@@ -119,13 +119,13 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
 def test_triton_kernels_are_not_worse_than_recorded(triton_kernels: list[dict[str, Any]]) -> None:
     """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
     rows = [row for row in triton_rows(triton_kernels) if row["op"] != "template_op"]
-    assert compared(machine_code.KERNELS, rows) == []
+    assert compared(tables.KERNELS, rows) == []
 
 
 def test_calls_launch_no_more_kernels_than_recorded() -> None:
-    rows = launch_rows(machine_code.program("launches.py", "float32"))
+    rows = launch_rows(tables.program("launches.py", "float32"))
     assert {row["backend"] for row in rows} == {"cuda", "triton"}
-    assert machine_code.worse_launches(machine_code.read(machine_code.LAUNCHES), rows) == []
+    assert tables.worse_launches(tables.read(tables.LAUNCHES), rows) == []
 
 
 def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_cuda_kernels_do_not_spill(cuda_kernels: list[Row]) -> None:
 @needs_binutils
 def test_cuda_kernels_are_not_worse_than_recorded(cuda_kernels: list[Row]) -> None:
     """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
-    assert compared(machine_code.KERNELS, cuda_kernels) == []
+    assert compared(tables.KERNELS, cuda_kernels) == []
 
 
 def functions(disassembly: str) -> dict[str, str]:

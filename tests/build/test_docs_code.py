@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import typer
-from fastiqa.bench.torchvision_shim import import_library
+from fastiqa.bench.peers.torchvision_shim import import_library
 
 from fastiqa.cli.app import app
 from fastiqa.training import read_recipe

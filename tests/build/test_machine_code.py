@@ -1,14 +1,13 @@
-"""bench/machine_code.py: occupancy is the calculator's, and a number that got worse is found and named."""
+"""fastiqa.bench.machine_code: occupancy is the calculator's, and a number that got worse is found and named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from fastiqa.bench.machine_code_rows import Row, launch_rows, plain
-from fastiqa.bench.occupancy import occupancy
-
-from fastiqa.bench import machine_code
+from fastiqa.bench.machine_code import tables
+from fastiqa.bench.machine_code.occupancy import occupancy
+from fastiqa.bench.machine_code.rows import Row, launch_rows, plain
 
 pytestmark = pytest.mark.kernels
 
@@ -44,14 +43,14 @@ def test_names_of_kernels_are_plain() -> None:
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Row]:
-    return machine_code.read(machine_code.KERNELS)
+    return tables.read(tables.KERNELS)
 
 
 def test_tables_are_of_each_other(recorded: list[Row]) -> None:
     """The page is made of the CSV files, has no time in it, and says so."""
-    launches = machine_code.read(machine_code.LAUNCHES)
-    page = machine_code.DATA.with_suffix(".md").read_text()
-    assert page == machine_code.page(recorded, launches)
+    launches = tables.read(tables.LAUNCHES)
+    page = tables.DATA.with_suffix(".md").read_text()
+    assert page == tables.page(recorded, launches)
     assert "Nothing here was\nmeasured on a GPU" in page
     assert {row["gpu_us"] for row in recorded} == {"not measured"}
 
@@ -68,25 +67,25 @@ def test_tables_are_of_each_other(recorded: list[Row]) -> None:
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 def test_a_planted_regression_is_found(recorded: list[Row], backend: str, column: str, value: str, line: str) -> None:
     """One better number in the table, and the kernel as it is got worse, in that column alone."""
-    assert machine_code.worse_kernels(recorded, recorded) == []
+    assert tables.worse_kernels(recorded, recorded) == []
     at = next(k for k, row in enumerate(recorded) if row["backend"] == backend)
     planted = [*recorded[:at], recorded[at] | {column: value}, *recorded[at + 1 :]]
-    (found,) = machine_code.worse_kernels(planted, recorded)
+    (found,) = tables.worse_kernels(planted, recorded)
     assert recorded[at]["kernel"] in found
     assert line in found
-    assert machine_code.worse_kernels(recorded, planted) == []  # a number that got better
+    assert tables.worse_kernels(recorded, planted) == []  # a number that got better
 
 
 def test_another_compiler_is_said_and_compared_by_what_must_hold(recorded: list[Row]) -> None:
     clean = next(row for row in recorded if row["stack"] == "0" and row["narrow"] == "0")
     other = clean | {"compiler": "another", "registers": "255", "occupancy_pct": "1"}
-    assert machine_code.worse_kernels([clean], [other]) == []
-    assert len(machine_code.worse_kernels([clean], [other | {"stack": "8"}])) == 1
-    assert len(machine_code.worse_kernels([clean], [other | {"narrow": "2"}])) == 1
-    (remark,) = machine_code.remarks([clean], [other])
+    assert tables.worse_kernels([clean], [other]) == []
+    assert len(tables.worse_kernels([clean], [other | {"stack": "8"}])) == 1
+    assert len(tables.worse_kernels([clean], [other | {"narrow": "2"}])) == 1
+    (remark,) = tables.remarks([clean], [other])
     assert clean["compiler"] in remark
     assert "another" in remark
-    assert machine_code.remarks([clean], [clean]) == []
+    assert tables.remarks([clean], [clean]) == []
 
 
 def test_more_launches_are_found() -> None:
@@ -94,14 +93,14 @@ def test_more_launches_are_found() -> None:
     call |= {"elements": 8, "bytes": 64, "launches": [["void fastiqa::f_kernel<float>(float*)", 1, 256]] * 2}
     (row,) = launch_rows([call])
     assert (row["launches"], row["bytes_by_design"], row["kernels"]) == ("2", "8.0", "f_kernel×2")
-    assert machine_code.worse_launches([row], [row]) == []
-    assert machine_code.worse_launches([row | {"launches": "1"}], [row]) == ["f cuda forward nchw : launches 1 -> 2"]
+    assert tables.worse_launches([row], [row]) == []
+    assert tables.worse_launches([row | {"launches": "1"}], [row]) == ["f cuda forward nchw : launches 1 -> 2"]
 
 
 def test_kernels_that_one_side_lacks_are_told(recorded: list[Row], tmp_path: Path) -> None:
     some = [row for row in recorded if row["backend"] == "cuda"][:3]
-    assert machine_code.remarks(some, some[:2]) == ["cuda: 1 kernels of the table are not in this build"]
-    assert machine_code.remarks(some[:2], some) == ["cuda: 1 kernels are not in the table yet"]
-    assert machine_code.worse_kernels(some[:2], some) == []
-    machine_code.write(tmp_path / "kernels.csv", machine_code.COLUMNS, some)
-    assert machine_code.read(tmp_path / "kernels.csv") == some
+    assert tables.remarks(some, some[:2]) == ["cuda: 1 kernels of the table are not in this build"]
+    assert tables.remarks(some[:2], some) == ["cuda: 1 kernels are not in the table yet"]
+    assert tables.worse_kernels(some[:2], some) == []
+    tables.write(tmp_path / "kernels.csv", tables.COLUMNS, some)
+    assert tables.read(tmp_path / "kernels.csv") == some

@@ -203,7 +203,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     assert "fastiqa/libfastiqa_cpu.so" in names
     assert {"fastiqa/py.typed", "fastiqa/ops/__init__.pyi", "fastiqa/kernels/lib/launch.py"} <= {*names}
     assert "fastiqa/training/recipes/prfnet_progressive.yaml" in names
-    assert "fastiqa/bench/run.py" in names
+    assert "fastiqa/bench/runner/run.py" in names
     assert not [name for name in names if name.startswith("fastiqa/bench/") and not re.search(r"/\w+\.py$", name)]
     assert not [name for name in names if "regression" in name]
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"fastiqa"}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.peer_calls import Peer
-
-from fastiqa.bench import peer_calls, peers, report, rows
+from fastiqa.bench.peers import libraries, measure
+from fastiqa.bench.peers.libraries import Peer
+from fastiqa.bench.report import command
+from fastiqa.bench.runner import rows
 
 QUICK = ("--size", "1x3x40x44", "--rounds", "2", "--seconds", "0.02", "--memory", "reused")
 
@@ -30,9 +31,9 @@ def test_only_equal_scores_are_timed(
     planted = [Peer(f.__name__, "torch", "fastiqa", lambda *_, f=f: f) for f in (wrong, broken)]
     planted += [Peer("missing", "no_such_library", "fastiqa", lambda *_: wrong)]
     planted += [Peer("on_a_gpu", "torch", "fastiqa", lambda *_: wrong, device="cuda")]
-    real = [peer for peer in peer_calls.SSIM if peer.name in ("kornia", "skimage") and peer.preset == "fastiqa"]
-    monkeypatch.setitem(peer_calls.PEERS, "ssim", (*real, *planted))
-    assert peers.main(["ssim", *QUICK, "--csv", str(tmp_path / "rows.csv")]) == 0
+    real = [peer for peer in libraries.SSIM if peer.name in ("kornia", "skimage") and peer.preset == "fastiqa"]
+    monkeypatch.setitem(libraries.PEERS, "ssim", (*real, *planted))
+    assert measure.main(["ssim", *QUICK, "--csv", str(tmp_path / "rows.csv")]) == 0
     with (tmp_path / "rows.csv").open(newline="") as stream:
         found = list(csv.DictReader(stream))
     assert tuple(found[0]) == rows.COLUMNS
@@ -50,18 +51,18 @@ def test_only_equal_scores_are_timed(
     assert "| preset=fastiqa | fwd | float32 | 1x3x40x44 | fastiqa |" in out
     assert "broken is failed: RuntimeError: a planted failure.\n" in out
     assert "missing is absent: not installed: No module named 'no_such_library'.\n" in out
-    assert report.table("ssim_peers", rows.latest(rows.read(tmp_path / "rows.csv")).values()) in out
+    assert command.table("ssim_peers", rows.latest(rows.read(tmp_path / "rows.csv")).values()) in out
 
 
 def test_bad_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert peers.main(["psnr", "--size", "40x44"]) == 2
+    assert measure.main(["psnr", "--size", "40x44"]) == 2
     assert "--size: got '40x44', want NxCxHxW" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        peers.main(["niqe"])
+        measure.main(["niqe"])
 
 
 def test_every_peer_has_a_preset_of_fastiqa() -> None:
     for metric in ("ssim", "ms_ssim", "psnr"):
-        for preset, of_preset in peers.cases(metric):
+        for preset, of_preset in measure.cases(metric):
             assert len({peer.name for peer in of_preset}) == len(of_preset)
-            peer_calls.fastiqa_call(metric, preset, torch.float32, "cpu")
+            libraries.fastiqa_call(metric, preset, torch.float32, "cpu")

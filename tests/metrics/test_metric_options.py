@@ -478,7 +478,7 @@ def test_large_images_go_in_bands(metric: Any, options: Any, monkeypatch: pytest
 
 def test_bands_hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a kernel too, a large image takes less than its pair holds."""
-    from fastiqa.bench.memory import peak_bytes
+    from fastiqa.bench.runner.memory import peak_bytes
 
     x, y = pair(1, 3, 320, 320, dtype=torch.float32)
     for band in ("BAND_PIXELS", "CACHED_PIXELS"):

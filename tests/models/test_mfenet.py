@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.memory import live_bytes
+from fastiqa.bench.runner.memory import live_bytes
 from torch import Tensor, nn
 
 import fastiqa

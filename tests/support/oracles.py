@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.torchvision_shim import import_library
+from fastiqa.bench.peers.torchvision_shim import import_library
 from torch import Tensor, nn
 
 

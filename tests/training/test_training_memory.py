@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.memory import peak_bytes
+from fastiqa.bench.runner.memory import peak_bytes
 from torch import Tensor, nn
 
 import fastiqa

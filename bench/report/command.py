@@ -17,8 +17,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .rows import ROOT, Row, case_of, latest, machine, read
-from .summary import FASTIQA, median_us, ours, speedup, spread
+from ..runner.rows import ROOT, Row, case_of, latest, machine, read
+from ..runner.summary import FASTIQA, median_us, ours, speedup, spread
 
 DATA = ROOT / "bench" / "data"
 BLOCK = re.compile(r"(<!-- bench: (\S+) (\S+) -->\n).*?(<!-- /bench -->)", re.S)
@@ -210,11 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     for file, text in texts.items():
         (file.with_suffix(".md") if file.suffix == ".csv" else file).write_text(text)
     if options.figures:
-        from .plots import draw
+        from .figures import draw
 
         return draw(files)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel, through its own launcher, for GPUs that are not here; prints one JSON line a kernel.
 
-    python tests/support/compile_triton.py FOLDER [--few]
+    python bench/machine_code/compile_triton.py FOLDER [--few]
 
 A program of its own, because Triton is either interpreting or compiling in a process. Nothing is launched: the driver
 is replaced by one that only names a target. --few takes one of an operator's samples a case, by turns, and every case

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import triton
+from fastiqa.bench.machine_code import compile_triton
 from triton.runtime.jit import JITFunction
 
-from support import compile_triton
 from support.cases import Case, arguments, operators
 
 # Fifty maps, from a pixel to 57 x 41: odd, even and divisible sizes, three numbers of channels.

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .machine_code_page import page
-from .machine_code_rows import COLUMNS, KEY, LAUNCH_COLUMNS, LAUNCH_KEY, Row, cuda_rows, launch_rows, triton_rows
-from .rows import ROOT, in_checkout
+from ..runner.rows import ROOT, in_checkout
+from .page import page
+from .rows import COLUMNS, KEY, LAUNCH_COLUMNS, LAUNCH_KEY, Row, cuda_rows, launch_rows, triton_rows
 
 DATA = ROOT / "bench" / "data" / "machine-code"
 KERNELS, LAUNCHES = DATA / "kernels.csv", DATA / "launches.csv"
@@ -139,7 +139,3 @@ def main(arguments: list[str] | None = None) -> int:
     write(LAUNCHES, LAUNCH_COLUMNS, launches)
     DATA.with_suffix(".md").write_text(page(kernels, launches))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fastiqa import ops
 
-from .blocks import BLOCKS, Block, Weight
-from .networks import NETWORKS, Image, Network
+from ..cases.blocks import BLOCKS, Block, Weight
+from ..cases.networks import NETWORKS, Image, Network
 
 MODES = ("fwd", "bwd", "fwd_bwd")
 DTYPES = {str(d)[6:]: d for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}

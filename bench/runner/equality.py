@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .networks import Network
+from ..cases.networks import Network
 from .settings import Setting, output_gradients, results
 
 MORE_DRAWS = 4

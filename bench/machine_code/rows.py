@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from . import sass
-from .machine_code_why import why
 from .occupancy import LIMITS, RESERVED, WARP, occupancy
+from .why import why
 
 Row = dict[str, str]
 Places = dict[tuple[str, str], tuple[list[str], tuple[int, int, int, int]]]  # (source, kernel): see _places
@@ -116,7 +116,7 @@ def plain(demangled: str) -> str:
 
 
 def cuda_rows(library: Path, calls: Iterable[dict[str, Any]] = ()) -> list[Row]:
-    """Of every kernel in the library; `calls`, lines of tests/support/launches.py, tell which calls come to it."""
+    """Of every kernel in the library; `calls`, lines of launches.py, tell which calls come to it."""
     ptx = tool(cuobjdump(), "--dump-ptx", str(library))
     threads = dict(re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx, re.S))
     version, places = cuda_compiler(library), _places(calls)
@@ -166,7 +166,7 @@ def _places(calls: Iterable[dict[str, Any]]) -> Places:
 
 
 def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
-    """Of lines of tests/support/compile_triton.py: a row a key, which has the worst of each number of its variants."""
+    """From lines of compile_triton.py: a row a key, which has the worst of each number of its variants."""
     import triton
 
     worst: dict[tuple[str, ...], Row] = {}

@@ -14,10 +14,10 @@ import torch
 from fastiqa import ops
 from fastiqa.runtime.memory import LARGE
 
-from .blocks import BLOCKS
+from ..cases.blocks import BLOCKS
+from ..cases.networks import NETWORKS, Network
 from .measure import Bench
 from .memory import MEMORY
-from .networks import NETWORKS, Network
 from .rows import Row, append, default_csv, environment, make_ready, measured_already, read
 from .settings import CACHE_SIZE, DTYPES, LAYOUTS, MODES, Setting, Size, settings
 from .timing import Plan

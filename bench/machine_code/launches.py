@@ -23,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import triton
+from fastiqa.bench.machine_code import compile_triton
 from triton.runtime.jit import JITFunction
 
 from fastiqa import ops
 from fastiqa.runtime import dispatch
 from fastiqa.runtime.op import Op
-from support import cases, compile_triton, emulation
+from support import cases, emulation
 
 SHAPE = (2, 64, 56, 56)
 LAYOUTS = ("nchw", "nhwc")

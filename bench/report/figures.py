@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastiqa.common.extras import install_command
-
-from .report import Case, caption, first
-from .rows import ROOT, latest, read
-from .summary import median_us, ours, speedup, spread
+from ..runner.rows import ROOT, latest, read
+from ..runner.summary import median_us, ours, speedup, spread
+from .command import Case, caption, first
 
 COLOURS = {"eager": "#888888", "compile": "#3b75af", "fastiqa": "#d1495b"}
 
@@ -23,7 +21,7 @@ def draw(files: Iterable[Path], folder: Path | None = None) -> int:
     try:
         import matplotlib
     except ImportError:
-        print(f"error: figures need matplotlib: {install_command('bench')}", file=sys.stderr)
+        print("error: figures need matplotlib: pip install 'fastiqa[bench]'", file=sys.stderr)
         return 2
     matplotlib.use("Agg")
     for file in files:

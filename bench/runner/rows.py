@@ -81,7 +81,7 @@ RUN = ("device", "threads", "torch", "commit")
 
 _log = logging.getLogger("fastiqa")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def in_checkout() -> bool:

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from . import memory as allocator
-from .peer_calls import PEERS, Call, Peer, fastiqa_call
-from .report import peers_table
-from .rows import Row, append, default_csv, environment, make_ready
-from .run import parse_size
-from .settings import DTYPES
-from .timing import Plan, Run, Timer, interleaved
+from ..report.command import peers_table
+from ..runner import memory as allocator
+from ..runner.rows import Row, append, default_csv, environment, make_ready
+from ..runner.run import parse_size
+from ..runner.settings import DTYPES
+from ..runner.timing import Plan, Run, Timer, interleaved
+from .libraries import PEERS, Call, Peer, fastiqa_call
 from .torchvision_shim import import_library
 
 SMALL = (1, 3, 177, 192)  # of the comparison: five scales, one side odd
@@ -181,7 +181,3 @@ def main(arguments: list[str] | None = None) -> int:
         print(peers_table(f"{metric}_peers", measured))
     print(f"rows are in {file}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

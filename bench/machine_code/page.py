@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .machine_code_rows import LAUNCH_COLUMNS, NOT_MEASURED, Row
-from .report import markdown
+from ..report.command import markdown
+from .rows import LAUNCH_COLUMNS, NOT_MEASURED, Row
 
 ARCH = "90"  # of the table of kernels; the CSV has all
 DTYPES = ("float32", "bfloat16")
@@ -19,7 +19,7 @@ INTRO = """# What the compilers made of the kernels
 
 Made by `python -m fastiqa.bench.machine_code` from machine code alone: nvcc {nvcc}, Triton {triton}. **Nothing here was
 measured on a GPU, and no column is a time.** The full tables are `machine-code/kernels.csv` and
-`machine-code/launches.csv`; `bench/machine_code_rows.py` says what each column is, and `--check` (in CI:
+`machine-code/launches.csv`; `bench/machine_code/rows.py` says what each column is, and `--check` (in CI:
 `tests/build/test_codegen.py`) fails where a number got worse.
 
 A streaming kernel needs bandwidth × latency bytes under way. By data sheets, and 0.7 µs of latency assumed, that is

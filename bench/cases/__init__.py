@@ -1,0 +1,1 @@
+"""What `fastiqa bench` measures beside the operators, which bring their own samples: blocks and whole networks."""

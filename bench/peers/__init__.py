@@ -1,0 +1,1 @@
+"""fastiqa's metrics beside those of other libraries: `python -m fastiqa.bench.peers`."""

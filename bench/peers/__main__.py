@@ -1,0 +1,7 @@
+"""`python -m fastiqa.bench.peers`."""
+
+import sys
+
+from .measure import main
+
+sys.exit(main())

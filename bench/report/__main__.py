@@ -1,0 +1,7 @@
+"""`python -m fastiqa.bench.report`."""
+
+import sys
+
+from .command import main
+
+sys.exit(main())
