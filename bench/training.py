@@ -1,12 +1,12 @@
-"""A training step and what it keeps for its backward pass: each level of `set_memory`, and a frozen branch.
+"""Time and memory of a training step: each level of `set_memory`, and a step with a frozen branch.
 
     python -m fastiqa.bench.training prfnet|mfenet [--items N] [--size PIXELS] [--rounds N] [--csv FILE]
 
-Eager is the network of `fastiqa.reference`, NCHW, as its `forward` runs: PRFNet sends the three images through the
-backbone one after the other. fastiqa is channels-last, and PRFNet takes one batch of all images, as `fastiqa train`
-does. What is frozen, PRFNet's backbone in the second step of the paper's strategy or MFENet's distortion-aware branch,
-is so in both. Before anything is timed, gradients in float64 are compared on small images, where batch normalisation
-takes its statistics over the same batch. Float32; CPU.
+Eager is the network of `fastiqa.reference` in NCHW with its own `forward`, in which PRFNet sends the three images
+through the backbone one after the other. fastiqa is channels-last, and its PRFNet takes one batch of all images, as
+`fastiqa train` does. Both freeze the same part: PRFNet's backbone, as in the second step of the paper's strategy, or
+MFENet's distortion-aware branch. Before anything is timed, float64 gradients are compared on small images, where batch
+normalisation takes its statistics over the same batch. Float32, CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -31,15 +30,16 @@ from fastiqa.training.tasks.comparison import PackedComparison
 from .cases.networks import with_statistics
 from .runner import memory as allocator
 from .runner.rows import Row, append, default_csv, environment
+from .runner.timing import quantiles
 
 LEVELS = ("off", "lean", "least")
-OPTIONS: dict[str, dict[str, Any]] = {"prfnet": {}, "mfenet": {}}  # of the networks, beside no dropout
+OPTIONS: dict[str, dict[str, Any]] = {"prfnet": {}, "mfenet": {}}  # of the networks; dropout is off
 LARGEST_DIFFERENCE = 1e-9  # of a parameter's gradient in float64, relative to its norm
-NOISE = 1e-6  # of the norm of all gradients: below it lie those of biases before a batch norm, which are rounding alone
+NOISE = 1e-6  # of the norm of all gradients: smaller ones, of biases before a batch norm, are rounding alone
 
 
 class Case(NamedTuple):
-    """A kind of step: eager's network, fastiqa's, and eager's for the comparison of gradients. Weights are equal."""
+    """Networks of equal weights for one kind of step: eager's, fastiqa's, and the one that judges gradients."""
 
     eager: nn.Module
     fastiqa: nn.Module
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network whose step is measured: inputs of `size` pixels a side, (items, 3, size, size) each."""
+    """A network whose step is measured, and its usual `inputs` tensors (items, 3, size, size)."""
 
     cases: Callable[[], dict[str, Case]]
     inputs: int
@@ -62,8 +62,8 @@ def _cases(
     packed: Callable[[nn.Module], nn.Module],
     part: str,
 ) -> dict[str, Case]:
-    """Every level of memory, then a step in which one part of the network is frozen."""
-    # Without dropout, which would draw other numbers in each network.
+    """A step at every level of memory, then one in which a part of the network is frozen."""
+    # Without dropout: each network would draw other numbers.
     options = {"dropout": 0.0, **OPTIONS[kind.model_name]}
     plain = with_statistics(kind(**options), inputs).train()
 
@@ -80,18 +80,18 @@ def _cases(
     return made | {f"frozen={part}": Case(pair[0], packed(pair[1]), packed(pair[0]))}
 
 
-def prfnet() -> dict[str, Case]:
+def prfnet_cases() -> dict[str, Case]:
     return _cases(reference.PRFNet, models.PRFNet, 3, PackedComparison, "backbone")
 
 
-def mfenet() -> dict[str, Case]:
+def mfenet_cases() -> dict[str, Case]:
     return _cases(reference.MFENet, models.MFENet, 1, lambda model: model, "dan")
 
 
-NETWORKS = {"prfnet": Network(prfnet, 3, 2, 448), "mfenet": Network(mfenet, 1, 8, 224)}
+NETWORKS = {"prfnet": Network(prfnet_cases, 3, 2, 448), "mfenet": Network(mfenet_cases, 1, 8, 224)}
 
 
-def gradients(network: nn.Module, images: Tensor) -> list[Tensor]:
+def parameter_gradients(network: nn.Module, images: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(network(*images).square().mean(), _learning(network)))
 
 
@@ -99,49 +99,52 @@ def _learning(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-def difference(case: Case, inputs: int, items: int = 4, size: int = 64) -> float:
+def gradient_difference(case: Case, inputs: int, items: int = 4, size: int = 64) -> float:
     """The largest difference of a parameter's gradient in float64 from the plain network's on the same batch."""
-    # Of four items: norms over one value of each of two, in MFENet's global attention, make the gradient unstable.
+    # Four items: with two, MFENet's global attention has norms over two values, and its gradient is unstable.
     images = torch.rand(inputs, items, 3, size, size, dtype=torch.float64)
     networks = [copy.deepcopy(network).double() for network in (case.fastiqa, case.oracle)]  # statistics move
-    got, want = (gradients(network, images) for network in networks)
-    noise = NOISE * float(torch.nn.utils.get_total_norm(want))
-    return max(float((g - w).norm() / w.norm().clamp_min(noise)) for g, w in zip(got, want, strict=True))
+    got, plain = (parameter_gradients(network, images) for network in networks)
+    noise = NOISE * float(torch.nn.utils.get_total_norm(plain))
+    return max(float((g - p).norm() / p.norm().clamp_min(noise)) for g, p in zip(got, plain, strict=True))
 
 
 def kept_bytes(network: nn.Module, images: Tensor) -> int:
-    """Live memory between forward and backward pass, beyond what was there before."""
-    network(*images)  # what is allocated once
+    """Bytes that live between the forward and the backward pass, beyond those that existed before."""
+    network(*images)  # some memory is allocated once
     gc.collect()
     return allocator.live_bytes(lambda: network(*images))
 
 
-def measure(name: str, items: int, size: int, rounds: int) -> list[Row]:
+def measure_steps(name: str, items: int, size: int, rounds: int) -> list[Row]:
+    """Two rows, eager's and fastiqa's, for each kind of step.
+
+    Raises:
+        ValueError: a gradient in float64 differs from the plain network's.
+    """
     torch.manual_seed(0)
-    wanted = NETWORKS[name]
-    made = wanted.cases()
-    wrong = {kind: d for kind, case in made.items() if not (d := difference(case, wanted.inputs)) <= LARGEST_DIFFERENCE}
-    if wrong:
+    chosen = NETWORKS[name]
+    cases = chosen.cases()
+    differences = {kind: gradient_difference(case, chosen.inputs) for kind, case in cases.items()}
+    if wrong := {kind: found for kind, found in differences.items() if not found <= LARGEST_DIFFERENCE}:
         raise ValueError(f"gradients differ from the plain network's in float64: {wrong}")
-    images = torch.rand(wanted.inputs, items, 3, size, size)
-    networks = list(dict.fromkeys(network for case in made.values() for network in (case.eager, case.fastiqa)))
+    images = torch.rand(chosen.inputs, items, 3, size, size)
+    networks = list(dict.fromkeys(network for case in cases.values() for network in (case.eager, case.fastiqa)))
     kept = {network: kept_bytes(network, images) for network in networks}
     seconds: dict[nn.Module, list[float]] = {network: [] for network in networks}
     for network in networks * rounds:
         start = time.perf_counter()
-        gradients(network, images)
+        parameter_gradients(network, images)
         seconds[network].append(time.perf_counter() - start)
     about = environment("cpu")
     rows: list[Row] = []
-    for kind, case in made.items():
+    for kind, case in cases.items():
         what = {"op": f"{name}_step", "arguments": kind, "mode": "fwd_bwd", "memory": "fresh"}
         what |= {"dtype": "float32", "layout": "nhwc", "shape": f"{items}x3x{size}x{size}"}
         for provider, network in (("eager", case.eager), ("cpu", case.fastiqa)):
-            low, *_, high = statistics.quantiles(seconds[network], n=5, method="inclusive")
-            times = {"t_p20_us": low, "t_p50_us": statistics.median(seconds[network]), "t_p80_us": high}
             measured = {"provider": provider, "status": "ok", "samples": rounds}
             measured |= {"saved_mb": round(kept[network] / 1e6, 1), "note": ""}
-            rows.append({**about, **what, **measured, **{k: round(v * 1e6, 1) for k, v in times.items()}})
+            rows.append({**about, **what, **measured, **quantiles(seconds[network])})
     return rows
 
 
@@ -154,7 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     usual = NETWORKS[options.network]
-    rows = measure(options.network, options.items or usual.items, options.size or usual.size, max(2, options.rounds))
+    items, size = options.items or usual.items, options.size or usual.size
+    rows = measure_steps(options.network, items, size, max(2, options.rounds))
     append(options.csv or default_csv(rows[0]), rows)
     for row in rows:
         print(

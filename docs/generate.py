@@ -3,7 +3,6 @@
 `mkdocs.yml` names this file as a hook. Nothing that it makes is written into the working tree.
 
     operators/<op>.md       fastiqa/ops/<op>.py: formula, gradient, bytes, arguments, backends; speed-ups of bench/data
-    benchmarks/tables/      the full tables of bench/data and the figures of bench/figures
     changelog.md ...        CHANGELOG.md, CONTRIBUTING.md, SECURITY.md
 """
 
@@ -28,13 +27,12 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # a build without an installation documents this tree
 
-from fastiqa.bench.report.command import caption, first, markdown  # noqa: E402
-from fastiqa.bench.runner.rows import latest, machine, read  # noqa: E402
-from fastiqa.bench.runner.summary import median_us, speedup, spread  # noqa: E402
+from fastiqa.bench.report.tables import caption, first, markdown  # noqa: E402
+from fastiqa.bench.runner.rows import latest, machine, median_us, read, speedup, spread  # noqa: E402
 
 from fastiqa.ops import OPERATORS, Map, Op  # noqa: E402
 
-DATA, FIGURES = ROOT / "bench" / "data", ROOT / "bench" / "figures"
+DATA = ROOT / "bench" / "data"
 COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 DIRECTIONS = ("fwd", "bwd", "fwd_bwd")
 ABOUT = """
@@ -62,7 +60,6 @@ def on_config(config: Any) -> Any:
     pages = {"operators/": ["operators/index.md", *(f"operators/{name}.md" for name in families())]}
     found = (file.relative_to(ROOT / "docs").as_posix() for file in sorted((ROOT / "docs" / "benchmarks").glob("*.md")))
     pages["benchmarks/"] = sorted(found, key=lambda page: (not page.endswith("index.md"), page))
-    pages["benchmarks/"] += [published(file) for file in tables()]
     for item in config.nav:
         for title, value in item.items():
             if isinstance(value, str) and value in pages:
@@ -75,15 +72,13 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"operators/{name}.md", content=text))
     for source, page in COPIED.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
-    for source in (*tables(), *figures()):
-        files.append(File.generated(config, published(source), abs_src_path=str(source)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Links that work in the repository work on the site: files beside docs become their pages, or plain text."""
     source = page.file.src_uri
-    origin = {page: name for name, page in COPIED.items()} | {published(file): relative(file) for file in tables()}
+    origin = {page: name for name, page in COPIED.items()}
     folder = posixpath.dirname(origin.get(source, f"docs/{source}"))
 
     def link(match: re.Match[str]) -> str:
@@ -93,33 +88,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             target = target.removeprefix("docs/")
         elif target in COPIED or target == "README.md":
             target = COPIED.get(target, "index.md")
-        elif target.startswith(("bench/data/", "bench/figures/")) and target.endswith((".md", ".png")):
-            target = published(ROOT / target)
         else:
             return text.lstrip("!")
         return f"{text}({posixpath.relpath(target, posixpath.dirname(source) or '.')}{anchor or ''})"
 
     return re.sub(r"(!?\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)", link, markdown)
-
-
-# ---- files beside docs ----
-
-
-def tables() -> list[Path]:
-    return sorted(DATA.glob("*.md"))
-
-
-def figures() -> list[Path]:
-    return sorted(FIGURES.glob("*.png"))
-
-
-def relative(file: Path) -> str:
-    return file.relative_to(ROOT).as_posix()
-
-
-def published(file: Path) -> str:
-    """Where the site has a file of bench/data or bench/figures."""
-    return f"benchmarks/{'tables' if file.suffix == '.md' else 'figures'}/{file.name}"
 
 
 # ---- operators ----
@@ -195,7 +168,7 @@ def kernel_table(match: re.Match[str]) -> str:
         if found is None:
             rows[-1][-1] += f" {line.strip()}"
         else:
-            file = next((relative(path) for path in ROOT.glob(f"csrc/ops/*/{found[2]}")), found[2])
+            file = next((path.relative_to(ROOT).as_posix() for path in ROOT.glob(f"csrc/ops/*/{found[2]}")), found[2])
             rows.append([f"`{found[1]}`", f"`{file}`", (found[3] or "").replace("|", "\\|")])
     return markdown(("backend", "file", "how"), rows, 3)
 
@@ -303,7 +276,7 @@ def measurements(name: str) -> str:
             device = machine(first(cases[0]))
             about = caption(cases).removeprefix(f"{device}, ")
             parts += [f"### {device}", f"Measured with {about}. {explained}", chart(groups), markdown(header, rows, 1)]
-            parts += [f"[Every case](../{published(file.with_suffix('.md'))}). Command: `{command}`."]
+            parts += [f"[Every case](../benchmarks/{file.stem}.md). Command: `{command}`."]
     return "\n\n".join([*parts, "[How to read a benchmark](../guides/read_a_benchmark.md).\n"])
 
 

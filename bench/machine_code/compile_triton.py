@@ -1,41 +1,44 @@
-"""Compiles every Triton kernel, through its own launcher, for GPUs that are not here; prints one JSON line a kernel.
+"""Compiles every Triton kernel, through its own launcher, for GPUs that are absent; prints a JSON line for each.
 
-    python bench/machine_code/compile_triton.py FOLDER [--few]
+    python -m fastiqa.bench.machine_code.compile_triton FOLDER [--few]     cubins into FOLDER, facts about each kernel
+    python -m fastiqa.bench.machine_code.compile_triton --variants         counts what fifty sizes would compile
 
-A program of its own, because Triton is either interpreting or compiling in a process. Nothing is launched: the driver
-is replaced by one that only names a target. --few takes one of an operator's samples a case, by turns, and every case
-for one architecture and dtype alone, elsewhere one an operator, and by turns one of the other two architectures: a
-minute and a half of one core in the place of ten or more. Kernels that do not depend on the dtype are told of the
-first one alone, float32, so that none but the last may be left out.
+A program of its own: within a process Triton either interprets or compiles, so TRITON_INTERPRET must be unset. Nothing
+is launched. A driver that only names a target replaces the real one.
+
+--few takes a minute and a half of one core instead of ten or more. For sm_90 in float32 it compiles one sample of an
+operator for each of `CALLS`; otherwise it takes one of the calls, and one of the other two architectures, by turns.
+Kernels that do not depend on the dtype are described with the first, float32, so that dtype is always compiled.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-os.environ.pop("TRITON_INTERPRET", None)
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from support import cases
+from fastiqa import ops
 
-# Every dtype for one architecture, the two that networks use for the others; every sample for these two and that one,
-# elsewhere one by turns.
-NETWORKS = (torch.float32, torch.bfloat16)
-DTYPES = {80: NETWORKS, 90: cases.DTYPES, 100: NETWORKS}
-FEW = {80: NETWORKS[:1], 90: NETWORKS, 100: NETWORKS[:1]}
+from ..runner.settings import DTYPES, Setting, Size
+
+# sm_90 takes every dtype and, for the two that networks use, every sample. The others take those two dtypes and one
+# sample by turns.
+NETWORKS = ("float32", "bfloat16")
+ARCHITECTURES: dict[int, tuple[str, ...]] = {80: NETWORKS, 90: tuple(DTYPES), 100: NETWORKS}
+FEW: dict[int, tuple[str, ...]] = {80: NETWORKS[:1], 90: NETWORKS, 100: NETWORKS[:1]}
 # 40 channels: a channels-last row of them is a multiple of 16 bytes but not of 16 elements.
-CASES = (((2, 64, 56, 56), "nchw"), ((2, 64, 56, 56), "nhwc"), ((2, 40, 7, 8), "nhwc"))
+CALLS: tuple[tuple[Size, str], ...] = (((2, 64, 56, 56), "nchw"), ((2, 64, 56, 56), "nhwc"), ((2, 40, 7, 8), "nhwc"))
+# Fifty maps, from a pixel to 57 x 41: odd, even and divisible sizes, three numbers of channels.
+SIZES: list[Size] = [(n % 3 + 1, c, 1 + 5 * n % 57, 1 + 8 * n % 41) for n in range(17) for c in (3, 64, 96)][:50]
 
 
 class Target:
@@ -54,8 +57,24 @@ class Target:
         return GPUTarget("cuda", self.arch, 32)
 
 
-compiled: list[tuple[str, Any, int]] = []  # kernels by name, and the programs of a launch
-described: set[tuple[int, str]] = set()  # samples differ in numbers that a kernel does not depend on
+def launcher(op: ops.Op) -> Any:
+    """The function that launches an operator's Triton kernels, None where its record names none."""
+    return next((backend.load(op.name) for backend in op.backends if backend.name == "triton"), None)
+
+
+def sample_calls(
+    op: ops.Op, size: Size, dtype: str, layout: str, turn: int | None = None
+) -> Iterator[tuple[tuple[Any, ...], list[torch.Tensor]]]:
+    """Arguments and outputs of each sample, or of the one whose turn it is."""
+    samples = range(len(list(op.samples(*size))))
+    for sample in samples if turn is None else [turn % len(samples)]:
+        args = op.signature.promote(Setting(op, sample, size, dtype, layout, "cpu").arguments())
+        yield args, [output.empty() for output in op.layout(*args)]
+
+
+# ---- what is compiled ----
+
+compiled: list[tuple[str, Any, int]] = []  # name, kernel and programs of each launch since they were last described
 run = JITFunction.run
 
 
@@ -65,51 +84,87 @@ def compile_only(self: Any, *args: Any, grid: Any, warmup: bool = False, **kwarg
     return kernel
 
 
-def main(folder: Path, few: bool) -> None:
+def compile_all(operators: Mapping[str, ops.Op], folder: Path, few: bool) -> None:
+    """Compile the operators' kernels; write cubins into the folder and print a line for each."""
     JITFunction.run = compile_only
-    for arch, dtypes in (FEW if few else DTYPES).items():
+    described: set[tuple[int, str]] = set()  # samples differ in numbers that a kernel does not depend on
+    for arch, dtypes in (FEW if few else ARCHITECTURES).items():
         triton.runtime.driver.set_active(Target(arch))
-        for number, op in enumerate(cases.operators().values()):
-            if not any(backend.name == "triton" for backend in op.backends):
+        for number, op in enumerate(operators.values()):
+            launch = launcher(op)
+            if launch is None:
                 continue
-            kernel = next(backend for backend in op.backends if backend.name == "triton").load(op.name)
-            narrow = getattr(sys.modules[kernel.__module__], "NARROW", {})
-            float64 = getattr(sys.modules[kernel.__module__], "FLOAT64", {})
+            narrow, float64 = (getattr(sys.modules[launch.__module__], name, {}) for name in ("NARROW", "FLOAT64"))
             for dtype in dtypes:
-                for k, (shape, layout) in enumerate(CASES):
-                    if few and (arch, dtype) != (90, torch.float32) and (k + number) % len(CASES):
+                for k, (size, layout) in enumerate(CALLS):
+                    if few and (arch, dtype) != (90, "float32") and (k + number) % len(CALLS):
                         continue
                     if few and arch == (80, 100)[number // 2 % 2]:
                         continue
                     turn = None if arch == 90 and dtype in NETWORKS and not few else k + arch // 10
-                    for args in cases.arguments(op, cases.Case(shape, dtype, (layout,), turn=turn)):
-                        args = op.signature.promote(args)
-                        call = (*args, *(output.empty() for output in op.layout(*args)))
-                        kernel(*call)
-                        elements = max(x.numel() for x in call if isinstance(x, torch.Tensor))
+                    for args, outputs in sample_calls(op, size, dtype, layout, turn):
+                        launch(*args, *outputs)
+                        elements = max(x.numel() for x in (*args, *outputs) if isinstance(x, torch.Tensor))
                         while compiled:
-                            name, made, programs = compiled.pop()
-                            if (id(made), layout) in described:  # Triton keeps what it has compiled
+                            name, kernel, programs = compiled.pop()
+                            if (id(kernel), layout) in described:  # Triton keeps what it has compiled
                                 continue
-                            described.add((id(made), layout))
-                            reason = narrow.get(name) or narrow.get(layout)
-                            facts = {"narrow": reason, "wide": float64.get(name)}
-                            facts |= {"blocks": programs, "elements": elements, "bytes": op.bytes(*args)}
-                            describe(name, made, arch, op.name, str(dtype), layout, facts, folder)
+                            described.add((id(kernel), layout))
+                            about = {"op": op.name, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout}
+                            about |= {"narrow": narrow.get(name) or narrow.get(layout), "wide": float64.get(name)}
+                            about |= {"blocks": programs, "elements": elements, "bytes": op.bytes(*args)}
+                            print(json.dumps(about | facts(kernel, folder / f"{len(described)}-{name}-{arch}.cubin")))
 
 
-def describe(name: str, kernel: Any, arch: int, op: str, dtype: str, layout: str, facts: Any, folder: Path) -> None:
-    ptx = kernel.asm["ptx"]
-    cubin = folder / f"{len(list(folder.glob('*.cubin')))}-{name}-{arch}.cubin"
+def facts(kernel: Any, cubin: Path) -> dict[str, Any]:
+    """What PTX and metadata say of a kernel; its cubin is written to that file."""
     cubin.write_bytes(kernel.asm["cubin"])
-    facts = {
-        "op": op, "kernel": name, "arch": arch, "dtype": dtype, "layout": layout, "cubin": str(cubin), **facts,
-        "threads": 32 * kernel.metadata.num_warps, "shared": kernel.metadata.shared,
-        "loads": re.findall(r"ld\.global[\w.:]*", ptx), "stores": re.findall(r"st\.global[\w.:]*", ptx),
-        "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx), "float64": len(re.findall(r"\.f64", ptx)),
-    }  # fmt: skip
-    print(json.dumps(facts))
+    ptx = kernel.asm["ptx"]
+    return {
+        "cubin": str(cubin),
+        "threads": 32 * kernel.metadata.num_warps,
+        "shared": kernel.metadata.shared,
+        "loads": re.findall(r"ld\.global[\w.:]*", ptx),
+        "stores": re.findall(r"st\.global[\w.:]*", ptx),
+        "atomics": re.findall(r"\b(?:atom|red)\.[\w.:]*", ptx),
+        "float64": len(re.findall(r"\.f64", ptx)),
+    }
+
+
+# ---- what would be compiled ----
+
+
+def count_variants(operators: Mapping[str, ops.Op]) -> None:
+    """Print how many kernels and variants `SIZES` ask of each operator, and which kernels fuse a product with a sum."""
+    variants: set[tuple[str, str]] = set()
+    contracted: set[str] = set()
+
+    def record(self: Any, key: str, signature: Any, device: Any, constexprs: Any, options: Any, *rest: Any) -> None:
+        variants.add((self.__name__, str(key)))
+        if options.enable_fp_fusion:
+            contracted.add(self.__name__)
+
+    JITFunction._do_compile = record
+    triton.runtime.driver.set_active(Target(90))
+    for op in operators.values():
+        launch = launcher(op)
+        if launch is None:
+            continue
+        for k, size in enumerate(SIZES):
+            for args, outputs in sample_calls(op, size, "float32", ("nchw", "nhwc")[k % 2], turn=0):
+                launch(*args, *outputs)
+        counts = {"kernels": len({name for name, _ in variants}), "variants": len(variants)}
+        print(json.dumps({"op": op.name, **counts, "contracted": sorted(contracted)}))
+        variants.clear()
+        contracted.clear()
+
+
+def main(arguments: list[str], operators: Mapping[str, ops.Op] = ops.OPERATORS) -> None:
+    if arguments == ["--variants"]:
+        count_variants(operators)
+    else:
+        compile_all(operators, Path(arguments[0]), few="--few" in arguments[1:])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "--few" in sys.argv[2:])
+    main(sys.argv[1:])

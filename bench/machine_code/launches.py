@@ -1,8 +1,10 @@
 """Writes down the kernels that calls of the operators launch, forward and for each gradient; prints a JSON line a call.
 
-A program of its own, because Triton is either interpreting or compiling in a process. Nothing is launched: the emulated
-CUDA sources note their launches, and so does what stands here for Triton's. Launches of PyTorch's own kernels, such as
-the sums of small tensors in an adjoint, are not counted.
+    python -m fastiqa.bench.machine_code.launches [DTYPE ...]     all dtypes by default
+
+A program of its own: within a process Triton either interprets or compiles, so TRITON_INTERPRET must be unset. Nothing
+is launched. The emulated CUDA sources note their launches, and a stand-in notes Triton's. Launches of PyTorch's own
+kernels, such as the sums of small tensors in an adjoint, are not counted.
 """
 
 from __future__ import annotations
@@ -11,28 +13,26 @@ import contextlib
 import ctypes
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-os.environ.pop("TRITON_INTERPRET", None)
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import triton
-from fastiqa.bench.machine_code import compile_triton
 from triton.runtime.jit import JITFunction
 
 from fastiqa import ops
 from fastiqa.runtime import dispatch
-from fastiqa.runtime.op import Op
-from support import cases, emulation
 
-SHAPE = (2, 64, 56, 56)
-LAYOUTS = ("nchw", "nhwc")
+from ..runner.rows import ROOT
+from ..runner.settings import DTYPES, LAYOUTS, Setting, tensors
+from .compile_triton import Target
+
+sys.path.insert(0, str(ROOT / "csrc" / "emulate"))
+import emulation  # type: ignore[import-not-found]
+
+SIZE = (2, 64, 56, 56)
 Launch = tuple[str, int, int]  # kernel, blocks, threads of a block
 
 
@@ -58,11 +58,13 @@ class Cuda:
         self.taken()
 
     def taken(self) -> list[Launch]:
+        """The launches since the last call of this."""
         count = emulation.library().fastiqa_note_launches(self._room, ctypes.c_int64(len(self._room)))
         return [(self._names[note.kernel], note.blocks, note.threads) for note in self._room[:count]]
 
     def active(self) -> contextlib.AbstractContextManager[None]:
-        return emulation.as_cuda_backend([*ops.OPERATORS])
+        active: contextlib.AbstractContextManager[None] = emulation.as_cuda_backend([*ops.OPERATORS])
+        return active
 
 
 class Triton:
@@ -72,9 +74,10 @@ class Triton:
 
     def __init__(self) -> None:
         self._noted: list[Launch] = []
-        triton.runtime.driver.set_active(compile_triton.Target(90))
+        triton.runtime.driver.set_active(Target(90))
 
     def taken(self) -> list[Launch]:
+        """The launches since the last call of this."""
         noted, self._noted = self._noted, []
         return noted
 
@@ -85,28 +88,39 @@ class Triton:
 
         accepts = dispatch.Backend.accepts
         JITFunction.run = note
-        dispatch.Backend.accepts = lambda backend, device: backend.name == "triton" or accepts(backend, device)  # type: ignore[method-assign]
+        dispatch.Backend.accepts = lambda self, device: self.name == "triton" or accepts(self, device)  # type: ignore[method-assign]
         yield
         dispatch.Backend.accepts = accepts  # type: ignore[method-assign]
 
 
-def calls(op: Op, args: tuple[Any, ...], backend: Any) -> Iterator[tuple[str, list[Launch]]]:
-    """The forward pass, the gradient of each tensor alone, and all of them."""
+def launches_of(op: ops.Op, args: tuple[Any, ...], backend: Cuda | Triton) -> Iterator[tuple[str, list[Launch]]]:
+    """The launches of the forward pass, of the gradient of each tensor alone, and of all gradients."""
     backend.taken()
     op(*args)
     yield "forward", backend.taken()
     if op.name.endswith("_backward"):
         return
-    tensors = [k for k in op.signature.tensors if args[k] is not None]
-    for chosen in [*([k] for k in tensors), tensors] if len(tensors) > 1 else [tensors]:
+    positions = [k for k in op.signature.tensors if args[k] is not None]
+    for chosen in [*([k] for k in positions), positions] if len(positions) > 1 else [positions]:
         values = tuple(x.clone().requires_grad_() if k in chosen else x for k, x in enumerate(args))
-        results = [result for result in cases.outputs(op(*values)) if result.requires_grad]
+        results = [result for result in tensors(op(*values)) if result.requires_grad]
         backend.taken()
         torch.autograd.grad(results, [values[k] for k in chosen], [torch.ones_like(result) for result in results])
         yield "gradient of " + ", ".join(op.signature.names[k] for k in chosen), backend.taken()
 
 
-def main(dtypes: Sequence[torch.dtype]) -> None:
+def print_calls(setting: Setting, op: ops.Op, backend: Cuda | Triton) -> None:
+    """Print a line for each call of an operator with one setting's arguments."""
+    args = setting.arguments()
+    outputs = [output.empty() for output in op.layout(*op.signature.promote(args))]
+    elements = max(x.numel() for x in (*args, *outputs) if isinstance(x, torch.Tensor))
+    about: dict[str, Any] = {"op": op.name, "backend": backend.name, "dtype": setting.dtype, "layout": setting.layout}
+    about |= {"arguments": setting.label, "elements": elements, "bytes": op.bytes(*args)}
+    for mode, launches in launches_of(op, args, backend):
+        print(json.dumps({**about, "mode": mode, "launches": launches}))
+
+
+def main(dtypes: Sequence[str]) -> None:
     for backend in (Cuda(), Triton()):
         with backend.active(), dispatch.use(backend.name):
             for op in ops.OPERATORS.values():
@@ -114,26 +128,9 @@ def main(dtypes: Sequence[torch.dtype]) -> None:
                     continue
                 for dtype in dtypes:
                     for layout in LAYOUTS:
-                        for args in cases.arguments(op, cases.Case(SHAPE, dtype, (layout,))):
-                            describe(op, args, str(dtype).removeprefix("torch."), layout, backend)
-
-
-def describe(op: Op, args: tuple[Any, ...], dtype: str, layout: str, backend: Any) -> None:
-    tensors = [x for x in args if isinstance(x, torch.Tensor)]
-    first = tensors[0].shape
-    named = zip(op.signature.names, args, strict=False)
-    label = " ".join(
-        f"{name}={'x'.join(map(str, x.shape)) if isinstance(x, torch.Tensor) else x}"
-        for name, x in named
-        if not (isinstance(x, torch.Tensor) and x.shape == first)
-    )
-    outputs = [output.empty() for output in op.layout(*op.signature.promote(args))]
-    elements = max(x.numel() for x in (*tensors, *outputs))
-    facts = {"op": op.name, "backend": backend.name, "dtype": dtype, "layout": layout, "arguments": label}
-    facts |= {"elements": elements, "bytes": op.bytes(*args)}
-    for mode, launches in calls(op, args, backend):
-        print(json.dumps({**facts, "mode": mode, "launches": launches}))
+                        for sample in range(len(list(op.samples(*SIZE)))):
+                            print_calls(Setting(op, sample, SIZE, dtype, layout, "cpu"), op, backend)
 
 
 if __name__ == "__main__":
-    main([dtype for dtype in cases.DTYPES if not sys.argv[1:] or str(dtype).removeprefix("torch.") in sys.argv[1:]])
+    main(sys.argv[1:] or [*DTYPES])

@@ -1,50 +1,51 @@
-"""The readable form of the machine-code tables: bench/data/machine-code.md."""
+"""The machine-code tables as Markdown: docs/benchmarks/machine-code.md."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..report.command import markdown
+from ..report.tables import markdown
 from .rows import LAUNCH_COLUMNS, NOT_MEASURED, Row
 
 ARCH = "90"  # of the table of kernels; the CSV has all
 DTYPES = ("float32", "bfloat16")
 LOW = 50  # percent of the warps
 BEYOND = 1.25
-# KiB that loads must have under way on an SM, bandwidth × 0.7 µs / SMs, by the data sheets of A100 (2.0 TB/s, 108 SMs),
+# KiB that loads must have in flight on an SM: bandwidth × 0.7 µs / SMs, by the data sheets of A100 (2.0 TB/s, 108 SMs),
 # H100 SXM (3.35, 132), B200 (8, 148) and RTX 5090 (1.79, 170).
 ENOUGH = {"80": 13, "90": 17, "100": 37, "120": 7}
 
-INTRO = """# What the compilers made of the kernels
+INTRO = """# Machine code of the kernels
 
-Made by `python -m fastiqa.bench.machine_code` from machine code alone: nvcc {nvcc}, Triton {triton}. **Nothing here was
-measured on a GPU, and no column is a time.** The full tables are `machine-code/kernels.csv` and
-`machine-code/launches.csv`; `bench/machine_code/rows.py` says what each column is, and `--check` (in CI:
-`tests/build/test_codegen.py`) fails where a number got worse.
+`python -m fastiqa.bench.machine_code` makes this page from the kernels' machine code alone: nvcc {nvcc}, Triton
+{triton}. **Nothing here was measured on a GPU, and no column is a time.** The full tables are
+`bench/data/machine-code/kernels.csv` and `launches.csv`; `bench/machine_code/rows.py` explains each column. `--check`
+(in CI: `tests/build/test_codegen.py`) fails where a number got worse.
 
-A streaming kernel needs bandwidth × latency bytes under way. By data sheets, and 0.7 µs of latency assumed, that is
+A streaming kernel needs bandwidth × latency bytes under way. By data sheets, with a latency of 0.7 µs assumed, that is
 13 KiB an SM on an A100, 17 on an H100, 37 on a B200 and 7 on an RTX 5090. So an occupancy below {low} % is no fault by
-itself: *in flight* is what the loads of all resident threads ask for together. And with four schedulers an SM that
-issue at every clock there is time for some 10 instructions a byte on an A100, 9 on an H100 and 5 on a B200.
+itself: *in flight* is the number of bytes that the loads of all resident threads request together. With four schedulers
+an SM that issue at every clock, there is time for some 10 instructions a byte on an A100, 9 on an H100 and 5 on a B200.
 """
 
 
-def page(kernels: Sequence[Row], launches: Sequence[Row]) -> str:
+def machine_code_page(kernels: Sequence[Row], launches: Sequence[Row]) -> str:
     versions = {row["backend"]: row["compiler"] for row in kernels}
     ordinary = [row for row in kernels if row["layout"]]
     parts = [
         INTRO.format(nvcc=versions["cuda"], triton=versions["triton"], low=LOW),
-        "## Every kernel, by architecture\n\n" + summary(kernels),
-        "## Spills\n\nEvery kernel that keeps bytes of a thread in memory. Of "
-        "Triton's, a few values that outlive the call of a 64-bit division, once a thread.\n\n" + spills(kernels),
-        f"## Occupancy below {LOW} %\n\nOf kernels that ordinary calls come to (both memory formats, no odd strides) "
+        "## Every kernel, by architecture\n\n" + by_architecture(kernels),
+        "## Spills\n\nEvery kernel that keeps a thread's bytes in memory. In "
+        "Triton's kernels they are a few values that outlive the call of a 64-bit division, once a thread.\n\n"
+        + spills(kernels),
+        f"## Occupancy below {LOW} %\n\nKernels that ordinary calls run (both memory formats, no odd strides) "
         f"in {' and '.join(DTYPES)}: the instance with least in flight.\n\n" + low_occupancy(ordinary),
-        f"## Asked beyond the design\n\nsm_{ARCH}, {' and '.join(DTYPES)}: kernels whose threads ask for over {BEYOND} "
-        "times the bytes, an element, that their call moves by design. What is beyond comes from caches, or is masked "
-        "out in tiles that a map does not fill.\n\n" + beyond_design(ordinary),
-        "## Kernels that ordinary calls come to\n\n"
-        f"sm_{ARCH}; {' and '.join(DTYPES)}. Bytes and instructions are a thread's, in the region named; bytes an "
-        "element are given where no loop hides how many there are.\n\n" + of_kernels(ordinary),
+        f"## Asked beyond the design\n\nsm_{ARCH}, {' and '.join(DTYPES)}: kernels whose threads request over {BEYOND} "
+        "times the bytes an element that their call moves by design. Caches answer the rest, or tiles that a map does "
+        "not fill mask it out.\n\n" + beyond_design(ordinary),
+        "## Kernels that ordinary calls run\n\n"
+        f"sm_{ARCH}; {' and '.join(DTYPES)}. Bytes and instructions are a thread's in the region named; bytes an "
+        "element are given where no loop hides their number.\n\n" + of_kernels(ordinary),
         "## Launches\n\nA call at 2x64x56x56 in float32. By design: bytes for an element of the largest tensor, each "
         "input read once and each output written once.\n\n" + of_launches(launches),
     ]
@@ -59,7 +60,7 @@ def _count(rows: Sequence[Row], holds: Callable[[Row], bool]) -> str:
     return str(sum(map(holds, rows)))
 
 
-def summary(kernels: Sequence[Row]) -> str:
+def by_architecture(kernels: Sequence[Row]) -> str:
     lines = []
     for backend, arch in dict.fromkeys((row["backend"], row["arch"]) for row in kernels):
         mine = [row for row in kernels if (row["backend"], row["arch"]) == (backend, arch)]

@@ -1,27 +1,27 @@
-"""What the compilers made of each kernel, as rows: the columns of bench/data/machine-code/kernels.csv and launches.csv.
+"""Facts about compiled kernels as rows: the columns of bench/data/machine-code/kernels.csv and launches.csv.
 
-kernels.csv, a kernel for an architecture:
-backend, arch, op     cuda | triton, compute capability, operator (of a CUDA kernel the source it is in)
-kernel, dtype         its name; of the maps
-layout                cuda: memory formats in which an ordinary call comes here, if any; triton: the one compiled for
-variants              Triton compiles anew for other strides and constants: so many here; each number is the worst's
+kernels.csv has a row for each kernel and architecture:
+backend, arch, op     cuda | triton, compute capability, operator (for a CUDA kernel its source's)
+kernel, dtype         the kernel's name, the maps' dtype
+layout                cuda: memory formats in which an ordinary call runs it, if any; triton: the one compiled for
+variants              Triton compiles anew for other strides and constants: their number; other columns have the worst
 threads               of a block, at most
-registers, static_shared, dynamic_shared, stack, local      of a thread, and bytes; stack and local are spills
-occupancy_pct, limit  warps that an SM can hold of all that it could, and what limits them (occupancy.py)
-wide, narrow          instructions that access global memory, 16 bytes and less a thread
-region                loop: instructions and bytes are of the loop that moves most, once through; kernel: there is none
-instructions, bytes_128, bytes_narrow, instructions_per_byte      of a thread; bytes that it asks for in the region
-in_flight_kib         that loads of the region can ask of memory at once, from all threads that an SM holds
-element_128, element_narrow, element_design     bytes asked for an element of the call's largest tensor at 2x64x56x56,
-                      where region is kernel, masked threads included, and what caches answer; bytes that the operator
+registers, static_shared, dynamic_shared, stack, local      a thread's; bytes; stack and local are spills
+occupancy_pct, limit  resident warps in percent of an SM's most, and what limits them (occupancy.py)
+wide, narrow          instructions that access global memory, with 16 bytes and with less a thread
+region                loop: instructions and bytes are of the loop that moves most, once through; kernel: it has no loop
+instructions, bytes_128, bytes_narrow, instructions_per_byte      a thread's in the region
+in_flight_kib         the most that loads of the region can request at once, from all threads that an SM holds
+element_128, element_narrow, element_design     where region is kernel: bytes requested for an element of the call's
+                      largest tensor at 2x64x56x56, masked threads and cache hits included; bytes that the operator's
                       call moves by design (op.bytes)
-why                   for a kernel with narrow accesses, why
+why                   the reason of narrow accesses
 compiler              version of nvcc, or of Triton
 gpu_us                measured time: not measured
 
-launches.csv, a call of an operator at 2x64x56x56 in float32: op, backend, mode (forward, or gradient of which
-arguments), layout, arguments that are no map, launches, bytes by design for an element of the largest tensor (op.bytes;
-a gradient with kernels of its own is an operator too), kernels.
+launches.csv has a row for each call of an operator at 2x64x56x56 in float32: op, backend, mode (forward, or the
+arguments whose gradient is taken), layout, arguments other than maps, launches, bytes by design for an element of the
+largest tensor (op.bytes; a gradient with kernels of its own is an operator too), kernels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from typing import Any
 
 from . import sass
 from .occupancy import LIMITS, RESERVED, WARP, occupancy
-from .why import why
 
 Row = dict[str, str]
 Places = dict[tuple[str, str], tuple[list[str], tuple[int, int, int, int]]]  # (source, kernel): see _places
@@ -59,21 +58,21 @@ def tool(*command: str) -> str:
 
 
 def cuobjdump() -> str:
-    """The one that comes with Triton's wheel: nvcc's own is not always installed."""
+    """The path of Triton's own cuobjdump: nvcc's is not always installed."""
     import triton
 
     return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
 
 
 def resources(file: Path) -> dict[str, dict[str, int]]:
-    """For each kernel in a cubin: registers, bytes of stack, shared and local memory."""
+    """Registers, and bytes of stack, shared and local memory, of each kernel in a cubin."""
     found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", tool(cuobjdump(), "--dump-resource-usage", str(file)))
     return {name: {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
 
 
 def row(arch: int, threads: int, dynamic: int, used: dict[str, int], kernel: sass.Kernel) -> Row:
-    """All columns that the machine code alone decides."""
-    # From Hopper on the compiler counts what the system takes of every block's.
+    """The columns that follow from machine code alone."""
+    # From Hopper on the compiler's count includes the system's share of every block.
     static = max(0, used["SHARED"] - RESERVED) if arch >= 90 else used["SHARED"]
     numbers: dict[str, Any] = dict(
         zip(RESOURCES, (threads, used["REG"], static, dynamic, used["STACK"], used["LOCAL"]), strict=True)
@@ -93,7 +92,7 @@ def row(arch: int, threads: int, dynamic: int, used: dict[str, int], kernel: sas
 
 
 def asked(found: Row, blocks: int, threads: int, elements: int, design: int) -> Row:
-    """Bytes that all threads of a launch ask for, and that its operator call moves by design, for an element."""
+    """Bytes an element that all threads of a launch request, and that the operator's call moves by design."""
     if found["region"] == "loop":
         return {}
     each = {"128": blocks * threads * int(found["bytes_128"]), "narrow": blocks * threads * int(found["bytes_narrow"])}
@@ -116,7 +115,7 @@ def plain(demangled: str) -> str:
 
 
 def cuda_rows(library: Path, calls: Iterable[dict[str, Any]] = ()) -> list[Row]:
-    """Of every kernel in the library; `calls`, lines of launches.py, tell which calls come to it."""
+    """A row for every kernel in the library; `calls`, lines of launches.py, tell which calls run it."""
     ptx = tool(cuobjdump(), "--dump-ptx", str(library))
     threads = dict(re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx, re.S))
     version, places = cuda_compiler(library), _places(calls)
@@ -149,7 +148,7 @@ def _of_cubin(cubin: Path, arch: int, threads: dict[str, str], places: Places) -
 
 
 def _places(calls: Iterable[dict[str, Any]]) -> Places:
-    """(source, kernel) -> memory formats of the calls that come to it; for `asked`, numbers of the first."""
+    """(source, kernel) -> memory formats of the calls that run it, and the first call's numbers for `asked`."""
     places: Places = {}
     for call in calls:
         if call["backend"] == "cuda" and call["mode"] == "forward":
@@ -162,11 +161,80 @@ def _places(calls: Iterable[dict[str, Any]]) -> Places:
     return places
 
 
+# ---- why a CUDA kernel's accesses are narrow ----
+
+# Why CUDA kernels have accesses of less than 16 bytes, by their names; files of Triton kernels say it themselves
+# (NARROW). A kernel of PACKS that has no 16-byte access at all is the instance for strides and sizes that fit no pack.
+STRIDES = "strides and sizes that no pack fits"
+UNKNOWN = "no reason given"
+
+BLOCKS = "a row of a half-size map is half as wide as the two rows of 16 bytes that it meets"
+CHANNELS = "values of a channel and its sums, one a plane, or partial sums of a block's pixels"
+DIFFERENCES = "weights, shifted maps and partial sums, of which a thread has one a pixel or a channel"
+GATES = "logits and gates, which lie half a pack or less beneath a pack of elements"
+MIXES = "factors and rows of grad, of which a thread has one element a column"
+FEW = "between the passes over maps: a few numbers a channel, or single elements put where they belong"
+TILES = "a tile with its halo, which starts anywhere, comes into shared memory element by element, neighbours together"
+
+PACKS = {
+    "elementwise_kernel": "",
+    "blocks_kernel": BLOCKS,
+    "channelwise_kernel": CHANNELS,
+    "plane_sum_kernel": CHANNELS,
+    "pixel_sum_kernel": CHANNELS,
+    "sums_flat_kernel": DIFFERENCES,
+    "sums_channels_kernel": DIFFERENCES,
+    "products_flat_kernel": DIFFERENCES,
+    "products_channels_kernel": DIFFERENCES,
+    "spread_flat_kernel": DIFFERENCES,
+    "spread_channels_kernel": DIFFERENCES,
+    "own_kernel": GATES,
+    "planes_sums": GATES,
+    "pixels_sums": GATES,
+    "scale_planes": GATES,
+    "scale_pixels": GATES,
+    "gated_upsample/gather_kernel": GATES,
+    "mix_kernels/sums_kernel": MIXES,
+    "dots_kernel": MIXES,
+    "outer_kernel": MIXES,
+}
+NO_PACKS = {
+    "finish_sum_kernel": FEW,
+    "each_channel_kernel": FEW,
+    "pack_weight_kernel": FEW,
+    "collect_kernel": FEW,
+    "gather_kernel": FEW,
+    "total_kernel": FEW,
+    "gate_kernel": GATES,
+    "two_convolutions_kernel": TILES,
+    "large_kernel_conv/sums_kernel": TILES,
+    "ssim_kernel": TILES,
+    "ssim_backward_kernel": TILES,
+    "ssim_maps_kernel": TILES,
+    "ssim_spread_kernel": TILES,
+    "ssim_mean_kernel": FEW,
+}
+
+
+def why(op: str, kernel: str, wide: bool) -> str:
+    """The reason of a kernel's narrow accesses; `wide` says that it has others too.
+
+    Args:
+        kernel: its name without template arguments.
+    """
+    for name in (f"{op}/{kernel}", kernel):
+        if name in PACKS:
+            return (PACKS[name] if wide else STRIDES) or UNKNOWN
+        if name in NO_PACKS:
+            return NO_PACKS[name]
+    return UNKNOWN
+
+
 # ---- Triton ----
 
 
 def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
-    """From lines of compile_triton.py: a row a key, which has the worst of each number of its variants."""
+    """A row for each key in the lines of compile_triton.py, with the worst number of its variants in each column."""
     import triton
 
     worst: dict[tuple[str, ...], Row] = {}
@@ -175,8 +243,8 @@ def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
         (code,) = sass.kernels(cubin.read_bytes(), facts["arch"]).values()
         (used,) = resources(cubin).values()
         found = row(facts["arch"], facts["threads"], facts["shared"], used, code)
-        found |= {key: str(facts[key]) for key in KEY[1:] if key != "dtype"}
-        found |= {"backend": "triton", "dtype": facts["dtype"].removeprefix("torch."), "compiler": triton.__version__}
+        found |= {key: str(facts[key]) for key in KEY[1:]}
+        found |= {"backend": "triton", "compiler": triton.__version__}
         found |= asked(found, *(facts[key] for key in ("blocks", "threads", "elements", "bytes")))
         found["why"] = facts["narrow"][-1] if facts["narrow"] and found["narrow"] != "0" else ""
         key = tuple(found[column] for column in KEY)
@@ -185,7 +253,7 @@ def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
 
 
 def _worse(a: Row, b: Row) -> Row:
-    """The code of the variant that asks for most by narrow accesses, with the most resources of either."""
+    """The code of the variant that requests most by narrow accesses, with the higher resources of the two."""
     kept = dict(max(a, b, key=lambda one: (int(one["narrow"]), int(one["bytes_narrow"]), int(one["registers"]))))
     for column in RESOURCES:
         kept[column] = max(a[column], b[column], key=int)
@@ -211,6 +279,6 @@ def _by_design(call: dict[str, Any]) -> str:
 
 
 def _counted(names: Iterable[str]) -> Sequence[str]:
-    """The names in order, with the number of those that come more than once."""
+    """The names in order, with their number where it is not 1."""
     every = list(names)
     return [name + (f"×{every.count(name)}" if every.count(name) > 1 else "") for name in dict.fromkeys(every)]

@@ -1,13 +1,14 @@
-"""What the compilers made of every CUDA and Triton kernel: registers, spills, occupancy, access widths, launches.
+"""Registers, spills, occupancy, access widths and launches of every CUDA and Triton kernel.
 
-    python -m fastiqa.bench.machine_code            writes bench/data/machine-code.md and the CSV files beside it
+    python -m fastiqa.bench.machine_code            writes bench/data/machine-code/*.csv and the page of docs/benchmarks
     python -m fastiqa.bench.machine_code --check    exit 1, naming kernel and column, where something got worse
 
-Nothing runs on a GPU and none is needed, but a checkout is, with the CUDA library built in it, and Triton:
-compile_triton.py and launches.py in tests/support drive the launchers. Machine code differs from compiler to compiler:
-where the installed nvcc or Triton is not the one that a row names, the comparison says so and keeps to what must hold
-anyway, that no kernel spills that did not and none that moved 16 bytes alone moves less. Kernels that the tables or the
-build lack are told and are no failure: new operators, and libraries for fewer architectures (FASTIQA_CUDA_ARCHS).
+It needs no GPU and runs nothing on one. It needs Triton and a checkout in which the CUDA library is built;
+compile_triton.py and launches.py drive the launchers. Machine code differs between compilers: where a row names another
+nvcc or Triton than the installed one, the comparison reports it and checks only two things: that a kernel without
+spills still has none, and that a kernel which moves 16 bytes at a time still does. Kernels that only the tables or only
+the build has are reported and are no failure: operators are new, and a library may be for fewer architectures
+(FASTIQA_CUDA_ARCHS).
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ from pathlib import Path
 from typing import Any
 
 from ..runner.rows import ROOT, in_checkout
-from .page import page
+from .page import machine_code_page
 from .rows import COLUMNS, KEY, LAUNCH_COLUMNS, LAUNCH_KEY, Row, cuda_rows, launch_rows, triton_rows
 
 DATA = ROOT / "bench" / "data" / "machine-code"
 KERNELS, LAUNCHES = DATA / "kernels.csv", DATA / "launches.csv"
+PAGE = ROOT / "docs" / "benchmarks" / "machine-code.md"
 LIBRARY = ROOT / "fastiqa" / "libfastiqa_cuda.so"
 
 HIGHER_IS_WORSE = ("registers", "stack", "local", "narrow")
 LOWER_IS_WORSE = ("occupancy_pct",)
-ANYWHERE = ("stack", "local", "narrow")  # with any compiler: what was none stays none
+ANYWHERE = ("stack", "local", "narrow")  # with any compiler 0 stays 0
 
 
-def read(file: Path) -> list[Row]:
+def read_table(file: Path) -> list[Row]:
     with file.open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-def write(file: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+def write_table(file: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -54,7 +56,7 @@ def _key(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def worse_kernels(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
-    """A line for each number that got worse."""
+    """A line for each number of a kernel that got worse."""
     known, found = {_key(row, KEY): row for row in before}, []
     for row in now:
         old = known.get(key := _key(row, KEY))
@@ -70,6 +72,7 @@ def worse_kernels(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
 
 
 def worse_launches(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
+    """A line for each call that launches more kernels."""
     known = {_key(row, LAUNCH_KEY): row for row in before}
     return [
         f"{' '.join(key)}: launches {known[key]['launches']} -> {row['launches']}"
@@ -79,15 +82,15 @@ def worse_launches(before: Iterable[Row], now: Iterable[Row]) -> list[str]:
 
 
 def remarks(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
-    """What limits a comparison: other compilers, kernels that one side lacks."""
+    """Limits of a comparison: other compilers, kernels that one side lacks."""
     lines = []
     for backend in dict.fromkeys(row["backend"] for row in now):
         old, new = ({_key(r, KEY): r["compiler"] for r in rows if r["backend"] == backend} for rows in (before, now))
         was, installed = ({*versions.values()} for versions in (old, new))
         if was and was != installed:
             lines.append(
-                f"{backend}: the table is of {', '.join(was)}, installed is {', '.join(installed)}; compared is only "
-                "that no kernel spills, or has narrow accesses, that had none"
+                f"{backend}: the table is of {', '.join(was)}, installed is {', '.join(installed)}; checked is only "
+                "that no kernel without spills or narrow accesses has them now"
             )
         if missing := len(new.keys() - old.keys()):
             lines.append(f"{backend}: {missing} kernels are not in the table yet")
@@ -96,25 +99,25 @@ def remarks(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
     return lines
 
 
-# ---- everything anew ----
+# ---- new tables ----
 
 
 def program(name: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
-    """The lines that a program of tests/ prints."""
+    """The lines that a program of this folder prints."""
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
-    command = [sys.executable, str(ROOT / "tests" / "support" / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=kept)
+    command = [sys.executable, "-m", f"{__package__}.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=kept)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\nfailed with\n{done.stderr[-4000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def extract() -> tuple[list[Row], list[Row]]:
-    """The rows of both tables, from the library in the checkout and from Triton's compiler; takes minutes."""
-    calls = program("launches.py")
+    """The rows of both tables from the library in the checkout and Triton's compiler; takes minutes."""
+    calls = program("launches")
     with tempfile.TemporaryDirectory() as folder:
-        triton = triton_rows(program("compile_triton.py", folder, TRITON_CACHE_DIR=folder))
-    rows = [row for row in (*cuda_rows(LIBRARY, calls), *triton) if row["op"] != "template_op"]
+        triton = triton_rows(program("compile_triton", folder, TRITON_CACHE_DIR=folder))
+    rows = [*cuda_rows(LIBRARY, calls), *triton]
     rows.sort(key=lambda row: (row["backend"], int(row["arch"]), _key(row, KEY[2:])))
     return rows, launch_rows(calls)
 
@@ -131,11 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     kernels, launches = extract()
     if options.check:
-        before = read(KERNELS)
-        worse = [*worse_kernels(before, kernels), *worse_launches(read(LAUNCHES), launches)]
+        before = read_table(KERNELS)
+        worse = [*worse_kernels(before, kernels), *worse_launches(read_table(LAUNCHES), launches)]
         print("\n".join([*remarks(before, kernels), *(f"worse: {line}" for line in worse)]) or "nothing got worse")
         return int(bool(worse))
-    write(KERNELS, COLUMNS, kernels)
-    write(LAUNCHES, LAUNCH_COLUMNS, launches)
-    DATA.with_suffix(".md").write_text(page(kernels, launches))
+    write_table(KERNELS, COLUMNS, kernels)
+    write_table(LAUNCHES, LAUNCH_COLUMNS, launches)
+    PAGE.write_text(machine_code_page(kernels, launches))
     return 0

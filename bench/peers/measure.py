@@ -12,7 +12,6 @@ does. err_vs_fp64 is the difference of the mean score from fastiqa's in float64.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -23,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..report.command import peers_table
+from ..report.tables import peers_table
 from ..runner import memory as allocator
 from ..runner.rows import Row, append, default_csv, environment, make_ready
 from ..runner.run import parse_size
 from ..runner.settings import DTYPES
-from ..runner.timing import Plan, Run, Timer, interleaved
+from ..runner.timing import Plan, Run, Timer, interleaved, quantiles
 from .libraries import PEERS, Call, Peer, fastiqa_call
 from .torchvision_shim import import_library
 
@@ -57,7 +56,7 @@ def step(call: Call, x: Tensor, y: Tensor, mode: str) -> Callable[[], Any]:
     return lambda: torch.autograd.grad(call(leaf, y).mean(), leaf)
 
 
-def peak_bytes(call: Callable[[], Any], device: str, numpy: bool) -> int:
+def _peak_bytes(call: Callable[[], Any], device: str, numpy: bool) -> int:
     """Most bytes held at once; NumPy reports its arrays to Python's tracer, not to PyTorch's allocator."""
     if not numpy:
         return allocator.peak_bytes(call, device)
@@ -104,7 +103,9 @@ def cases(metric: str) -> Iterator[tuple[str, tuple[Peer, ...]]]:
         yield preset, tuple(peer for peer in PEERS[metric] if peer.preset == preset)
 
 
-def measure(metric: str, preset: str, peers: tuple[Peer, ...], options: argparse.Namespace, timer: Timer) -> list[Row]:
+def measure_case(
+    metric: str, preset: str, peers: tuple[Peer, ...], options: argparse.Namespace, timer: Timer
+) -> list[Row]:
     """The rows of one case, fastiqa's first."""
     dtype, size = DTYPES[options.dtype], parse_size(options.size)
     x, y = images(size, dtype, options.device)
@@ -127,7 +128,7 @@ def measure(metric: str, preset: str, peers: tuple[Peer, ...], options: argparse
             run = Run(step(call, x, y, options.mode))
             run.call()
             row["err_vs_fp64"] = f"{abs(_score(call, x, y) - exact):.3g}"
-            row["peak_mem_mb"] = round(peak_bytes(run.call, options.device, numpy) / 1e6, 3)
+            row["peak_mem_mb"] = round(_peak_bytes(run.call, options.device, numpy) / 1e6, 3)
             runs[row["provider"]] = run
         except Exception as error:
             row |= {"status": "failed", "note": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
@@ -143,9 +144,7 @@ def measure(metric: str, preset: str, peers: tuple[Peer, ...], options: argparse
         about = {**machine, **case, **row}
         if row["provider"] in times:
             seconds = times[row["provider"]]
-            low, *_, high = statistics.quantiles(seconds, n=5, method="inclusive")
-            quantiles = {"t_p20_us": low, "t_p50_us": statistics.median(seconds), "t_p80_us": high}
-            about |= {"samples": len(seconds), **{k: round(v * 1e6, 1) for k, v in quantiles.items()}}
+            about |= {"samples": len(seconds), **quantiles(seconds)}
         rows.append(about)
     return rows
 
@@ -175,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
         measured = []
         for preset, peers in cases(metric):
             for options.mode in modes:
-                rows = measure(metric, preset, peers, options, timer)
+                rows = measure_case(metric, preset, peers, options, timer)
                 append(file, rows)
                 measured.append({row["provider"]: row for row in rows})
         print(peers_table(f"{metric}_peers", measured))

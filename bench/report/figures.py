@@ -1,46 +1,43 @@
-"""Figures of bench/figures from CSV files: speed-ups by operator, and useful bandwidth against size."""
+"""Figures of measurements: speed-ups by operator, and useful bandwidth against size."""
 
 from __future__ import annotations
 
 import math
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runner.rows import ROOT, latest, read
-from ..runner.summary import median_us, ours, speedup, spread
-from .command import Case, caption, first
+from ..runner.rows import latest, median_us, ours, read, speedup, spread
+from .tables import Case, caption, first
 
 COLOURS = {"eager": "#888888", "compile": "#3b75af", "fastiqa": "#d1495b"}
 
 
-def draw(files: Iterable[Path], folder: Path | None = None) -> int:
-    """Exit status; PNG files named as each CSV file, in bench/figures for those of bench/data, else beside it."""
+def draw(files: Mapping[Path, tuple[Path, Path]]) -> int:
+    """Draw speed-ups and bandwidths of each CSV file into two PNG files. Exit status: 2 without matplotlib."""
     try:
         import matplotlib
     except ImportError:
         print("error: figures need matplotlib: pip install 'fastiqa[bench]'", file=sys.stderr)
         return 2
     matplotlib.use("Agg")
-    for file in files:
+    for file, (speedups, bandwidths) in files.items():
         cases = list(latest(read(file)).values())
-        beside = file.resolve().parent
-        where = folder or (beside.parent / "figures" if beside == ROOT / "bench" / "data" else beside)
-        where.mkdir(parents=True, exist_ok=True)
-        for name, figure in (("speedup", _speedups(cases)), ("bandwidth", _bandwidths(cases))):
+        for path, figure in ((speedups, _speedups(cases)), (bandwidths, _bandwidths(cases))):
+            path.parent.mkdir(parents=True, exist_ok=True)
             # No date or version in the file: the same measurements give the same bytes.
-            figure.savefig(where / f"{file.stem}-{name}.png", dpi=110, metadata={"Software": None})
-            print(where / f"{file.stem}-{name}.png")
+            figure.savefig(path, dpi=110, metadata={"Software": None})
+            print(path)
     return 0
 
 
 def _speedups(cases: Sequence[Case]) -> Any:
-    """Bars: geometric mean over the better of eager and compile; whiskers: worst and best case."""
+    """Bars show the geometric mean over the better of eager and compile, whiskers the worst and best case."""
     from matplotlib.figure import Figure
 
-    cases = [case for case in cases if speedup(case)]  # not metrics, which have no eager rival but peers
+    cases = [case for case in cases if speedup(case)]  # metrics have other libraries as rivals, not eager
     ops = list(dict.fromkeys(first(case)["op"] for case in cases))
     modes = list(dict.fromkeys(first(case)["mode"] for case in cases))
     figure = Figure(figsize=(9, 1.6 + 0.28 * len(ops) * len(modes)), layout="constrained")
@@ -80,13 +77,14 @@ def _powers_of_two(axes: Any, form: str) -> None:
 
 
 def _bandwidths(cases: Sequence[Case]) -> Any:
-    """A panel an operator: forward in float32 NCHW, useful GB/s against the bytes moved, beside the copy's."""
+    """A panel for each operator, forward in float32 NCHW: useful GB/s by bytes moved, beside a copy's."""
     from matplotlib.figure import Figure
 
     def plain(case: Case) -> bool:
         row = first(case)
-        wanted = ("fwd", "float32", "nchw", "reused")  # of what has a model of its bytes: no metric beside its peers
-        return (row["mode"], row["dtype"], row["layout"], row["memory"]) == wanted and row["bytes_model"] != ""
+        shown = ("fwd", "float32", "nchw", "reused")
+        # Metrics beside other libraries have no model of their bytes.
+        return (row["mode"], row["dtype"], row["layout"], row["memory"]) == shown and row["bytes_model"] != ""
 
     chosen = [case for case in cases if plain(case)]
     ops = list(dict.fromkeys(first(case)["op"] for case in chosen)) or [""]

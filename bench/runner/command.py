@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .rows import CASE, Row, machine
+from .rows import CASE, FASTIQA, Row, bad, machine, median_us, ours, speedup, spread
 from .run import Options, Session
-from .summary import FASTIQA, bad, median_us, ours, speedup, spread
 
 INTERRUPTED = 130
 BUSY = 0.4  # load a core; this process itself has hardly added to the last minute's when it asks

@@ -19,7 +19,7 @@ from . import memory as allocator
 from .equality import Truth
 from .rows import Row
 from .settings import DTYPES, Function, Setting, Subject, call, least_bytes, leaves_of, output_gradients, results
-from .timing import COPY_PEAK_BYTES, Plan, Run, Timer, copy_run, interleaved, launches, spec_gbps
+from .timing import COPY_PEAK_BYTES, Plan, Run, Timer, copy_run, interleaved, launches, quantiles, spec_gbps
 
 
 @dataclass(frozen=True)
@@ -149,13 +149,10 @@ class Bench:
             row = {**self.about, **case, **about, "bytes_model": moved}
             if run is not None:
                 seconds = times[row["provider"]]
-                low, *_, high = statistics.quantiles(seconds, n=5, method="inclusive")
                 median = statistics.median(seconds)
                 row |= {
                     "samples": len(seconds),
-                    "t_p20_us": round(low * 1e6, 1),
-                    "t_p50_us": round(median * 1e6, 1),
-                    "t_p80_us": round(high * 1e6, 1),
+                    **quantiles(seconds),
                     "gbps": _short(moved / median / 1e9),
                     "copy_gbps": _short(copied),
                     "copy_peak_gbps": _short(peak),

@@ -1,20 +1,20 @@
-"""Rows of measurements: their columns, the CSV file they are appended to, and the machine they come from.
+"""Rows of measurements: their columns, their CSV file, the machine they come from, and the speed-ups they show.
 
-op, arguments         operator, and its arguments that are no map of the case's shape ("negative_slope=0.2")
+op, arguments         operator, and the arguments other than maps of the case's shape ("negative_slope=0.2")
 mode                  fwd without gradients | bwd: backward alone, its graph built before | fwd_bwd
 memory                reused | fresh: whether large new blocks are recycled or come from the system (memory.py)
 dtype, layout, shape  float32 | bfloat16 ..., nchw | nhwc, NxCxHxW
 provider              eager | compile | cpu | cuda | triton | torch (fastiqa where none of its kernels runs)
 status                ok | wrong (failed the equality check) | failed (raised) | absent (cannot run here): only ok
-                      has times, `note` gives the reason of the others
+                      has times; for the others `note` gives the reason
 samples               rounds, each interleaved with all other providers'
 t_p20_us ... p80      quantiles of the rounds; host_us: a call on a tiny tensor, which is all overhead
-launches              kernels launched by a call (CUDA)
+launches              kernels that a call launches (CUDA)
 bytes_model           least traffic: each input read once, each output written once; the same for every provider
 gbps                  bytes_model over the median
 copy_gbps             a copy that moves as many bytes; copy_peak_gbps: a copy that fits in no cache; same rounds
 pct_copy_peak         gbps in percent of copy_gbps; pct_spec_peak: of the data sheet's bandwidth (CUDA)
-peak_mem_mb           most bytes allocated at once by a call, beyond what existed before; in 10^6 bytes
+peak_mem_mb           most bytes that a call allocates at once, beyond those that existed before; in 10^6 bytes
 saved_mb              storages that the forward pass keeps for the backward pass, arguments among them
 err_vs_fp64           largest error of results and gradients; err_ratio_to_eager: over eager's own
 first_call_ms         the first call, which compiles or loads
@@ -28,12 +28,13 @@ import datetime
 import io
 import itertools
 import logging
+import math
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -76,7 +77,9 @@ COLUMNS = (
     "cache_state",
     "note",
 )
-# What must be equal for a measurement to count as made already.
+RIVALS = ("eager", "compile")
+FASTIQA = ("cuda", "triton", "cpu", "torch")
+# A case counts as measured already where these are equal.
 RUN = ("device", "threads", "torch", "commit")
 
 _log = logging.getLogger("fastiqa")
@@ -89,22 +92,22 @@ def in_checkout() -> bool:
 
 
 def machine(row: Row) -> str:
-    """Device and, of a CPU, threads."""
+    """The device and, for a CPU, its threads."""
     threads = str(row["threads"])
     return f"{row['device']}, {threads} thread{'s' * (threads != '1')}" if threads else str(row["device"])
 
 
 def default_csv(about: Row) -> Path:
-    """bench/data of a checkout, or the current folder."""
+    """The machine's file in bench/data of a checkout, else in the current folder."""
     slug = re.sub(r"[^a-z0-9]+", "-", machine(about).lower()).strip("-")
     return ROOT / "bench" / "data" / f"{slug}.csv" if in_checkout() else Path(f"fastiqa-bench-{slug}.csv")
 
 
 def append(file: Path, rows: Sequence[Row]) -> None:
-    """Adds the rows of one case in a single write, so that an interruption leaves whole cases.
+    """Add the rows of one case in a single write, so that an interruption leaves whole cases.
 
     Raises:
-        ValueError: the file's columns are others, or it cannot be written.
+        ValueError: the file has other columns, or cannot be written.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -117,7 +120,11 @@ def append(file: Path, rows: Sequence[Row]) -> None:
 
 
 def make_ready(file: Path) -> None:
-    """The file exists and can be appended to, or ValueError: better before the first measurement than after it."""
+    """Create the file if needed, and check before the first measurement that rows can be appended.
+
+    Raises:
+        ValueError: the file has other columns, or cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.open("a").close()
@@ -129,7 +136,7 @@ def make_ready(file: Path) -> None:
 
 
 def _remove_cut_case(file: Path) -> None:
-    """Where a killed run or a full disk cut the last row, its case goes, which is then measured again."""
+    """Remove the last case where a killed run or a full disk cut its last row: it is then measured again."""
     with file.open(newline="") as stream:
         text = stream.read()
     lines = list(io.StringIO(text, newline=""))
@@ -161,7 +168,7 @@ def check_columns(file: Path) -> None:
 
 
 def read(file: Path) -> list[Row]:
-    """Every row of a file, values as text; an empty list where there is no file."""
+    """Every row of a file, values as text; none where there is no file."""
     if not file.exists() or file.stat().st_size == 0:
         return []
     check_columns(file)
@@ -174,23 +181,26 @@ def case_of(row: Row) -> tuple[str, ...]:
 
 
 def latest(rows: Iterable[Row]) -> dict[tuple[str, ...], dict[str, Row]]:
-    """case -> provider -> row; of a case measured more than once, its last measurement."""
+    """case -> provider -> row; a case measured more than once has its last measurement."""
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         providers = cases.setdefault(case_of(row), {})
-        if row["provider"] == "eager":  # always a measurement's first row
+        if row["provider"] == "eager":  # the first row of every measurement
             providers.clear()
         providers[row["provider"]] = row
     return cases
 
 
 def measured_already(rows: Iterable[Row], about: Row) -> set[tuple[str, ...]]:
-    """The cases that this machine has measured at this commit."""
+    """The cases that this machine has measured at this commit and with these versions."""
     return {case_of(row) for row in rows if all(str(row[column]) == str(about[column]) for column in RUN)}
 
 
+# ---- the machine ----
+
+
 def environment(device: str) -> Row:
-    """The columns that are the same in every row of a run."""
+    """The columns that are equal in every row of a run."""
     try:
         import triton
 
@@ -239,3 +249,48 @@ def _text(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+# ---- speed-ups ----
+
+
+def median_us(row: Row | None) -> float | None:
+    """The median in microseconds, None for a provider without one."""
+    return float(row["t_p50_us"]) if row is not None and row.get("t_p50_us") not in (None, "") else None
+
+
+def ours(case: Mapping[str, Row]) -> Row | None:
+    """fastiqa's row: that of a backend that is wrong or failed, else of the fastest, else of the first."""
+    rows = [case[name] for name in FASTIQA if name in case]
+    timed = [row for row in rows if median_us(row) is not None]
+    if any(row["status"] in ("wrong", "failed") for row in rows):
+        return next(row for row in rows if row["status"] in ("wrong", "failed"))
+    return min(timed, key=lambda row: median_us(row) or 0) if timed else rows[0] if rows else None
+
+
+def speedup(case: Mapping[str, Row]) -> float | None:
+    """fastiqa's speed-up over the better of eager and compile; None where one side has no time."""
+    mine = median_us(ours(case))
+    rivals = [t for name in RIVALS if (t := median_us(case.get(name))) is not None]
+    return min(rivals) / mine if mine and rivals else None
+
+
+class Spread(NamedTuple):
+    """Some speed-ups: their number, geometric mean, worst and best."""
+
+    cases: int
+    mean: float
+    worst: float
+    best: float
+
+
+def spread(ratios: Iterable[float]) -> Spread | None:
+    values = list(ratios)
+    if not values:
+        return None
+    return Spread(len(values), math.exp(sum(map(math.log, values)) / len(values)), min(values), max(values))
+
+
+def bad(row: Row) -> bool:
+    """Whether a kernel of fastiqa fails the equality check, or raises."""
+    return row["provider"] in FASTIQA and row["status"] in ("wrong", "failed")

@@ -1,8 +1,8 @@
-"""Time: providers in interleaved rounds, so that a change of the machine's speed meets all of them.
+"""Time: providers run in interleaved rounds, so that a change of the machine's speed meets all of them.
 
 CPU: a round is as many calls back to back as take `round_seconds`. CUDA: each call lies between two events, after a
-buffer of three times the L2 cache has been overwritten; what the device spends on that hides the time to launch. Clocks
-are brought up by a fixed time of work, not a number of calls.
+buffer of three times the L2 cache has been overwritten; the overwriting hides the time to launch. A fixed time of work,
+not a number of calls, brings the clocks up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ HOST_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Run:
-    """What is timed: a call, and the backend that fastiqa is to use during it."""
+    """A call to be timed, and the backend that fastiqa must use during it."""
 
     call: Callable[[], Any]
     backend: str | None = None
@@ -44,7 +44,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: at most so many rounds, so long a round and provider, so long a case; `fewest` rounds."""
+    """How long to measure.
+
+    Attributes:
+        rounds, fewest: the most and the fewest rounds of a case.
+        round_seconds: of one provider in one round.
+        case_seconds: of all rounds of a case, as long as `fewest` rounds fit.
+    """
 
     rounds: int = 15
     fewest: int = 5
@@ -53,7 +59,7 @@ class Plan:
 
 
 class Timer:
-    """Times calls on one device; `seconds` of a few of them is one sample."""
+    """Times calls on one device."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -66,6 +72,7 @@ class Timer:
                 torch.cuda.synchronize()
 
     def seconds(self, run: Run, repeats: int) -> float:
+        """One sample: seconds a call, over `repeats` calls."""
         with run.chosen():
             if self.device == "cuda":
                 return self._on_cuda(run.call, repeats)
@@ -88,7 +95,7 @@ class Timer:
         return float(statistics.median(start.elapsed_time(end) for start, end in pairs)) / 1e3
 
     def host_seconds(self, run: Run) -> float:
-        """Back to back, device work not waited for: what a call costs the host."""
+        """Seconds that a call costs the host: back to back, without waiting for the device."""
         samples = []
         repeats = 1
         with run.chosen():
@@ -104,7 +111,7 @@ class Timer:
 
 
 def interleaved(runs: dict[str, Run], timer: Timer, plan: Plan) -> dict[str, list[float]]:
-    """Seconds a call in each round, by provider; fewer rounds where the slowest would take longer than planned."""
+    """Seconds a call in each round, by provider; fewer rounds where the case would take longer than planned."""
     repeats: dict[str, int] = {}
     round_seconds = 0.0
     for name, run in runs.items():
@@ -116,14 +123,21 @@ def interleaved(runs: dict[str, Run], timer: Timer, plan: Plan) -> dict[str, lis
     rounds = min(plan.rounds, max(plan.fewest, int(plan.case_seconds / round_seconds)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     shuffled = random.Random(0)
-    # The first round is dropped: only once everyone has run after everyone is memory where it stays.
+    # The first round is dropped: memory stays where it is only after all have run once.
     for name in itertools.chain.from_iterable(shuffled.sample(list(runs), len(runs)) for _ in range(rounds + 1)):
         times[name].append(timer.seconds(runs[name], repeats[name]))
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
+def quantiles(seconds: Sequence[float]) -> dict[str, float]:
+    """A row's columns of times, in microseconds, from samples in seconds."""
+    low, *_, high = statistics.quantiles(seconds, n=5, method="inclusive")
+    columns = {"t_p20_us": low, "t_p50_us": statistics.median(seconds), "t_p80_us": high}
+    return {column: round(value * 1e6, 1) for column, value in columns.items()}
+
+
 def copy_run(total_bytes: int, dtype: torch.dtype, device: str) -> Run:
-    """A copy that reads and writes that many bytes together, into memory that exists."""
+    """A copy into existing memory that reads and writes `total_bytes` together."""
     elements = max(1, total_bytes // 2 // dtype.itemsize)
     # Not zeros: untouched pages of zeros are one page to a CPU, and a GPU's power and clocks follow the values.
     source = torch.randn(4096, device=device).to(dtype).repeat(-(-elements // 4096))[:elements]
@@ -132,7 +146,7 @@ def copy_run(total_bytes: int, dtype: torch.dtype, device: str) -> Run:
 
 
 def launches(run: Run) -> int:
-    """Kernels, copies and fills that a call puts on the CUDA device."""
+    """The number of kernels, copies and fills that a call puts on the CUDA device."""
     run()
     torch.cuda.synchronize()
     activities = [torch.profiler.ProfilerActivity.CUDA]
@@ -143,7 +157,7 @@ def launches(run: Run) -> int:
 
 
 def spec_gbps() -> float | None:
-    """The data sheet's bandwidth of the current CUDA device, where PyTorch knows clock and bus width."""
+    """GB/s of the current CUDA device by its data sheet, None where PyTorch lacks its clock or bus width."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     clock, width = (getattr(properties, name, 0) for name in ("memory_clock_rate", "memory_bus_width"))
     return 2 * clock * 1e3 * width / 8 / 1e9 if clock and width else None

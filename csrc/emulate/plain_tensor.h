@@ -64,7 +64,7 @@ namespace emulate {
 
 // ---- calls by name ----
 
-/// An argument as the caller hands it over; tests/emulation mirrors this layout.
+/// An argument as the caller hands it over; emulation.py mirrors this layout.
 struct Value {
   enum Kind : int32_t { tensor, integer, real, text, none };
   int32_t kind;

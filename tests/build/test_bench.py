@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.cases import parts as part_cases
 from fastiqa.bench.report import command, figures
-from fastiqa.bench.runner import equality, memory, rows, run, settings, summary, timing
+from fastiqa.bench.runner import equality, memory, rows, run, settings, timing
 from test_package import ROOT, checkout, clean_environment
 
 from fastiqa import ops
@@ -99,8 +98,8 @@ def test_a_budget_is_kept_and_what_it_leaves_out_is_measured_later(bench, tmp_pa
     assert len(rows.latest(read(tmp_path))) == 4
 
 
-def test_quick_measures_every_operator_at_its_smaller_size_first():
-    options = run.quick(run.Options())
+def test_quick_measures_every_operator_at_its_smaller_size_first(tmp_path):
+    options = run.quick(run.Options(csv=tmp_path / "rows.csv"))
     order = [(setting.size, setting.op.name) for setting in run.Session(options)._settings]
     count = len(options.names)
     assert [size for size, _ in order[: 2 * count]] == [run.QUICK_SIZES[0]] * 2 * count
@@ -325,10 +324,10 @@ def row(provider: str, median: float | str, **more: Any) -> dict[str, Any]:
 
 def test_speed_up_is_over_the_better_rival_and_failures_do_not_count():
     case = {r["provider"]: r for r in (row("eager", 30.0), row("compile", 20.0), row("cpu", 10.0))}
-    assert summary.speedup(case) == 2
-    assert summary.speedup(case | {"compile": row("compile", "")}) == 3
-    assert summary.speedup(case | {"cpu": row("cpu", "")}) is None
-    assert summary.speedup(case | {"cuda": row("cuda", "", status="wrong")}) is None
+    assert rows.speedup(case) == 2
+    assert rows.speedup(case | {"compile": row("compile", "")}) == 3
+    assert rows.speedup(case | {"cpu": row("cpu", "")}) is None
+    assert rows.speedup(case | {"cuda": row("cuda", "", status="wrong")}) is None
 
 
 def test_the_last_measurement_counts_whole():
@@ -350,10 +349,10 @@ def test_a_slower_commit_fails_the_comparison(tmp_path, capsys):
 def test_a_table_says_what_is_missing(tmp_path):
     file = tmp_path / "d.csv"
     rows.append(file, [row("eager", 2000.0), row("compile", ""), row("cpu", 1000.0, gbps=1.0, copy_gbps=2.0)])
-    line = next(line for line in command.page(file).splitlines() if line.startswith("| fwd |"))
+    line = next(line for line in command.measurements_page(file).splitlines() if line.startswith("| fwd |"))
     assert [cell.strip() for cell in line.split("|")][6:12] == ["2", "absent", "1", "2.00", "1.0", "2.0"]
     assert command.main([str(file)]) == 0
-    assert (tmp_path / "d.md").read_text() == command.page(file)
+    assert (tmp_path / "d.md").read_text() == command.measurements_page(file)
 
 
 def check_speedups(figure: Any) -> None:
@@ -380,11 +379,11 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     ]
     rows.append(file, measured)
     if importlib.util.find_spec("matplotlib"):
-        assert figures.draw([file]) == 0
+        assert command.main([str(file), "--figures"]) == 0
         assert {path.name for path in tmp_path.glob("*.png")} == {"d-speedup.png", "d-bandwidth.png"}
         check_speedups(figures._speedups(list(rows.latest(rows.read(file)).values())))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert figures.draw([file]) == 2
+    assert command.main([str(file), "--figures"]) == 2
     assert "fastiqa[bench]" in capsys.readouterr().err
 
 
@@ -422,20 +421,20 @@ def test_a_training_step_is_measured_after_its_gradients_agree(network, tmp_path
     assert frozen < kept["memory", "off", "eager"]
     monkeypatch.setattr(training, "LARGEST_DIFFERENCE", 0.0)
     with pytest.raises(ValueError, match="gradients differ from the plain network's in float64"):
-        training.measure(network, 2, 64, 2)
+        training.measure_steps(network, 2, 64, 2)
 
 
 def test_every_part_of_a_network_is_measured_after_its_results_agree(tmp_path, monkeypatch):
     tiny = {"depths": (1, 1, 2, 1), "widths": (8, 16, 24, 32), "hidden": (16,), "hfen_width": 8, "dan_width": 4}
-    monkeypatch.setattr(part_cases, "OPTIONS", {**tiny, "dan_layers": (1, 1, 1, 1)})
-    monkeypatch.setattr(part_cases, "SIZE", 64)
-    monkeypatch.setattr(part_cases, "MAPS", ((8, 5),))
+    monkeypatch.setattr(parts, "OPTIONS", {**tiny, "dan_layers": (1, 1, 1, 1)})
+    monkeypatch.setattr(parts, "SIZE", 64)
+    monkeypatch.setattr(parts, "MAPS", ((8, 5),))
     file = tmp_path / "parts.csv"
     for network in ("mfenet", "octave"):
         assert parts.main([network, "--items", "2", "--rounds", "2", "--csv", str(file)]) == 0
     cases = rows.latest(rows.read(file))
-    assert all(list(providers) == ["eager", "cpu"] and summary.speedup(providers) for providers in cases.values())
+    assert all(list(providers) == ["eager", "cpu"] and rows.speedup(providers) for providers in cases.values())
     assert len(cases) == 2 * 8 + 2 * 3  # 8 parts, a chain and 2 strides, in 2 modes
-    monkeypatch.setattr(part_cases, "LARGEST_DIFFERENCE", 0.0)
+    monkeypatch.setattr(parts, "LARGEST_DIFFERENCE", 0.0)
     with pytest.raises(ValueError, match="results differ from the plain network's"):
-        list(part_cases.mfenet(2))
+        list(parts.mfenet_parts(2))

@@ -18,13 +18,14 @@ import torch
 from fastiqa.bench.machine_code import sass, tables
 from fastiqa.bench.machine_code.rows import Row, cuda_rows, cuobjdump, launch_rows, resources, triton_rows
 
+from fastiqa import ops
 from fastiqa.runtime import native
 from support import cases, emulation
 
 pytest.importorskip("triton", reason="triton is not installed")  # whose wheel brings cuobjdump and nvdisasm
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ROOT / "tests" / "support"
+COMPILE_TRITON = ROOT / "tests" / "support" / "compile_triton.py"
 
 pytestmark = pytest.mark.kernels
 
@@ -42,7 +43,7 @@ def dump(*args: str) -> str:
 
 def compared(recorded: Path, rows: list[Row]) -> list[str]:
     """What got worse; prints what limits the comparison, such as another compiler."""
-    before = tables.read(recorded)
+    before = tables.read_table(recorded)
     print(*tables.remarks(before, rows), sep="\n")
     return tables.worse_kernels(before, rows)
 
@@ -62,12 +63,7 @@ def triton_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, A
     folder = tmp_path_factory.mktemp("triton")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(folder)}
     done = subprocess.run(
-        [
-            sys.executable,
-            str(PROGRAMS / "compile_triton.py"),
-            str(folder),
-            *([] if cases.ALL else ["--few"]),
-        ],
+        [sys.executable, str(COMPILE_TRITON), str(folder), *([] if cases.ALL else ["--few"])],
         capture_output=True,
         text=True,
         env=environment,
@@ -93,7 +89,7 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
         else:
             loaded, stored, reason = kernel["narrow"]
             elements = 1024 // max(128, kernel["threads"])  # a thread; tiles of fewer threads are as much smaller
-            packs = elements * getattr(torch, kernel["dtype"].removeprefix("torch.")).itemsize // 16
+            packs = elements * getattr(torch, kernel["dtype"]).itemsize // 16
             key = kernel["op"], kernel["kernel"]
             narrow[key] = narrow.get(key, False) or {*loads, *stores} != {16}
             assert loads.count(16) >= loaded * packs, f"may be narrow for {reason} alone: {kernel}"
@@ -106,26 +102,26 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
     for kernel in triton_kernels:
         assert kernel["atomics"] == []
         # A kernel file gives its reasons, FLOAT64: kernels between the passes over maps.
-        if kernel["dtype"] != "torch.float64":
+        if kernel["dtype"] != "float64":
             assert (kernel["float64"] > 0) == (kernel["wide"] is not None), kernel
         for usage in resources(Path(kernel["cubin"])).values():
             # 16 bytes: a few values that outlive the call of a 64-bit division, once a thread.
             allowed = 16 if usage["STACK"] and "CALL" in dump("--dump-sass", kernel["cubin"]) else 0
             assert usage["STACK"] <= allowed, kernel
             assert usage["LOCAL"] == 0, kernel
-            assert usage["REG"] <= (255 if kernel["dtype"] == "torch.float64" else 128), kernel
+            assert usage["REG"] <= (255 if kernel["dtype"] == "float64" else 128), kernel
 
 
 def test_triton_kernels_are_not_worse_than_recorded(triton_kernels: list[dict[str, Any]]) -> None:
     """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
-    rows = [row for row in triton_rows(triton_kernels) if row["op"] != "template_op"]
+    rows = [row for row in triton_rows(triton_kernels) if row["op"] in ops.OPERATORS]
     assert compared(tables.KERNELS, rows) == []
 
 
 def test_calls_launch_no_more_kernels_than_recorded() -> None:
-    rows = launch_rows(tables.program("launches.py", "float32"))
+    rows = launch_rows(tables.program("launches", "float32"))
     assert {row["backend"] for row in rows} == {"cuda", "triton"}
-    assert tables.worse_launches(tables.read(tables.LAUNCHES), rows) == []
+    assert tables.worse_launches(tables.read_table(tables.LAUNCHES), rows) == []
 
 
 def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
@@ -134,7 +130,7 @@ def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
     Triton compiles anew where a size or stride becomes 1, divisible by 16, or neither: 19 to 85 times here.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, str(PROGRAMS / "triton_variants.py")]
+    command = [sys.executable, str(COMPILE_TRITON), "--variants"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]

@@ -49,28 +49,14 @@ KNOWS = {
 }
 
 # (importing module, imported module), both below fastiqa.
-IMPORTS_TO_GO: set[tuple[str, str]] = {
-    # bench
-    ("bench.plots", "bench.report"),
-    ("bench.report", "bench.plots"),
-}
+IMPORTS_TO_GO: set[tuple[str, str]] = set()
 
 # Each operator's page has these parts; one word names an operator everywhere, so fastiqa.kernels is a scope of its own.
 PARTS_OF_A_RECORD = {"reference", "adjoint", "layout", "samples"}
 PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
 
 # Names that several public functions of one scope (the package, the kernels, the benchmark) have.
-NAMES_TO_GO: dict[str, set[str]] = {
-    # bench (and the training's tasks)
-    "difference": {"bench.part_cases", "bench.training"},
-    "gradients": {"bench.settings", "bench.training"},
-    "measure": {"bench.peers", "bench.training"},
-    "mfenet": {"bench.part_cases", "bench.training"},
-    "page": {"bench.machine_code_page", "bench.report"},
-    "peak_bytes": {"bench.memory", "bench.peers"},
-    "read": {"bench.machine_code", "bench.rows"},
-    "summary": {"bench.machine_code_page", "bench.report"},
-}
+NAMES_TO_GO: dict[str, set[str]] = {}
 
 
 class Module(NamedTuple):
@@ -221,7 +207,7 @@ def _texts(tree: ast.AST) -> Iterator[str]:
 
 
 # (module, word): paths into tests/ that are still there.
-PATHS_TO_GO: set[tuple[str, str]] = {("bench.machine_code", "tests")}
+PATHS_TO_GO: set[tuple[str, str]] = set()
 
 
 def test_nothing_runs_or_reads_the_tests(modules: dict[str, Module]) -> None:

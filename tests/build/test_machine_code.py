@@ -43,15 +43,15 @@ def test_names_of_kernels_are_plain() -> None:
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Row]:
-    return tables.read(tables.KERNELS)
+    return tables.read_table(tables.KERNELS)
 
 
 def test_tables_are_of_each_other(recorded: list[Row]) -> None:
     """The page is made of the CSV files, has no time in it, and says so."""
-    launches = tables.read(tables.LAUNCHES)
-    page = tables.DATA.with_suffix(".md").read_text()
-    assert page == tables.page(recorded, launches)
-    assert "Nothing here was\nmeasured on a GPU" in page
+    launches = tables.read_table(tables.LAUNCHES)
+    page = tables.PAGE.read_text()
+    assert page == tables.machine_code_page(recorded, launches)
+    assert "Nothing here was measured on a GPU" in page
     assert {row["gpu_us"] for row in recorded} == {"not measured"}
 
 
@@ -102,5 +102,5 @@ def test_kernels_that_one_side_lacks_are_told(recorded: list[Row], tmp_path: Pat
     assert tables.remarks(some, some[:2]) == ["cuda: 1 kernels of the table are not in this build"]
     assert tables.remarks(some[:2], some) == ["cuda: 1 kernels are not in the table yet"]
     assert tables.worse_kernels(some[:2], some) == []
-    tables.write(tmp_path / "kernels.csv", tables.COLUMNS, some)
-    assert tables.read(tmp_path / "kernels.csv") == some
+    tables.write_table(tmp_path / "kernels.csv", tables.COLUMNS, some)
+    assert tables.read_table(tmp_path / "kernels.csv") == some

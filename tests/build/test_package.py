@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.emulation import build
 
 import fastiqa
 from fastiqa import ops
 from fastiqa.cli import info
 from fastiqa.common import extras
 from fastiqa.runtime import native
-from support.emulation import build
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])

@@ -1,5 +1,8 @@
-"""The sources without PyTorch on this CPU: those for CUDA (csrc/emulate/emulate.h) as a library in this process, and
-those of either device as a program for each sanitizer."""
+"""The kernels' sources without PyTorch, on this CPU.
+
+The CUDA sources become a library in this process (emulate.h); the sources of either device become a program for each
+sanitizer. The tests use both, and `fastiqa.bench.machine_code` notes the launches of the library.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 ENTRY = CSRC / "emulate" / "entry.cpp"
 TEMPLATE = ROOT / "examples" / "template_op"
