@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastiqa.common.extras import install_command
+
 from ..runner.rows import latest, median_us, ours, read, speedup, spread
 from .tables import Case, caption, first
 
@@ -20,7 +22,7 @@ def draw(files: Mapping[Path, tuple[Path, Path]]) -> int:
     try:
         import matplotlib
     except ImportError:
-        print("error: figures need matplotlib: pip install 'fastiqa[bench]'", file=sys.stderr)
+        print(f"error: figures need matplotlib: {install_command('bench')}", file=sys.stderr)
         return 2
     matplotlib.use("Agg")
     for file, (speedups, bandwidths) in files.items():
