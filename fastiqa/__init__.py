@@ -1,7 +1,7 @@
 """fastiqa: image-quality networks that run at memory speed.
 
-Everything is imported on first use: ``import fastiqa`` costs a few milliseconds beyond ``import torch``, loads no
-compiled library, and initialises no CUDA.
+Names are imported on first use: ``import fastiqa`` costs a few milliseconds beyond ``import torch``, loads no compiled
+library and does not initialise CUDA.
 """
 
 from __future__ import annotations

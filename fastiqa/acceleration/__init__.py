@@ -1,4 +1,4 @@
-"""Turn modules people have into fused ones, in place; one file a foreign library.
+"""Convert existing modules into fused ones, in place; one file for each foreign library.
 
 The folder is not called `accelerate`: importing it would hide the function `fastiqa.accelerate`.
 """

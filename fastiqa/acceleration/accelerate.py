@@ -1,4 +1,4 @@
-"""`fastiqa.accelerate`: the twins of our own plain modules, and those of the libraries that are imported."""
+"""`fastiqa.accelerate`: fused twins of our plain modules, and of those libraries that are imported."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ PAIRS = TWINS | twins_of(models.PRFNet, models.MFENet)
 
 
 def accelerate(model: nn.Module) -> AccelerateReport:
-    """Turn each module of `fastiqa.reference` in `model` into its twin of `fastiqa.nn` or `fastiqa.models`, in place.
+    """Convert each module of `fastiqa.reference` in `model` to its twin in `fastiqa.nn` or `fastiqa.models`, in place.
 
-    SSIM and MS_SSIM of pytorch-msssim are turned into twins with the same options and values.
+    SSIM and MS_SSIM of pytorch-msssim become twins with the same options and values.
 
-    Parameters, buffers, hooks, state dict and the modules themselves stay the same objects: optimizers, references and
-    wrappers go on working, and results and gradients differ by rounding alone. Modules that are fused already are
-    passed over; a second call changes nothing.
+    Parameters, buffers, hooks, the state dict and the modules themselves stay the same objects, so optimizers,
+    references and wrappers stay valid. Results and gradients differ by rounding alone. Fused modules are skipped; a
+    second call changes nothing.
 
-    A module is left as it is, with a reason in the report, where its twin might compute something else or would gain
-    nothing: a subclass of a plain module (a parametrization makes one too), a `forward` that was replaced, and a module
-    whose twin reads inner layers without calling them, where such a layer is no plain one: it has hooks, an adapter
-    around it, parametrized, pruned, sharded or quantised weights, another stride or padding. Changed so later, after
-    the swap, the twin runs block by block as the plain module does.
+    A module stays plain, with a reason in the report, where its twin might compute something else or would gain
+    nothing: a subclass of a plain module (a parametrization makes one too), a module with a replaced `forward`, and a
+    module whose twin would read an inner layer that has to be called, because it has hooks, an adapter around it,
+    parametrized, pruned, sharded or quantised weights, or another stride or padding. If a layer changes in such a way
+    after the conversion, the twin runs block by block, as the plain module does.
 
     Args:
         model: any module that contains modules of `fastiqa.reference`, or is one.
 
     Returns:
-        What was swapped, what was left and why, and how modules with more than one way to run will do it.
+        A report of the converted modules, of those left and why, and of how modules with several ways will run.
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: `model`, or a part of it with something to swap, is compiled already; nothing was changed.
+        ValueError: `model`, or a part of it with something to convert, is compiled already; nothing was changed.
 
     Example:
         >>> import fastiqa
@@ -48,7 +48,7 @@ def accelerate(model: nn.Module) -> AccelerateReport:
         35
     """
     twins, foreign = dict(PAIRS), dict[type[nn.Module], WhyNot]()
-    if "pytorch_msssim" in sys.modules:  # where nobody has imported it, there are no modules of theirs
+    if "pytorch_msssim" in sys.modules:  # unless imported, none of its modules exists
         from fastiqa.acceleration import pytorch_msssim
 
         twins |= pytorch_msssim.PAIRS

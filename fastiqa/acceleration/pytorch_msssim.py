@@ -1,8 +1,8 @@
 """Twins of pytorch-msssim's SSIM and MS_SSIM, for `fastiqa.accelerate`.
 
-A twin subclasses the foreign class and reads the same attributes. It computes what the foreign module would, in one
-pass; arguments that it does not cover (five dimensions, two dtypes, sides smaller than the window) it hands to the
-foreign forward. Scores have the images' dtype, as theirs do, but those of half precision are computed in float32.
+A twin subclasses the foreign class, reads the same attributes, and computes the same scores in one pass. It passes
+arguments that it does not cover (five dimensions, two dtypes, sides smaller than the window) to the foreign forward.
+Scores have the images' dtype, as in pytorch-msssim, but half precision is computed in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastiqa.metrics.presets import SCALE_WEIGHTS
 from fastiqa.ops import ssim
 from fastiqa.ops.ssim import LARGEST_SIZE, window
 
-ROUNDING = 1e-6  # of their window, which is float32
+ROUNDING = 1e-6  # of the foreign window, which is float32
 
 
 class Gaussian(NamedTuple):
@@ -28,12 +28,12 @@ class Gaussian(NamedTuple):
 
 
 def why_not(module: nn.Module) -> str | None:
-    """Why a module of theirs cannot become its twin, or None."""
+    """Return why a module of pytorch-msssim cannot become its twin, or None."""
     return None if _gaussian(module) else f"its window is no Gaussian of 3 to {LARGEST_SIZE} pixels"
 
 
 def _gaussian(module: Any) -> Gaussian | None:
-    """What the module's window was made of, as far as its digits tell."""
+    """The size and sigma behind a module's window, as far as its digits tell."""
     row = module.win.detach().double().flatten(1).cpu()
     size = row.shape[1]
     if size % 2 == 0 or not 3 <= size <= LARGEST_SIZE or not row[0, size // 2] > row[0, size // 2 + 1] > 0:
@@ -74,7 +74,7 @@ class MS_SSIM(pytorch_msssim.MS_SSIM):  # type: ignore[misc]
             X,
             Y,
             data_range=self.data_range,
-            check_range=False,  # as theirs
+            check_range=False,  # as there
             preset="pytorch_msssim",
             reduction="mean" if self.size_average else "none",
             size=gaussian.size,

@@ -1,1 +1,1 @@
-"""How an operator runs: its record, the call's checks and plan, the choice of a backend, the compiled libraries."""
+"""How an operator runs: record, checks and plan of a call, choice of a backend, compiled libraries."""

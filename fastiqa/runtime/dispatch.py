@@ -1,8 +1,9 @@
 """Which backend runs an operator, and why not another.
 
-CUDA tensors: cuda, triton, torch. CPU tensors: cpu, torch (and triton under its interpreter, when asked for). A backend
-refuses with a reason; the next one is tried and the reason is logged once. `use(name)` and FASTIQA_BACKEND=name allow
-only that backend, FASTIQA_STRICT=1 turns every fallback into an error; both errors list every reason.
+CUDA tensors try cuda, triton, torch; CPU tensors try cpu, torch (and triton under its interpreter, when asked for). A
+backend that refuses gives a reason, which is logged once, and the next one is tried. `use(name)` and
+FASTIQA_BACKEND=name allow only that backend; FASTIQA_STRICT=1 turns every fallback into an error. Both errors list all
+reasons.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ WhyNot = Callable[..., "str | None"]
 
 
 class Operator(Protocol):
-    """What the choice of a backend reads of an operator; `fastiqa.runtime.op.Op` has it."""
+    """The part of an operator that decides on a backend; `fastiqa.runtime.op.Op` has it."""
 
     name: str
     backends: tuple[Backend, ...]
 
 
 class BackendError(RuntimeError):
-    """The backend that was asked for cannot run an operator. The message has every backend's reason, a line each."""
+    """The requested backend cannot run an operator. The message gives every backend's reason, a line each."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One way of running an operator: `load` finds the kernel by the operator's name, `why_not` speaks of arguments."""
+    """One way to run an operator: `load` finds its kernel by name; `why_not` may reject specific arguments."""
 
     name: str
     device: str
@@ -54,7 +55,7 @@ class Backend:
     dtypes: tuple[torch.dtype, ...] = FLOATING
 
     def reason(self, op: Operator, args: Sequence[Any]) -> str | None:
-        """Why this backend cannot take these arguments, or None."""
+        """Return why this backend cannot take these arguments, or None."""
         first = args[0]
         if not self.accepts(first.device.type):
             return f"needs {self.device} tensors, got {first.device.type}"
@@ -107,7 +108,7 @@ _kernels: dict[tuple[str, str], Callable[..., None] | str] = {}
 
 
 def _kernel(backend: Backend, name: str) -> Callable[..., None] | str:
-    """The kernel, or the reason why there is none; looked for once."""
+    """The kernel, or the reason why there is none. Looks once and remembers."""
     key = (backend.name, name)
     if key not in _kernels:
         try:
@@ -124,24 +125,24 @@ def _from_environment() -> str | None:
     return name
 
 
-# Process-wide, not per thread: the backward pass of CUDA tensors runs on threads of its own.
+# Process-wide, not per thread: PyTorch runs the backward pass of CUDA tensors on other threads.
 _only: str | None = _from_environment()
-_blocks: list[_Block] = []  # of `use` that are open, as they were entered; the last one's backend is `_only`
+_blocks: list[_Block] = []  # open blocks of `use`, in order of entry; the last one's backend is `_only`
 _blocks_lock = threading.Lock()
 _strict: bool = os.environ.get("FASTIQA_STRICT", "0") == "1"
 
 
 @dataclass(eq=False)
 class _Block:
-    """One block of `use`. Closed, it leaves those that other threads have opened since as they are."""
+    """One block of `use`. Closing it leaves the blocks alone that other threads have opened since."""
 
     backend: str
-    outside: str | None  # what holds when no block is open
+    outside: str | None  # the backend when no block is open
 
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Within the block every operator of fastiqa runs through this backend alone, backward passes included.
+    """Run every operator in the block through this backend alone, backward passes included.
 
     Args:
         backend: "cpu", "cuda", "triton" or "torch".
@@ -150,11 +151,11 @@ def use(backend: str) -> Iterator[None]:
         ValueError: unknown backend.
         BackendError: a RuntimeError, from an operator that the backend refuses; the message gives every reason.
 
-    The choice holds for the whole process, not for one thread: a backward pass may run on threads of PyTorch's own.
-    Blocks may be open in several threads at once and end in any order. The block entered last decides for all of them
-    until it ends; then the last one of those still open does, and after the last of all what held before the first. So
-    every block is undone by its end, but a thread runs through another's backend while that one's later block is open:
-    let threads agree on one, or choose before they start. Example::
+    The choice holds for the whole process, not for one thread, since PyTorch may run a backward pass on other threads.
+    Blocks may be open in several threads and end in any order. The block entered last decides for all threads until it
+    ends; then the last block still open decides, and after the last one whatever held before the first. So the end of
+    a block undoes it, but while another thread's later block is open, a thread runs through that block's backend: let
+    threads agree on one backend, or choose before they start. Example::
 
         with fastiqa.use("torch"):
             loss = model(ref, a, b).sum()
@@ -175,8 +176,8 @@ def use(backend: str) -> Iterator[None]:
 
 
 def choose(op: Operator, args: Sequence[Any]) -> Callable[..., None] | None:
-    """The kernel to call, or None for PyTorch's composite reference."""
-    only = _only  # once: another thread may change it
+    """Return the kernel to call, or None for PyTorch's composite reference."""
+    only = _only  # read once: another thread may change it
     if only == "torch":
         return None
     device = args[0].device.type

@@ -1,4 +1,4 @@
-"""Errors that are the machine's and not the program's, in one line each: no memory, a backend that cannot run."""
+"""Failures of the machine rather than the program, in one line each: no memory, a backend that cannot run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from fastiqa.common.text import one_line
 from fastiqa.runtime.dispatch import BackendError
 
-# What PyTorch's allocators, oneDNN and C++ say in a plain RuntimeError.
+# Texts of plain RuntimeErrors by PyTorch's allocators, oneDNN and C++.
 _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|could not allocate|bad_alloc", re.I)
 _ASKED = re.compile(r"tried to allocate (\d+) bytes|Tried to allocate ([\d.]+ [KMGT]iB)", re.I)
 
 
 def reason_of(error: BaseException) -> str | None:
-    """The line to print for an error of the machine; None for any other."""
+    """Return the line to print for a failure of the machine, or None for any other error."""
     text = str(error)
     if isinstance(error, BackendError):
         what, *table = (" ".join(line.split()) for line in text.splitlines())

@@ -1,7 +1,7 @@
 """Shapes and memory formats: what an operator accepts and what its outputs look like.
 
-The functions here run inside the fake kernel and before every real one, so what is promised to the compiler and what is
-allocated cannot differ. They raise ``ValueError`` or ``TypeError`` naming the argument, what came and what was wanted.
+The functions here run inside the fake kernel and before every real one, so the promise to the compiler and the
+allocation cannot differ. They raise ``ValueError`` or ``TypeError`` that names the argument, its value and the demand.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Output(NamedTuple):
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    # PyTorch's own reading of strides: where one channel or one pixel makes both formats true, strides decide.
+    # As PyTorch reads strides: where one channel or one pixel fits both formats, strides decide.
     strides, shape = x.stride(), x.shape
     least = 0
     for d in (1, 3, 2, 0):
@@ -49,18 +49,18 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def memory_format(*tensors: Tensor) -> torch.memory_format:
-    """The format of an element-wise result, as PyTorch chooses it: that of the first tensor that is not expanded."""
+    """The format of an element-wise result. As in PyTorch, the first tensor that is not expanded decides."""
     for x in tensors:
         strides = x.stride()
         if 0 not in strides or all(stride != 0 or size == 1 for stride, size in zip(strides, x.shape, strict=True)):
-            if strides[3] == 1 and strides[1] != 1:  # the usual case, settled at once
+            if strides[3] == 1 and strides[1] != 1:  # the usual case
                 return torch.contiguous_format
             return torch.channels_last if _is_channels_last(x) else torch.contiguous_format
     return torch.contiguous_format
 
 
 def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
-    """Feature maps: four-dimensional, floating, on one device."""
+    """Check feature maps: four-dimensional, floating, on one device."""
     for name, x in zip(names, tensors, strict=True):
         if x.dtype in FLOATING and x.dim() != 4:
             raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
@@ -68,7 +68,7 @@ def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
 
 
 def check_on_same_device(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
-    """A tensor of any shape, floating, on the device of the first argument."""
+    """Check a tensor of any shape: floating, on the device of the first argument."""
     if x.dtype not in FLOATING:
         raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
     if x.device != first.device:
@@ -76,10 +76,10 @@ def check_on_same_device(first_name: str, first: Tensor, name: str, x: Tensor) -
 
 
 def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
-    """As check_maps, with equal shapes."""
+    """Check feature maps of equal shapes."""
     first = tensors[0]
     shape, device = first.shape, first.device
-    for x in tensors:  # all is well nearly always: one cheap look before the one that finds the words
+    for x in tensors:  # nearly always right: a cheap look before the one that finds the words
         if x.shape != shape or x.device != device or x.dtype not in FLOATING:
             break
     else:
@@ -92,7 +92,7 @@ def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
 
 
 def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> None:
-    """Tensors with one number for each channel of each sample of the maps `x`: (N, C, 1, 1)."""
+    """Check tensors (N, C, 1, 1), which have one number for each channel of each sample of the maps `x`."""
     check_maps(("x", *names), x, *values)
     n, c, *_ = x.shape
     for name, value in zip(names, values, strict=True):
@@ -101,13 +101,13 @@ def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> No
 
 
 def check_not_empty(name: str, x: Tensor) -> None:
-    """A map for pooling and interpolation, which take an empty batch but neither no channels nor no pixels."""
+    """Check a map for pooling and interpolation: the batch may be empty, but not channels or pixels."""
     if 0 in x.shape and 0 in x.shape[1:]:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
 
 
 def check_pixels_fit_32_bits(name: str, x: Tensor) -> None:
-    """As check_not_empty, for kernels that count the pixels of a map in 32 bits."""
+    """Check a map for kernels that count its pixels in 32 bits; it has channels and pixels."""
     check_not_empty(name, x)
     if x.shape[2] * x.shape[3] >= 2**31:
         raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")

@@ -1,6 +1,6 @@
-"""The compiled libraries: where they are, what they were built with, why they cannot be used.
+"""The compiled libraries: their files, how they were built, and why they cannot be used.
 
-Nothing is looked for until an operator is first called. A failure is remembered with its reason.
+The first call of an operator looks for them. A failure is remembered with its reason.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ LIBRARIES = ("cpu", "cuda")
 
 
 class Unavailable(Exception):
-    """Why a library or a kernel in it cannot be used, in words for the user."""
+    """A library, or a kernel in it, cannot be used; the message tells the user why."""
 
 
 class DoesNotLoad(Unavailable):
-    """A library was built for such a torch as is running, and cannot be loaded."""
+    """A library was built for the running torch, and cannot be loaded."""
 
 
 def path(library: str) -> Path:
-    """Where the library `cpu` or `cuda` lies if it was built."""
+    """The file of the library `cpu` or `cuda`, if it was built."""
     return Path(__file__).resolve().parents[1] / f"libfastiqa_{library}.so"
 
 
 @functools.cache
 def build_record(library: str) -> dict[str, Any]:
-    """What the library was built with: torch, compiler, flags and, for CUDA, architectures. Raises Unavailable."""
+    """How the library was built: torch, compiler, flags and, for CUDA, architectures. Raises Unavailable."""
     _load(library)
     entry = ctypes.CDLL(str(path(library))).fastiqa_build_record
     entry.restype = ctypes.c_char_p
@@ -50,7 +50,7 @@ def kernel(library: str, name: str) -> Callable[..., None]:
 
 @functools.cache
 def device_reason(device: torch.device) -> str | None:
-    """Why the CUDA library, loaded, cannot run on that device: a GPU for which it holds no code."""
+    """Return why the loaded CUDA library cannot run on that GPU: it holds no code for it. None if it can."""
     if device.type != "cuda":
         return None
     record = build_record("cuda")
@@ -77,7 +77,7 @@ def _load(library: str) -> None:
 def _load_once(library: str) -> Unavailable | None:
     file = path(library)
     if not file.exists():
-        note = file.with_suffix(".txt")  # setup.py's, of a build that failed
+        note = file.with_suffix(".txt")  # setup.py's note about a failed build
         if note.exists():
             return Unavailable(f"{file.name} was not built: {note.read_text(encoding='utf-8').strip()}")
         if library == "cuda" and torch.version.cuda is None:

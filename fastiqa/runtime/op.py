@@ -1,8 +1,8 @@
-"""The operator record, and everything PyTorch is told of an operator.
+"""The operator record, and how it registers an operator with PyTorch.
 
-A file in `fastiqa/ops` writes one `Op` (and one more for its backward pass); from it come the schema
-`fastiqa::<name>`, the fake kernel, the choice of backend, the gradient, the autocast rule and the batching rule. This
-file alone touches `torch.library`.
+A file in `fastiqa/ops` writes one `Op` (and one more for its backward pass). The record provides the schema
+`fastiqa::<name>`, the fake kernel, the choice of a backend, the gradient, the autocast rule and the batching rule. Only
+this file touches `torch.library`.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ class Op:
     """One operator: callable, and the source of its tests, its benchmark and its registration.
 
     Args:
-        schema: in PyTorch's notation, as `high_pass(Tensor x) -> Tensor`. Functional: no argument is written.
-        reference: the definition in plain PyTorch, for any floating dtype; specification, oracle and last backend.
-        adjoint: `(saved, *output_gradients) -> gradients`, one (or None) for each tensor argument. `saved` has the
-            arguments named in `saves`, every argument that is no tensor, and `needs`: for each tensor argument whether
-            a gradient is wanted. It calls registered operators only, so it is differentiable itself.
-        layout: `(*args) -> outputs`, which also checks the arguments (see layout.py).
-        samples: `(n, c, h, w) -> argument tuples`, with `Map` in place of tensors, that exercise the operator at that
-            size.
-        bytes: least traffic in bytes, each input read once and each output written once, for those arguments.
-        saves: names of the tensor arguments, or of the results that the schema names, which the adjoint needs. A
-            result that the next layer saves as well costs no memory.
-        statistics: names of results that have no gradient, as the schema names them.
-        wide: names of tensor arguments that kernels take in the accumulation type whatever the others' dtype: numbers a
-            channel that must not be rounded.
-        backends: in order of preference; PyTorch's composite reference comes after them.
-        autocast: "promote" computes in the widest dtype given, as PyTorch's element-wise functions; "lower" in the
-            autocast dtype, as its convolutions.
+        schema: PyTorch's notation, as `high_pass(Tensor x) -> Tensor`. No argument is written to.
+        reference: the definition in plain PyTorch, for any floating dtype: specification, oracle and last backend.
+        adjoint: `(saved, *output_gradients) -> gradients`, one (or None) for each tensor argument. `saved` holds the
+            arguments named in `saves`, every argument that is not a tensor, and `needs`, which says for each tensor
+            argument whether it needs a gradient. Only registered operators are called, so the adjoint is itself
+            differentiable.
+        layout: `(*args) -> outputs`. It also checks the arguments, see layout.py.
+        samples: `(n, c, h, w) -> argument tuples` that exercise the operator at that size, `Map` standing for tensors.
+        bytes: the least traffic for given arguments, in bytes: each input read once and each output written once.
+        saves: names of the tensor arguments, or of results named in the schema, that the adjoint needs. A result that
+            the next layer saves too costs no memory.
+        statistics: names of results without a gradient, as in the schema.
+        wide: names of tensor arguments that kernels take in the accumulation type, whatever the others' dtype: numbers
+            of a channel that must not be rounded.
+        backends: in order of preference; PyTorch's composite reference comes last.
+        autocast: "promote" computes in the widest dtype given, as PyTorch's element-wise functions do; "lower" in the
+            autocast dtype, as its convolutions do.
         batched: names of the arguments whose first dimension is the batch; `vmap` folds its dimension into theirs.
             Default: every tensor argument.
-        exact: every backend equals the reference bit for bit; otherwise tests allow twice the reference's own error.
+        exact: whether every backend equals the reference bit for bit; if not, tests allow twice the reference's error.
     """
 
     def __init__(
@@ -92,28 +92,28 @@ class Op:
     # ---- calling ----
 
     def __call__(self, *args: Any, out: Tensor | Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
-        """Runs the operator; with `out` into tensors that exist, without a gradient.
+        """Run the operator; with `out`, write into existing tensors, without a gradient.
 
-        What is given as `out`, one tensor or one for each result, has the result's shape, dtype and device and any
-        strides. As in PyTorch it may not require a gradient, and what autograd saved of it before raises an error in
-        the backward pass. It may share no memory with an input, another output or itself.
+        `out` is one tensor, or one for each result, with the result's shape, dtype and device and any strides. As in
+        PyTorch it may not require a gradient; if autograd saved it before, the backward pass raises an error. It may
+        not share memory with an input, another output or itself.
         """
         values = self.signature.bind(args, kwargs)
         if out is not None:
             return self._write_into(values, out)
         if torch.compiler.is_compiling() or torch._C._is_tracing():
-            if torch.onnx.is_in_onnx_export():  # ONNX has no such operator, but all that its reference is made of
+            if torch.onnx.is_in_onnx_export():  # ONNX lacks the operator, but has those of its reference
                 values = self.signature.promote(values)
                 self.layout(*values)
                 return self.reference(*values)
             return self._overload(*values)
         if forward_ad._current_level >= 0:
-            # Kernels know no tangents: in forward mode the reference runs, whose operations have their own.
+            # Kernels know no tangents: in forward mode the reference runs, whose operations have theirs.
             self._plans(self.signature.complete(values))
             return self.reference(*self.signature.promote(values))
         if torch._C._are_functorch_transforms_active():
-            # A registered gradient is invisible to torch.func, which knows autograd functions alone. What a batch hides
-            # may require one.
+            # torch.func knows autograd functions alone, no registered gradient. A tensor hidden in a batch may require
+            # one.
             self.signature.check_strided(values)
             return self._overload(*values) if _only_functionalizes() else self._transformed.apply(*values)
         if self._is_eager(values):
@@ -122,9 +122,9 @@ class Op:
         return self._overload(*values)
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
-        """One line for each backend: whether it runs for these arguments, and if not, why.
+        """Report for each backend, a line each, whether it runs for these arguments, and why not.
 
-        Raises: what a call with these arguments would raise of them.
+        Raises: TypeError and ValueError for arguments that a call would refuse.
         """
         values = self.signature.promote(self.signature.bind(args, kwargs))
         self.layout(*values)
@@ -132,9 +132,9 @@ class Op:
         return f"{self.name} for {x.dtype} tensors on {x.device}\n{dispatch.decision_table(self, values)}"
 
     def _is_eager(self, values: tuple[Any, ...]) -> bool:
-        """Whether no mode, subclass, autocast rule or batch of autograd's has to see the call.
+        """Whether the call may bypass the dispatcher: no mode, subclass, autocast rule or batch has to see it.
 
-        Then the dispatcher would only cost time: 4 us without a gradient, 6 us with one, beside 8 us for all the rest.
+        The dispatcher takes 4 us without a gradient and 6 us with one; everything else takes 8 us.
         """
         return (
             torch._C._len_torch_dispatch_stack() == 0
@@ -154,7 +154,7 @@ class Op:
                 raise NotImplementedError(f"out: {self.name} with out= can be neither mapped nor transformed")
             if self._is_eager(values) and all(type(given) in PLAIN for given in outs):
                 out_arguments.check_overlap(named, outs)
-                negative = any(given.is_neg() for given in outs)  # a view of a conjugate's imaginary part
+                negative = any(given.is_neg() for given in outs)  # the imaginary part of a conjugate is such a view
                 empty = any_empty(self.signature, values, outputs)
                 kernel = None if negative or empty else dispatch.choose(self, values)
                 if kernel is not None:
@@ -185,7 +185,7 @@ class Op:
         return results[0] if len(results) == 1 else results
 
     def _run_reference(self, args: tuple[Any, ...], outputs: Sequence[Output]) -> tuple[Tensor, ...]:
-        """The reference's results, copied where they are views of an argument or not laid out as promised."""
+        """The reference's results, copied where they view an argument or differ from the promised layout."""
         storages = {args[k].untyped_storage()._cdata for k in self.signature.tensors if args[k] is not None}
         return tuple(
             result
@@ -197,7 +197,7 @@ class Op:
     # ---- registration ----
 
     def _register(self, schema: str) -> Any:
-        # Exact strides: the layout rule reads them, so Inductor must hand over those that it showed the fake kernel.
+        # Exact strides: the layout rule reads them, so Inductor must pass those that the fake kernel saw.
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
         qualified = f"fastiqa::{self.name}"
         _library.impl(self.name, self._run, "CompositeExplicitAutograd")
@@ -211,7 +211,7 @@ class Op:
         return getattr(torch.ops.fastiqa, self.name).default
 
     def _autograd_functions(self) -> tuple[Any, Any]:
-        """The registered gradient once more: for eager calls, where it costs less, and for torch.func."""
+        """The registered gradient as autograd functions: for eager calls, which get cheaper, and for torch.func."""
 
         def forward(ctx: Any, *args: Any) -> Any:
             result = self._run(*args)
@@ -245,7 +245,7 @@ class Op:
 
     def _backward(self, ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         names, tensors = self.signature.names, self.signature.tensors
-        wanted = ctx.needs_input_grad  # without what the dispatcher left out because it equals its default
+        wanted = ctx.needs_input_grad  # shorter where the dispatcher left out defaults
         needs = tuple([k < len(wanted) and wanted[k] for k in tensors])
         kept = dict(zip(self.saves, ctx.saved_tensors, strict=True))
         gradients = _tuple(self.adjoint(SimpleNamespace(needs=needs, **kept, **ctx.constants), *grads))
@@ -280,7 +280,7 @@ class Op:
     def _vmap_of_nothing(
         self, call: Callable[..., Any], in_dims: tuple[int | None, ...], args: tuple[Any, ...]
     ) -> tuple[Any, Any]:
-        """The results of a batch without a sample: their shapes and dtypes are those of a sample of zeros."""
+        """Results of an empty batch, whose shapes and dtypes a sample of zeros tells."""
         zeros = (x if dim is None else x.sum(dim) for x, dim in zip(args, in_dims, strict=True))
         results = tuple(y[None][:0] for y in _tuple(call(*zeros)))
         return (results[0], 0) if len(results) == 1 else (results, (0,) * len(results))
@@ -291,20 +291,20 @@ class Op:
             return self._overload(*self.signature.cast(args, torch.get_autocast_dtype(device.lower())))
 
     def __reduce__(self) -> str:
-        """Copied as itself and pickled by name: a record is made once, when its module is imported."""
+        """Copy as itself and pickle by name: the import of its module makes the only record."""
         return self.name
 
     def __repr__(self) -> str:
         return f"<fastiqa operator {self.schema}>"
 
 
-# Autograd's own batches, older than those of torch.func (jacobian(vectorize=True), is_grads_batched,
-# check_batched_grad), are tensors of the plain type that no other question tells from single ones.
+# Batches of autograd itself, older than torch.func's (jacobian(vectorize=True), is_grads_batched, check_batched_grad),
+# are tensors of the plain type; only this question tells them from single ones.
 _batches = functools.partial(torch._C._dispatch_tls_is_dispatch_key_included, torch._C._dispatch_key_parse("VmapMode"))
 
 
 def _only_functionalizes() -> bool:
-    """Whether no transform of torch.func but `functionalize` is active, which refuses autograd functions."""
+    """Whether `functionalize`, which refuses autograd functions, is the only active transform of torch.func."""
     stack = torch._C._functorch.get_interpreter_stack()
     return all(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 

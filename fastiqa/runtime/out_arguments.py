@@ -1,8 +1,8 @@
-"""Tensors that a caller gives for results, `out=`: what PyTorch refuses of them, and where two of them overlap.
+"""Checks of `out=`, the caller's tensors for results: those that PyTorch makes, and overlaps.
 
-Kernels write without a look at what they read, in any order and on many threads, so no output may share memory with an
-input, with another output or within itself. PyTorch looks at dense tensors only and lets the others pass; here slices
-of one buffer are told apart, since writing beside one's input is what `out=` is for.
+Kernels read and write in any order and on many threads, so an output may not share memory with an input, with another
+output or within itself. PyTorch checks dense tensors only and accepts all others. Here slices of one buffer are told
+apart, since `out=` serves to write beside an input.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch.autograd import forward_ad
 
 from fastiqa.runtime.layout import Output
 
-# Steps that NumPy may take to tell two strided tensors apart, beyond which they count as overlapping. Slices of one
-# buffer take fewer than a hundred.
+# Steps for NumPy to tell two strided tensors apart; beyond these they count as overlapping. Slices of one buffer take
+# fewer than a hundred.
 MOST_STEPS = 100_000
 
 
 def check_outputs(
     name: str, named: Sequence[tuple[str, Tensor]], outs: tuple[Any, ...], promised: Sequence[Output]
 ) -> None:
-    """Refuses outputs into which the operator cannot write, or not without harm to something else.
+    """Refuse outputs into which the operator cannot write, or only with harm to another tensor.
 
     Args:
         name: of the operator.
         named: its tensor arguments, by name.
-        outs: what the caller gave.
-        promised: what the layout rule says.
+        outs: the caller's tensors.
+        promised: the outputs of the layout rule.
 
     Raises:
         TypeError: no tensor, or one that is not strided.
@@ -68,18 +68,18 @@ def check_outputs(
 
 
 def check_overlap(named: Sequence[tuple[str, Tensor]], outs: Sequence[Tensor]) -> None:
-    """ValueError if an output shares memory with an input, another output or itself."""
+    """Raise ValueError if an output shares memory with an input, another output or itself."""
     for out in outs:
         if _overlaps_itself(out):
             got = f"shape {tuple(out.shape)} and strides {out.stride()}"
             raise ValueError(f"out: got {got}, of which elements share memory, want each in a place of its own")
-    # Outputs first: a copy-on-write tensor whose address is asked for gets memory of its own.
+    # Outputs first: asking a copy-on-write tensor for its address makes it a copy.
     places = [_byte_range(out) for out in outs]
     for first, second in itertools.combinations(range(len(outs)), 2):
         if _overlap(outs[first], places[first], outs[second], places[second]):
             raise ValueError(f"out: got tensors {first} and {second} with memory in common, want one for each result")
     for name, x in named:
-        # One that is still copy-on-write shares no memory with what was just given memory of its own.
+        # An input that is still copy-on-write shares no memory with these copies.
         if torch._C._is_cow_tensor(x):  # type: ignore[attr-defined]
             continue
         place = _byte_range(x)
@@ -107,7 +107,7 @@ def _overlap(x: Tensor, at: tuple[int, int], y: Tensor, other: tuple[int, int]) 
 
 
 class _Strided:
-    """A tensor on any device as NumPy sees arrays, for comparing addresses, never to be read."""
+    """A tensor on any device as an array to NumPy, to compare addresses; its memory is never read."""
 
     def __init__(self, x: Tensor, address: int) -> None:
         size = x.element_size()
@@ -121,7 +121,7 @@ class _Strided:
 
 
 def _overlaps_itself(x: Tensor) -> bool:
-    """Whether two elements of a tensor lie in one place."""
+    """Whether two elements of a tensor share their memory."""
     if x.numel() < 2:
         return False
     reach = 0
@@ -133,7 +133,7 @@ def _overlaps_itself(x: Tensor) -> bool:
         return False
     if any(stride == 0 for stride, _ in _by_stride(x)):
         return True
-    # Strides that do not nest are what only `as_strided` makes; their places are counted.
+    # Only `as_strided` makes strides that do not nest; their addresses are counted.
     places = torch.zeros((), dtype=torch.int64, device="cpu")
     for stride, size in _by_stride(x):
         places = places[..., None] + stride * torch.arange(size, device="cpu")

@@ -16,18 +16,18 @@ from torch import Tensor
 from fastiqa.runtime.layout import Output
 from fastiqa.runtime.signature import Signature
 
-MOST_PLANS = 256  # of an operator: sizes may never come back
+MOST_PLANS = 256  # of one operator: sizes may never return
 
 
 class Plan(NamedTuple):
     """How an operator is called.
 
     Attributes:
-        outputs: what the layout rule says.
-        promotes: the arguments have to be promoted first.
-        empty: something is empty, and goes to the reference: kernels divide by sizes.
-        may_be_sparse: a tensor has its first stride 0 or 1 and all others 0. Sparse tensors and those of MKL-DNN say so
-            of themselves, as does one number expanded: every call has to look at such arguments.
+        outputs: those of the layout rule.
+        promotes: whether the arguments have to be promoted first.
+        empty: whether a tensor is empty: the reference runs, since kernels divide by sizes.
+        may_be_sparse: whether a tensor has its first stride 0 or 1 and all others 0, as one expanded number has.
+            Sparse tensors and those of MKL-DNN claim such strides, so every call has to look at the arguments.
         allocators: one function for each result, which makes the tensor that a kernel writes.
     """
 
@@ -39,17 +39,17 @@ class Plan(NamedTuple):
 
 
 class Plans:
-    """The plans of one operator. Its layout rule reads nothing but metadata, as it also runs in the fake kernel."""
+    """The plans of one operator. Its layout rule reads metadata alone, since it also runs in the fake kernel."""
 
     def __init__(self, signature: Signature, layout: Callable[..., tuple[Output, ...]]) -> None:
         self._signature, self._layout = signature, layout
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def __call__(self, args: tuple[Any, ...]) -> Plan:
-        """The plan for these arguments; raises what promotion and the layout rule raise."""
+        """The plan for these arguments. Raises the errors of promotion and of the layout rule."""
         try:
             key = self._signature.metadata(args)
-        except RuntimeError:  # nested tensors have no shape, some sparse ones no strides
+        except RuntimeError:  # nested tensors have no shape, and some sparse ones no strides
             self._signature.check_strided(args)
             raise
         plan = self._plans.get(key)
@@ -77,7 +77,7 @@ def any_empty(signature: Signature, args: tuple[Any, ...], outputs: Sequence[Out
 
 
 def _allocator(output: Output) -> Callable[[], Tensor]:
-    # By strides: two thirds of the time that a memory format takes.
+    # By strides, which takes two thirds of the time that a memory format takes.
     return functools.partial(
         torch.empty_strided, tuple(output.shape), output.strides(), dtype=output.dtype, device=output.device
     )

@@ -1,4 +1,4 @@
-"""An operator's arguments: names, kinds and defaults read from its schema; binding, promotion and casts of a call."""
+"""An operator's arguments: names, kinds and defaults from its schema; binding, promotion and casts in a call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from fastiqa.runtime.layout import ACCUMULATION, FLOATING
 
-# What an argument that is no tensor may be, by its kind in the schema, and in words.
+# Kind in the schema -> Python types of an argument that is not a tensor, and the words for them.
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "float": ((float, int, numbers.Real, torch.SymFloat, torch.SymInt), "a number"),
     "int": ((int, numbers.Integral, torch.SymInt), "an integer"),
@@ -21,7 +21,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-PLAIN = frozenset({Tensor, torch.nn.Parameter, type(None)})  # tensors of a subclass may want to see the call
+PLAIN = frozenset({Tensor, torch.nn.Parameter, type(None)})  # a subclass may want to see the call
 
 
 class Signature:
@@ -29,8 +29,8 @@ class Signature:
 
     Attributes:
         names: every parameter, in order.
-        tensors: positions of those that are tensors.
-        results: names of what is returned, "" where the schema gives none.
+        tensors: positions of the tensors among them.
+        results: names of the results, "" where the schema gives none.
     """
 
     def __init__(self, schema: Any, wide: Sequence[str] = ()) -> None:
@@ -58,7 +58,7 @@ class Signature:
         return args
 
     def complete(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Arguments as the dispatcher hands them over, which leaves out trailing ones that have their default value."""
+        """Arguments from the dispatcher, completed by the trailing defaults that it leaves out."""
         missing = self._arguments[len(args) :]
         return (*args, *(argument.default_value for argument in missing)) if missing else args
 
@@ -87,14 +87,14 @@ class Signature:
         narrow = {args[k].dtype for k in self._narrow if args[k] is not None}
         wide = {args[k].dtype for k in self._wide}
         if not (narrow | wide).issubset(FLOATING):
-            return args  # refused by the layout rule, which knows the name
+            return args  # the layout rule, which knows the name, refuses them
         dtype = narrow.pop() if len(narrow) == 1 else functools.reduce(torch.promote_types, narrow)
         if not narrow and wide <= {ACCUMULATION[dtype]}:
             return args
         return self.cast(args, dtype)
 
     def check_strided(self, args: tuple[Any, ...]) -> None:
-        """TypeError, by name, for tensors that are no grid of numbers: sparse, of MKL-DNN, nested."""
+        """Raise TypeError that names a tensor without strides: sparse, nested or of MKL-DNN."""
         for k in self.tensors:
             if (x := args[k]) is not None and (x.layout is not torch.strided or x.is_nested):
                 kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").lstrip("_")
@@ -109,18 +109,18 @@ class Signature:
         )
 
     def metadata(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """All that a layout rule may read of the arguments."""
+        """The properties of the arguments that a layout rule may read."""
         return tuple([(x.shape, x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x for x in args])
 
     def requires_grad(self, args: tuple[Any, ...]) -> bool:
-        """Whether a gradient will be wanted of a call with these arguments."""
+        """Whether a call with these arguments needs a gradient."""
         return torch.is_grad_enabled() and any(args[k] is not None and args[k].requires_grad for k in self.tensors)
 
     def has_tangents(self, args: tuple[Any, ...]) -> bool:
-        """Whether forward-mode differentiation wants the derivative of a call with these arguments."""
+        """Whether forward-mode differentiation needs the derivative of a call with these arguments."""
         tensors = (args[k] for k in self.tensors if args[k] is not None)
         return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
     def is_plain(self, args: tuple[Any, ...]) -> bool:
-        """Whether every tensor is an ordinary one: no subclass that would want to see the call."""
+        """Whether every tensor is of a plain type: no subclass has to see the call."""
         return PLAIN.issuperset([type(args[k]) for k in self.tensors])
