@@ -1,1 +1,1 @@
-"""What every layer needs: checks of arguments, atomic files, text for tables, limits of what a file may ask for."""
+"""Shared by every layer: checks of arguments, atomic files, text for tables, limits on the contents of files."""

@@ -1,4 +1,4 @@
-"""Checks of arguments: every message is one line and names the argument, what came and what was wanted."""
+"""Checks of arguments. Every message is one line that names the argument, its value and the demand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-# Rounding of resampled or decoded images may leave [0, 1] by this much before it counts as another value range.
+# Rounding may take resampled or decoded images this far beyond [0, 1]; farther counts as another value range.
 RANGE_TOLERANCE = 1e-3
 
 _AUTOCAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -22,7 +22,7 @@ def integer(name: str, value: int, minimum: int = 1, odd: bool = False) -> int:
 
 
 def integers(name: str, values: Sequence[int], length: int | None = None) -> tuple[int, ...]:
-    """Return `values` as a tuple if it holds `length` positive integers (None: one or more), else raise ValueError."""
+    """Return `values` as a tuple of `length` positive integers (None: one or more), else raise ValueError."""
     sequence = isinstance(values, Sequence) and not isinstance(values, str)
     if not sequence or len(values) == 0 or (length is not None and len(values) != length):
         raise ValueError(f"{name}: got {values!r}, want {length or 'one or more'} positive integers")
@@ -50,11 +50,11 @@ def one_of(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def is_eager(tensor: Tensor) -> bool:
-    """Whether `tensor` holds values and the code that reads it runs now: not compiled, exported, traced or mapped."""
+    """Whether `tensor` holds values that code can read now: not compiled, exported, traced or mapped."""
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
-    # Tensor subclasses (fake tensors, functional ones), torch.func's wrappers (vmap, grad) and the batches of
-    # autograd (is_grads_batched, jacobian(vectorize=True)) may hold no values.
+    # No values: tensor subclasses (fake, functional), torch.func's wrappers (vmap, grad) and autograd's batches
+    # (is_grads_batched, jacobian(vectorize=True)).
     wrapped = torch._C._functorch
     return (
         type(tensor) in (Tensor, torch.nn.Parameter)
@@ -64,7 +64,7 @@ def is_eager(tensor: Tensor) -> bool:
 
 
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
-    """The parameters of a module; of a replica of `torch.nn.DataParallel`, the copies that it has as attributes."""
+    """Yield the parameters of a module, or the copies that a `torch.nn.DataParallel` replica has as attributes."""
     for inner in module.modules():
         yield from inner.parameters(recurse=False)
         if getattr(inner, "_is_replica", False):
@@ -72,7 +72,7 @@ def parameters_of(module: nn.Module) -> Iterator[Tensor]:
 
 
 def parameter_of(module: nn.Module) -> Tensor:
-    """The first floating-point parameter of a module, whose dtype and device its inputs have.
+    """Return the first floating-point parameter of a module. Inputs have its dtype and device.
 
     Raises: ValueError where there is none.
     """
@@ -83,16 +83,16 @@ def parameter_of(module: nn.Module) -> Tensor:
 
 
 def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None:
-    """Check RGB images (N, 3, H, W) in [0, 1] that a network with `parameter` is about to read.
+    """Check RGB images (N, 3, H, W) in [0, 1] for a network with `parameter`.
 
     All images must have the shape, dtype and device of the first, H and W of at least `minimum_size` pixels, and the
-    dtype (under autocast: any that autocast converts) and device of `parameter`. Values are looked at only for CPU
-    tensors in eager mode: elsewhere the look would synchronise the device or break the graph.
+    dtype (under autocast: any that autocast converts) and device of `parameter`. Values are checked only for CPU
+    tensors in eager mode: elsewhere reading them would synchronise the device or break the graph.
 
     Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape, device or value.
     """
     first_name, first = next(iter(images.items()))
-    if isinstance(first, Proxy):  # torch.fx traces by stand-ins, of which nothing is known
+    if isinstance(first, Proxy):  # a stand-in of torch.fx, which has no shape or values
         return
     for name, image in images.items():
         _check_tensor(name, image)
@@ -107,7 +107,7 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
 
 
 def check_map(name: str, features: Tensor, *shape: int | None) -> None:
-    """Check one feature map: floating point, (N, C, H, W) of that shape, in which None stands for any size.
+    """Check one feature map: floating point, (N, C, H, W) of that shape; None stands for any size.
 
     Raises: TypeError for a wrong type or dtype, ValueError for a wrong shape.
     """
@@ -122,13 +122,13 @@ def check_map(name: str, features: Tensor, *shape: int | None) -> None:
 
 
 def check_map_like(name: str, features: Tensor, first: Tensor) -> None:
-    """`check_map` for the shape of another map."""
+    """Check a feature map against the shape of another."""
     if not isinstance(first, Proxy):
         check_map(name, features, *first.shape)
 
 
 def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Sequence[Tensor]) -> None:
-    """Check feature pyramids: one map (N, channels[i], H_i, W_i) per stage, equal among the pyramids stage by stage.
+    """Check feature pyramids: one map (N, channels[i], H_i, W_i) per stage, of the same shape in every pyramid.
 
     Raises: TypeError for a wrong type or dtype, ValueError for a wrong number of maps, shape or device.
     """
@@ -176,6 +176,6 @@ def _check_model(name: str, tensor: Tensor, parameter: Tensor) -> None:
 
 def _check_range(name: str, image: Tensor) -> None:
     low, high = (bound.item() for bound in torch.aminmax(image.detach()))
-    # A NaN anywhere makes both bounds NaN and the comparison false.
+    # A NaN makes both bounds NaN and the comparison false.
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
         raise ValueError(f"{name}: values from {low:.6g} to {high:.6g}, want finite ones in [0, 1]")

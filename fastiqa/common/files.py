@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are complete, and folders that one process at a time writes to."""
+"""Files that appear only when complete, and folders that one process at a time may write to."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".fastiqa.lock"
-LONGEST = 100  # bytes of a name that a temporary name repeats; file systems take names of 143 bytes at least
+LONGEST = 100  # bytes of a name in its temporary name; every file system takes names of 143 bytes
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
-# What the system answers where a folder, or a file on that file system, cannot be flushed; the file itself is written.
+# Errors of a file system that cannot flush a folder or a file; the file itself is written.
 _NO_FLUSH = {errno.EINVAL, errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP}
 _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 _log = logging.getLogger("fastiqa")
-_held: set[tuple[int, int]] = set()  # folders that this process has locked: the system does not tell its threads apart
+_held: set[tuple[int, int]] = set()  # folders locked by this process, whose threads the system does not tell apart
 _held_guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name; what is written there takes the place of `path`, all or nothing.
+    """Yield a temporary name; the file written there replaces `path`, all or nothing.
 
-    The file is on the disk before the old one goes. If anything fails, the old one stays and the new one is removed. A
-    new file has the mode that the umask gives, in the place of an old one that one's mode. A symbolic link stays, and
-    the file that it leads to is replaced. What is no regular file, such as /dev/stdout, is written to.
+    The new file is on the disk before the old one goes. If anything fails, the old one stays and the new one is
+    removed. A new file gets its mode from the umask, a replacement keeps the old file's mode. A symbolic link stays and
+    its target is replaced. A path that is not a regular file, such as /dev/stdout, is written to.
 
-    Raises: OSError as the system says, with the file's name; IsADirectoryError.
+    Raises: OSError of the system, with the file's name; IsADirectoryError.
     """
     try:
         old = os.stat(path)
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
         return
     target = Path(os.path.realpath(path))
-    # A folder of its own: libraries put temporary files of their own beside the one that they are asked for.
+    # In a new folder, since libraries may put temporary files beside the one that they write.
     folder = target.with_name(f".{_beginning(target.name)}.{secrets.token_hex(8)}.tmp")
     temporary = folder / "new"
     try:
@@ -61,13 +61,13 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode if old is None else old.st_mode)
         yield temporary
-        _flush(temporary, os.O_RDWR)  # Windows flushes no descriptor that only reads
+        _flush(temporary, os.O_RDWR)  # Windows flushes only descriptors that may write
         temporary.chmod(mode)
         os.replace(temporary, target)
         _flush(target.parent, os.O_RDONLY)
     except OSError as error:
         ours = error.filename is None or os.fspath(error.filename).startswith(os.fspath(folder))
-        if error.errno is not None and ours:  # a write that fails does not say of which file
+        if error.errno is not None and ours:  # a failed write does not name its file
             error.filename = str(path)
             if error.filename2 is not None:
                 del error.filename2
@@ -77,18 +77,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file, all or nothing; see `replacing`.
+    """Write a file, all or nothing; see `replacing`.
 
-    Raises: OSError as the system says (no space, no permission), with a file name.
+    Raises: OSError of the system (no space, no permission), with a file name.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process left of files that it was writing with `replacing`: .<name>.<16 digits>.tmp.
+    """Remove the temporary files of a killed process, .<name>.<16 digits>.tmp from `replacing`.
 
-    Nobody else may be writing there: see `locked`.
+    The caller must hold the folder: see `locked`.
     """
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
@@ -96,7 +96,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, or a folder that holds files alone, if that can be."""
+    """Remove a file, or a folder that holds files alone, if possible."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             for file in path.iterdir():
@@ -107,19 +107,19 @@ def _remove(path: Path) -> None:
 
 
 class FolderInUseError(OSError):
-    """A folder that another process, or another thread of this one, is writing to. One line: folder and process."""
+    """Another process, or another thread, is writing to a folder. One line: folder and process."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes that ask for the same folder out of it, by a lock file with the process id.
+    """Reserve a folder for this process, by a lock file with the process id.
 
-    The system drops the lock of a process that ends, however it ends. A lock file that is left is taken over, and the
-    logger ``fastiqa`` says whose it was. Where the file system has no locks the process id decides; of a process on
-    another machine it cannot be known whether it still runs.
+    The system drops the lock when the process ends, in whatever way. A lock file left behind is taken over, and the
+    logger ``fastiqa`` names its process. Where the file system has no locks, the process id decides; whether a process
+    on another machine still runs cannot be known.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
 
     Raises: FolderInUseError; OSError where the lock file cannot be written.
     """
@@ -141,12 +141,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or hidden files alone: none of ours has a hidden name once it is complete."""
+    """Whether a folder holds nothing, or hidden files alone: a complete file of ours is not hidden."""
     return all(name.startswith(".") for name in os.listdir(folder))
 
 
 def _lock(folder: Path) -> int:
-    """An open lock file that is locked and has this process's id."""
+    """Return the open lock file, locked, with this process's id in it."""
     path = folder / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -157,7 +157,7 @@ def _lock(folder: Path) -> int:
             if by_system is False or (by_system is None and before and not _has_ended(*before)):
                 hint = "" if by_system is False else f"; if it has ended, remove {path}"
                 raise FolderInUseError(f"{folder}: in use by {owner}{hint}")
-            if not _is_there(path, descriptor):  # its owner has just removed it
+            if not _is_there(path, descriptor):  # its owner removed it just now
                 os.close(descriptor)
                 continue
             if before:
@@ -172,19 +172,18 @@ def _lock(folder: Path) -> int:
 
 
 def _unlock(path: Path, descriptor: int) -> None:
-    if fcntl is None:  # Windows removes no open file
+    if fcntl is None:  # Windows cannot remove an open file
         os.close(descriptor)
         path.unlink(missing_ok=True)
         return
-    path.unlink(missing_ok=True)  # while it is locked: afterwards it may be another's
+    path.unlink(missing_ok=True)  # while locked: afterwards the file may belong to another process
     os.close(descriptor)
 
 
 def _locked_by_system(descriptor: int) -> bool | None:
-    """Whether the lock is ours now, or None where there are no locks.
+    """Whether the lock is ours now, or None without locks.
 
-    Not `flock`: processes that are forked, such as those that read images, would hold it beyond the end of their
-    parent.
+    Not `flock`: forked processes, such as those that read images, would hold it beyond their parent's end.
     """
     if fcntl is None:
         return None
@@ -200,10 +199,10 @@ def _locked_by_system(descriptor: int) -> bool | None:
 
 
 def _has_ended(process: str, machine: str = "") -> bool:
-    """Whether a process of this machine is known to run no more. False where that cannot be known."""
+    """Whether a process of this machine has certainly ended. False if that cannot be known."""
     if machine != socket.gethostname() or not process.isdecimal() or os.name != "posix":
         return False
-    if int(process) == os.getpid():  # nobody in this process has the folder: an earlier process had this number
+    if int(process) == os.getpid():  # this process does not have the folder: an earlier process had its number
         return True
     try:
         os.kill(int(process), 0)
@@ -223,13 +222,13 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _beginning(name: str) -> str:
-    """So much of a name that a temporary one can be made of it."""
+    """The beginning of a name, short enough for a temporary name."""
     return os.fsencode(name)[:LONGEST].decode("utf-8", "ignore")
 
 
 @contextlib.contextmanager
 def _written_to(path: Path) -> Iterator[Path]:
-    """A temporary name, whose file is copied into `path` in the end."""
+    """Yield a temporary name and copy its file into `path` at the end."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -241,7 +240,7 @@ def _written_to(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path, flags: int) -> None:
-    """To the disk, where the file system can."""
+    """Flush to the disk, if the file system can."""
     try:
         descriptor = os.open(path, flags)
         try:

@@ -1,7 +1,7 @@
-"""What a file may ask for: how deep its values are nested, how many there are, and how large a network they describe.
+"""Limits on the contents of a file: depth and number of its values, and size of the network that they describe.
 
-A file of a few bytes can name a network of terabytes, or nest lists until the interpreter's stack ends. All is counted
-while it is read or built, and ends in a `ValueError` of one line before memory is spent.
+A file of a few bytes can name a network of terabytes, or nest lists until the interpreter's stack ends. Counting while
+reading and building ends in a `ValueError` of one line before memory is spent.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-MOST_CHARACTERS = 1 << 20  # of a recipe or of JSON in metadata: ours have 2,000
+MOST_CHARACTERS = 1 << 20  # of a recipe, or of JSON in metadata; ours have 2,000
 MOST_VALUES = 100_000
 DEEPEST = 16
 MOST_BITS = 64
 
 
 def read_json(text: str) -> Any:
-    """The values of a JSON text.
+    """Parse a JSON text.
 
-    Raises: ValueError for one that is not JSON or beyond the limits; the message follows the name of what was read.
+    Raises: ValueError for a text that is not JSON or beyond the limits; the caller puts its name before the message.
     """
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"has {len(text):,} characters, want at most {MOST_CHARACTERS:,}")
@@ -32,17 +32,17 @@ def read_json(text: str) -> Any:
         values = json.loads(text)
     except RecursionError:
         raise ValueError(f"is nested more than {DEEPEST} deep") from None
-    except ValueError as error:  # also of Python's limit on digits
+    except ValueError as error:  # Python's limit on digits raises it too
         raise ValueError(f"is not JSON: {error}") from None
     check_values(values)
     return values
 
 
 def check_values(values: object) -> None:
-    """ValueError unless mappings, lists and numbers from a file, aliases followed, are within the limits.
+    """Raise ValueError unless mappings, lists and numbers from a file are within the limits; aliases are followed.
 
-    Keys that cannot be printed on one line are refused, as messages name them. The message follows the name of what was
-    read.
+    Keys that do not print on one line are refused, since messages name them. The caller puts its name before the
+    message.
     """
     found, waiting = 0, [(values, 0)]
     while waiting:
@@ -66,11 +66,11 @@ def check_values(values: object) -> None:
 
 @contextlib.contextmanager
 def limited(tensors: int, numbers: int) -> Iterator[None]:
-    """Within the block this thread makes modules of at most so many parameters, and of so many numbers in all.
+    """Limit the modules that this thread makes in the block to so many parameters, and so many numbers in all.
 
-    A parameter is counted before it is initialised, when its memory has been reserved and not yet been touched.
+    A parameter counts before it is initialised, when its memory is reserved but not yet touched.
 
-    Raises: ValueError for what is beyond, and where even the reservation fails.
+    Raises: ValueError beyond the limits, and if even the reservation fails.
     """
     thread, counted = threading.get_ident(), [0, 0]
 

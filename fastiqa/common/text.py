@@ -1,13 +1,13 @@
-"""Text of files, and names of files on their way to terminals and spreadsheets.
+"""Text of files, and names of files for terminals and spreadsheets.
 
-A name may hold anything but "/": line breaks, sequences that move a terminal's cursor, bytes that are not UTF-8 (Python
-has them as lone surrogates), formulas that a spreadsheet computes.
+A name may hold anything but "/": line breaks, sequences that move a terminal's cursor, bytes that are not UTF-8 (lone
+surrogates in Python), formulas that a spreadsheet computes.
 
     decoded               the text of a file
-    one_line              for people: what is unprintable is escaped, \\x1b
-    csv_cell              for spreadsheets and programs, reversible: a cell that begins with an apostrophe is escaped
+    one_line              for people: unprintable characters are escaped, \\x1b
+    csv_cell              for spreadsheets and programs, reversible: an escaped cell begins with an apostrophe
     from_csv_cell         the name again
-    escape_unencodable    for all output of a process: no character ends it
+    escape_unencodable    for all output of a process: no character raises an error
 
 Formulas: OWASP, CSV Injection.
 """
@@ -19,15 +19,15 @@ import io
 import re
 import sys
 
-# The signs that begin a formula, wide ones too; after a semicolon they do where that is what separates columns.
+# The signs that begin a formula, wide ones too, also after a semicolon, which may separate columns.
 _FORMULA = re.compile(r"(?:^|;)\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _ESCAPED = re.compile(r"\\(\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file: UTF-16 where it begins with the mark of that, else UTF-8, with such a mark or without.
+    """Decode the text of a file: UTF-16 if it begins with its byte order mark, else UTF-8, with or without a mark.
 
-    Raises: ValueError for neither.
+    Raises: ValueError for other bytes.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
@@ -38,16 +38,15 @@ def decoded(content: bytes) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and other unprintable characters escaped."""
+    """Escape line breaks and other unprintable characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def csv_cell(text: str, *, ascii_only: bool = False) -> str:
-    r"""The text as a cell that no spreadsheet takes for a formula and no terminal for a command.
+    r"""Turn a text into a cell that no spreadsheet takes for a formula and no terminal for a command.
 
-    Most texts are their own cells. One that begins as a formula does or with an apostrophe, or holds unprintable
-    characters, is an apostrophe and the text, in which backslashes are doubled and those characters escaped, \n, \x1b
-    or \udce9.
+    Most texts stay as they are. A text that begins as a formula or with an apostrophe, or holds unprintable characters,
+    gets an apostrophe in front; its backslashes are doubled and those characters escaped: \n, \x1b or \udce9.
 
     Args:
         ascii_only: escape every character beyond ASCII, for a stream that is not UTF-8.
@@ -60,24 +59,24 @@ def csv_cell(text: str, *, ascii_only: bool = False) -> str:
     if plain and (text.isascii() or not ascii_only):
         return text
     if ascii_only:
-        return "'" + text.encode("unicode_escape").decode("ascii")  # which doubles backslashes, too
+        return "'" + text.encode("unicode_escape").decode("ascii")  # doubles backslashes, too
     return "'" + one_line(text.replace("\\", "\\\\"))
 
 
 def from_csv_cell(cell: str) -> str:
-    """The text that `csv_cell` was given; a cell that begins with no apostrophe is the text."""
+    """Turn a cell of `csv_cell` into its text. Without an apostrophe in front the cell is the text."""
     if not cell.startswith("'"):
         return cell
     return _ESCAPED.sub(lambda found: found[0].encode("ascii").decode("unicode_escape"), cell[1:])
 
 
 def stdout_is_utf8() -> bool:
-    """Whether every character can be written to stdout as it is."""
+    """Whether stdout takes every character."""
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def escape_unencodable() -> None:
-    r"""From here on stdout and stderr escape what their encoding lacks, \u2713, and raise no UnicodeEncodeError."""
+    r"""Let stdout and stderr escape characters that their encoding lacks, as \u2713, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

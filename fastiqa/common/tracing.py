@@ -1,7 +1,7 @@
 """How modules look to `torch.fx` and to `torch.jit.script`.
 
-torch.fx follows Python with stand-ins for tensors, which have no shape to decide by: modules that decide by it, or run
-an operator of their own, are nodes of the graph, and the rest is traced through. TorchScript compiles the plain twins.
+torch.fx runs Python with stand-ins for tensors, which have no shape. Modules that decide by shapes, or call an operator
+of fastiqa, become nodes of the graph; all others are traced through. TorchScript compiles the plain twins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.fx import Proxy
 
 
 def tracer_of(values: Iterable[Any]) -> Any:
-    """The tracer of `torch.fx` whose stand-ins are among these arguments or in a list of them, or None."""
+    """Return the tracer of `torch.fx` behind a stand-in among these arguments, or in a list of them, or None."""
     for value in values:
         if isinstance(value, Proxy):
             return value.tracer
@@ -25,9 +25,9 @@ def tracer_of(values: Iterable[Any]) -> Any:
 
 
 def one_node(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """A function's result; for stand-ins of `torch.fx` its call as one node of their graph.
+    """Call a function, or, for stand-ins of `torch.fx`, record the call as one node of their graph.
 
-    No decorator: functions that share a wrapper share torch.compile's limit of recompilations.
+    Not a decorator: functions that share a wrapper share torch.compile's limit of recompilations.
     """
     tracer = tracer_of((*args, *kwargs.values()))
     if tracer is None:
@@ -36,7 +36,7 @@ def one_node(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class Leaf(nn.Module):
-    """Comes before the class of a module whose call is one node in the graphs of `torch.fx`."""
+    """Base, listed first, of a module whose call is one node in the graphs of `torch.fx`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tracer = tracer_of(args)
@@ -50,12 +50,12 @@ class Leaf(nn.Module):
 
 
 class Scriptable(nn.Module):
-    """Comes before the class of a network that `torch.jit.script` compiles, as plain modules of the same weights."""
+    """Base, listed first, of a network that `torch.jit.script` compiles as plain modules with the same weights."""
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """A copy with the same parameters and buffers, in which modules that TorchScript cannot read are others.
+        """Return a copy with the same parameters and buffers, of modules that TorchScript can read.
 
-        Where the network is part of another module, torch.jit.script leaves the copy in its place.
+        If the network is part of another module, torch.jit.script leaves the copy in its place.
         """
         tensors = (*self.parameters(), *self.buffers())
         network: nn.Module = copy.deepcopy(self, {id(tensor): tensor for tensor in tensors})

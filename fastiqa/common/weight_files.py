@@ -141,7 +141,7 @@ def _unpickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the reader raise nearly anything
-        # PyTorch's own message advises to read the file unsafely.
+        # PyTorch's message advises to read the file unsafely.
         if match := _REFUSED.search(str(error)):
             raise ValueError(f"{path}: holds {match[1]} objects, want tensors only") from error
         raise ValueError(f"{path}: truncated, or not a PyTorch file of tensors only") from error
@@ -168,7 +168,7 @@ def _flatten(path: Path, weights: object) -> dict[str, Tensor]:
 
 
 def _without_wrappers(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the keys of the plain model; it may have been compiled, sharded or wrapped when it was saved."""
+    """Weights under the keys of the plain model, which may have been saved compiled, sharded or wrapped."""
     keys = {key: _plain_name(key) for key in weights}
     keys.pop("n_averaged", None)  # of AveragedModel, beside `module.`
     wrapped = bool(keys) and all(key.startswith("module.") for key in keys.values())

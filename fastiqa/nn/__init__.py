@@ -1,4 +1,4 @@
-"""Drop-in modules: the parameters and results of `fastiqa.reference`, computed by the fused operators."""
+"""Drop-in modules with the parameters and results of `fastiqa.reference`, on the fused operators."""
 
 from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.nn.batch_norm_act import BatchNormAct2d

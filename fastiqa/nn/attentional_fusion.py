@@ -15,7 +15,7 @@ from fastiqa.ops import attentional_blend
 class AttentionalFeatureFusion(Leaf, reference.AttentionalFeatureFusion):
     """Equivalent to `fastiqa.reference.AttentionalFeatureFusion`: same constructor, parameters, keys and results.
 
-    From the two branches on everything is one pass, with one more backward; the weights are never stored.
+    All that follows the two branches is one pass forward and one backward; the fusion weights are never stored.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What code written for timm's feature extractors asks of a backbone, under timm's names."""
+"""The interface of timm's feature extractors, under timm's names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from fastiqa.nn.recomputation import CheckpointedNetwork
 
 
 class FeatureInfo(tuple[dict[str, Any], ...]):
-    """Of each map of a backbone a dict: ``num_chs``, ``reduction`` (pixels per element), ``module`` that puts it out.
+    """A dict for each map of a backbone: ``num_chs``, ``reduction`` (pixels per element), ``module`` (its source).
 
     Equivalent to `timm.models.FeatureInfo` of a model made with ``features_only=True``.
     """
 
     def channels(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Of all maps, of one, or of several."""
+        """Channels of all maps, of one, or of several."""
         return self._column("num_chs", idx)
 
     def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Pixels per element, likewise."""
+        """Pixels per element of all maps, of one, or of several."""
         return self._column("reduction", idx)
 
     def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Names of submodules, likewise."""
+        """Names of the submodules behind all maps, one, or several."""
         return self._column("module", idx)
 
     def _column(self, key: str, idx: int | Sequence[int] | None) -> Any:
@@ -36,10 +36,10 @@ class FeatureInfo(tuple[dict[str, Any], ...]):
 
 
 class Backbone(CheckpointedNetwork):
-    """Comes before the class of a backbone with four stages.
+    """Base, listed first, of a backbone with four stages.
 
     Attributes:
-        last_modules: of each stage the name of the submodule whose result is the map.
+        last_modules: for each stage the name of the submodule that computes its map.
     """
 
     channels: tuple[int, ...]
@@ -65,12 +65,12 @@ class Backbone(CheckpointedNetwork):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """A normalised image (N, 3, H, W) → the last map, and those that are asked for.
+        """A normalised image (N, 3, H, W) → the last map, and the maps selected by `indices`.
 
         Args:
             x: the image.
-            indices: of the maps; a number for the last so many, None for all four.
-            norm, stop_early: as in timm, without effect: maps are normalised as the network has it, and all are made.
+            indices: of the maps; a number selects that many from the last backwards, None all four.
+            norm, stop_early: timm's arguments, without effect: the network normalises its maps, and computes all.
             output_fmt: "NCHW".
             intermediates_only: leave the last map out.
 

@@ -1,4 +1,4 @@
-"""Batch normalisation and activation in two passes over memory, and what follows without a saved copy of the result."""
+"""Batch normalisation and activation in two passes over memory, and a next layer that saves no copy of the result."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fastiqa.runtime.layout import ACCUMULATION
 class BatchNormAct2d(reference.BatchNormAct2d):
     """Equivalent to `fastiqa.reference.BatchNormAct2d`: same constructor, parameters, buffers, keys and results.
 
-    In training `fastiqa.ops.batch_norm_act` keeps the input alone for the backward pass. The layer that comes next
-    keeps the result, unless it is called through `followed_by`. PyTorch's own functions run without training, and
-    without an activation, where nothing is to be fused; but for NCHW maps on a CPU, which PyTorch normalises slowly
-    (256 channels of 112x112 twice, two threads: 5.3 ms, 1.7 here; with the gradient 7.5 and 4.5), and in a block that
-    is computed again in the backward pass, where the running statistics must not be updated once more.
+    In training `fastiqa.ops.batch_norm_act` keeps only the input for the backward pass. The next layer keeps the
+    result, unless it is called through `followed_by`. PyTorch's functions run in eval mode, and without an activation,
+    where nothing can be fused. There are two exceptions: NCHW maps on a CPU, which PyTorch normalises slowly (256
+    channels of 112x112 twice, two threads: 5.3 ms, 1.7 here; with the gradient 7.5 and 4.5), and a block that the
+    backward pass recomputes, where the running statistics must not change again.
 
     Example:
         >>> import torch
@@ -47,10 +47,10 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         return self._normalised(x)
 
     def followed_by(self, x: Tensor, layer: Callable[[Tensor], Any]) -> Any:
-        """``layer(self(x))`` whose backward pass computes ``self(x)`` again instead of finding it in memory.
+        """Compute ``layer(self(x))``; the backward pass recomputes ``self(x)`` instead of keeping it.
 
-        What `layer` saves of its argument, or of views of it, is dropped; `x` stays, which this module keeps anyway.
-        The cost is a forward pass of this module for each backward pass.
+        Whatever `layer` saves of its argument, or of views of it, is dropped; `x` stays, which this module keeps
+        anyway. Each backward pass costs one more forward pass of this module.
 
         Raises:
             RuntimeError: in the backward pass, if `x` was changed in place after the call.
@@ -74,7 +74,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         return out
 
     def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias, which may have been taken away."""
+        """Weight and bias; ones and zeros where a user removed them."""
         weight, bias = self.weight, self.bias
         if weight is None:
             weight = x.new_ones(x.shape[1], dtype=ACCUMULATION[x.dtype])
@@ -84,7 +84,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, rstd: Tensor, count: int) -> None:
-        """The batch's mean and unbiased variance into the running ones."""
+        """Blend the batch's mean and unbiased variance into the running statistics."""
         if (
             running_pass() == "again"
             or not self.track_running_stats
@@ -101,7 +101,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
 
 
 class _Recomputation:
-    """Recomputes a result, once for all that was saved of it; gone with the last of them."""
+    """Recomputes a result, once for all views saved of it, and goes with the last of them."""
 
     def __init__(self, norm: BatchNormAct2d, x: Tensor, result: Tensor) -> None:
         weight, bias = (column.detach() for column in norm._affine(x))
@@ -125,7 +125,7 @@ class _Recomputation:
 
 
 class _DroppedView(NamedTuple):
-    """What a layer saved: a view of a result that is gone."""
+    """Stands for a saved view of a result that was dropped."""
 
     of: _Recomputation
     size: torch.Size

@@ -1,4 +1,4 @@
-"""Plain modules turned into fused ones, in place.
+"""Convert plain modules into fused ones, in place.
 
 A fused module subclasses its plain twin and has the same attributes, parameters and buffers, so a changed class is the
 whole conversion. Twins of other libraries' modules, in `fastiqa.acceleration`, work the same way.
@@ -26,7 +26,7 @@ _PLAIN = tuple(getattr(reference, name) for name in reference.__all__)
 
 
 def twins_of(*fused: type[nn.Module]) -> dict[type[nn.Module], type[nn.Module]]:
-    """Each plain class of `fastiqa.reference` that has a fused subclass of its name among these, and that subclass."""
+    """Pair classes of `fastiqa.reference` with their fused subclasses of the same name among these."""
     named = {kind.__name__: kind for kind in fused}
     return {plain: named[plain.__name__] for plain in _PLAIN if plain.__name__ in named}
 
@@ -47,10 +47,10 @@ class AccelerateReport:
     """What `accelerate` did; its `str` is a summary to print.
 
     Attributes:
-        swapped: name, class before and class after of each module that runs on fused operators now.
-        left: name of each module of `fastiqa.reference` or pytorch-msssim that stayed, and the reason.
-        explained: name of each swapped `PRFHead`, and of each other swapped module that runs block by block, and what
-            `fastiqa.explain` says of it.
+        swapped: name, class before and class after of each converted module.
+        left: name of each plain module of `fastiqa.reference` or pytorch-msssim that stayed, and the reason.
+        explained: name and `fastiqa.explain`'s text for each converted `PRFHead`, and for each other converted module
+            that runs block by block.
     """
 
     swapped: tuple[Swap, ...]
@@ -68,13 +68,13 @@ class AccelerateReport:
 def convert(
     model: nn.Module, twins: Twins, foreign: Mapping[type[nn.Module], WhyNot] | None = None
 ) -> AccelerateReport:
-    """Turn each plain module in `model` into its twin, in place; see `fastiqa.accelerate`.
+    """Convert each plain module in `model` to its twin, in place; see `fastiqa.accelerate`.
 
     Args:
         model: any module.
         twins: plain class -> fused subclass.
-        foreign: for the plain classes of `twins` that are not in `fastiqa.reference`, a function that tells why a
-            module cannot become its twin, or returns None.
+        foreign: for each class of `twins` from another library, a function that returns why a module cannot become
+            its twin, or None.
 
     Raises: TypeError, ValueError, as `fastiqa.accelerate`.
     """
@@ -103,7 +103,7 @@ def _check_not_compiled(model: nn.Module, twins: Twins) -> None:
 
 
 def _why_not(module: nn.Module, twins: Twins, foreign: Mapping[type[nn.Module], WhyNot]) -> str | None:
-    """Why a plain module cannot become its twin, or None."""
+    """Return why a plain module cannot become its twin, or None."""
     plain = type(module)
     if plain not in twins:
         if plain in _PLAIN:
@@ -117,7 +117,7 @@ def _why_not(module: nn.Module, twins: Twins, foreign: Mapping[type[nn.Module], 
     twin: Any = copy.copy(module)
     twin.__class__ = twins[plain]
     reason = twin.must_call() if isinstance(twin, Fused) else None
-    if reason is None or twin.why_not() != reason:  # block by block for another reason, it calls every layer
+    if reason is None or twin.why_not() != reason:  # if it runs block by block for another reason, it calls every layer
         return None
     return f"{reason}, and the fused {plain.__name__} would not call it"
 

@@ -15,21 +15,21 @@ class CrossSubtraction(Fused, reference.CrossSubtraction):
     """Equivalent to `fastiqa.reference.CrossSubtraction`: same constructor, parameters, keys and results.
 
     Without norm, the shared convolution runs once, on both differences stacked along the batch. The stack needs no
-    copy in either memory format: with the batch folded into the channels (NCHW), or the channels into the rows
-    (channels-last), the operator's concatenation is it. One convolution of grouped channels would save the last, small
-    concatenation too, but took up to 2.1 times the time (2048 channels of 14x14, channels-last: 86 ms; the two
-    convolutions of the reference 40 ms).
+    copy in either memory format: the operator's concatenation is the stack, with the batch folded into the channels
+    (NCHW) or the channels into the rows (channels-last). One grouped convolution would also save the last, small
+    concatenation, but took up to 2.1 times as long (2048 channels of 14x14, channels-last: 86 ms; the two convolutions
+    of the reference 40 ms).
 
-    With norm, training mode needs the batch statistics of each difference: the block-wise path of the reference runs.
-    So it does where the convolution is no plain layer: a hook hears it once for each difference.
+    With norm, training needs the batch statistics of each difference, so the reference's blocks run. They also run
+    where the convolution is not a plain layer: a hook hears one call for each difference.
     """
 
     def must_call(self) -> str | None:
-        """Why the convolution must be called for each difference, or None."""
+        """Return why the convolution must be called for each difference, or None."""
         return not_plain("conv", self.conv, nn.Conv2d)
 
     def why_not(self) -> str | None:
-        """Why the module runs block by block, or None."""
+        """Return why the module runs block by block, or None."""
         return self.must_call() if self.bn is None else "normalisation takes the statistics of each difference"
 
     def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:

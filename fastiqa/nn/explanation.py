@@ -1,4 +1,4 @@
-"""`fastiqa.explain`: how an operator or a module runs, and why not otherwise."""
+"""`fastiqa.explain`: how an operator or a module runs, and why no other way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature fusion with a pass less over memory."""
+"""Feature fusion with one pass fewer over memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fastiqa.reference.plain_layers import not_plain
 class FeatureFusion(Fused, reference.FeatureFusion):
     """Equivalent to `fastiqa.reference.FeatureFusion`: same constructor, parameters, keys and results.
 
-    The channel gate and the sum are one pass. `fastiqa.ops.gated_upsample` for the spatial gate gained nothing: the
-    1×1 convolution is most of the time (128 channels of 28×28 twice, one thread: 1.4 of 1.6 ms). Of the channel gate
-    the logits are taken and not the product, but where it has hooks or is another module.
+    The channel gate and the sum are one pass. `fastiqa.ops.gated_upsample` for the spatial gate gained nothing, since
+    the 1×1 convolution takes most of the time (128 channels of 28×28 twice, one thread: 1.4 of 1.6 ms). The channel
+    gate provides its logits instead of the product, unless it has hooks or is another module.
 
     Example:
         >>> fusion = FeatureFusion(channels=16)
@@ -32,7 +32,7 @@ class FeatureFusion(Fused, reference.FeatureFusion):
     gate_block: ClassVar[type[reference.SqueezeExcitation]] = SqueezeExcitation
 
     def must_call(self) -> str | None:
-        """Why the channel gate must be called, or None."""
+        """Return why the channel gate must be called, or None."""
         return not_plain("channel_gate", self.channel_gate, SqueezeExcitation, reference.SqueezeExcitation)
 
     def forward(self, q: Tensor, h: Tensor) -> Tensor:

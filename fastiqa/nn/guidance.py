@@ -9,7 +9,7 @@ from fastiqa.nn.recomputation import CheckpointedBlock
 
 
 class Guidance(CheckpointedBlock, reference.Guidance):
-    """Equivalent to `fastiqa.reference.Guidance`, with a choice of what is kept for the backward pass.
+    """Equivalent to `fastiqa.reference.Guidance`, with levels of memory for the backward pass.
 
     Example:
         >>> import torch
@@ -20,5 +20,5 @@ class Guidance(CheckpointedBlock, reference.Guidance):
     """
 
     def _keeps(self, weight: Tensor) -> bool:
-        """The narrow convolutions inside the fusion."""
+        """Keep the narrow convolutions inside the fusion."""
         return self._is_narrow(weight, self.projection)

@@ -33,7 +33,7 @@ class OctaveSplit(Leaf, reference.OctaveSplit):
 class HighFrequencyModule(reference.HighFrequencyModule):
     """Equivalent to `fastiqa.reference.HighFrequencyModule`: same constructor, parameters, keys and results.
 
-    The activation of the high branch and the average that the next module takes of it are one pass.
+    One pass computes the activation of the high branch and its average for the next module.
 
     Example:
         >>> import torch

@@ -17,7 +17,7 @@ class HighPass(Leaf, reference.HighPass):
         >>> HighPass()(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])).tolist()
         [[[[-2.0, -1.0], [0.0, 3.0]]]]
 
-    Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+    Source: the high branch of an octave convolution, arXiv 1904.05049.
     """
 
     def forward(self, x: Tensor) -> Tensor:

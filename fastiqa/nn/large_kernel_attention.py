@@ -13,11 +13,11 @@ from fastiqa.reference.plain_layers import convolution_not_plain
 class LargeKernelAttention(Fused, reference.LargeKernelAttention):
     """Equivalent to `fastiqa.reference.LargeKernelAttention`: same constructor, parameters, keys and results.
 
-    Both depthwise convolutions are one pass, but where one of them is no plain layer; `fastiqa.explain` says why.
+    Both depthwise convolutions are one pass, unless one is not a plain layer; `fastiqa.explain` tells why.
     """
 
     def must_call(self) -> str | None:
-        """Why the depthwise convolutions must be called, or None."""
+        """Return why the depthwise convolutions must be called, or None."""
         near, far = self.conv0, self.conv_spatial
         reason = convolution_not_plain("conv0", near, depthwise=True, bias=True)
         if reason is None:

@@ -14,10 +14,10 @@ from fastiqa.reference.plain_layers import convolution_not_plain
 
 
 def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` and its average over 2×2 blocks.
+    """Return `x` and its average over 2×2 blocks.
 
-    On a CPU PyTorch's pooling of NCHW maps took 11 times as long as a split that copies the map as well (48 channels of
-    112×112 twice, one thread: 2.1 and 0.19 ms; with the gradient 4.1 and 1.5). Elsewhere the copy would be a loss.
+    PyTorch's pooling of NCHW maps on a CPU took 11 times as long as the split, which also copies the map (48 channels
+    of 112×112 twice, one thread: 2.1 and 0.19 ms; with the gradient 4.1 and 1.5). Elsewhere the copy would not pay.
     """
     if x.device.type == "cpu" and x.is_contiguous():
         act, pooled = octave_split(x, 1.0)
@@ -28,11 +28,11 @@ def with_average(x: Tensor) -> tuple[Tensor, Tensor]:
 class OctaveConv2d(Fused, reference.OctaveConv2d):
     """Equivalent to `fastiqa.reference.OctaveConv2d`: same constructor, parameters, keys and results.
 
-    Two convolutions whose results have one size and are added are one, of both branches: with stride 2 all four are two
-    (64 channels of 56×56 eight times, forward and backward: 22 and 12 ms of CPU time). Else the low branch joins the
-    high one in one pass. Where an activation comes before, `fastiqa.ops.octave_split` computes it together with the
-    average that this module takes as `pooled`. Where one of two such convolutions is no plain layer (hooks, an adapter
-    around it, sharded weights, …) all are called one by one; `fastiqa.explain` says why.
+    Two convolutions whose results are added at one size become one convolution of both branches; with stride 2 all four
+    become two (64 channels of 56×56 eight times, forward and backward: 22 and 12 ms of CPU time). Otherwise the low
+    branch joins the high one in one pass. After an activation, `fastiqa.ops.octave_split` computes the activation
+    together with the average that this module takes as `pooled`. If one of two such convolutions is not a plain layer
+    (hooks, an adapter around it, sharded weights, …), all are called one by one; `fastiqa.explain` tells why.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class OctaveConv2d(Fused, reference.OctaveConv2d):
     """
 
     def must_call(self) -> str | None:
-        """Why the convolutions cannot be added as one, or None."""
+        """Return why the convolutions cannot become one, or None."""
         if self.conv_l2h is None:
             return None
         added = [] if self.conv_l2l is None else ["conv_h2l", "conv_l2l"]
@@ -66,7 +66,7 @@ class OctaveConv2d(Fused, reference.OctaveConv2d):
     def forward(
         self, high: Tensor, low: Tensor | None = None, pooled: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Both branches → both branches; the low one is None where its share is 0. Sizes as in the reference."""
+        """Both branches → both branches; the low one is None if its share is 0. Sizes as in the reference."""
         if self.must_call() is not None:
             return super().forward(high, low, pooled)
         self._check(high, low, pooled)
@@ -92,7 +92,7 @@ class OctaveConv2d(Fused, reference.OctaveConv2d):
 
 
 def _sum_of_convolutions(x: Tensor, first: nn.Conv2d, second: nn.Conv2d | None) -> Tensor:
-    """Of the results of two convolutions, each of some channels of `x`; `x` may be all of the first one's."""
+    """Add two convolutions, each of some channels of `x`; without a second, the first takes all."""
     if second is None:
         return first(x)  # type: ignore[no-any-return]
     bias = None if first.bias is None or second.bias is None else first.bias + second.bias

@@ -21,12 +21,12 @@ from fastiqa.reference.plain_layers import convolution_not_plain, not_plain
 
 
 class GateKernel(NamedTuple):
-    """What the weights alone decide of a gate: the one-output convolution of the differences that its logits are.
+    """A gate's convolution of the differences, which depends on the weights alone and gives its logits.
 
     Attributes:
-        weight: (k², 2 C, κ, κ), one output a tap of the gate, κ being the size of the cross convolution.
-        bias: (k²,), one number a tap.
-        offset: (), added behind everything.
+        weight: (k², 2 C, κ, κ), one output for each tap of the gate; κ is the size of the cross convolution.
+        bias: (k²,), one number for each tap.
+        offset: (), added at the end.
     """
 
     weight: Tensor
@@ -38,20 +38,20 @@ class PRFHead(Fused, reference.PRFHead):
     """Equivalent to `fastiqa.reference.PRFHead`: same constructor, parameters, keys and results.
 
     Between the feature maps and the sigmoids the head is linear. A gate is the mean over the channels of a convolution
-    of u · D, u being the enlarged gate below and D = W ∗ (ref − s) + c for both candidates s; a mean over output
-    channels is a convolution with the mean kernel g, so that with a 1×1 gate
+    of u · D, where u is the enlarged gate below and D = W ∗ (ref − s) + c for both candidates s. A mean over output
+    channels is a convolution with the mean kernel g, so with a 1×1 gate
 
         logit = u · (Σ_s (g_sᵀ W) ∗ (ref − s) + Σ_s g_sᵀ c) + b̄
 
-    is a convolution of the differences to *one* channel (`fastiqa.ops.difference_response`); a k×k gate takes k² of
-    them, one a tap, which are shifted and added up behind the product with u. The finest map is only averaged: the mean
-    of u · D is W times the averages of u · (ref − s) at the offsets of its taps (`fastiqa.ops.difference_pool`). So no
-    D exists; each feature map is read once, and once more for each of its gradients. Kept for the backward pass: the
+    is a convolution of the differences to *one* channel (`fastiqa.ops.difference_response`). A k×k gate takes k² of
+    them, one for each tap, which are shifted and added after the product with u. The finest map is only averaged: the
+    mean of u · D is W times the averages of u · (ref − s) at the offsets of its taps (`fastiqa.ops.difference_pool`).
+    So no D exists. Each feature map is read once, and once more for each of its gradients. The backward pass keeps the
     feature maps and maps of one channel.
 
-    With normalisation, another fusion, large kernels, or a block or convolution that is no plain layer (hooks, an
-    adapter around it, sharded weights, …) the blocks run one by one; `fastiqa.explain(head)` says why.
-    The one-channel kernels are computed from the weights at every call, unless `fold` has made constants of them.
+    With normalisation, another fusion, large kernels, or a block or convolution that is not a plain layer (hooks, an
+    adapter around it, sharded weights, …) the blocks run one by one; `fastiqa.explain(head)` tells why.
+    Every call computes the one-channel kernels from the weights, unless `fold` has made them constant.
 
     Example:
         >>> import fastiqa, torch
@@ -72,7 +72,7 @@ class PRFHead(Fused, reference.PRFHead):
     _folded = False
 
     def must_call(self) -> str | None:
-        """Why the blocks must be called and cannot be read, or None."""
+        """Return why the blocks must be called, not read, or None."""
         fusion: Any = self.fusion
         cross: Any
         for i, cross in enumerate(self.cross):
@@ -91,7 +91,7 @@ class PRFHead(Fused, reference.PRFHead):
         return None
 
     def why_not(self) -> str | None:
-        """Why the head cannot run in one pass, or None."""
+        """Return why the head cannot run in one pass, or None."""
         if self._folded:
             return None
         if not isinstance(self.fusion, reference.ProgressiveFusion):
@@ -111,14 +111,14 @@ class PRFHead(Fused, reference.PRFHead):
         return None
 
     def explain(self) -> str:
-        """How the head runs, and why not in one pass."""
+        """Tell how the head runs, and why not in one pass."""
         return super().explain() + (", its kernels constant" if self._folded else "")
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Computes once what the weights alone decide, and drops the weights that nothing else reads: for inference.
+        """Make the gates' kernels constant, and drop the weights that nothing else reads: for inference.
 
-        Raises: ValueError where the head cannot run in one pass.
+        Raises: ValueError if the head cannot run in one pass.
         """
         if self._folded:
             return
@@ -145,7 +145,7 @@ class PRFHead(Fused, reference.PRFHead):
         return self._averages(ref[0], a[0], b[0], logits), gates
 
     def _gate_logits(self, i: int, ref: Tensor, a: Tensor, b: Tensor, below: Tensor | None) -> Tensor:
-        """What the sigmoid of the gate of stage i is taken of, (N, 1, H_i, W_i)."""
+        """Logits (N, 1, H_i, W_i) of the gate of stage i."""
         fusion: Any = self.fusion
         kernel = self._gate_kernel(i)
         maps = difference_response(ref, a, b, kernel.weight, kernel.bias)
@@ -159,13 +159,13 @@ class PRFHead(Fused, reference.PRFHead):
         return maps + kernel.offset
 
     def _gate_kernel(self, i: int) -> GateKernel:
-        """That of the gate of stage i: the mean kernel of the gate, times the weights of the cross convolution."""
+        """The kernel for stage i: the mean kernel of the gate times the weights of the cross convolution."""
         if self._folded:
             return GateKernel(*(self.get_buffer(f"gate{i}_{name}") for name in GateKernel._fields))
         fusion: Any = self.fusion
         cross: Any = self.cross[i]
         conv, gate = cross.conv, fusion.gates[i - 1]
-        # One row a tap and candidate: (k², 2, K).
+        # One row for each tap and candidate: (k², 2, K).
         rows = gate.weight.mean(0).flatten(1).t().unflatten(1, (2, -1))
         return GateKernel(mix_kernels(rows, conv.weight), rows.sum(1) @ conv.bias, gate.bias.mean())
 
@@ -194,16 +194,17 @@ class PRFHead(Fused, reference.PRFHead):
 
 
 def _float16_scale(pixels: Any) -> Any:
-    """Near 1/√pixels, so that neither the sums overflow float16 nor the gates vanish in it.
+    """A factor near 1/√pixels, by which the sums do not overflow float16 and the gates do not vanish.
 
-    A power of two, which rounds nothing, unless the number is a symbol of torch.compile or a tensor of torch.jit.trace.
+    It is a power of two, which rounds nothing, unless `pixels` is a symbol of torch.compile or a tensor of
+    torch.jit.trace.
     """
     known = not (torch.compiler.is_compiling() or torch._C._is_tracing())
     return 2.0 ** -(pixels.bit_length() // 2) if known else pixels**-0.5
 
 
 class _Thirds(torch.autograd.Function):
-    """`chunk(3)`; gradients that lie one after the other, as the operators leave them, are joined without a copy."""
+    """`chunk(3)` that joins adjacent gradients, as the operators leave them, without a copy."""
 
     @staticmethod
     def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, ...]:
@@ -221,6 +222,6 @@ class _Thirds(torch.autograd.Function):
             and g.stride() == first.stride()
             for k, g in enumerate(grads)
         )
-        if not adjacent or torch.is_grad_enabled():  # as_strided has a derivative for the first alone
+        if not adjacent or torch.is_grad_enabled():  # the derivative of as_strided reaches the first alone
             return torch.cat(grads)
         return first.as_strided((3 * first.shape[0], *first.shape[1:]), first.stride(), first.storage_offset())

@@ -20,8 +20,8 @@ class ProgressiveFusion(Fused, reference.ProgressiveFusion):
 
     The mean over a convolution's output channels is a convolution with the mean of its kernels: one output channel
     instead of C (256 channels of 56×56, one thread: 17 to 1.1 ms for 3×3, 3.8 to 0.06 ms for 1×1). Sigmoid, enlargement
-    and product are one pass over the finer map, for which only that map and the logits are saved. Where a gate's
-    convolution is no plain layer all of it runs block by block; `fastiqa.explain` says why.
+    and product are one pass over the finer map, which saves only that map and the logits. If a gate's convolution is
+    not a plain layer, everything runs block by block; `fastiqa.explain` tells why.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ class ProgressiveFusion(Fused, reference.ProgressiveFusion):
     """
 
     def must_call(self) -> str | None:
-        """Why the convolutions of the gates must be called, or None."""
+        """Return why the convolutions of the gates must be called, or None."""
         for i, gate in enumerate(self.gates):
             reason = convolution_not_plain(f"gates.{i}", gate, bias=True)
             if reason is not None:
@@ -48,14 +48,14 @@ class ProgressiveFusion(Fused, reference.ProgressiveFusion):
         return self._fused(maps)[0]
 
     def with_gates(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The result, and the gates (N, 1, H_i, W_i) of every stage but the finest, before their enlargement."""
+        """The result, and the gates (N, 1, H_i, W_i) of all stages but the finest, before their enlargement."""
         if self.must_call() is not None:
             return super().with_gates(maps)
         fused, logits = self._fused(maps)
         return fused, [torch.sigmoid(x) for x in logits]
 
     def _fused(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The result, and what the gates' sigmoids are taken of."""
+        """The result, and the logits of the gates."""
         self._check(maps)
         fused = maps[-1]
         logits: list[Tensor] = []

@@ -1,7 +1,7 @@
-"""Less memory in training: blocks that keep little for the backward pass and compute the rest again (checkpointing).
+"""Less memory in training: blocks that keep little for the backward pass and recompute the rest (checkpointing).
 
-Modules with side effects must have them in the first pass alone: `running_pass` says which pass is running. The running
-statistics of norms that do not ask (`torch.nn.SyncBatchNorm`, say) are put back after the second.
+Side effects of a module belong to the first pass alone; `running_pass` tells which pass runs. The running statistics of
+norms that do not ask, such as `torch.nn.SyncBatchNorm`, are restored after the second pass.
 Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
 """
 
@@ -32,7 +32,7 @@ _running: ContextVar[Pass | None] = ContextVar("fastiqa_pass", default=None)
 
 
 class CheckpointedBlock(nn.Module):
-    """Comes before the class of a block from tensors to a tensor, whose `forward` it repeats in the backward pass.
+    """Base, listed first, of a block from tensors to a tensor; the backward pass repeats the block's `forward`.
 
     Attributes:
         memory: see `CheckpointedNetwork.set_memory`.
@@ -42,10 +42,10 @@ class CheckpointedBlock(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         recomputes = self.memory != "off" and self.training and torch.is_grad_enabled()
-        # A compiler decides for itself what it computes again; torch.func's gradients have no hooks for what they save.
+        # A compiler decides itself what to recompute; torch.func's gradients have no hooks for saved tensors.
         if recomputes and (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
             recomputes = False
-        if not recomputes or tracer_of(inputs) is not None:  # nor has a graph of torch.fx
+        if not recomputes or tracer_of(inputs) is not None:  # nor does a graph of torch.fx
             result: Tensor = super().forward(*inputs)
         else:
             result = checkpoint(
@@ -58,22 +58,22 @@ class CheckpointedBlock(nn.Module):
         return result
 
     def _keeps(self, weight: Tensor) -> bool:
-        """Whether level "lean" keeps the result of the convolution with these weights."""
+        """Whether level "lean" keeps the result of the convolution with this weight."""
         raise NotImplementedError
 
     def _is_narrow(self, weight: Tensor, last: nn.Module) -> bool:
-        """Whether a convolution has fewer outputs than the block's last one; not known where an adapter wraps that."""
+        """Whether a convolution has fewer outputs than the block's last one; true if an adapter hides these."""
         widest = getattr(last, "out_channels", None)
         return widest is None or weight.shape[0] < widest
 
     def _uses_random_numbers(self) -> bool:
-        """Whether the block takes random numbers, which must be the same in both passes."""
+        """Whether the block draws random numbers, which both passes must share."""
         return False
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        """Both passes' contexts for `torch.utils.checkpoint`."""
+        """The contexts of both passes for `torch.utils.checkpoint`."""
         kept = functools.partial(_kept_statistics, self)
-        # Hooks inside, as FSDP's around each layer, may run other operations in one pass than in the other.
+        # Hooks inside, such as FSDP's around each layer, may run different operations in the two passes.
         hooked = any(has_hooks(layer) for layer in self.modules() if layer is not self)
         if self.memory == "least" or hooked:
             return _PassContext("first"), _PassContext("again", kept)
@@ -86,17 +86,17 @@ class CheckpointedBlock(nn.Module):
 
 
 class CheckpointedNetwork(FusedNetwork):
-    """Comes before the class of a network with `CheckpointedBlock`s anywhere inside."""
+    """Base, listed first, of a network with `CheckpointedBlock`s anywhere inside."""
 
     def set_memory(self, level: str) -> None:
-        """What the blocks keep for the backward pass. Results and gradients differ by rounding.
+        """Choose how much the blocks keep for the backward pass. Results and gradients differ by rounding.
 
         Args:
-            level: "off" keeps what autograd saves. "lean" keeps a block's inputs and the results of the convolutions
-                that its class names, and computes norms, activations, sums and products again; "least" keeps the
-                inputs alone, and so does "lean" of a block with hooks inside. Inside `torch.func`'s transforms, which
-                cannot compute anything again, all levels are "off". Level "lean" allows one backward pass through a
-                graph, as PyTorch's selective checkpoints do.
+            level: "off" keeps everything that autograd saves. "lean" keeps a block's inputs and the results of the
+                convolutions that its class names, and recomputes norms, activations, sums and products. "least" keeps
+                the inputs alone, as "lean" does for a block with hooks inside. Inside `torch.func`'s transforms, which
+                cannot recompute, all levels are "off". "lean" allows one backward pass through a graph, as PyTorch's
+                selective checkpoints do.
 
         Raises: ValueError for another level.
         """
@@ -107,7 +107,7 @@ class CheckpointedNetwork(FusedNetwork):
 
 
 def running_pass() -> Pass | None:
-    """The forward pass of a checkpointed block, "first", or its repetition in the backward pass, "again"."""
+    """The running pass of a checkpointed block: "first", "again" in the backward pass, or None outside."""
     return None if torch.compiler.is_compiling() else _running.get()
 
 
@@ -123,7 +123,7 @@ def _kept_statistics(block: nn.Module) -> Iterator[None]:
 
 
 class _PassContext:
-    """Around a pass. Entered anew in every backward pass through a graph that is kept."""
+    """The context of one pass. Every backward pass through a retained graph enters it anew."""
 
     def __init__(self, name: Pass, *inner: Callable[[], AbstractContextManager[Any]]) -> None:
         self._name, self._inner = name, inner
@@ -132,7 +132,7 @@ class _PassContext:
     def __enter__(self) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(_running.reset, _running.set(self._name))
-            # Weights that autocast has cast before would be cast in one pass only; both must run the same operations.
+            # Both passes must run the same operations, so neither may find weights that autocast has cast before.
             stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
             torch.set_autocast_cache_enabled(False)
             for context in self._inner:

@@ -13,12 +13,12 @@ from fastiqa.nn.recomputation import CheckpointedBlock
 
 
 class Bottleneck(CheckpointedBlock, reference.Bottleneck):
-    """Equivalent to `fastiqa.reference.Bottleneck`, with a choice of what is kept for the backward pass."""
+    """Equivalent to `fastiqa.reference.Bottleneck`, with levels of memory for the backward pass."""
 
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
 
     def _keeps(self, weight: Tensor) -> bool:
-        """The narrow convolutions: not the last one and the shortcut's, whose results are as wide as the block's."""
+        """Keep the narrow convolutions, not the last one and the shortcut's, which are as wide as the block."""
         return self._is_narrow(weight, self.conv3)
 
 

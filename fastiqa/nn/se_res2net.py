@@ -14,13 +14,13 @@ from fastiqa.nn.squeeze_excitation import SqueezeExcitation
 
 
 class SERes2Block(CheckpointedBlock, reference.SERes2Block):
-    """Equivalent to `fastiqa.reference.SERes2Block`, with a choice of what is kept for the backward pass."""
+    """Equivalent to `fastiqa.reference.SERes2Block`, with levels of memory for the backward pass."""
 
     se_block: ClassVar[type[reference.SqueezeExcitation]] = SqueezeExcitation
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
 
     def _keeps(self, weight: Tensor) -> bool:
-        """The narrow convolutions: not the last one and the shortcut's, whose results are as wide as the block's."""
+        """Keep the narrow convolutions, not the last one and the shortcut's, which are as wide as the block."""
         return self._is_narrow(weight, self.conv3)
 
 

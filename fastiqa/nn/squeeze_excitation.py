@@ -13,7 +13,7 @@ from fastiqa.ops import scale_residual_relu
 class SqueezeExcitation(Leaf, reference.SqueezeExcitation):
     """Equivalent to `fastiqa.reference.SqueezeExcitation`: same constructor, parameters, keys and results.
 
-    With a residual, gate, sum and ReLU are one pass over memory, and one backward. The gate alone is PyTorch's product.
+    With a residual, gate, sum and ReLU are one pass forward and one backward. Without one, PyTorch multiplies.
 
     Example:
         >>> block = SqueezeExcitation(channels=32, reduction=4)

@@ -17,7 +17,7 @@ from fastiqa.reference.van import StochasticDepth
 
 
 class VANBlock(CheckpointedBlock, reference.VANBlock):
-    """Equivalent to `fastiqa.reference.VANBlock`, with a choice of what is kept for the backward pass."""
+    """Equivalent to `fastiqa.reference.VANBlock`, with levels of memory for the backward pass."""
 
     attention_block: ClassVar[type[reference.LargeKernelAttention]] = LargeKernelAttention
     norm_block: ClassVar[type[reference.BatchNormAct2d]] = BatchNormAct2d
@@ -28,11 +28,11 @@ class VANBlock(CheckpointedBlock, reference.VANBlock):
         return torch.addcmul(x, scale[:, None, None], self.drop_path(branch))  # one pass over the maps
 
     def _keeps(self, weight: Tensor) -> bool:
-        """1×1 convolutions: nearly all of a block's arithmetic, and all of it that another pass would cost."""
+        """Keep the 1×1 convolutions, which are nearly all of a block's arithmetic."""
         return weight.shape[-1] == 1
 
     def _uses_random_numbers(self) -> bool:
-        return getattr(self.drop_path, "probability", 1) > 0  # of another module nothing is known
+        return getattr(self.drop_path, "probability", 1) > 0  # another module may draw
 
 
 class VAN(Backbone, reference.VAN):
