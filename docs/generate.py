@@ -170,7 +170,7 @@ def kernel_table(match: re.Match[str]) -> str:
         else:
             file = next((path.relative_to(ROOT).as_posix() for path in ROOT.glob(f"csrc/ops/*/{found[2]}")), found[2])
             rows.append([f"`{found[1]}`", f"`{file}`", (found[3] or "").replace("|", "\\|")])
-    return markdown(("backend", "file", "how"), rows, 3)
+    return markdown(("backend", "how", "file"), ([name, how, file] for name, file, how in rows), 3)
 
 
 def described(op: Op) -> str:
