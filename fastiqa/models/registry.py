@@ -35,7 +35,7 @@ MODELS = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names of models that match a shell-style pattern."""
+    """Sorted names of models that match a shell-style `pattern`."""
     return sorted(name for name in MODELS if fnmatchcase(name, pattern))
 
 

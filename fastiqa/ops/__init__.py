@@ -1,4 +1,4 @@
-"""The operators, one file each. The list of operators is whatever lies in this folder.
+"""The operators, one file each: every record made in this folder is one.
 
 Type checkers read `__init__.pyi`, which `python -m fastiqa.ops` prints.
 """

@@ -32,7 +32,7 @@ def attentional_blend(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean of two maps, the weight a sigmoid of local plus global attention, in one pass.
+    """Weighted mean of two maps in one pass; the weight is the sigmoid of local plus global attention.
 
     Equivalent to ``m * x + (1 - m) * y`` with ``m = torch.sigmoid(local_logits + global_logits)``.
 
@@ -46,7 +46,7 @@ def attentional_blend(
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit.
 
     Example:
@@ -93,22 +93,22 @@ def batch_norm_act(
     *,
     out: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises every channel by its mean and variance in this batch, and rectifies.
+    """Normalise every channel by its mean and variance in this batch, and rectify.
 
     Equivalent to ``leaky_relu(batch_norm(x, None, None, weight, bias, training=True, eps=eps), negative_slope)``.
 
     Args:
         x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
-        weight, bias: (C,); taken in float32, or float64 with such an `x`.
+        weight, bias: (C,); computed in float32, or float64 with such an `x`.
         negative_slope: of the activation: 0 is ReLU, 1 none.
         eps: added to the variance, at least 0.
 
     Returns:
         The activation (N, C, H, W) in `x`'s dtype; mean and 1/√(variance + eps) (C,) in float32, or float64. Only the
-        activation has a gradient. Statistics of no pixels are 0 and 1/√eps.
+        activation has a gradient. An empty `x` has mean 0 and 1/√eps.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, a negative eps.
 
     Example:
@@ -138,7 +138,7 @@ def batch_norm_act_backward(
 
     Args:
         grad, x: (N, C, H, W).
-        weight, bias, mean, rstd: (C,); taken in float32, or float64 with such an `x`.
+        weight, bias, mean, rstd: (C,); computed in float32, or float64 with such an `x`.
         negative_slope: as in `batch_norm_act`.
 
     Returns:
@@ -150,7 +150,7 @@ def batch_norm_act_backward(
 
 @_operator
 def cross_difference(ref: Tensor, a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Differences of a reference's feature maps to those of two candidates, along the channels, in one pass.
+    """Differences of a reference's feature maps from those of two candidates, along the channels, in one pass.
 
     Equivalent to ``torch.cat([ref - a, ref - b], 1)``.
 
@@ -163,7 +163,7 @@ def cross_difference(ref: Tensor, a: Tensor, b: Tensor, *, out: Tensor | None = 
         (N, 2C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that differ, or not four dimensions.
 
     Example:
@@ -204,10 +204,10 @@ def difference_pool(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Gated sums over the pixels of a reference's differences to two candidates, for each tap of a small kernel.
+    """Sum a reference's gated differences from two candidates over the pixels, for each tap of a small kernel.
 
     Equivalent to ``torch.stack([gate * (ref - a), gate * (ref - b)], 1).sum((-2, -1))`` for one tap; tap (i, j) of a
-    larger kernel meets the differences (i, j) − k // 2 further on, zero beyond the border.
+    larger kernel takes the differences (i, j) − k // 2 away, zero beyond the border.
 
     Args:
         ref: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
@@ -220,7 +220,7 @@ def difference_pool(
         (N, 2, C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, another kernel size.
 
     Example:
@@ -241,7 +241,7 @@ def difference_response(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A convolution of the differences of a reference's feature maps to those of two candidates, to a few channels.
+    """Convolve the differences of a reference's feature maps from those of two candidates, to a few channels.
 
     Equivalent to ``conv2d(torch.cat([ref - a, ref - b], 1), weight, bias, padding=weight.shape[-1] // 2)``.
 
@@ -256,7 +256,7 @@ def difference_response(
         (N, K, H, W) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, more than 16 outputs, a kernel other than 1x1 and 3x3,
             2**31 pixels.
 
@@ -318,7 +318,7 @@ def difference_response_weight_backward(
 
 @_operator
 def gated_upsample(features: Tensor, logits: Tensor, mode: str = "bilinear", *, out: Tensor | None = None) -> Tensor:
-    """Features times a gate: the sigmoid of a smaller (or any) map of logits, interpolated to the features' size.
+    """Multiply features by a gate, the sigmoid of a map of logits of any size, interpolated to the features' size.
 
     Equivalent to ``features * interpolate(logits.sigmoid(), size=features.shape[-2:], mode=mode)`` with
     ``align_corners=False``.
@@ -332,7 +332,7 @@ def gated_upsample(features: Tensor, logits: Tensor, mode: str = "bilinear", *, 
         (N, C, H, W) in the wider dtype of the two.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, or an unknown mode.
 
     Example:
@@ -372,7 +372,7 @@ def gated_upsample_backward(
 
 @_operator
 def high_pass(x: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """What remains of feature maps when the average of each 2×2 block is taken away.
+    """Subtract the average of each 2×2 block from feature maps.
 
     Equivalent to ``x - interpolate(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), x.shape[-2:])``.
 
@@ -383,7 +383,7 @@ def high_pass(x: Tensor, *, out: Tensor | None = None) -> Tensor:
         As `x`.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: not four dimensions, no channel or no pixel.
 
     Example:
@@ -403,7 +403,7 @@ def large_kernel_conv(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """A depthwise 5×5 convolution and a depthwise 7×7 convolution of dilation 3 of its result, in one pass.
+    """A depthwise 5×5 convolution, then a depthwise 7×7 convolution of dilation 3, in one pass.
 
     Equivalent to ``t = conv2d(x, w5, b5, padding=2, groups=C)`` and ``conv2d(t, w7, b7, padding=9, dilation=3,
     groups=C)``.
@@ -419,8 +419,8 @@ def large_kernel_conv(
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: shapes that do not belong together, or devices that differ.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: shapes or devices that do not fit.
 
     Example:
         >>> import torch
@@ -487,7 +487,7 @@ def mix_kernels(mix: Tensor, weight: Tensor, *, out: Tensor | None = None) -> Te
         (R, S·C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, kernels of 2**31 elements.
 
     Example:
@@ -522,7 +522,7 @@ def mix_kernels_backward(
 
 @_operator
 def octave_merge(high: Tensor, low: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Adds a map of half the size, each value over its 2×2 block, to a map of full size, in one pass.
+    """Add a map of half the size, each value over its 2×2 block, to a map of full size, in one pass.
 
     Equivalent to ``high + interpolate(low, size=high.shape[-2:], mode="nearest")``.
 
@@ -534,8 +534,8 @@ def octave_merge(high: Tensor, low: Tensor, *, out: Tensor | None = None) -> Ten
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: another size of `low`, devices that differ, or not four dimensions.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: `low` has another size, devices differ, or there are not four dimensions.
 
     Example:
         >>> import torch
@@ -574,14 +574,14 @@ def octave_split(
 
     Args:
         x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
-        negative_slope: factor of what is not positive, at least zero; 1 leaves `x` as it is.
+        negative_slope: factor for values that are not positive, at least zero; 1 leaves `x` unchanged.
 
     Returns:
         act, as `x`, and pooled, (N, C, ⌈H/2⌉, ⌈W/2⌉).
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: a negative `negative_slope`, not four dimensions, no channel or no pixel.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: `negative_slope` is negative, or there are not four dimensions, no channel or no pixel.
 
     Example:
         >>> import torch
@@ -617,7 +617,7 @@ def octave_split_backward(
 
 @_operator
 def scale_residual_relu(x: Tensor, gate_logits: Tensor, residual: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Gates channels, adds the shortcut and rectifies, in one pass.
+    """Gate channels, add the shortcut and rectify, in one pass.
 
     Equivalent to ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``.
 
@@ -630,7 +630,7 @@ def scale_residual_relu(x: Tensor, gate_logits: Tensor, residual: Tensor, *, out
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit.
 
     Example:
@@ -655,7 +655,7 @@ def scale_residual_relu_backward(
     """Gradients of `scale_residual_relu` for x, gate_logits and residual.
 
     Equivalent to what autograd computes from ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``, given its
-    result. Of `out` only the sign counts, and it gets no gradient but zero.
+    result. Only the sign of `out` counts; its gradient is zero.
 
     Args:
         grad, x, out: (N, C, H, W).
@@ -687,14 +687,15 @@ def ssim(
         size: pixels along a side of the window, odd, at most 33.
         sigma: of the Gaussian window, in pixels; 0 for a uniform window.
         c1, c2: stabilisers, (0.01 · data range)² and (0.03 · data range)² in the paper; at least 0.
-        map: values at every window, in place of their means.
+        map: return the values at every window instead of their means.
 
     Returns:
         ssim and contrast: (N, C, 1, 1), or (N, C, H−size+1, W−size+1) with `map`. float32, or float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: shapes or devices that do not fit, images smaller than the window, another size, a negative number.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: shapes or devices that do not fit, images smaller than the window, an even or too large `size`, a
+            negative number.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""The operators' signatures for editors and type checkers, as text: `python -m fastiqa.ops > fastiqa/ops/__init__.pyi`.
+"""Print the operators' signatures for editors: `python -m fastiqa.ops > fastiqa/ops/__init__.pyi`.
 
-The records make the operators when the package is imported, where no type checker sees them. This program reads the
-records and prints a stub: names, types and defaults from the schema, the text from the reference.
+The import of the package makes the operators, which no type checker sees. This program prints a stub from their
+records: names, types and defaults of the schema, docstrings of the reference.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _parameters(op: Op) -> Iterator[str]:
         if argument.has_default_value():
             assert declared == argument.default_value, f"{op.name}: the reference has another default for {name}"
             yield f"{name}: {kind} = {json.dumps(declared) if isinstance(declared, str) else repr(declared)}"
-        elif name == "out":  # by position alone: the keyword is the call's own
+        elif name == "out":  # positional, since the keyword belongs to every call
             yield f"out_: {kind}"
             yield "/"
         else:
@@ -73,7 +73,7 @@ def function(op: Op) -> str:
 
 
 def _rank(name: str) -> tuple[bool, bool, str]:
-    """Constants, classes, functions."""
+    """Sort constants before classes before functions."""
     return not name.isupper(), not name[0].isupper(), name
 
 

@@ -1,4 +1,4 @@
-"""attentional_blend: two feature maps mixed by a local and a global attention.
+"""attentional_blend: a mix of two feature maps by local and global attention.
 
     m = σ(local + global),   out = m x + (1 − m) y          x, y, local, out: (N, C, H, W),  global: (N, C, 1, 1)
 
@@ -6,14 +6,14 @@ Adjoint, with g the gradient of out:
 
     grad_x = m g,   grad_y = (1 − m) g,   grad_local = m (1 − m) (x − y) g,   grad_global = Σ grad_local over H and W
 
-Saved: x, y and both logits, from which m is computed again; eager PyTorch keeps x, y, m and 1 − m.
+Saved: x, y and both logits; the backward pass recomputes m. Eager PyTorch keeps x, y, m and 1 − m.
 
 Bytes: 4|x| forward and 7|x| backward; eager PyTorch moves 15 and 21, in six kernels and nine.
 Memory format of the result: that of the first of x, y and local that is not expanded.
 
-    cpu     attentional_blend.cpp     one pass forward, one backward with the sum in it, any strides
-    cuda    attentional_blend.cu     the same functions; channels-last sums in two steps, without atomics
-    triton  kernels/attentional_blend.py       likewise
+    cpu     attentional_blend.cpp          one pass forward, one backward with the sum in it, any strides
+    cuda    attentional_blend.cu           the same functions; channels-last sums in two steps, without atomics
+    triton  kernels/attentional_blend.py   likewise
 
 Source: Dai et al., Attentional Feature Fusion (arXiv 2009.14082), equations 3 and 4: AFF after its two branches.
 """
@@ -32,7 +32,7 @@ from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor, y: Tensor, local_logits: Tensor, global_logits: Tensor) -> Tensor:
-    """Weighted mean of two maps, the weight a sigmoid of local plus global attention, in one pass.
+    """Weighted mean of two maps in one pass; the weight is the sigmoid of local plus global attention.
 
     Equivalent to ``m * x + (1 - m) * y`` with ``m = torch.sigmoid(local_logits + global_logits)``.
 
@@ -46,7 +46,7 @@ def reference(x: Tensor, y: Tensor, local_logits: Tensor, global_logits: Tensor)
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit.
 
     Example:
@@ -111,7 +111,7 @@ def backward_reference(
 
 
 def backward_adjoint(saved: Any, to_x: Tensor, to_y: Tensor, to_local: Tensor, to_global: Tensor) -> Any:
-    # In the accumulation type throughout: eager's own errors between 16-bit kernels are not worth matching.
+    # All in the accumulation type: the errors of eager's 16-bit kernels are not worth matching.
     dtype = torch.promote_types(saved.x.dtype, torch.float32)
     tensors = (saved.grad, saved.x, saved.y, saved.local_logits, saved.global_logits, to_x, to_y, to_local, to_global)
     grad, x, y, local, global_, to_x, to_y, to_local, to_global = (tensor.to(dtype) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""batch_norm_act: batch normalisation by the batch's own statistics, then leaky ReLU.
+"""batch_norm_act: batch normalisation by the statistics of the batch, then leaky ReLU.
 
     d = x − mean(x),   z = weight · rstd · d + bias,   out = z where z > 0, else slope · z
 
@@ -10,16 +10,16 @@ Adjoint, with g = grad where z > 0, else slope · grad, M = N H W, S = Σ g and 
     grad_x = weight · rstd · (g − S / M − d · rstd² · P / M),   grad_weight = rstd · P,   grad_bias = S
 
 The statistics are results without a gradient, as in PyTorch; second derivatives pass through them nevertheless.
-Saved: x and numbers a channel; z is computed again. PyTorch saves x for the normalisation and the result for the
-activation. The next layer saves the result as well: `fastiqa.nn.BatchNormAct2d.followed_by` drops that copy too.
+Saved: x and numbers of a channel; the backward pass recomputes z. PyTorch saves x for the normalisation and the result
+for the activation. The next layer saves the result too: `fastiqa.nn.BatchNormAct2d.followed_by` drops that copy.
 
-Bytes: 2|x| forward and 3|x| backward at the least, and once more what a pass with sums reads, unless a cache holds it:
-3|x| and 5|x|. Eager PyTorch moves 6 and 8, in two kernels each.
+Bytes: at least 2|x| forward and 3|x| backward; 3|x| and 5|x| unless a cache holds what the pass with sums has read.
+Eager PyTorch moves 6|x| and 8|x|, in two kernels each.
 Memory format of the result: that of x.
 
-    cpu     batch_norm_act.cpp     a pass with sums and a pass that writes, forward and backward, any strides
-    cuda    batch_norm_act.cu     the same functions; sums in two steps, without atomics
-    triton  kernels/batch_norm_act.py       likewise
+    cpu     batch_norm_act.cpp          a pass with sums and a pass that writes, forward and backward, any strides
+    cuda    batch_norm_act.cu           the same functions; sums in two steps, without atomics
+    triton  kernels/batch_norm_act.py   likewise
 
 Source: Ioffe and Szegedy, Batch Normalization (arXiv 1502.03167), algorithm 1.
 """
@@ -44,11 +44,11 @@ from fastiqa.runtime.layout import (
 )
 from fastiqa.runtime.op import Map, Op
 
-STATISTICS = (0, 2, 3)  # the dimensions that they are taken over
+STATISTICS = (0, 2, 3)  # the dimensions of the statistics
 
 
 def _spread(*values: Tensor) -> tuple[Tensor, ...]:
-    """Numbers a channel, to be combined with maps."""
+    """Shape numbers of a channel to combine with maps."""
     return tuple(value[:, None, None] for value in values)
 
 
@@ -59,22 +59,22 @@ def _total(x: Tensor) -> Tensor:
 def reference(
     x: Tensor, weight: Tensor, bias: Tensor, negative_slope: float = 0.0, eps: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises every channel by its mean and variance in this batch, and rectifies.
+    """Normalise every channel by its mean and variance in this batch, and rectify.
 
     Equivalent to ``leaky_relu(batch_norm(x, None, None, weight, bias, training=True, eps=eps), negative_slope)``.
 
     Args:
         x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
-        weight, bias: (C,); taken in float32, or float64 with such an `x`.
+        weight, bias: (C,); computed in float32, or float64 with such an `x`.
         negative_slope: of the activation: 0 is ReLU, 1 none.
         eps: added to the variance, at least 0.
 
     Returns:
         The activation (N, C, H, W) in `x`'s dtype; mean and 1/√(variance + eps) (C,) in float32, or float64. Only the
-        activation has a gradient. Statistics of no pixels are 0 and 1/√eps.
+        activation has a gradient. An empty `x` has mean 0 and 1/√eps.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, a negative eps.
 
     Example:
@@ -150,7 +150,7 @@ def _distance(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tenso
 
 
 def _passed(grad: Tensor, z: Tensor, slope: float) -> Tensor:
-    """`grad` where z is positive, else times the slope; nothing flows to z."""
+    """`grad`, times the slope where z is not positive. No gradient flows to z."""
     return torch.ops.aten.leaky_relu_backward(grad, z, slope, False)  # type: ignore[no-any-return]
 
 
@@ -163,7 +163,7 @@ def backward_reference(
 
     Args:
         grad, x: (N, C, H, W).
-        weight, bias, mean, rstd: (C,); taken in float32, or float64 with such an `x`.
+        weight, bias, mean, rstd: (C,); computed in float32, or float64 with such an `x`.
         negative_slope: as in `batch_norm_act`.
 
     Returns:

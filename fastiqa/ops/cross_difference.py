@@ -1,4 +1,4 @@
-"""cross_difference: how a reference's features differ from those of two candidates.
+"""cross_difference: differences of a reference's features from those of two candidates.
 
     y = [ref − a, ref − b]                         ref, a, b: (N, C, H, W),  y: (N, 2C, H, W)
 
@@ -6,14 +6,14 @@ Adjoint, with g = [ga, gb] the gradient of y:
 
     grad_ref = ga + gb,   grad_a = −ga,   grad_b = −gb
 
-and the adjoint of that map is cross_difference again: two kernels serve derivatives of every order. Nothing is saved.
+The adjoint of that map is cross_difference again, so two kernels serve derivatives of every order. Saved: nothing.
 
 Bytes: 5|ref| forward and 5|ref| backward; eager PyTorch moves 10 and 7, in three kernels each.
-Memory format of the result: that of the first argument that is not expanded, as PyTorch would give it.
+Memory format of the result: that of the first argument that is not expanded, as in PyTorch.
 
-    cpu     cross_difference.cpp     one element-wise pass over five maps, any strides
-    cuda    cross_difference.cu     the same source, 16 bytes a thread and operand where addresses allow
-    triton  kernels/cross_difference.py       tiles of rows, any strides
+    cpu     cross_difference.cpp          one element-wise pass over five maps, any strides
+    cuda    cross_difference.cu           the same source, 16 bytes a thread and operand where addresses allow
+    triton  kernels/cross_difference.py   tiles of rows, any strides
 
 Exact: every result is one subtraction or addition, rounded once, so all backends equal eager PyTorch bit for bit.
 Source: the cross subtraction block of PRFNet (arXiv 2401.06992, section 2.2), equations 1 and 2 before the convolution.
@@ -33,7 +33,7 @@ from fastiqa.runtime.op import Map, Op
 
 
 def reference(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Differences of a reference's feature maps to those of two candidates, along the channels, in one pass.
+    """Differences of a reference's feature maps from those of two candidates, along the channels, in one pass.
 
     Equivalent to ``torch.cat([ref - a, ref - b], 1)``.
 
@@ -46,7 +46,7 @@ def reference(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         (N, 2C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that differ, or not four dimensions.
 
     Example:

@@ -1,18 +1,18 @@
-"""difference_pool: differences averaged under a gate, at every offset of a small kernel; they never exist in memory.
+"""difference_pool: gated sums of differences at every offset of a small kernel, without differences in memory.
 
-With d_s = ref − s for s in a, b, zero outside, and p running over the pixels:
+With d_s = ref − s for s in a, b, zero outside, and p over all pixels:
 
     y[n,s,c,i,j] = Σ_p gate[n,0,p] · d_s[n,c,p + (i,j) − ⌊k/2⌋]         gate: (N, 1, H, W),  y: (N, 2, C, k, k)
 
-A convolution of gated differences followed by a sum over the pixels is the kernel times y.
+The kernel times y is a convolution of gated differences, summed over the pixels.
 
-Adjoint: y is the gradient for one weight a sample of difference_response, so with g the gradient of y as such a weight
+Adjoint: y is a gradient of difference_response for a weight per sample, so with g the gradient of y as such a weight
 
     grad_ref, grad_a, grad_b = difference_response_backward(gate, g),   grad_gate = difference_response(ref, a, b, g)
 
 Bytes: 3|ref| forward and 6|ref| backward; eager PyTorch moves 9|ref| and more forward, k² times over for a k×k kernel.
 
-    cpu     difference_pool.cpp     as difference_response: products of small matrices
+    cpu     difference_pool.cpp          as difference_response: products of small matrices
     cuda    difference_pool.cu
     triton  kernels/difference_pool.py
 
@@ -39,10 +39,10 @@ from fastiqa.runtime.op import Map, Op
 
 
 def reference(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int = 1) -> Tensor:
-    """Gated sums over the pixels of a reference's differences to two candidates, for each tap of a small kernel.
+    """Sum a reference's gated differences from two candidates over the pixels, for each tap of a small kernel.
 
     Equivalent to ``torch.stack([gate * (ref - a), gate * (ref - b)], 1).sum((-2, -1))`` for one tap; tap (i, j) of a
-    larger kernel meets the differences (i, j) − k // 2 further on, zero beyond the border.
+    larger kernel takes the differences (i, j) − k // 2 away, zero beyond the border.
 
     Args:
         ref: (N, C, H, W) float64, float32, bfloat16 or float16, any strides.
@@ -55,7 +55,7 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int 
         (N, 2, C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, another kernel size.
 
     Example:
@@ -73,7 +73,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     ref, a, b, gate = saved.ref, saved.a, saved.b, saved.gate
     *inputs, needs_gate = saved.needs
     n, two, c, *size = grad.shape
-    as_weight = grad.reshape(n, 1, two * c, *size)  # flatten has no rule for autograd's batches
+    as_weight = grad.reshape(n, 1, two * c, *size)  # flatten has no batching rule for autograd's batches
     to_inputs: tuple[Tensor | None, ...] = (None, None, None)
     if any(inputs):
         to_inputs = difference_response_backward(gate, as_weight, is_channels_last(ref, a, b)).chunk(3)

@@ -1,28 +1,28 @@
-"""difference_response: convolutions of differences, which never exist in memory, to a few output channels.
+"""difference_response: a convolution of differences to a few output channels, without differences in memory.
 
 With d = [ref − a, ref − b], (N, 2C, H, W), zero outside, and q = p + t − ⌊k/2⌋ the pixel under tap t of a kernel at p:
 
     y[n,o,p] = bias[o] + Σ_{c,t} weight[o,c,t] · d[n,c,q]          weight: (K, 2C, k, k),  y: (N, K, H, W)
 
-A weight may also be one for each sample, (N, K, 2C, k, k).
+Every sample may have its own weight, (N, K, 2C, k, k).
 
-Adjoint: y is a derivative of the trilinear form Σ y·weight·d, and so are its gradients:
+Adjoint: y is a derivative of the trilinear form Σ y·weight·d, as are its gradients:
 
     grad_weight = Σ_p g[n,o,p] · d[n,c,q]               difference_response_weight_backward
     grad_d = [ga, gb] = Σ_{o,t} weight[o,c,t] · g[n,o,p],   grad_ref = ga + gb,  grad_a = −ga,  grad_b = −gb
                                                         difference_response_backward
     grad_bias = Σ_{n,p} g
 
-Each of the three has the other two as its adjoint: they serve derivatives of every order. The gradients of ref, a and b
-are one tensor, one after the other, which is that of a batch of all three without a copy.
+Each of the three has the other two as its adjoint, so they serve derivatives of every order. The gradients of ref, a
+and b follow each other in one tensor, which is the gradient of a batch of all three without a copy.
 
 Bytes: 3|ref| forward, 3|ref| for the gradient of the inputs and 3|ref| for that of the weight; eager PyTorch moves
-9|ref| forward, and more where a convolution copies the differences k² times over.
+9|ref| forward, and more if a convolution copies the differences k² times.
 Memory format of y: that of the first of ref, a, b that is not expanded.
 
-    cpu     difference_response.cpp     products of small matrices, differences in the first-level cache
-    cuda    difference_response.cu     a thread has neighbouring pixels or channels, sums in two steps
-    triton  kernels/difference_response.py       the same, in tiles
+    cpu     difference_response.cpp          products of small matrices, differences in the first-level cache
+    cuda    difference_response.cu           a thread has neighbouring pixels or channels, sums in two steps
+    triton  kernels/difference_response.py   the same, in tiles
 
 Source: cross subtraction followed by the mean over the channels of a gate's convolution (arXiv 2401.06992, section
 2.2), which is one convolution with the mean of the kernels.
@@ -53,7 +53,7 @@ KERNEL_SIZES = (1, 3)
 
 
 def reference(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A convolution of the differences of a reference's feature maps to those of two candidates, to a few channels.
+    """Convolve the differences of a reference's feature maps from those of two candidates, to a few channels.
 
     Equivalent to ``conv2d(torch.cat([ref - a, ref - b], 1), weight, bias, padding=weight.shape[-1] // 2)``.
 
@@ -68,7 +68,7 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | 
         (N, K, H, W) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, more than 16 outputs, a kernel other than 1x1 and 3x3,
             2**31 pixels.
 
@@ -88,7 +88,7 @@ def reference(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | 
 
 
 def taps(x: Tensor, kernel_size: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, k², H·W): what lies under each tap of a kernel at each pixel, zero outside."""
+    """(N, C, H, W) -> (N, C, k², H·W): the value under each tap of a kernel at each pixel, zero outside."""
     columns = unfold(x, kernel_size, padding=kernel_size // 2)
     return columns.unflatten(1, (x.shape[1], kernel_size**2))  # type: ignore[no-any-return]
 
@@ -104,7 +104,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-def wide(x: Tensor) -> Tensor:  # as kernels sum: in 16 bits a gradient of nine taps would be rounded nine times
+def wide(x: Tensor) -> Tensor:  # the kernels' dtype of sums: 16 bits would round a gradient of nine taps nine times
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -113,7 +113,7 @@ def is_channels_last(*maps: Tensor) -> bool:
 
 
 def check_weight(weight: Tensor, n: int, k: int | None, channels: int | None, name: str, first: Tensor) -> None:
-    """A weight for these sizes, where they are known, beside the first argument, of that name."""
+    """Check a weight for these sizes, None for unknown, on the device of the first argument, of that name."""
     check_on_same_device(name, first, "weight", weight)
     shape = tuple(weight.shape)
     if weight.dim() not in (4, 5):
@@ -160,7 +160,7 @@ difference_response = Op(
         3 * ref.nbytes + weight.nbytes + ref.nbytes // ref.shape[1] * weight.shape[-4]
     ),
     autocast="lower",
-    batched=(),  # a weight may be one for each sample
+    batched=(),  # every sample may have a weight
 )
 
 

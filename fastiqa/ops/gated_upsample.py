@@ -1,25 +1,25 @@
-"""gated_upsample: features weighted by a gate that a deeper, smaller map decides.
+"""gated_upsample: features times a gate from a deeper, smaller map.
 
     y = f ⊗ up(σ(l))            f, y: (N, C, H, W),  l: (N, 1, h, w) or (N, C, h, w)
 
 σ is the logistic function, up the interpolation of PyTorch to (H, W): nearest, or bilinear with align_corners=False,
-for any two sizes. A gate of one channel is shared by all.
+for any two sizes. All channels share a gate of one channel.
 
 Adjoint, with g the gradient of y and s = σ(l):
 
     grad_f = g ⊗ up(s),   grad_l = s (1 − s) upᵀ(Σ_c g ⊗ f)
 
-(the sum only where the gate has one channel). upᵀ is a gather: where sizes double, each logit takes 4 × 4 elements,
-with weights 1/4, 3/4, 3/4, 1/4 along each axis. Saved: f and l; the gate exists in registers or in one row.
+(the sum only for a gate of one channel). upᵀ is a gather: if sizes double, each logit takes 4 × 4 elements, with
+weights 1/4, 3/4, 3/4, 1/4 along each axis. Saved: f and l; the gate exists in registers or in one row.
 
 Bytes: 2|f| + |l| forward, 3|f| + 2|l| backward; eager PyTorch moves 3|f| and 6|f| and, with a gate of C channels, |f|
 and 4|f| more. Memory format of the result: that of the features.
 
-    cpu     gated_upsample.cpp     rows of gates in the first-level cache, any strides, both formats
-    cuda    gated_upsample.cu     16 bytes a thread where addresses allow; no atomics
-    triton  kernels/gated_upsample.py       the same in tiles
+    cpu     gated_upsample.cpp          rows of gates in the first-level cache, any strides, both formats
+    cuda    gated_upsample.cu           16 bytes a thread where addresses allow; no atomics
+    triton  kernels/gated_upsample.py   the same in tiles
 
-Source: the fusion of PRFNet (arXiv 2401.06992, section 2.2) has a gate of one channel.
+Source: the fusion of PRFNet (arXiv 2401.06992, section 2.2), which has a gate of one channel.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _up_adjoint(grad: Tensor, size: torch.Size, mode: str) -> Tensor:
 
 
 def reference(features: Tensor, logits: Tensor, mode: str = "bilinear") -> Tensor:
-    """Features times a gate: the sigmoid of a smaller (or any) map of logits, interpolated to the features' size.
+    """Multiply features by a gate, the sigmoid of a map of logits of any size, interpolated to the features' size.
 
     Equivalent to ``features * interpolate(logits.sigmoid(), size=features.shape[-2:], mode=mode)`` with
     ``align_corners=False``.
@@ -65,7 +65,7 @@ def reference(features: Tensor, logits: Tensor, mode: str = "bilinear") -> Tenso
         (N, C, H, W) in the wider dtype of the two.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, or an unknown mode.
 
     Example:
@@ -95,15 +95,13 @@ def layout(features: Tensor, logits: Tensor, mode: str) -> tuple[Output]:
     if logits.shape[0] != n or (logits.shape[1] != 1 and logits.shape[1] != c):
         raise ValueError(f"logits: shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for features of that size")
     check_not_empty("logits", logits)
-    if (
-        0 in features.shape and 0 in features.shape[2:]
-    ):  # no channels are as good as any other number where all share a gate
+    if 0 in features.shape and 0 in features.shape[2:]:  # features without channels may share a gate too
         raise ValueError(f"features: shape {tuple(features.shape)}, want at least one pixel")
     return (Output(features.shape, features.dtype, features.device, memory_format(features)),)
 
 
 def samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map, Map, str]]:
-    """Both gates and modes, sizes that double and sizes that do not; the first is that of PRFNet."""
+    """Both kinds of gate and both modes, sizes that double and others; the first sample is PRFNet's."""
     rows, columns = (h + 1) // 2, (w + 1) // 2
     doubled = Map((n, c, 2 * rows, 2 * columns))
     yield doubled, Map((n, 1, rows, columns)), "bilinear"
@@ -152,7 +150,7 @@ def backward_reference(grad: Tensor, features: Tensor, logits: Tensor, mode: str
 
 
 def backward_adjoint(saved: Any, to_features: Tensor, to_logits: Tensor) -> tuple[Tensor | None, ...]:
-    # In float32 at least: rounded to 16 bits after each of these steps, the result would be worse than eager PyTorch's.
+    # In float32 at least: with 16 bits after each of these steps the result would be worse than eager PyTorch's.
     dtype = torch.promote_types(to_features.dtype, torch.float32)
     tensors = (saved.grad, saved.features, saved.logits, to_features, to_logits)
     grad, features, logits, to_features, to_logits = (x.to(dtype) for x in tensors)
@@ -163,7 +161,7 @@ def backward_adjoint(saved: Any, to_features: Tensor, to_logits: Tensor) -> tupl
     second = None
     if needs_logits:
         _, second = gated_upsample_backward(grad, to_features, logits, saved.mode)
-        # At logits of zero s (1 - s) is 1/4, which leaves the transposed interpolation alone.
+        # At logits of zero s (1 - s) is 1/4, so four times the result is the transposed interpolation.
         _, quarter = gated_upsample_backward(grad, features, torch.zeros_like(logits), saved.mode)
         second = second + 4 * to_logits * slope * (1 - 2 * gate) * quarter
     results = (

@@ -1,24 +1,24 @@
-"""high_pass: what a 2×2 average cannot carry.
+"""high_pass: feature maps less the average of each 2×2 block.
 
     y = x − up(pool(x))                            x, y: (N, C, H, W)
 
 pool averages 2×2 blocks, up repeats an average over its block. At odd borders a block has one row or column, or both,
-and its average is that of the pixels which exist; so the last pixel of a map of odd height and width becomes zero.
+and the average covers the existing pixels; so the last pixel of a map of odd height and width becomes zero.
 
-Adjoint: the map is a symmetric projection, hence its own adjoint, at odd sizes too: one kernel serves forward, backward
-and derivatives of every order. Nothing is saved.
+Adjoint: the map is a symmetric projection, hence its own adjoint, at odd sizes too. One kernel serves forward, backward
+and derivatives of every order. Saved: nothing.
 
 Bytes: 2|x| forward and 2|x| backward; eager PyTorch moves 5.5 and 8.5, in three and four kernels.
 Memory format of the result: that of x.
 
-    cpu     high_pass.cpp     a pass over 2×2 blocks, any strides
-    cuda    high_pass.cu     the same source, two rows of 16 bytes a thread where addresses allow
-    triton  kernels/high_pass.py       tiles of blocks, any strides
+    cpu     high_pass.cpp          a pass over 2×2 blocks, any strides
+    cuda    high_pass.cu           the same source, two rows of 16 bytes a thread where addresses allow
+    triton  kernels/high_pass.py   tiles of blocks, any strides
 
-Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch rounds the
-averages of bfloat16 and float16 as well.
+Sums of four are rounded to float32 (float64 for float64) and the result once to its dtype; eager PyTorch also rounds
+averages to bfloat16 and float16.
 
-Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+Source: the high branch of an octave convolution (arXiv 1904.05049).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor) -> Tensor:
-    """What remains of feature maps when the average of each 2×2 block is taken away.
+    """Subtract the average of each 2×2 block from feature maps.
 
     Equivalent to ``x - interpolate(avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False), x.shape[-2:])``.
 
@@ -46,7 +46,7 @@ def reference(x: Tensor) -> Tensor:
         As `x`.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: not four dimensions, no channel or no pixel.
 
     Example:

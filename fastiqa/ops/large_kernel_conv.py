@@ -1,23 +1,23 @@
-"""large_kernel_conv: the two depthwise convolutions of a large-kernel attention, a 23x23 field for 74 weights.
+"""large_kernel_conv: the two depthwise convolutions of large-kernel attention, a 23x23 field with 74 weights.
 
     t = dw5(x) + b5,   y = dw7(t) + b7          x, t, y: (N, C, H, W),  w5: (C, 1, 5, 5),  w7: (C, 1, 7, 7),  b: (C)
 
-dw5 is a depthwise 5×5 convolution with padding 2, dw7 one of 7×7 with dilation 3 and padding 9. Each pads with zeros: t
-is zero outside the map, not what dw5 would make of zeros.
+dw5 is a depthwise 5×5 convolution with padding 2, dw7 one of 7×7 with dilation 3 and padding 9. Each pads with zeros:
+t is zero outside the map, whatever dw5 would give there.
 
-Adjoint, with g the gradient of y, ᵀ the adjoint (the kernel turned by half) and ⋆ a correlation over all samples:
+Adjoint, with g the gradient of y, ᵀ the adjoint (the kernel turned by 180°) and ⋆ a correlation over all samples:
 
     gt = dw7ᵀ(g),   grad_x = dw5ᵀ(gt),   grad_w5 = x ⋆ gt,   grad_b5 = Σ gt,   grad_w7 = t ⋆ g,   grad_b7 = Σ g
 
-t is computed again: x, w5, b5 and w7 are saved. y is linear in x, w5 (with b5) and w7 each, so derivatives of every
-order are sums of these operators with one argument replaced.
+Saved: x, w5, b5 and w7; the backward pass recomputes t. y is linear in x, in w5 (with b5) and in w7, so derivatives of
+every order are sums of these operators with one argument replaced.
 
 Bytes: 2|x| forward, 3|x| backward (74 and 173 multiply-adds an element); eager PyTorch moves 4|x| and 8|x|.
 Memory format of the result: that of x.
 
-    cpu     large_kernel_conv.cpp     t in a ring of rows, a vector of channels a pixel; any strides
-    cuda    large_kernel_conv.cu     t in shared memory, tiles with halo; any strides
-    triton  kernels/large_kernel_conv.py       t in memory, two passes of 4|x| (6|x| in 16-bit types); any strides
+    cpu     large_kernel_conv.cpp          t in a ring of rows, a vector of channels a pixel; any strides
+    cuda    large_kernel_conv.cu           t in shared memory, tiles with halo; any strides
+    triton  kernels/large_kernel_conv.py   t in memory, two passes of 4|x| (6|x| in 16-bit types); any strides
 
 t is not rounded to bfloat16 or float16, as eager PyTorch's is.
 Source: Visual Attention Network (arXiv 2202.09741, section 3.2).
@@ -40,7 +40,7 @@ Maps = tuple[Map, ...]
 
 
 def reference(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, b7: Tensor) -> Tensor:
-    """A depthwise 5×5 convolution and a depthwise 7×7 convolution of dilation 3 of its result, in one pass.
+    """A depthwise 5×5 convolution, then a depthwise 7×7 convolution of dilation 3, in one pass.
 
     Equivalent to ``t = conv2d(x, w5, b5, padding=2, groups=C)`` and ``conv2d(t, w7, b7, padding=9, dilation=3,
     groups=C)``.
@@ -56,8 +56,8 @@ def reference(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, b7: Tensor) -> Tens
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: shapes that do not belong together, or devices that differ.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: shapes or devices that do not fit.
 
     Example:
         >>> import torch
@@ -80,7 +80,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def check_weights(x_name: str, x: Tensor, **weights: Tensor) -> None:
-    """Weights and biases by name, for the map `x`."""
+    """Check weights and biases, by name, for the map `x`."""
     check_maps((x_name,), x)
     check_not_empty(x_name, x)
     c = x.shape[1]
@@ -199,7 +199,7 @@ def backward_reference(
         TypeError, ValueError: as `large_kernel_conv`.
     """
     c = x.shape[1]
-    if x.numel() == 0:  # of an empty batch PyTorch's convolution_backward has no gradients itself
+    if x.numel() == 0:  # where PyTorch's convolution_backward has no derivatives
         nothing = x.sum() + grad.sum() + 0 * (w5.sum() + b5.sum() + w7.sum())
         zero = torch.zeros_like
         return x + nothing, zero(w5) + nothing, zero(b5) + nothing, zero(w7) + nothing, zero(b5) + nothing
@@ -211,7 +211,7 @@ def backward_reference(
         )
 
     t = conv2d(x, w5, b5, padding=2, groups=c)
-    x, w5, w7, grad = (tensor.to(t.dtype) for tensor in (x, w5, w7, grad))  # autocast changes that of t alone
+    x, w5, w7, grad = (tensor.to(t.dtype) for tensor in (x, w5, w7, grad))  # autocast changes the dtype of t alone
     to_t, to_w7, to_b7 = gradients(grad, t, w7, 3, [True] * 3)
     to_x, to_w5, to_b5 = gradients(to_t, x, w5, 1, [True] * 3)
     return to_x, to_w5, to_b5, to_w7, to_b7
@@ -220,8 +220,8 @@ def backward_reference(
 def backward_adjoint(
     saved: Any, to_x: Tensor, to_w5: Tensor, to_b5: Tensor, to_w7: Tensor, to_b7: Tensor
 ) -> tuple[Tensor | None, ...]:
-    # The gradients, weighed by what comes here, add up to <y', grad>, y' the derivative of y in that direction:
-    # y with x and both biases replaced, y with w5, and y with w7.
+    # The gradients, weighed by the tensors given here, add up to <y', grad>, where y' is the derivative of y in that
+    # direction: y with x and both biases replaced, plus y with w5, plus y with w7.
     x, w5, b5, w7, grad = saved.x, saved.w5, saved.b5, saved.w7, saved.grad
     none = torch.zeros_like(b5)
     needs_x, needs_w5, needs_b5, needs_w7, needs_grad = saved.needs

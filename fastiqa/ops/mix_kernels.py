@@ -1,25 +1,25 @@
-"""mix_kernels: the kernels of a convolution mixed by the rows of a small matrix.
+"""mix_kernels: sums of convolution kernels, weighted by the rows of a small matrix.
 
     y[r, s·C + c, t] = Σ_j mix[r, s, j] · weight[j, c, t]     mix: (R, S, K),  weight: (K, C, k, k),  y: (R, S·C, k, k)
 
-A matrix with few rows, M = R·S, times a large one, of which each element is read once.
+A matrix of few rows, M = R·S, times a large matrix, whose elements are read once.
 
-Adjoint: y is a derivative of the trilinear form Σ g·mix·weight, and so are its gradients:
+Adjoint: y is a derivative of the trilinear form Σ g·mix·weight, as are its gradients:
 
     grad_mix[r, s, j]    = Σ_{c,t} g[r, s·C + c, t] · weight[j, c, t]
     grad_weight[j, c, t] = Σ_{r,s} mix[r, s, j] · g[r, s·C + c, t]
 
-Both are computed by mix_kernels_backward, whose own adjoint are mix_kernels and mix_kernels_backward.
+mix_kernels_backward computes both; its adjoint is made of mix_kernels and mix_kernels_backward.
 
-Bytes: |weight| forward, 2|weight| backward; what has M rows is small beside it.
+Bytes: |weight| forward, 2|weight| backward; tensors of M rows are small beside it.
 Memory format of y, and of grad_weight: that of the weight.
 
-    cpu     mix_kernels.cpp     some kernels at a time, in pieces whose sums stay in the first caches
-    cuda    mix_kernels.cu     a thread has neighbouring elements of a kernel, sums in two steps
-    triton  kernels/mix_kernels.py       the same, in tiles
+    cpu     mix_kernels.cpp          some kernels at a time, in pieces whose sums stay in the first caches
+    cuda    mix_kernels.cu           a thread has neighbouring elements of a kernel, sums in two steps
+    triton  kernels/mix_kernels.py   the same, in tiles
 
-Source: the mean over the output channels of a convolution of another convolution's output (PRFNet's gates, arXiv
-2401.06992, section 2.2), which is one convolution with a mixture of the latter's kernels.
+Source: the gates of PRFNet (arXiv 2401.06992, section 2.2), which average the output channels of a convolution of
+another convolution's output: one convolution with a mixture of the inner kernels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def reference(mix: Tensor, weight: Tensor) -> Tensor:
         (R, S·C, k, k) in the widest dtype given; sums are float32, or float64 for float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit, kernels of 2**31 elements.
 
     Example:
@@ -67,7 +67,7 @@ def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def check_mix(first_name: str, first: Tensor, mix: Tensor, weight: Tensor) -> None:
-    """Both arguments, beside the first one, of that name."""
+    """Check both arguments, on the device of the first one, of that name."""
     check_on_same_device(first_name, first, "mix", mix)
     check_on_same_device(first_name, first, "weight", weight)
     if mix.dim() != 3:
@@ -87,7 +87,7 @@ def layout(mix: Tensor, weight: Tensor) -> tuple[Output]:
 
 
 def samples(n: int, c: int, h: int, w: int) -> Iterator[tuple[Map, Map]]:
-    # As many weights as a map has elements, for the gates of 1x1 and 3x3 that PRFNet's head has; then other kernels.
+    # As many weights as a map has elements, for the 1x1 and 3x3 gates of PRFNet's head; then other kernels.
     yield Map((1, 2, n * h)), Map((n * h, -(-c * w // 8), 3, 3))
     yield Map((9, 2, n * w)), Map((n * w, c * h, 1, 1))
     yield Map((n, 1, c)), Map((c, h, 1, w))

@@ -1,4 +1,4 @@
-"""octave_merge: a half-size map joins a full-size one.
+"""octave_merge: a half-size map added to a full-size one.
 
     y = high + up(low)             high, y: (N, C, H, W),  low: (N, C, ⌈H/2⌉, ⌈W/2⌉)
 
@@ -9,16 +9,16 @@ Adjoint, with g the gradient of y:
 
     grad_high = g,   grad_low = sums of g over the 2×2 blocks
 
-grad_high is g itself, not a copy. The adjoint of the sums is up. Nothing is saved for the first derivative.
+grad_high is g itself, not a copy. The adjoint of the sums is up. Saved: nothing for the first derivative.
 
 Bytes: 2.25|high| forward, 1.25|high| backward; eager PyTorch moves 4.25 in two kernels, and 1.25.
-Memory format of the result: that of the first argument that is not expanded, as PyTorch would give it.
+Memory format of the result: that of the first argument that is not expanded, as in PyTorch.
 
-    cpu     octave_merge.cpp     a pass over 2×2 blocks, any strides
-    cuda    octave_merge.cu     the same source, two rows of 16 bytes a thread where addresses allow
-    triton  kernels/octave_merge.py       tiles of blocks, any strides
+    cpu     octave_merge.cpp          a pass over 2×2 blocks, any strides
+    cuda    octave_merge.cu           the same source, two rows of 16 bytes a thread where addresses allow
+    triton  kernels/octave_merge.py   tiles of blocks, any strides
 
-Source: the join of the low into the high branch of an octave convolution (arXiv 1904.05049, section 3.2).
+Source: an octave convolution joins its low branch to the high one (arXiv 1904.05049, section 3.2).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from fastiqa.runtime.op import Map, Op
 
 
 def half(size: int) -> int:
-    """Blocks of two that cover so many rows or columns."""
+    """The number of 2×2 blocks along so many rows or columns."""
     return (size + 1) // 2
 
 
 def reference(high: Tensor, low: Tensor) -> Tensor:
-    """Adds a map of half the size, each value over its 2×2 block, to a map of full size, in one pass.
+    """Add a map of half the size, each value over its 2×2 block, to a map of full size, in one pass.
 
     Equivalent to ``high + interpolate(low, size=high.shape[-2:], mode="nearest")``.
 
@@ -53,8 +53,8 @@ def reference(high: Tensor, low: Tensor) -> Tensor:
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: another size of `low`, devices that differ, or not four dimensions.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: `low` has another size, devices differ, or there are not four dimensions.
 
     Example:
         >>> import torch
@@ -109,7 +109,7 @@ def backward_reference(grad: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: as `octave_merge`.
     """
-    if torch.onnx.is_in_onnx_export():  # which drops a divisor without a word, as of PyTorch 2.13
+    if torch.onnx.is_in_onnx_export():  # PyTorch 2.13 drops a divisor there without a word
         return avg_pool2d(pad(grad, (0, grad.shape[3] % 2, 0, grad.shape[2] % 2)), 2) * 4
     return avg_pool2d(grad, 2, ceil_mode=True, divisor_override=1)
 
@@ -133,7 +133,7 @@ octave_merge_backward = Op(
     "octave_merge_backward(Tensor grad) -> Tensor",
     backward_reference,
     backward_adjoint,
-    saves=("grad",),  # for its size, in a second derivative only
+    saves=("grad",),  # for its size, used in a second derivative only
     layout=backward_layout,
     backends=(cuda(), triton(), cpu()),
     samples=backward_samples,

@@ -1,25 +1,25 @@
-"""octave_split: an activation and its half-size average, from one read.
+"""octave_split: an activation and its half-size average, from one read of the map.
 
     act = leaky_relu(x, slope),   pooled = pool(act)     x, act: (N, C, H, W),  pooled: (N, C, ⌈H/2⌉, ⌈W/2⌉)
 
-pool averages 2×2 blocks; at odd borders a block has one row or column, or both, and its average is that of the pixels
-which exist. A slope of one leaves x as it is, a slope of zero is ReLU.
+pool averages 2×2 blocks; at odd borders a block has one row or column, or both, and the average covers the existing
+pixels. A slope of one leaves x unchanged, a slope of zero is ReLU.
 
 Adjoint, with ga and gp the gradients of act and pooled, and n the number of pixels in a block:
 
     grad_x = slope_at(x) · (ga + up(gp / n)),   slope_at(x) = 1 where x > 0, else slope
 
-Its sign tells act from x, so act is saved, which the next convolution saves anyway.
+Saved: act, which has the sign of x, and which the next convolution saves anyway.
 
 Bytes: 2.25|x| forward, 3.25|x| backward; eager PyTorch moves 3.25 in two kernels, and 7.25 in three.
 Memory format of both results: that of x.
 
-    cpu     octave_split.cpp     a pass over 2×2 blocks, any strides
-    cuda    octave_split.cu     the same source, two rows of 16 bytes a thread where addresses allow
-    triton  kernels/octave_split.py       tiles of blocks, any strides
+    cpu     octave_split.cpp          a pass over 2×2 blocks, any strides
+    cuda    octave_split.cu           the same source, two rows of 16 bytes a thread where addresses allow
+    triton  kernels/octave_split.py   tiles of blocks, any strides
 
-Averages are taken of activations that are not yet rounded to bfloat16 or float16, which eager PyTorch's are.
-Source: the split into a high and a low branch before an octave convolution (arXiv 1904.05049, section 3.2).
+Averages use activations before their rounding to bfloat16 or float16; eager PyTorch averages rounded ones.
+Source: the high and low branch before an octave convolution (arXiv 1904.05049, section 3.2).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def reference(x: Tensor, negative_slope: float = 1.0) -> tuple[Tensor, Tensor]:
 
     Args:
         x: (N, C, H, W) float64, float32, bfloat16 or float16, any strides, any sizes.
-        negative_slope: factor of what is not positive, at least zero; 1 leaves `x` as it is.
+        negative_slope: factor for values that are not positive, at least zero; 1 leaves `x` unchanged.
 
     Returns:
         act, as `x`, and pooled, (N, C, ⌈H/2⌉, ⌈W/2⌉).
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: a negative `negative_slope`, not four dimensions, no channel or no pixel.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: `negative_slope` is negative, or there are not four dimensions, no channel or no pixel.
 
     Example:
         >>> import torch
@@ -66,13 +66,13 @@ def reference(x: Tensor, negative_slope: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def adjoint(saved: Any, grad_act: Tensor, grad_pooled: Tensor) -> Tensor:
-    # Detached: the gradient depends on the sign of act only, so its own derivative there is zero.
+    # Detached: the gradient depends on the sign of act alone, so its derivative for act is zero.
     act = saved.act.detach()
     return octave_split_backward(act, grad_act, grad_pooled, saved.negative_slope)  # type: ignore[no-any-return]
 
 
 def _check_slope(negative_slope: float) -> None:
-    if not negative_slope >= 0:  # so that NaN is refused as well
+    if not negative_slope >= 0:  # refuses NaN as well
         raise ValueError(f"negative_slope: got {negative_slope}, want at least 0")
 
 

@@ -6,16 +6,16 @@ Adjoint, with s = σ(gate) and m = g where y > 0, else 0:
 
     grad_x = m s,   grad_residual = m,   grad_gate = s (1 − s) Σ m x, the sum over H and W
 
-Saved: x, gate and y. The next layer keeps y for its own gradient anyway, so of the maps x alone stays in memory for
-this operator; eager PyTorch keeps x and y too, and needs two maps more on the way. (y − residual could stand for x s,
-and in an identity block the residual is kept as well; but the difference of two rounded numbers is too coarse.)
+Saved: x, gate and y. The next layer keeps y for its gradient anyway, so only x stays in memory for this operator. Eager
+PyTorch keeps x and y too, and needs two more maps on the way. (y − residual could replace x s, and an identity block
+keeps the residual as well, but the difference of two rounded numbers is too coarse.)
 
 Bytes: 3|x| forward and 5|x| backward; eager PyTorch moves 7 and 8, in four kernels and six.
 Memory format of the result: that of the first of x and residual that is not expanded.
 
-    cpu     scale_residual_relu.cpp     one pass forward, one backward with the sum in it, any strides
-    cuda    scale_residual_relu.cu     the same functions; channels-last sums in two steps, without atomics
-    triton  kernels/scale_residual_relu.py       likewise
+    cpu     scale_residual_relu.cpp          one pass forward, one backward with the sum in it, any strides
+    cuda    scale_residual_relu.cu           the same functions; channels-last sums in two steps, without atomics
+    triton  kernels/scale_residual_relu.py   likewise
 
 Source: Hu et al., Squeeze-and-Excitation Networks (arXiv 1709.01507), figure 3: scale, sum and ReLU of SE-ResNet.
 """
@@ -34,7 +34,7 @@ from fastiqa.runtime.op import Map, Op
 
 
 def reference(x: Tensor, gate_logits: Tensor, residual: Tensor) -> Tensor:
-    """Gates channels, adds the shortcut and rectifies, in one pass.
+    """Gate channels, add the shortcut and rectify, in one pass.
 
     Equivalent to ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``.
 
@@ -47,7 +47,7 @@ def reference(x: Tensor, gate_logits: Tensor, residual: Tensor) -> Tensor:
         (N, C, H, W) in the widest dtype given.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
         ValueError: shapes or devices that do not fit.
 
     Example:
@@ -62,7 +62,7 @@ def reference(x: Tensor, gate_logits: Tensor, residual: Tensor) -> Tensor:
 
 
 def adjoint(saved: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    # Detached: the result decides where the gradient passes, which has no derivative.
+    # Detached: the result only decides where the gradient passes, which has no derivative.
     gradients = scale_residual_relu_backward(grad, saved.x, saved.gate_logits, saved.out.detach())
     return tuple(gradient if needed else None for gradient, needed in zip(gradients, saved.needs, strict=True))
 
@@ -90,7 +90,7 @@ scale_residual_relu = Op(
 
 
 def _passed(grad: Tensor, out: Tensor) -> Tensor:
-    """`grad` where `out` is positive (or NaN), else 0; nothing flows to `out`."""
+    """`grad` where `out` is positive (or NaN), else 0. No gradient flows to `out`."""
     return torch.ops.aten.threshold_backward(grad, out, 0)  # type: ignore[no-any-return]
 
 
@@ -102,7 +102,7 @@ def backward_reference(grad: Tensor, x: Tensor, gate_logits: Tensor, out: Tensor
     """Gradients of `scale_residual_relu` for x, gate_logits and residual.
 
     Equivalent to what autograd computes from ``torch.relu(x * torch.sigmoid(gate_logits) + residual)``, given its
-    result. Of `out` only the sign counts, and it gets no gradient but zero.
+    result. Only the sign of `out` counts; its gradient is zero.
 
     Args:
         grad, x, out: (N, C, H, W).
@@ -120,7 +120,7 @@ def backward_reference(grad: Tensor, x: Tensor, gate_logits: Tensor, out: Tensor
 
 
 def backward_adjoint(saved: Any, to_x: Tensor, to_gate: Tensor, to_residual: Tensor) -> tuple[Tensor | None, ...]:
-    # In the accumulation type throughout: eager's own errors between 16-bit kernels are not worth matching.
+    # All in the accumulation type: the errors of eager's 16-bit kernels are not worth matching.
     dtype = torch.promote_types(saved.x.dtype, torch.float32)
     tensors = (saved.grad, saved.x, saved.gate_logits, saved.out, to_x, to_gate, to_residual)
     grad, x, gate, out, to_x, to_gate, to_residual = (tensor.to(dtype) for tensor in tensors)

@@ -1,11 +1,11 @@
-"""ssim: structural similarity and its contrast term in one pass, no map of moments in memory.
+"""ssim: structural similarity and its contrast term in one pass, without maps of moments in memory.
 
-With w a window of size × size that sums to 1, E[·] = Σ w · over it, and μ, σ² and σxy the moments under it,
+With w a size × size window that sums to 1, E[·] = Σ w · under it, and μ, σ² and σxy the moments,
 
     contrast = (2 σxy + c2) / (σx² + σy² + c2),   ssim = contrast · (2 μx μy + c1) / (μx² + μy² + c1)
 
 at every window that lies wholly in the image. x, y: (N, C, H, W) → two means (N, C, 1, 1), or with map the values at
-every window, (N, C, H−size+1, W−size+1). w is the outer product of exp(−d² / 2σ²) with itself; sigma 0: uniform.
+every window, (N, C, H−size+1, W−size+1). w is the outer product of exp(−d² / 2σ²) with itself, or uniform for sigma 0.
 
 Adjoint, with g and h the gradients of ssim and contrast at a window, C and L = ssim / C its values, B = σx² + σy² + c2,
 d = x − y and μd = μx − μy:
@@ -15,21 +15,21 @@ d = x − y and μd = μx − μy:
     P = 2 g C (μy − L μx) / (μx² + μy² + c1) + R μd − U μx         that of μx
     grad_x = w∗P + x (w∗U) − d (w∗R)                               w∗ spreads each window over its pixels
 
-and grad_y with x and y exchanged, whereby d and μd change signs.
+grad_y is the same with x and y exchanged, which changes the signs of d and μd.
 
-All but L's moments are central: of x and y less any constants, which change neither variances nor gradients. Kernels
-take constants near the pixels that they work on, so that bright flat images lose no digits. And since
+All moments but L's are central: constants subtracted from x and y change neither variances nor gradients. Kernels
+subtract constants near their pixels, so bright flat images lose no digits. Since
 
     σx² + σy² = 2 σxy + σd²,         μx² + μy² = 2 μx μy + μd²
 
-equal images are exactly 1, and no value is greater. Saved: x and y, whose moments are made again.
+equal images give exactly 1, and no value is greater. Saved: x and y; the backward pass recomputes the moments.
 
 Bytes: 2|x| forward, 4|x| backward; eager PyTorch moves some 40 and 80.
 Results are float32, or float64 with such images. Memory format of gradients: that of x.
 
-    cpu     ssim.cpp     tiles of rows and columns, whose moments stay in the first-level cache
-    cuda    ssim.cu     a tile and its halo in shared memory; means in two steps, without atomics
-    triton  kernels/ssim.py       likewise, in registers
+    cpu     ssim.cpp          tiles of rows and columns, whose moments stay in the first-level cache
+    cuda    ssim.cu           a tile and its halo in shared memory; means in two steps, without atomics
+    triton  kernels/ssim.py   likewise, in registers
 
 Source: Wang, Bovik, Sheikh, Simoncelli, Image Quality Assessment: From Error Visibility to Structural Similarity,
 IEEE TIP 13(4), 2004.
@@ -58,17 +58,17 @@ from fastiqa.runtime.layout import (
 )
 from fastiqa.runtime.op import Map, Op
 
-LARGEST_SIZE = 33  # of a window: its halo has room beside a tile
+LARGEST_SIZE = 33  # pixels of a window's side, whose halo fits beside a tile
 
 
 def window(size: int, sigma: float) -> list[float]:
-    """The window's row, which sums to 1. Numbers, since compilers show tensors without values."""
+    """The window's row, which sums to 1: numbers, since compilers show tensors without values."""
     weights = [math.exp(-((k - size // 2) ** 2) / (2 * sigma**2)) if sigma > 0 else 1.0 for k in range(size)]
     return [weight / math.fsum(weights) for weight in weights]
 
 
 def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Convolutions in x's own dtype; the meta device knows no autocast."""
+    """A context for convolutions in the dtype of x. The meta device has no autocast."""
     device = x.device.type
     known = torch.amp.is_autocast_available(device)
     return torch.autocast(device, enabled=False) if known else contextlib.nullcontext()
@@ -84,7 +84,7 @@ def _filtered(x: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def _shifted_sum(x: Tensor, size: int, sigma: float) -> Tensor:
-    """As `_filtered`, without convolutions: Inductor 2.13 fails to order the strides of theirs for sizes unknown."""
+    """As `_filtered`, without convolutions, whose strides Inductor 2.13 fails to order for unknown sizes."""
     for dim in (2, 3):
         means = x.shape[dim] - size + 1
         terms = (weight * x.narrow(dim, k, means) for k, weight in enumerate(window(size, sigma)))
@@ -93,7 +93,7 @@ def _shifted_sum(x: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x less a constant a channel, and that constant, through which no gradient need flow."""
+    """x less a constant of each channel, and that constant, which needs no gradient."""
     centre = x.detach().mean((2, 3), keepdim=True)
     return x - centre, centre
 
@@ -115,14 +115,15 @@ def reference(
         size: pixels along a side of the window, odd, at most 33.
         sigma: of the Gaussian window, in pixels; 0 for a uniform window.
         c1, c2: stabilisers, (0.01 · data range)² and (0.03 · data range)² in the paper; at least 0.
-        map: values at every window, in place of their means.
+        map: return the values at every window instead of their means.
 
     Returns:
         ssim and contrast: (N, C, 1, 1), or (N, C, H−size+1, W−size+1) with `map`. float32, or float64.
 
     Raises:
-        TypeError: a dtype that is not floating, or no tensor.
-        ValueError: shapes or devices that do not fit, images smaller than the window, another size, a negative number.
+        TypeError: an argument is not a tensor, or its dtype is not floating.
+        ValueError: shapes or devices that do not fit, images smaller than the window, an even or too large `size`, a
+            negative number.
 
     Example:
         >>> import torch
@@ -152,7 +153,7 @@ def adjoint(saved: Any, grad_ssim: Tensor, grad_contrast: Tensor) -> tuple[Tenso
 
 
 def _windows(x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float) -> tuple[int, int]:
-    """Windows in a column and in a row of the image, after a look at the arguments."""
+    """Check the arguments, and count the windows in a column and in a row of the image."""
     check_same_shape(("x", "y"), x, y)
     check_pixels_fit_32_bits("x", x)
     if size % 2 != 1 or not 1 <= size <= LARGEST_SIZE:
@@ -228,7 +229,7 @@ def _gradients(
     p = 2 * g * contrast / b1
     p_x = p * (full_y - luminance * full_x) - r * mean_y - 2 * q * mean_x
     p_y = p * (full_x - luminance * full_y) - r * mean_x - 2 * q * mean_y
-    # The window is symmetric: with zeros around them, filtered maps are spread over the pixels under each window.
+    # The window is symmetric: filtering a map with zeros around it spreads each value over its window's pixels.
     p_x, p_y, q, r = (filtered(pad(part, (size - 1,) * 4)) for part in (p_x, p_y, q, r))
     return (p_x + 2 * x * q + y * r).to(dtype), (p_y + 2 * y * q + x * r).to(dtype)
 
