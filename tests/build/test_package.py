@@ -467,15 +467,3 @@ def test_a_build_without_torch_says_how_to_build(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "--no-build-isolation" in done.stderr
     assert "FASTIQA_NATIVE=0" in done.stderr
-
-
-# ---- the front page ----
-
-
-def test_readme_is_true(tmp_path: Path) -> None:
-    """Its first example runs, and its tables are what bench/data says."""
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert example is not None
-    assert python(example[1], tmp_path).splitlines()[0] == "torch.Size([1, 6, 448, 448])"
-    check = [sys.executable, "-m", "fastiqa.bench.report", "--check"]
-    assert subprocess.run(check, env=clean_environment(PYTHONPATH=str(ROOT))).returncode == 0
