@@ -1,1 +1,1 @@
-"""Images: reading files with their damage found, codecs, colour spaces, folders."""
+"""Image files: reading with checks for damage, archives, codecs, colour spaces, filters, folders, photographs."""

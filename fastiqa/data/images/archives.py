@@ -1,7 +1,7 @@
-"""Members of .tar and .zip archives by a path that leads through the archive, ``shards/0.tar/0abc.png``.
+"""Reads members of .tar and .zip archives by a path through the archive, ``shards/0.tar/0abc.png``.
 
-Data sets of many small files are distributed as archives; read in place they need no second copy on the disk. Of a .tar
-the headers are read once per process and inherited by processes forked later; a member is then one seek and one read.
+Data sets with many small files come as archives; reading in place needs no second copy on the disk. A process reads the
+headers of a .tar once, and processes forked later inherit them. Reading a member then takes one seek and one read.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from fastiqa.data.images.stored_depth import Refused
 SUFFIXES = (".tar", ".zip")
 
 
-BYTES_PER_PIXEL = 8  # 6 of 16-bit RGB, the most that is read, and room for more
-METADATA = 1 << 24  # bytes of profiles, previews and text
-PIECE = 1 << 20
+BYTES_PER_PIXEL = 8  # 16-bit RGB, the deepest format read, needs 6; the rest is slack
+METADATA = 1 << 24  # bytes for profiles, previews and text
+PIECE = 1 << 20  # bytes inflated at a time
 
 
 class _Span(NamedTuple):
-    """Where the bytes of a .tar member lie."""
+    """The bytes of a .tar member: offset in the file, and size."""
 
     offset: int
     size: int
 
 
 def split(path: Path) -> tuple[Path, str] | None:
-    """The archive on the way to ``path`` and the member's name in it, or None where no archive is on the way."""
+    """The archive that ``path`` leads through and the member's name in it; None if it leads through no archive."""
     for parent in path.parents:
         if parent.suffix.lower() in SUFFIXES and parent.is_file():
             return parent, path.relative_to(parent).as_posix()
@@ -43,7 +43,11 @@ def split(path: Path) -> tuple[Path, str] | None:
 
 
 def check_size(size: int) -> None:
-    """Raises Refused for more bytes than the file of an image of ``PIL.Image.MAX_IMAGE_PIXELS`` can have."""
+    """Raise Refused if a file is too large for an image with at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+
+    Args:
+        size: of the file in bytes.
+    """
     most = PIL.Image.MAX_IMAGE_PIXELS
     if most is not None and size > BYTES_PER_PIXEL * most + METADATA:
         limit = f"{BYTES_PER_PIXEL} bytes a pixel of PIL.Image.MAX_IMAGE_PIXELS"
@@ -51,9 +55,9 @@ def check_size(size: int) -> None:
 
 
 def members(archive: Path) -> Collection[str]:
-    """Names of the files in an archive, without a leading "./".
+    """The names of the files in an archive, without a leading "./".
 
-    Raises: OSError; ValueError naming the archive if it is damaged.
+    Raises: OSError; ValueError naming a damaged archive.
     """
     stamp = archive.stat().st_mtime_ns
     try:
@@ -65,10 +69,10 @@ def members(archive: Path) -> Collection[str]:
 
 
 def read_member(path: Path) -> bytes | None:
-    """Content of the member that ``path`` leads to, or None where there is none.
+    """The content of the member that ``path`` leads to; None if there is no such member.
 
-    Raises: OSError; ValueError naming the archive if it is damaged; Refused for a member that is larger than
-        `check_size` allows: no more than that is inflated, whatever the archive says.
+    Raises: OSError; ValueError naming a damaged archive; Refused for a member larger than `check_size` allows:
+        inflating stops at that size, whatever the archive says.
     """
     found = split(path)
     if found is None or found[1] not in members(found[0]):
@@ -94,7 +98,7 @@ def read_member(path: Path) -> bytes | None:
                 check_size(size)
                 pieces.append(piece)
         return b"".join(pieces)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, or unknown
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted or unknown
         raise ValueError(f"{path}: damaged, or compressed in a way that is not read: {error}") from error
 
 
@@ -108,7 +112,7 @@ def is_file(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _spans(archive: Path, stamp: int) -> dict[str, _Span]:
-    """Files of a .tar that was changed last at ``stamp``."""
+    """The files of a .tar; ``stamp``, its time of modification, keeps the cache fresh."""
     with tarfile.open(archive, "r:") as opened:
         files = [member for member in opened if member.isreg() and not member.issparse()]
     return {PurePosixPath(member.name).as_posix(): _Span(member.offset_data, member.size) for member in files}
@@ -116,7 +120,7 @@ def _spans(archive: Path, stamp: int) -> dict[str, _Span]:
 
 @functools.lru_cache(maxsize=64)
 def _zip(archive: Path, stamp: int, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """An open .zip and its files: one for each process, since forked ones would share the position in the file."""
+    """An open .zip and its files, one per process: forked processes would share the position in the file."""
     opened = zipfile.ZipFile(archive)
     files = [member for member in opened.infolist() if not member.is_dir()]
     return opened, {PurePosixPath(member.filename).as_posix(): member for member in files}

@@ -6,8 +6,8 @@
     avif        0 to 100                                subsampling 4:2:0 (default), 4:4:4; speed 6 (default), 8
     jpeg2000    bits per pixel of the file, about       irreversible True (default): 9/7 wavelet, False: 5/3
 
-Qualities of two codecs cannot be compared. AVIF is coded by one thread: left alone, libavif chooses its tiles, and with
-them the file, by the number of cores.
+Qualities of different codecs cannot be compared. AVIF is coded with one thread: by default libavif chooses its tiles,
+and so the file's bytes, by the number of cores.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from PIL import features
 
 @dataclass(frozen=True)
 class Codec:
-    """One codec.
+    """A lossy codec.
 
     Attributes:
-        name: as in tables and on command lines.
+        name: in tables and on command lines.
         format: Pillow's name.
-        suffix: of its files, with the dot.
-        feature: what ``PIL.features`` calls the library behind it.
-        worst, best: the qualities between which photographs go from ruined to hard to tell from the original.
-        logarithmic: whether equal steps of sight are equal ratios of quality.
-        defaults: what Pillow is given unless the caller says otherwise.
-        choices: options with the values that are worth varying.
+        suffix: file suffix, with the dot.
+        feature: name of its library in ``PIL.features``.
+        worst, best: range of quality, from ruined photographs to ones hard to tell from the original.
+        logarithmic: whether equal visual steps are equal ratios of quality.
+        defaults: options for Pillow, which a caller may override.
+        choices: options worth varying, with their values.
     """
 
     name: str
@@ -75,16 +75,16 @@ CODECS = {
 
 
 def encode_image(pixels: NDArray[np.uint8], codec: str, quality: float, **options: Any) -> bytes:
-    """The file that a codec makes of an image.
+    """Encode an image to the bytes of a file.
 
     Args:
         pixels: (H, W, 3), uint8, RGB.
-        codec: a name of this module's table.
-        quality: on the codec's own axis; a fraction is dropped for JPEG and AVIF, which take whole numbers.
-        options: passed on to Pillow, such as ``subsampling="4:4:4"``.
+        codec: "jpeg", "webp", "avif" or "jpeg2000".
+        quality: on the codec's own axis; JPEG and AVIF take whole numbers and drop a fraction.
+        options: for Pillow, such as ``subsampling="4:4:4"``.
 
     Raises:
-        ValueError: another codec, or one that this build of Pillow lacks; options that Pillow refuses.
+        ValueError: an unknown codec, or one missing from this build of Pillow; options that Pillow refuses.
 
     Example:
         >>> import numpy as np
@@ -105,13 +105,13 @@ def encode_image(pixels: NDArray[np.uint8], codec: str, quality: float, **option
 
 
 def decode_image(data: bytes, codec: str) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3), uint8, of a file that :func:`encode_image` made with the same codec."""
+    """Decode the bytes of a file that :func:`encode_image` made with the same codec: (H, W, 3), uint8, RGB."""
     with PIL.Image.open(io.BytesIO(data), formats=[available(codec).format]) as image:
         return np.array(image.convert("RGB"))
 
 
 def available(codec: str) -> Codec:
-    """The codec of this name. Raises ValueError for another name, or where this build of Pillow lacks it."""
+    """The codec of this name. Raises ValueError for an unknown codec or one missing from this build of Pillow."""
     if codec not in CODECS:
         raise ValueError(f"codec: got {codec!r}, want one of {', '.join(CODECS)}")
     if not features.check(CODECS[codec].feature):

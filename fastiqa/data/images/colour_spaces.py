@@ -1,11 +1,11 @@
 """Colour spaces: sRGB images (N, 3, H, W) in [0, 1] as grey, HSV, YCbCr, CIELAB or without their local means.
 
-    to_ycbcr    ITU-R BT.601 over the full range: luma in [0, 1], both colour differences in [-0.5, 0.5]
+    to_ycbcr    ITU-R BT.601, full range: luma in [0, 1], both colour differences in [-0.5, 0.5]
     to_lab      CIE 1976 L*a*b* of IEC 61966-2-1 sRGB, white D65: L in [0, 100], a and b about -110 to 110
     to_hsv      hexcone model (Smith, 1978), all three in [0, 1]; hue 0 for greys
 
-`COLOUR_SPACES` are those in which a network meets images in contrastive pre-training (CONTRIQUE, Madhusudana et al.,
-IEEE TIP 2022), each scaled to [0, 1].
+Contrastive pre-training shows a network its images in the `COLOUR_SPACES`, each scaled to [0, 1] (CONTRIQUE,
+Madhusudana et al., IEEE TIP 2022). All functions keep dtype and device.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from fastiqa.data.images.filters import gaussian_filter
 
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-_WHITE = (0.95047, 1.0, 1.08883)  # D65, to which the rows of the matrix add up
-_LAB = ((0.0, 116.0, 0.0), (500.0, -500.0, 0.0), (0.0, 200.0, -200.0))  # of f(X), f(Y), f(Z); L has -16 beside it
-_LINEAR_BELOW = 6 / 29  # of f: above it a cube root, below it the tangent there
+_WHITE = (0.95047, 1.0, 1.08883)  # D65: the sums of the matrix's rows
+_LAB = ((0.0, 116.0, 0.0), (500.0, -500.0, 0.0), (0.0, 200.0, -200.0))  # times f(X), f(Y), f(Z); then L less 16
+_LINEAR_BELOW = 6 / 29  # f is a cube root above, and its tangent below
 
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
-    """R'G'B' in [0, 1] to Y'CbCr."""
+    """Convert R'G'B' (N, 3, H, W) in [0, 1] to Y'CbCr (N, 3, H, W)."""
     return _mixed(rgb, _matrix(_YCBCR, rgb))
 
 
 def from_ycbcr(ycbcr: Tensor) -> Tensor:
-    """The inverse of :func:`to_ycbcr`."""
+    """Invert :func:`to_ycbcr`."""
     return _mixed(ycbcr, _inverse(_YCBCR, ycbcr))
 
 
 def bt601_luma(rgb: Tensor) -> Tensor:
-    """The luma of :func:`to_ycbcr` alone, (N, 1, H, W)."""
+    """The first channel of :func:`to_ycbcr`: luma (N, 1, H, W) in [0, 1], not rounded."""
     return _mixed(rgb, _matrix(_YCBCR[:1], rgb))
 
 
 def to_lab(rgb: Tensor) -> Tensor:
-    """R'G'B' in [0, 1] to L*a*b*.
+    """Convert R'G'B' (N, 3, H, W) in [0, 1] to L*a*b* (N, 3, H, W).
 
-    Equivalent to ``skimage.color.rgb2lab``, to 0.02: that rounds the matrix to six digits.
+    Equivalent to ``skimage.color.rgb2lab`` to 0.02: scikit-image rounds the matrix to six digits.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ def to_lab(rgb: Tensor) -> Tensor:
 
 
 def from_lab(lab: Tensor) -> Tensor:
-    """The inverse of :func:`to_lab`; colours that sRGB cannot show leave [0, 1]."""
+    """Invert :func:`to_lab`; colours outside sRGB leave [0, 1]."""
     shifted = torch.cat([lab[:, :1] + 16, lab[:, 1:]], 1)
     f = _mixed(shifted, _inverse(_LAB, lab))
     xyz = torch.where(f > _LINEAR_BELOW, f**3, 3 * _LINEAR_BELOW**2 * (f - 4 / 29))
@@ -68,7 +68,7 @@ def from_lab(lab: Tensor) -> Tensor:
 
 
 def to_hsv(rgb: Tensor) -> Tensor:
-    """R'G'B' in [0, 1] to hue, saturation and value. Equivalent to ``skimage.color.rgb2hsv``."""
+    """Convert R'G'B' (N, 3, H, W) in [0, 1] to hue, saturation and value. Equivalent to ``skimage.color.rgb2hsv``."""
     value, largest = rgb.max(1)
     chroma = value - rgb.amin(1)
     red, green, blue = rgb.unbind(1)
@@ -80,13 +80,13 @@ def to_hsv(rgb: Tensor) -> Tensor:
 
 
 def _unit_lab(rgb: Tensor) -> Tensor:
-    """L*a*b* in [0, 1]: L / 100, and a and b, which 8 bits hold with a sign, plus 128, over 255."""
+    """L*a*b* in [0, 1]: L / 100, (a + 128) / 255 and (b + 128) / 255, as 8 bits store it."""
     lightness, a, b = to_lab(rgb).split(1, 1)
     return torch.cat([lightness / 100, (a + 128) / 255, (b + 128) / 255], 1)
 
 
 def _mean_subtracted(rgb: Tensor) -> Tensor:
-    """What a Gaussian of 7×7 pixels leaves, each channel's least value moved to 0 and its largest to 1."""
+    """The image less its Gaussian blur of 7×7 pixels; each channel is stretched to [0, 1]."""
     rest = rgb - gaussian_filter(rgb, 7 / 6, radius=3)
     least, largest = rest.amin((2, 3), keepdim=True), rest.amax((2, 3), keepdim=True)
     return (rest - least) / (largest - least).clamp(min=1e-5)
@@ -118,6 +118,6 @@ def _inverse(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
 
 
 def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
-    """The matrix times every pixel's column of channels."""
+    """The matrix product with the channels of every pixel."""
     mixed: Tensor = (matrix @ images.flatten(2)).unflatten(2, images.shape[2:])
     return mixed

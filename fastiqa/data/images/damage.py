@@ -1,10 +1,10 @@
-"""Damage that decoders pass over without a word, looked for where a file gives a sign of it.
+"""Finds damage that decoders ignore silently.
 
-JPEG has no checksum, and Pillow hears no warnings of its library; simplejpeg (extra `cli`) does. A run of
-zeros, as a sector that was never written leaves it, is often a good code, but not of a picture: in Huffman codes zeros
-are the first symbol of a table again and again. Deflate has a checksum, which libtiff does not read.
+JPEG has no checksum, and Pillow drops its library's warnings; simplejpeg (extra ``fastiqa[cli]``) reports them. A
+sector that was never written leaves a run of zeros. Zeros often are valid Huffman codes, but not of a picture: they
+repeat the first symbol of a table. Deflate has a checksum, which libtiff does not verify.
 
-docs/damaged_files.md has for each format how much of what damage is found.
+docs/damaged_files.md lists for each format which damage is found, and how much of it.
 
 Sources: ITU-T T.81, annexes B and F.2; TIFF 6.0; RFC 1950.
 """
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fastiqa.data.images.archives import BYTES_PER_PIXEL, PIECE
 from fastiqa.data.images.stored_depth import TRUNCATED, Refused, tiff_spans, tiff_tags
 
-ZEROS = bytes(64)  # so many are four blocks at least, every coefficient of which is the same
+ZEROS = bytes(64)  # at least four blocks with all coefficients equal
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -34,7 +34,7 @@ DEFLATE = (8, 32946)
 
 
 class _Scan(NamedTuple):
-    """Where the coded data of a scan lie, and the first symbol of the AC table of each of its components."""
+    """A scan: bounds of its coded data, and the first symbol of each component's AC table."""
 
     start: int
     end: int
@@ -42,11 +42,11 @@ class _Scan(NamedTuple):
 
 
 def jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
-    """The pixels (H, W, 3) of an RGB JPEG that is whole, or None where simplejpeg is not installed to say so.
+    """The pixels (H, W, 3) of an undamaged RGB JPEG; None if simplejpeg, which detects damage, is not installed.
 
-    They are libjpeg-turbo's, as Pillow's are, with exact transforms and interpolated chroma.
+    libjpeg-turbo decodes them, as in Pillow, with exact transforms and interpolated chroma.
 
-    Raises: Refused for what is damaged by the markers, by a run of zeros, or by a warning of libjpeg.
+    Raises: Refused for damaged markers, a run of zeros, or a warning of libjpeg.
     """
     for scan in _scans(data):
         if any(symbol & 15 for symbol in scan.symbols) and data.find(ZEROS, scan.start, scan.end) >= 0:
@@ -63,7 +63,7 @@ def jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def _scans(data: bytes) -> Iterator[_Scan]:
-    """The scans of Huffman codes, up to the end of the image, that code coefficients and not single bits of them."""
+    """The Huffman-coded scans up to the end of the image, without refinement scans, which code single bits."""
     position = 2
     first: dict[int, int] = {}  # symbol by AC table
     frame = 0
@@ -105,7 +105,7 @@ def _scans(data: bytes) -> Iterator[_Scan]:
 
 
 def _first_symbols(segment: bytes) -> dict[int, int]:
-    """The symbol whose code is all zeros of every AC table of a DHT segment."""
+    """For each AC table of a DHT segment, the symbol with the all-zero code."""
     found, position = {}, 0
     while position + 17 < len(segment):
         count = sum(segment[position + 1 : position + 17])
@@ -116,7 +116,7 @@ def _first_symbols(segment: bytes) -> dict[int, int]:
 
 
 def check_tiff(data: bytes) -> None:
-    """Raises Refused unless every strip or tile of a TIFF in Deflate is a whole stream with the right checksum."""
+    """Raise Refused unless each strip or tile of a Deflate TIFF is a complete stream with the right checksum."""
     tags = tiff_tags(data)
     if tags.get(259) not in DEFLATE:
         return

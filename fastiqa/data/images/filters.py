@@ -1,4 +1,4 @@
-"""Linear filters of images (N, C, H, W); beyond the borders the outermost pixels go on."""
+"""Linear filters for images (N, C, H, W), with replicated borders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def convolve(images: Tensor, kernels: Tensor) -> Tensor:
-    """Images (N, C, H, W) filtered with one kernel each (N, h, w), or all with the same (1, h, w); h and w odd."""
+    """Filter images (N, C, H, W) with a kernel per image, (N, h, w), or one for all, (1, h, w); h and w are odd."""
     count, channels = images.shape[:2]
     height, width = kernels.shape[-2:]
     side, edge = width // 2, height // 2
@@ -22,7 +22,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def gaussian_filter(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
-    """Images filtered with a Gaussian of deviation `sigma` pixels, cut off at `radius`, by default 3 sigma."""
+    """Filter images (N, C, H, W) with a Gaussian of `sigma` pixels, cut off at `radius` pixels, by default 3 sigma."""
     radius = math.ceil(3 * sigma) if radius is None else radius
     distance = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     gaussian = torch.exp(-distance.square() / (2 * sigma**2))

@@ -1,4 +1,4 @@
-"""Image files below a folder."""
+"""image_files: the image files below a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
-# Of images that are not read, beside those that Pillow knows: for these, too, a folder's user is told.
+# Image formats that neither fastiqa nor Pillow reads; `image_files` warns of these files too.
 OTHER_SUFFIXES = {
     *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".svg", ".dng", ".raw"),
     *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
@@ -25,13 +25,12 @@ _log = logging.getLogger("fastiqa")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """List the images in a `folder` and its subfolders, sorted: files with the suffix of a format that is read.
+    """The files with the suffix of a readable image format, sorted; subfolders are searched, hidden names skipped.
 
-    Hidden files are left out.
-    Links are followed, and a folder that several names lead to is entered once, by the name without links if it has
-    one. The logger ``fastiqa`` warns of what is left out: images of other formats, by suffix, and broken links.
+    Links are followed. A folder with several names is entered once, by a name without links if it has one. The logger
+    ``fastiqa`` warns of skipped files: other image formats, counted by suffix, and broken links.
 
-    Raises: NotADirectoryError where there is no such folder; OSError for a folder in it that cannot be listed.
+    Raises: NotADirectoryError for a missing folder; OSError for a subfolder that cannot be listed.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
@@ -39,7 +38,7 @@ def image_files(folder: Path) -> list[Path]:
     left_out: Counter[str] = Counter()
     entered: set[tuple[int, int]] = set()
     waiting = deque([folder])
-    linked: list[Path] = []  # entered last
+    linked: list[Path] = []  # folders behind links: entered last
     while waiting or linked:
         at = waiting.popleft() if waiting else linked.pop(0)
         about = at.stat()

@@ -1,4 +1,4 @@
-"""Native libraries' own lines on stderr."""
+"""Silences what native libraries write to stderr themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """libtiff writes lines of its own to file descriptor 2 where a file is damaged; the error already says so."""
+    """Discard all writes to file descriptor 2: libtiff reports damaged files there, and the exception already does."""
     sys.stderr.flush()
     try:
         kept = os.dup(2)

@@ -1,4 +1,4 @@
-"""Photographs to make data sets of: their split by content, and windows of them."""
+"""Photographs as raw material for data sets: splits by content, and windows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fastiqa.data.images.reading import Image, ImageError, read_image
 
 
 def split_contents(contents: Sequence[str], seed: int, val: float, test: float) -> dict[str, str]:
-    """The split ("val", "test" or "train") of each content, named by its SHA-256.
+    """Assign contents, given by SHA-256, to "val", "test" or "train".
 
-    Contents are put in the order of the SHA-256 of seed and content; the first go to val, the next to test, the others
-    to train. A share above 0 gets one at least.
+    The SHA-256 of seed and content orders the contents: the first go to val, the next to test, the others to train. A
+    share above 0 gets at least one.
 
-    Raises: ValueError where there are too few for the shares that were asked for.
+    Raises: ValueError for too few contents for these shares.
     """
     order = sorted(contents, key=lambda sha256: sha256_of(f"{seed} {sha256}".encode()))
     counts = {name: max(1, round(share * len(order))) if share else 0 for name, share in (("val", val), ("test", test))}
@@ -36,20 +36,16 @@ def split_contents(contents: Sequence[str], seed: int, val: float, test: float) 
 def split_photographs(
     files: Sequence[Path], seed: int = 0, val: float = 0.15, test: float = 0.15
 ) -> dict[str, list[Path]]:
-    """Split files into "train", "val" and "test" by their contents, as :func:`split_contents` does.
+    """Split files into "train", "val" and "test" by :func:`split_contents`; of equal files only the first counts.
 
-    The split of a photograph depends on its content, on those of the others and on `seed`, but on no name. Equal files
-    count once, the first of them.
+    A photograph's split depends on its content, the others' contents and `seed`, never on a name.
 
     Args:
-        files: photographs.
-        seed: of the order.
-        val, test: shares of the photographs.
+        files: photographs, whose bytes are hashed.
+        seed: 0 or more; other seeds give other splits.
+        val, test: shares of the photographs; a share above 0 gets at least one.
 
-    Returns:
-        The files of each split, sorted.
-
-    Raises: ValueError where there are too few for the shares, OSError for a file that cannot be read.
+    Raises: ValueError for too few photographs for these shares; OSError for an unreadable file.
     """
     unique = {file_sha256(file): file for file in reversed(files)}
     split = split_contents(list(unique), seed, val, test)
@@ -60,14 +56,13 @@ def split_photographs(
 
 
 class Photographs:
-    """Reads photographs, and those that were read before from memory where that is wanted.
+    """Reads photographs, and keeps them in memory if asked to.
 
     Args:
-        smallest_side: which both sides of a photograph must have, in pixels.
-        keep: hold every photograph in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader
-            its own).
-        longest_side: photographs with a longer side are shrunk until it has so many pixels; None leaves them as they
-            are.
+        smallest_side: minimum of both sides in pixels.
+        keep: hold every photograph in memory after the first read, 3 bytes a pixel at 8 bits, in each worker of a
+            DataLoader.
+        longest_side: shrink larger photographs until the longer side has this many pixels; None never shrinks.
     """
 
     def __init__(self, smallest_side: int, keep: bool, longest_side: int | None = None) -> None:
@@ -79,7 +74,7 @@ class Photographs:
         self._kept: dict[Path, Image] = {}
 
     def __call__(self, path: Path) -> Image:
-        """The photograph. Raises ImageError, also where it is too small."""
+        """The photograph. Raises ImageError for an unreadable or too small one."""
         if path in self._kept:
             return self._kept[path]
         image = read_image(path)
@@ -94,7 +89,7 @@ class Photographs:
 
 
 def shrunk(image: Image, longest_side: int) -> Image:
-    """The image with no side above `longest_side` pixels, bicubically with anti-aliasing; a small one as it is."""
+    """Shrink an image to at most `longest_side` pixels a side, bicubic with anti-aliasing; keep a smaller one."""
     height, width = image.pixels.shape[:2]
     factor = longest_side / max(height, width)
     if factor >= 1:
@@ -107,20 +102,20 @@ def shrunk(image: Image, longest_side: int) -> Image:
 
 
 def random_window(image: Image, side: int, generator: np.random.Generator) -> Tensor:
-    """A window of an image at a random place, (1, 3, side, side), float32 in [0, 1]."""
+    """A window at a random place of an image: (1, 3, side, side), float32 in [0, 1]."""
     height, width = image.pixels.shape[:2]
     return _window(image, int(generator.integers(height - side + 1)), int(generator.integers(width - side + 1)), side)
 
 
 def grid_windows(image: Image, side: int, grid: int) -> Tensor:
-    """Windows in `grid` rows and columns spread over an image, (grid², 3, side, side); of one row the middle."""
+    """Windows in `grid` evenly spread rows and columns: (grid², 3, side, side), float32; grid 1 is the middle."""
     height, width = image.pixels.shape[:2]
     tops, lefts = ([(2 * k + 1) * free // (2 * grid) for k in range(grid)] for free in (height - side, width - side))
     return torch.cat([_window(image, top, left, side) for top in tops for left in lefts])
 
 
 def torch_generator(generator: np.random.Generator) -> torch.Generator:
-    """A generator of PyTorch, on the CPU, whose seed is drawn from one of NumPy."""
+    """A PyTorch generator on the CPU, seeded by a draw from a NumPy generator."""
     return torch.Generator().manual_seed(int(generator.integers(2**63)))
 
 

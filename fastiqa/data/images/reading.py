@@ -3,11 +3,11 @@
     PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
     AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
 
-More than 8 bits are decoded by imagecodecs (extra `cli`), 8 by Pillow, JPEG by simplejpeg where that is
-installed (the same extra), which tells of damage; precision is never lost in silence. What damage is found and what is
-not: docs/damaged_files.md.
-What is not an opaque, single RGB image is refused, with the reason. The EXIF orientation is applied; ICC profiles and
-gamma are not. No pickle, no network.
+Pillow decodes 8 bits, imagecodecs (extra ``fastiqa[cli]``) more. simplejpeg (same extra), where installed, decodes JPEG
+and reports damage. Precision is never lost silently. docs/damaged_files.md lists which damage is found.
+
+Only single, opaque RGB images are read; others are refused with the reason. The EXIF orientation is applied, ICC
+profiles and gamma are not. No pickle, no network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
 GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
 ORIENTATION = 0x0112
-PIXELS_AT_ONCE = 1 << 16  # of a conversion: what it needs beside its result is 1.5 MB, and stays in a cache
+PIXELS_AT_ONCE = 1 << 16  # per step of a conversion: 1.5 MB beside the result, which stay in the cache
 TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 
 Code = TypeVar("Code", np.uint8, np.uint16)
@@ -48,8 +48,8 @@ class ImageError(ValueError):
     """A file that cannot be read as an RGB image. The message is one line: the file and the reason.
 
     Attributes:
-        path: the file, as it was given.
-        reason: why, without the file's name.
+        path: the file as the caller named it.
+        reason: why it was refused, without the file's name.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
@@ -63,11 +63,11 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An RGB image as it was stored.
+    """An RGB image.
 
     Attributes:
         pixels: code values (H, W, 3), uint8 for a bit depth of 8 and uint16 above.
-        bit_depth: bits of a sample, 8 to 16.
+        bit_depth: bits of a code value, 8 to 16.
         path: the file.
     """
 
@@ -78,7 +78,7 @@ class Image:
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The image as (1, 3, H, W) in [0, 1]: code values divided by 2**bit_depth - 1, rounded once to ``dtype``."""
         height, width = self.pixels.shape[:2]
-        # float32 holds every code value exactly and divides with one rounding; to 16 bits that would be a second one
+        # float32 holds every code value and divides with one rounding; 16-bit dtypes would add a second rounding
         computed = np.float32 if dtype == torch.float32 else np.float64
         result = torch.empty(1, 3, height, width, dtype=dtype, device="cpu")
         rows = max(1, PIXELS_AT_ONCE // max(1, width))
@@ -89,10 +89,10 @@ class Image:
 
 
 class _Decoding:
-    """While any thread decodes: Pillow's warnings are left out, and one of too many pixels is an error.
+    """While any thread decodes, silences Pillow's warnings and turns the one for too many pixels into an error.
 
-    The filters of warnings are the process's. Of `warnings.catch_warnings` in two threads the one that ends last would
-    put back those of the other, and leave every warning of the process out for good.
+    Warning filters belong to the process. With `warnings.catch_warnings` in two threads, the last to end would restore
+    the other's filters, and silence every warning of the process for good.
     """
 
     def __init__(self) -> None:
@@ -120,17 +120,16 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     """Read one RGB image file.
 
     Args:
-        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file; the content decides, not the suffix. It may lie in
-            an uncompressed .tar or a .zip: ``shards/0.tar/0abc.png``.
+        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file, told by its content, not its suffix. The path may
+            lead into an uncompressed .tar or a .zip: ``shards/0.tar/0abc.png``.
 
     Returns:
-        An :class:`Image` with the code values that the file stores, turned upright.
+        An :class:`Image` with the stored code values, turned upright.
 
     Raises:
-        ImageError: missing, a directory, not an image, truncated or damaged, empty, larger than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` or, in bytes, than such an image can be; grey, CMYK, with an alpha channel,
-            with several frames or pages, with floating-point samples; or deeper than 8 bits where imagecodecs is not
-            installed.
+        ImageError: missing, a directory, not an image, truncated, damaged or empty; more than
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or more bytes than such an image can have; grey, CMYK, with an alpha
+            channel, several frames or pages, or floating-point samples; deeper than 8 bits without imagecodecs.
 
     Example:
         >>> import numpy as np, PIL.Image, tempfile
@@ -156,7 +155,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     except OSError as error:
         reason = error.strerror or (TRUNCATED if "truncated" in str(error) else f"the image is damaged: {error}")
         raise ImageError(path, reason) from None
-    except Exception as error:  # decoders meet damaged files with SyntaxError, struct.error, zlib.error, codec errors…
+    except Exception as error:  # damaged files make decoders raise SyntaxError, struct.error, zlib.error, codec errors…
         raise ImageError(path, f"the image is damaged: {error or type(error).__name__}") from None
 
 
@@ -181,9 +180,9 @@ def _content(path: str | os.PathLike[str]) -> bytes:
 
 
 def _decoded(data: bytes, path: Path) -> Image:
-    """A file's content as an upright image."""
+    """Decode a file's content to an upright image."""
     depth = 8
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # Pillow cannot name a floating-point TIFF: tags first
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # tags first: Pillow cannot name a floating-point TIFF
         depth = stored_depth.tiff_depth(data)
     PIL.Image.init()
     formats = [name for name in FORMATS if name in PIL.Image.OPEN]
@@ -200,7 +199,7 @@ def _decoded(data: bytes, path: Path) -> Image:
         if depth > 8:
             orientation = image.getexif().get(ORIENTATION, 1)
             size = (image.height, image.width)
-            if image.format == "TIFF" and orientation in TURNED:  # Pillow gives the upright size of a TIFF
+            if image.format == "TIFF" and orientation in TURNED:  # Pillow reports the upright size of a TIFF
                 size = size[::-1]
             deep = _deep(data, str(image.format), size, depth)
             return Image(_upright(deep, orientation), depth, path)
@@ -229,7 +228,7 @@ def _refuse_other_than_rgb(image: PIL.Image.Image) -> None:
 
 
 def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[np.uint16]:
-    """Code values of more than 8 bits, as imagecodecs decodes them."""
+    """Decode code values of more than 8 bits with imagecodecs."""
     try:
         imagecodecs = importlib.import_module("imagecodecs")
     except ImportError:
@@ -249,7 +248,7 @@ def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[
 
 
 def _upright(pixels: NDArray[Code], orientation: object) -> NDArray[Code]:
-    """The pixels as a viewer shows them: EXIF orientations 1 to 8, any other value as 1."""
+    """Turn pixels upright by EXIF orientation 1 to 8; any other value counts as 1."""
     if orientation in TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

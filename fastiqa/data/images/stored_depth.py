@@ -1,7 +1,7 @@
-"""Bits per sample as a file stores them, read from its header.
+"""Reads a file's bits per sample from its header, before anything is decoded.
 
-Pillow 13 decodes 16-bit RGB PNG, TIFF and JPEG 2000 and 10- and 12-bit AVIF to 8 bits without a word, and fills the
-missing rows of a PNG whose compressed data end early with zeros: both are looked for here, before anything is decoded.
+Pillow 13 silently decodes 16-bit RGB PNG, TIFF and JPEG 2000 and 10- and 12-bit AVIF to 8 bits. It also fills the
+missing rows of a PNG with zeros if the compressed data end early. Both are found here.
 
 Sources: PNG third edition, 11.2; TIFF 6.0; ISO/IEC 14496-12 (boxes); AV1-ISOBMFF 2.3 (av1C);
 ISO/IEC 15444-1 A.5.1 (SIZ).
@@ -18,17 +18,17 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 
 class Refused(ValueError):
-    """A file that is not read, with the reason and without the file's name."""
+    """A file that is not read; the message is the reason, without the file's name."""
 
 
 TRUNCATED = "the file is truncated"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type: samples per pixel
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples per pixel
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 def png_depth(data: bytes) -> int:
-    """Bits per sample of a PNG whose chunks are all there, undamaged, and hold every row."""
+    """Bits per sample of a PNG. Raises Refused unless all chunks are complete, undamaged and hold every row."""
     position, compressed, header = len(PNG_SIGNATURE), [], b""
     kind = b""
     while kind != b"IEND":
@@ -59,7 +59,7 @@ def png_depth(data: bytes) -> int:
 
 
 def _inflated_size(chunks: list[bytes], enough: int) -> int:
-    """Bytes that a zlib stream yields, counted up to ``enough`` without keeping more than 1 MiB of them."""
+    """The inflated size of a zlib stream in bytes, counted up to ``enough``; holds at most 1 MiB at a time."""
     inflate, size = zlib.decompressobj(), 0
     for chunk in chunks:
         rest = chunk
@@ -70,7 +70,7 @@ def _inflated_size(chunks: list[bytes], enough: int) -> int:
 
 
 def tiff_depth(data: bytes) -> int:
-    """Bits per sample of an unsigned-integer RGB TIFF whose strips or tiles all lie inside the file."""
+    """Bits per sample of a TIFF. Raises Refused unless it is unsigned-integer RGB with all strips or tiles present."""
     tags = tiff_tags(data)
     sample_format = set(tags.get(339, (1,)))
     if 3 in sample_format:
@@ -89,7 +89,7 @@ def tiff_depth(data: bytes) -> int:
 
 
 def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
-    """The tags of the first image of a TIFF."""
+    """The tags of the first image in a TIFF."""
     file = io.BytesIO(data)
     header = file.read(8)
     if 43 in header[2:4]:  # BigTIFF
@@ -143,7 +143,7 @@ def jpeg2000_depth(data: bytes) -> int:
 
 
 def boxes(data: bytes, wanted: bytes) -> Iterator[bytes]:
-    """Contents of the boxes of one type in a sequence of ISO base-media boxes."""
+    """The contents of all boxes of one type in a sequence of ISO base-media boxes."""
     position = 0
     while position + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
