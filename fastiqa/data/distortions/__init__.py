@@ -1,4 +1,4 @@
-"""distort: a bank of 25 distortions at five levels, after the list of KADID-10k.
+"""distort: a bank of 25 distortions at five levels, after KADID-10k.
 
     blur           gaussian_blur, lens_blur, motion_blur
     colour         colour_diffusion, colour_shift, colour_quantisation, saturation_hsv, saturation_lab
@@ -8,13 +8,13 @@
     spatial        jitter, non_eccentricity_patch, pixelate, quantisation, colour_block
     contrast       high_sharpen, contrast_change
 
-The order and the settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019), where they can be: the file of each family
-says what differs. What is drawn at random, a direction or a field of noise, does not depend on the level, so the five
-levels of one state of the generator are one choice at five strengths.
+Order and settings follow KADID-10k (Lin, Hosu, Saupe, QoMEX 2019) where possible; each file lists its differences.
+Random draws, a direction or a noise field, do not depend on the level: from one generator state, the five levels are
+one choice at five strengths.
 
-A higher level is a worse image: on windows of 224×224 pixels of seven photographs, PSNR fell from level to level of
-every type but in one, for colour_shift, which an image that repeats itself hides. SSIM does not order colour_shift
-either. Of one core, such a window takes 0.1 to 12 ms, colour_quantisation up to 30, and 4 on average.
+A higher level is worse. On 224×224 windows of seven photographs PSNR fell from level to level for every type, except
+for colour_shift in one photograph, whose repeating content hides the shift. SSIM does not order colour_shift either.
+One core takes 0.1 to 12 ms for such a window, up to 30 ms for colour_quantisation, and 4 ms on average.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ DISTORTIONS: dict[str, Distortion] = {
     for family in (BLURS, COLOURS, COMPRESSIONS, NOISES, BRIGHTNESSES, SPATIALS, CONTRASTS)
     for distortion in family
 }
-# Name and level of each class: number 0 is an image as it is, 5 t + level type t, from 0; 126, as in CONTRIQUE.
+# Name and level by class number: 0 is the undistorted image, 5 t + level is type t; 126 classes, as in CONTRIQUE.
 CLASSES: tuple[tuple[str, int], ...] = (
     ("none", 0),
     *((name, level) for name in DISTORTIONS for level in range(1, LEVELS + 1)),
 )
-SMALLEST_SIDE = 32  # five halvings, which the wavelets of JPEG 2000 make
+SMALLEST_SIDE = 32  # JPEG 2000's wavelets halve five times
 
 
 @torch.no_grad()
 def distort(images: Tensor, name: str, level: int, generator: torch.Generator | None = None) -> Tensor:
-    """Images with one distortion, each image of a batch with random choices of its own.
+    """Distort images; each image of a batch gets its own random draws.
 
     Args:
         images: (N, 3, H, W), float32 or float64, RGB in [0, 1], on any device, both sides at least 32 pixels.
         name: one of :data:`DISTORTIONS`.
         level: 1 to 5.
-        generator: of the random choices; None for PyTorch's own. One of the CPU draws the same for images on any
-            device.
+        generator: for the random draws; None for PyTorch's default. A CPU generator draws the same numbers for images
+            on any device.
 
     Returns:
-        Images of that shape, dtype and device, in [0, 1], without a gradient. jpeg2000, jpeg and colour_quantisation
-        round to 8 bits and work on the CPU, one image after the other.
+        Images of the same shape, dtype and device, in [0, 1], without a gradient. jpeg2000, jpeg and
+        colour_quantisation round to 8 bits and run on the CPU, image by image.
 
     Raises:
-        ValueError: another shape, name or level. TypeError: another dtype.
+        ValueError: wrong shape, name or level. TypeError: wrong dtype.
 
     Example:
         >>> images = torch.rand(2, 3, 48, 64)

@@ -4,8 +4,8 @@
     lens_blur        disc, as a lens out of focus; radius in pixels
     motion_blur      straight line in a random direction; length in pixels
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019) but for two at level 1 that change nothing: a Gaussian of 0.1,
-for which 0.5, 0.75, 1 stand where KADID has 0.1, 0.5, 1, and a motion of 1, here 2, followed by 3 in place of 2.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019), except where its level 1 changes nothing: for the Gaussian 0.5,
+0.75, 1 replace 0.1, 0.5, 1, and for the motion 2, 3 replace 1, 2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from fastiqa.data.distortions.distortion import Distortion, uniform
 from fastiqa.data.images import filters
 
-SAMPLES = 16  # of a disc or a line, per pixel and axis
+SAMPLES = 16  # per pixel and axis, to rasterise a disc or a line
 
 
 def gaussian_blur(images: Tensor, sigma: float, generator: torch.Generator | None) -> Tensor:
@@ -35,7 +35,7 @@ def motion_blur(images: Tensor, length: float, generator: torch.Generator | None
 
 
 def disc_kernel(radius: float) -> Tensor:
-    """The share of each pixel that a disc covers, (k, k), with sum 1."""
+    """A disc of `radius` pixels as a kernel (k, k), float64: each pixel's covered share, normalised to sum 1."""
     edge = math.ceil(radius - 0.5)
     side = 2 * edge + 1
     position = (torch.arange(side * SAMPLES, dtype=torch.float64, device="cpu") + 0.5) / SAMPLES - side / 2
@@ -45,13 +45,13 @@ def disc_kernel(radius: float) -> Tensor:
 
 
 def line_kernels(length: float, angles: Tensor) -> Tensor:
-    """A line through the middle for each of N angles in radians, (N, k, k), each with sum 1."""
+    """Centred lines of `length` pixels at N angles in radians as kernels (N, k, k), each with sum 1."""
     edge = math.ceil(length / 2)
     pixel = torch.arange(-edge, edge + 1, dtype=angles.dtype, device=angles.device)
     along = length * (
         (torch.arange(SAMPLES * math.ceil(length), device="cpu").to(angles) + 0.5) / (SAMPLES * math.ceil(length)) - 0.5
     )
-    # a point of the line is shared, bilinearly, by the four pixels around it
+    # the four pixels around a point of the line share it bilinearly
     columns = (1 - (angles.cos()[:, None] * along)[..., None].sub(pixel).abs()).clamp(min=0)
     rows = (1 - (angles.sin()[:, None] * along)[..., None].sub(pixel).abs()).clamp(min=0)
     kernels = rows.mT @ columns

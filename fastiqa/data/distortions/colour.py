@@ -1,13 +1,13 @@
 """Distortions of colour.
 
-    colour_diffusion       a and b of L*a*b* blurred with a Gaussian of 1.5 s + 2 pixels and multiplied by the setting s
-    colour_shift           green moved by s pixels in a random direction, where the image has edges
-    colour_quantisation    the nearest of the s colours that median cut chooses for the image
-    saturation_hsv         saturation of HSV multiplied by s; below 0 hues turn into their opposites
-    saturation_lab         a and b of L*a*b* multiplied by s
+    colour_diffusion       blurs a and b of L*a*b* with a Gaussian of 1.5 s + 2 pixels and multiplies them by setting s
+    colour_shift           moves green by s pixels in a random direction, where the image has edges
+    colour_quantisation    replaces each pixel by the nearest of s colours, chosen by median cut
+    saturation_hsv         multiplies the saturation of HSV by s; a negative s inverts hues
+    saturation_lab         multiplies a and b of L*a*b* by s
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019) but for saturation_lab at level 1, 1 there, which changes
-nothing. KADID chooses the colours of a quantised image by minimum variance.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019), except for saturation_lab at level 1: KADID's 1 changes
+nothing. KADID chooses colours by minimum variance, not by median cut.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastiqa.data.distortions.distortion import Codes, Distortion, through_codes
 from fastiqa.data.images import filters
 from fastiqa.data.images.colour_spaces import bt601_luma, from_lab, to_lab
 
-EDGE_WIDTH = 4.0  # standard deviation, in pixels, of the blur of the map of edges
+EDGE_WIDTH = 4.0  # standard deviation in pixels of the blur on the edge map
 
 
 def colour_diffusion(images: Tensor, amount: float, generator: torch.Generator | None) -> Tensor:
@@ -41,7 +41,7 @@ def colour_shift(images: Tensor, pixels: float, generator: torch.Generator | Non
 
 def colour_quantisation(images: Tensor, colours: float, generator: torch.Generator | None) -> Tensor:
     palettes = through_codes(images, lambda codes: _palette(codes, int(colours))).flatten(2).mT
-    distances = palettes.square().sum(2)[:, None] - 2 * images.flatten(2).mT @ palettes.mT  # less that of the pixel
+    distances = palettes.square().sum(2)[:, None] - 2 * images.flatten(2).mT @ palettes.mT  # + |pixel|², equal for all
     nearest = distances.argmin(2)[..., None].expand(-1, -1, 3)
     quantised: Tensor = palettes.gather(1, nearest).mT.unflatten(2, images.shape[2:])
     return quantised
@@ -49,7 +49,7 @@ def colour_quantisation(images: Tensor, colours: float, generator: torch.Generat
 
 def saturation_hsv(images: Tensor, factor: float, generator: torch.Generator | None) -> Tensor:
     value = images.amax(1, keepdim=True)
-    return torch.lerp(value, images, factor)  # of equal hue and value, the distance from the value is the saturation
+    return torch.lerp(value, images, factor)  # at equal hue and value, saturation is the distance from the value
 
 
 def saturation_lab(images: Tensor, factor: float, generator: torch.Generator | None) -> Tensor:
@@ -58,22 +58,22 @@ def saturation_lab(images: Tensor, factor: float, generator: torch.Generator | N
 
 
 def _palette(codes: Codes, colours: int) -> Codes:
-    """The colours of an image (H, W, 3) by median cut, as an image (1, colours, 3); the last may stand repeatedly."""
-    # of 6 bits a channel: at 8, 224×224 pixels of 40,000 colours take 160 ms instead of 30; 5 show where it is flat
+    """The palette of an image (H, W, 3) by median cut, as an image (1, colours, 3), padded with its last colour."""
+    # 6 bits a channel: 8 bits take 160 ms instead of 30 for 224×224 pixels in 40,000 colours; 5 bits show in flat areas
     few = PIL.Image.fromarray(codes & 0xFC | 0x02).quantize(colours, PIL.Image.Quantize.MEDIANCUT)
     palette = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[: int(np.asarray(few).max()) + 1]
     return np.pad(palette, ((0, colours - len(palette)), (0, 0)), mode="edge")[None]
 
 
 def _edges(images: Tensor) -> Tensor:
-    """Blurred magnitude of the gradient of the luma, 0 to 1 at its largest, (N, 1, H, W)."""
+    """The edge map (N, 1, H, W): blurred gradient magnitude of the luma, divided by its maximum."""
     vertical, horizontal = torch.gradient(bt601_luma(images), dim=(2, 3))
     magnitude = filters.gaussian_filter(torch.hypot(vertical, horizontal), EDGE_WIDTH)
     return magnitude / magnitude.amax((2, 3), keepdim=True).clamp(min=1e-6)
 
 
 def _moved(channel: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """A channel (N, 1, H, W) moved by whole pixels, (N,) each; from beyond the borders come the outermost pixels."""
+    """Move a channel (N, 1, H, W) by whole pixels, (N,) each way, with replicated borders."""
     count, _, height, width = channel.shape
     rows = (torch.arange(height, device=channel.device) - down[:, None]).clamp(0, height - 1)
     columns = (torch.arange(width, device=channel.device) - right[:, None]).clamp(0, width - 1)

@@ -1,10 +1,10 @@
-"""Compression by real encoders, on the CPU.
+"""Compression with real encoders, on the CPU.
 
-    jpeg2000    irreversible wavelet; ratio of 24 bits a pixel to those of the file
-    jpeg        libjpeg, chroma subsampled 4:2:0; quality
+    jpeg2000    irreversible wavelet; the setting is the ratio of 24 bits a pixel to the file's bits
+    jpeg        libjpeg, chroma subsampled 4:2:0; the setting is the quality
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). A file has headers, which take as much of a small image as the
-strongest ratios leave: at 64×64 and 96×96 pixels jpeg2000's levels 4 and 5 are one image, at 128×128 they are two.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). For small images the file headers use up the strongest ratios'
+bits: levels 4 and 5 of jpeg2000 give equal images at 64×64 and 96×96 pixels, and different ones at 128×128.
 """
 
 from __future__ import annotations

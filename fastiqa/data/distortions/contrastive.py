@@ -3,12 +3,12 @@
     photograph → window of 2c×2c → distorted → ┬ window of c×c ─────┐
                                                └ 2×2 pixels averaged ┴→ each: colour space, mirrored
 
-A network that puts views of one class beside each other, whatever they show, has learnt to see distortions. Classes are
-the positions in ``fastiqa.data.distortions.CLASSES``: 0 for a photograph as it is, then five levels for each of 25
-types. Colour space and mirroring are drawn for each view; which of the two scales comes first is drawn too.
+A network that groups views by class, whatever they show, has learnt to see distortions. Classes are positions in
+``fastiqa.data.distortions.CLASSES``: 0 for the undistorted photograph, then five levels for each of 25 types. Each view
+has its own random colour space and mirroring, and the order of the two scales is random.
 
-Source: CONTRIQUE (Madhusudana, Birkbeck, Wang, Adsumilli, Bovik, IEEE TIP 2022), which crops the two scales of a whole
-distorted image independently; here one window holds both, and only that window need be distorted.
+Source: CONTRIQUE (Madhusudana, Birkbeck, Wang, Adsumilli, Bovik, IEEE TIP 2022). CONTRIQUE distorts a whole image and
+crops its two scales independently; here one window holds both, and only that window is distorted.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 
 
 class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
-    """Two views of a photograph with one distortion drawn at random, for contrastive pre-training.
+    """Pairs of views of randomly distorted photographs, for contrastive pre-training.
 
-    ``dataset[i]`` is (views, class): float32 (2, 3, crop, crop) in [0, 1], and an int64 scalar from 0 to 125, each
-    equally likely. Item i shows photograph i modulo their number; every other choice of item i in epoch e is a function
-    of (seed, e, i) alone.
+    ``dataset[i]`` is (views, class): float32 (2, 3, crop, crop) in [0, 1], and an int64 scalar from 0 to 125, all
+    equally likely. Item i shows photograph i modulo their number. All other choices of item i in epoch e depend on
+    (seed, e, i) alone.
 
     Args:
-        photographs: files that :func:`fastiqa.data.read_image` reads, undistorted, both sides at least 2 · crop pixels.
+        photographs: files for :func:`fastiqa.data.read_image`, undistorted, both sides at least 2 · crop pixels.
         crop: height and width of a view in pixels, at least 16.
-        items: number of items of an epoch; by default one for each photograph.
-        colour_spaces: names of ``fastiqa.data.images.colour_spaces.COLOUR_SPACES`` to draw from.
-        longest_side: photographs with a longer side are shrunk to this many pixels first; None leaves them as they are.
-        seed: of the random choices, 0 or more.
-        keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
-        on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
+        items: items per epoch; by default one for each photograph.
+        colour_spaces: names in ``fastiqa.data.images.colour_spaces.COLOUR_SPACES`` to draw from.
+        longest_side: shrink larger photographs until the longer side has this many pixels; None never shrinks.
+        seed: for the random choices, 0 or more.
+        keep: hold every photograph in memory after the first read, 3 bytes a pixel, in each worker of a DataLoader.
+        on_unreadable: "raise" or "skip" a photograph that is unreadable or too small; see
             :class:`fastiqa.data.TripletDataset`.
 
     Raises:
-        ValueError: an argument out of its range. From ``dataset[i]``: :class:`fastiqa.data.ImageError`, naming the
-            file.
+        ValueError: an argument out of range. ``dataset[i]`` raises :class:`fastiqa.data.ImageError`, naming the file.
 
     Example:
         >>> import tempfile
@@ -100,6 +99,6 @@ class ContrastiveDataset(LabelledDataset[Path, tuple[Tensor, Tensor]]):
         return torch.cat([self._view(image, generator) for image in scales]), torch.tensor(number, device="cpu")
 
     def _view(self, image: Tensor, generator: np.random.Generator) -> Tensor:
-        """An image (1, 3, crop, crop) as a colour space has it, perhaps mirrored."""
+        """An image (1, 3, crop, crop) in a random colour space, mirrored with probability one half."""
         view = COLOUR_SPACES[self.colour_spaces[int(generator.integers(len(self.colour_spaces)))]](image)
         return view.flip(-1) if generator.random() < 0.5 else view

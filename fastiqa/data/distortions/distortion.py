@@ -19,11 +19,11 @@ class Distortion:
     """One type of distortion.
 
     Attributes:
-        name: as in tables and on command lines.
+        name: in tables and on command lines.
         family: blur, colour, compression, noise, brightness, spatial or contrast.
-        apply: (images (N, 3, H, W) in [0, 1], a setting, a generator) to images of that shape, which may leave [0, 1].
-            The random numbers drawn do not depend on the setting.
-        settings: of levels 1 to 5.
+        apply: (images (N, 3, H, W) in [0, 1], setting, generator) -> images of the same shape, which may leave [0, 1].
+            Its random draws do not depend on the setting.
+        settings: for levels 1 to 5.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Distortion:
 
 
 def uniform(images: Tensor, generator: torch.Generator | None, *shape: int) -> Tensor:
-    """Random numbers from [0, 1), dtype and device of `images`; equal for float32 and float64."""
+    """Uniform random numbers in [0, 1), with dtype and device of `images`; equal for float32 and float64."""
     return torch.rand(shape, generator=generator, device=_source(images, generator)).to(images)
 
 
 def normal(images: Tensor, generator: torch.Generator | None, *shape: int) -> Tensor:
-    """Random numbers of mean 0 and variance 1, dtype and device of `images`; equal for float32 and float64."""
+    """Normal random numbers, mean 0 and variance 1, with dtype and device of `images`; equal for both dtypes."""
     return torch.randn(shape, generator=generator, device=_source(images, generator)).to(images)
 
 
 def _source(images: Tensor, generator: torch.Generator | None) -> torch.device:
-    """A generator draws on its own device: one of the CPU gives the same numbers to images on any device."""
+    """The device to draw on: the generator's own, so a CPU generator gives equal numbers for any image device."""
     return images.device if generator is None else generator.device
 
 

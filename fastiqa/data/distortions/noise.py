@@ -1,13 +1,13 @@
 """Noises.
 
-    white_noise             Gaussian in R, G and B; its variance where white is 1
-    colour_noise            Gaussian in Y, Cb and Cr; its variance
-    impulse_noise           values replaced by 0 or 1; their share
-    multiplicative_noise    Gaussian, multiplied by the image before it is added; its variance
+    white_noise             Gaussian in R, G and B; the setting is its variance, white being 1
+    colour_noise            Gaussian in Y, Cb and Cr; the setting is its variance
+    impulse_noise           replaces values by 0 or 1; the setting is their share
+    multiplicative_noise    Gaussian, multiplied by the image before it is added; the setting is its variance
     denoised                Gaussian in R, G and B, then an adaptive Wiener filter of 5×5 pixels; the noise's variance
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019), which denoises with a network, DnCNN; the filter here, which
-knows the variance of the noise, is that of Lee (IEEE TPAMI 1980), MATLAB's ``wiener2``.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). KADID denoises with a network, DnCNN. The filter here, Lee's
+(IEEE TPAMI 1980) and MATLAB's ``wiener2``, knows the noise variance.
 """
 
 from __future__ import annotations

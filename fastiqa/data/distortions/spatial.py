@@ -1,14 +1,14 @@
 """Distortions of the grid.
 
-    jitter                   every pixel taken from a random place, of √5 s pixels standard deviation in each direction
-    non_eccentricity_patch   s patches of 16×16 pixels copied to a random place less than 8 pixels away
-    pixelate                 both sides shrunk to 0.95 - s^0.6, and enlarged again, by nearest neighbours
-    quantisation             s equidistant values in each channel
-    colour_block             s blocks of 32×32 pixels, each of a random colour
+    jitter                   samples every pixel at a random offset, standard deviation √5 s pixels in each direction
+    non_eccentricity_patch   copies s patches of 16×16 pixels to random places less than 8 pixels away
+    pixelate                 shrinks both sides to 0.95 - s^0.6 and enlarges them again, by nearest neighbours
+    quantisation             rounds each channel to s equidistant values
+    colour_block             covers s blocks of 32×32 pixels, each with a random colour
 
-Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). It jitters five times by s pixels, and chooses the values of
-quantisation by Otsu's method. Its images are 512×384: patches and blocks of others shrink or grow with the root of the
-area, so that they cover as much of it.
+Settings are KADID-10k's (Lin, Hosu, Saupe, QoMEX 2019). KADID jitters five times by s pixels, and chooses quantisation
+values by Otsu's method. Its images have 512×384 pixels: in other images patches and blocks scale with the root of the
+area, so they cover the same share.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def colour_block(images: Tensor, blocks: float, generator: torch.Generator | Non
 
 
 def _scaled(side: int, images: Tensor) -> int:
-    """What is `side` pixels in KADID-10k's images."""
+    """The side that covers the same share as `side` pixels do in KADID-10k's images."""
     height, width = images.shape[-2:]
     scaled = round(side * math.sqrt(height * width / (512 * 384)))
     return min(max(scaled, 2), height, width)

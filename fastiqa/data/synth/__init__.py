@@ -1,1 +1,1 @@
-"""Synthetic triplets: photographs coded at many qualities, labelled by rule or metric."""
+"""Synthetic triplets: photographs, distorted by real codecs, labelled by quality or by a metric."""

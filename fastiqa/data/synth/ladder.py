@@ -1,11 +1,11 @@
-"""Ladders: the distorted images of one photograph, in rows that differ in nothing but the codec's quality.
+"""Ladders: rows of distorted images of one photograph that differ in the codec's quality alone.
 
     photograph → shrunk, once or twice → encoded → decoded → enlarged to its size → blurred → noise added
 
-Every codec gets a plain ladder; each extra ("resize", "blur", "noise") one more, of a codec drawn at random. Blur and
-noise come after the decoder, as in a display or a transmission: before the encoder, a lower quality would take some of
-the noise away, and the higher would no longer be the closer one. The qualities of a ladder are equally spaced from one
-starting point drawn at random, so that all settings occur and two neighbours are never nearly the same.
+Every codec gets a plain ladder. Each extra ("resize", "blur", "noise") adds one, with a random codec. Blur and noise
+come after the decoder, as in a display or a transmission. Before the encoder, a lower quality would remove some of the
+noise, and the higher quality would no longer be closer. A ladder's qualities are equally spaced from a random start:
+all settings occur, and neighbours are never nearly the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FILTERS = {
     "bicubic": PIL.Image.Resampling.BICUBIC,
     "lanczos": PIL.Image.Resampling.LANCZOS,
 }
-SHRUNK = (0.5, 0.9)  # factor of one shrinking
+SHRUNK = (0.5, 0.9)  # factor per shrinking
 BLUR = (0.5, 2.0)  # standard deviation in pixels
 NOISE = (2.0, 10.0)  # standard deviation in 8-bit code values
 SIZE_RATIO = 2.0
@@ -37,12 +37,14 @@ SIZE_RATIO = 2.0
 
 @dataclass(frozen=True)
 class Ladder:
-    """All settings of a row of distorted images but the quality, and the qualities, in increasing order.
+    """The settings that all images of a ladder share, and their qualities.
 
     Attributes:
-        shrinkings: factor and name of the filter of each, before the encoder.
-        blur, noise: standard deviations; 0 for none.
-        noise_seed: of the one noise field that all images of the ladder share.
+        codec, options: encoder and its options.
+        qualities: in increasing order.
+        shrinkings: factor and filter name of each shrinking before the encoder.
+        blur, noise: standard deviations after the decoder, in pixels and in 8-bit code values; 0 for none.
+        noise_seed: seed of the noise field that all images of the ladder share.
     """
 
     codec: str
@@ -54,7 +56,7 @@ class Ladder:
     noise_seed: int = field(default=0, repr=False)
 
     def settings(self, quality: float) -> str:
-        """All settings as words, in the order in which they act."""
+        """All settings as words, in order of application."""
         words = [f"shrink={factor}:{name}" for factor, name in self.shrinkings]
         words += [f"{name}={value}" for name, value in self.options.items()] + [f"quality={quality:g}"]
         words += [f"{name}={value}" for name, value in (("blur", self.blur), ("noise", self.noise)) if value]
@@ -64,7 +66,7 @@ class Ladder:
 def draw_ladders(
     generator: np.random.Generator, codecs: Sequence[str], extras: Sequence[str], levels: int
 ) -> list[Ladder]:
-    """A plain ladder of every codec, then one of each extra."""
+    """Draw a plain ladder for every codec, then one for each extra."""
     ladders = [_draw_ladder(generator, codec, "", levels) for codec in codecs]
     for extra in extras:
         codec = codecs[int(generator.integers(len(codecs)))]
@@ -94,7 +96,7 @@ def _draw_ladder(generator: np.random.Generator, name: str, extra: str, levels: 
 
 
 def distorted(photograph: Pixels, ladder: Ladder, quality: float) -> tuple[Pixels, int]:
-    """One image of a ladder, (H, W, 3) as the photograph, and the size of the coded file in bytes."""
+    """Make one image of a ladder: pixels (H, W, 3), uint8, and the size of the coded file in bytes."""
     height, width = photograph.shape[:2]
     image = PIL.Image.fromarray(photograph)
     for factor, name in ladder.shrinkings:
@@ -115,16 +117,16 @@ def distorted(photograph: Pixels, ladder: Ladder, quality: float) -> tuple[Pixel
 
 @dataclass(frozen=True)
 class DistortedImage:
-    """One distorted image as it is stored.
+    """The record of a distorted image.
 
     Attributes:
         file: name of its PNG in the photograph's folder.
-        sha256: of that file, in hexadecimal.
-        codec, settings: what made it; all settings as words.
+        sha256: SHA-256 of that file, in hexadecimal.
+        codec, settings: the codec, and all settings as words.
         ladder: number of its ladder.
         quality: on the codec's axis.
         bytes: size of the coded file.
-        score: by the labelling metric, higher is closer.
+        score: by the labelling metric; higher is closer.
     """
 
     file: str
@@ -140,11 +142,11 @@ class DistortedImage:
 def draw_pairs(
     generator: np.random.Generator, images: Sequence[DistortedImage], pairs: int
 ) -> list[tuple[int, int, str]]:
-    """Pairs of distorted images (number of a, number of b, rule), at most ``pairs``, half by each rule.
+    """Draw at most ``pairs`` pairs of distorted images, half by each rule: (number of a, number of b, rule).
 
-    By "quality" both are of one ladder. By "metric" they are of two whose coded files differ in size by a factor of two
-    at most: the choice between codecs at one budget, and not decided by the metric that will label it. Images equal in
-    every pixel make no pair. Which of the two is a is drawn.
+    A "quality" pair comes from one ladder. A "metric" pair comes from two ladders, with coded files that differ in size
+    by at most a factor of two: a choice between codecs at one budget, which the labelling metric does not influence.
+    Images with equal pixels make no pair. The order of a and b is random.
     """
     candidates: dict[str, list[tuple[int, int]]] = {"quality": [], "metric": []}
     for (i, first), (j, second) in itertools.combinations(enumerate(images), 2):

@@ -23,7 +23,7 @@ SMALLEST_SIDE = 161  # pixels: MS-SSIM, which labels by default, needs an 11×11
 
 
 class SynthError(ValueError):
-    """Triplets that cannot be made. The message is one line: the option or file, and the reason."""
+    """Triplets cannot be made. The message is one line: the option or file, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class SynthOptions:
     """Options of :func:`fastiqa.data.synth.synthesis.synthesize`.
 
     Attributes:
-        seed: not negative; with the content of a photograph it decides everything that is drawn for it.
-        codecs: names of :mod:`fastiqa.data.images.codecs`, one ladder of qualities each.
-        extras: of "resize", "blur", "noise": one more ladder each, of a codec drawn at random.
+        seed: 0 or more; with a photograph's content it decides all random choices for that photograph.
+        codecs: names in :mod:`fastiqa.data.images.codecs`; each gets a ladder of qualities.
+        extras: some of "resize", "blur", "noise"; each adds a ladder with a random codec.
         levels: qualities in a ladder, at least 2.
-        pairs: triplets a photograph at most, half of them labelled by quality and half by the metric; at least 2.
+        pairs: maximum of triplets per photograph, half labelled by quality and half by the metric; at least 2.
         metric: name of the labeller, "ms-ssim" or "ssimulacra2".
-        max_size: larger photographs are cropped, at a place drawn at random, to this many pixels in height and width;
-            None leaves them whole.
-        val, test: shares of the photographs, 0 or more, together less than 1; a share above 0 gets one at least.
+        max_size: larger photographs are cropped at a random place to this many pixels in height and width, at least
+            161; None keeps them whole.
+        val, test: shares of the photographs, 0 or more, together less than 1; a share above 0 gets at least one.
+
+    Raises:
+        SynthError: an option out of range.
     """
 
     seed: int = 0

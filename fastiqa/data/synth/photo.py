@@ -4,10 +4,10 @@
     <folder>/00_jpeg.png …           the distorted images
     <folder>/photograph.json         the record: what each file is, its SHA-256, the labelled pairs
 
-Images are stored as PNG and not as the coded file: what a decoder returns depends on its version (inverse transforms,
-chroma upsampling), and a chain that ends in a resize has no coded file. A label is that of the very pixels on disk; the
-price is eleven times the space (28 photographs, four codecs). A folder is whole when it has a record and every file
-has its SHA-256.
+Images are stored as PNG, not as coded files. A decoder's output depends on its version (inverse transforms, chroma
+upsampling), and a chain that ends in a resize has no coded file. So a label belongs to exactly the pixels on disk; the
+price is eleven times the space (28 photographs, four codecs). A folder is whole when it has a record and every file has
+its SHA-256.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REFERENCE = "reference.png"
 
 @dataclass(frozen=True)
 class Task:
-    """A photograph to work on: its file and that file's SHA-256, the folder for its images, and how to make them."""
+    """A photograph to work on: its file and SHA-256, the folder for its images, options and labeller."""
 
     source: Path
     sha256: str
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Pair:
-    """A labelled pair: numbers of the two distorted images, probability that b is closer, and the rule."""
+    """A labelled pair: the numbers of two distorted images, the probability that b is closer, and the rule."""
 
     a: int
     b: int
@@ -71,7 +71,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task: the record, and whether it was there already; or why the photograph cannot be used."""
+    """The result of a task: the record, and whether an earlier run made it; or why the photograph is unusable."""
 
     task: Task
     photograph: Photograph | None = None
@@ -80,20 +80,21 @@ class Outcome:
 
 
 def outcomes(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, None]:
-    """The outcome of every task, in the order in which they finish.
+    """Run tasks in `workers` processes and yield their outcomes as they finish.
 
-    Raises: what :func:`work` raises; ``BrokenProcessPool`` where a process was killed. When the iterator is closed
-        early, tasks that have begun are finished, the others dropped.
+    Closing the iterator early finishes the running tasks and drops the others.
+
+    Raises: as :func:`work`; ``BrokenProcessPool`` if a process was killed.
     """
     if workers == 1:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker: sums of other parts round otherwise
+        torch.set_num_threads(1)  # as in a worker: other thread counts round sums differently
         try:
             yield from map(work, tasks)
         finally:
             torch.set_num_threads(threads)
         return
-    # spawned: a fork of a process that has run PyTorch's threads may deadlock
+    # spawned: forking a process with PyTorch threads may deadlock
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_begin)
     try:
@@ -104,7 +105,7 @@ def outcomes(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, No
 
 
 def _begin() -> None:
-    """One thread a process; die with the parent, however it ended, and on Ctrl-C without a traceback."""
+    """Set up a worker: one thread; it dies with the parent, however that ends, and on Ctrl-C without a traceback."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -117,10 +118,7 @@ def _end_with_parent() -> None:
 
 
 def work(task: Task) -> Outcome:
-    """Make the images and the record of one photograph, unless its folder is whole.
-
-    Raises: OSError where a file cannot be written.
-    """
+    """Make the images and the record of one photograph, unless its folder is whole. Raises OSError if writing fails."""
     if (kept := whole(task.folder)) is not None:
         return Outcome(task, kept, kept=True)
     try:
@@ -139,13 +137,13 @@ def work(task: Task) -> Outcome:
 
 
 def whole(folder: Path) -> Photograph | None:
-    """The record of a folder all of whose images are as they were written, else None."""
+    """The record of a folder if all its images are as written, else None."""
     try:
         photograph = _read_record(folder / RECORD)
         wanted = {image.file: image.sha256 for image in photograph.images} | {REFERENCE: photograph.reference_sha256}
         if all(file_sha256(folder / name) == sha256 for name, sha256 in wanted.items()):
             return photograph
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or a record that was damaged
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # missing, or a damaged record
         pass
     return None
 
@@ -160,14 +158,14 @@ def _eight_bits(image: Image) -> Pixels:
     if image.bit_depth == 8:
         return image.pixels.astype(np.uint8, copy=False)
     result: Pixels = np.empty(image.pixels.shape, np.uint8)
-    for codes, row in zip(image.pixels, result, strict=True):  # row by row: float64 of the whole is eight times as much
+    for codes, row in zip(image.pixels, result, strict=True):  # row by row: a float64 copy takes eight times the memory
         row[:] = np.rint(codes * (255 / (2**image.bit_depth - 1)))
     return result
 
 
 def _made(pixels: Pixels, task: Task) -> Photograph:
     options = task.options
-    # of the content, not of the name or the order: a photograph gets the same images in any company
+    # seeded by content, not by name or order: a photograph gets the same images whatever the others are
     generator = np.random.default_rng([options.seed, int(task.sha256, 16)])
     pixels = _cropped(pixels, options.max_size, generator)
     reference_sha256 = _write_png(task.folder / REFERENCE, pixels)
@@ -196,7 +194,7 @@ def _cropped(pixels: Pixels, largest: int | None, generator: np.random.Generator
 
 
 def _write_png(path: Path, pixels: Pixels) -> str:
-    """The SHA-256 of the file written."""
+    """Write a PNG; return the SHA-256 of the file."""
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "PNG")
     write_atomically(path, stream.getvalue())

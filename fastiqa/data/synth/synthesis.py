@@ -1,14 +1,14 @@
-"""synthesize: triplets with labels from a folder of photographs and real codecs; what ``fastiqa data synth`` runs.
+"""synthesize: labelled triplets from a folder of photographs and real codecs; ``fastiqa data synth`` runs it.
 
-    OUT/synth.json              options, versions of the encoders, photographs with their SHA-256: what decides the rest
+    OUT/synth.json              options, encoder versions, photographs with their SHA-256: these decide all the rest
     OUT/<photograph>/           images and record of one photograph: fastiqa.data.synth.photo
     OUT/triplets.csv            all triplets, written at the end: fastiqa.data.synth.table
 
-Lossless photographs are best: what a camera's JPEG has lost is not in the reference either. Equal ones (byte for byte)
-count once. A photograph belongs to one split, with everything made of it: photographs are put in the order of the
-SHA-256 of seed and content, and the first go to val, the next to test, the others to train.
+Lossless photographs are best: a reference lacks what a camera's JPEG has lost. Photographs with equal bytes count once.
+A photograph and everything made from it belong to one split: the SHA-256 of seed and content orders the photographs,
+the first go to val, the next to test, the others to train.
 
-The same photographs, options and versions give the same bytes, with any number of processes, interrupted or not. On
+The same photographs, options and versions give the same bytes with any number of processes, interrupted or not. On
 another kind of processor the last digits of scores and of JPEG 2000's wavelets may differ.
 """
 
@@ -46,13 +46,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`synthesize` did.
+    """The result of :func:`synthesize`.
 
     Attributes:
         triplets: number by split.
         photographs: number used; ``kept`` of them were whole from an earlier run.
-        bad: a line on each photograph that could not be used, with its file and the reason.
-        duplicates: files equal to another one, left out.
+        bad: a line for each unusable photograph: file and reason.
+        duplicates: skipped files, equal to another one.
     """
 
     triplets: dict[str, int]
@@ -73,24 +73,24 @@ def synthesize(
     started: Callable[[int], None] = lambda photographs: None,
     finished: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Summary:
-    """Make triplets from every photograph below a folder; run again after an interruption, it goes on.
+    """Make triplets from every photograph below a folder; an interrupted run continues when it is called again.
 
     Args:
-        source: folder with photographs, in subfolders too (hidden ones aside), that :func:`fastiqa.data.read_image`
-            reads, both sides at least 161 pixels.
-        out: folder to write, outside ``source``: new, empty, or one of an earlier run with the same photographs,
-            options and versions, of which all that is whole is kept.
+        source: folder with photographs for :func:`fastiqa.data.read_image`, both sides at least 161 pixels; subfolders
+            are searched, hidden names skipped.
+        out: folder to write, outside ``source``: new, empty, or from an earlier run with the same photographs, options
+            and versions, whose whole photographs are kept.
         options: see :class:`SynthOptions`.
-        labellers: metrics by name, of which ``options.metric`` labels: ``fastiqa.evaluation.labellers.LABELLERS``.
-        workers: processes, at least 1; by default as many as there are cores. 1 works in this process. More are
-            spawned, so a script must call this under ``if __name__ == "__main__":``.
-        skip_bad: go on without a photograph that cannot be used, instead of stopping there.
-        started, finished: called with the number of photographs, then after each of them.
+        labellers: metrics by name, ``fastiqa.evaluation.labellers.LABELLERS``; ``options.metric`` chooses one.
+        workers: processes, at least 1; by default one per core. 1 works in this process. More are spawned, so a script
+            must call this under ``if __name__ == "__main__":``.
+        skip_bad: skip unusable photographs instead of stopping there.
+        started, finished: called with the number of photographs, then with the outcome of each.
 
     Raises:
-        SynthError: naming the file or option: no photographs, one that cannot be used, fewer than the splits need, an
-            ``out`` of other photographs or options or that another run writes to, a file that cannot be written. What
-            is finished stays.
+        SynthError: naming the file or option: another metric, no photographs, an unusable one, fewer than the splits
+            need, an ``out`` with other photographs or options or in use by another run, a file that cannot be written.
+            Finished photographs stay.
 
     Example:
         >>> import numpy as np, PIL.Image, tempfile
@@ -153,10 +153,7 @@ def synthesize(
 
 
 def splits_of(contents: list[str], options: SynthOptions) -> dict[str, str]:
-    """The split ("val", "test" or "train") of each photograph, by the SHA-256 of its content.
-
-    Raises: SynthError where there are too few for the shares that were asked for.
-    """
+    """The split, "val", "test" or "train", of each content, a SHA-256. Raises SynthError for too few contents."""
     try:
         return split_contents(contents, options.seed, options.val, options.test)
     except ValueError as error:
@@ -181,7 +178,7 @@ def _photographs(folder: Path, target: Path) -> list[Path]:
 
 
 def _folder_name(file: Path, sha256: str) -> str:
-    """A name that says which photograph, is unique, and can be written on every file system."""
+    """A unique name that tells the photograph and is valid on every file system."""
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', file.stem)[:40]}-{sha256[:12]}"
 
 
@@ -191,7 +188,7 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_settings(target: Path, options: SynthOptions, labeller: Labeller, photographs: dict[str, str]) -> None:
-    """Write synth.json, or compare it with what is asked for now."""
+    """Write synth.json, or raise SynthError if an existing one differs from the settings of this call."""
     versions = {"format": FORMAT, "pillow": PIL.__version__, "numpy": np.__version__}
     versions |= {name: features.version(CODECS[name].feature) for name in options.codecs}
     if labeller.package is not None:

@@ -1,15 +1,15 @@
 """triplets.csv, which ``fastiqa data synth`` writes and `read_synth` reads: one row a triplet, UTF-8, with a header.
 
-ref, a, b           files, relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes names
+ref, a, b           files relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes names
 label               probability in [0, 1] that b is closer to ref than a is
 rule                "quality" or "metric": fastiqa.data.synth.options
 group               the codec for "quality", "jpeg"; both codecs in alphabetical order for "metric", "avif-jpeg",
                     "jpeg-jpeg" (two settings, or one of them resized)
 split               "train", "val" or "test"
-photograph          file in the source folder, likewise
+photograph          file in the source folder, written likewise
 a_codec, a_settings, a_bytes, a_score; b_…
-                    what made each image, in the order in which it acts; size of the coded file in bytes; score of
-                    the labelling metric
+                    codec, and all settings in order of application; size of the coded file in bytes; score by the
+                    labelling metric
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ COLUMNS = (
 
 
 def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None = None) -> list[Triplet]:
-    """The triplets of one split of a folder that ``fastiqa data synth`` wrote.
+    """Read the triplets of one split from a folder that ``fastiqa data synth`` wrote.
 
     Args:
-        folder: the OUT of that command.
+        folder: the command's OUT.
         split: "train", "val" or "test"; no photograph is in two of them.
-        rule: only triplets labelled by "quality" (same codec and settings) or by "metric" (all others).
+        rule: "quality" (same codec and settings) or "metric" (all others) selects triplets by the rule of their label;
+            None takes both.
 
     Returns:
-        Triplets in the order of the file, with paths below ``folder``; labels of "quality" are 0 or 1.
+        Triplets in the order of the file, with paths below ``folder``; "quality" labels are 0 or 1.
 
     Raises:
-        ValueError: another split or rule; a file that is missing (the command has not finished), has other columns, or
-            holds a value that is out of range: naming the file and the line.
+        ValueError: another split or rule; a missing file (the command has not finished), other columns, or a value out
+            of range: naming file and line.
     """
     arguments.one_of("split", split, SPLITS)
     if rule not in (None, "quality", "metric"):
@@ -59,10 +60,7 @@ def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None =
 
 
 def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
-    """What one split of the folder holds, and which of its images are missing.
-
-    Raises: ValueError as of :func:`read_synth`.
-    """
+    """Report what one split of the folder holds, and which images are missing. Raises as :func:`read_synth`."""
     arguments.one_of("split", split, SPLITS)
     path = Path(folder) / TRIPLETS
     rows = [Row(triplet, f"{path}:{line}") for line, triplet, row in _rows(path) if row["split"] == split]
@@ -70,7 +68,7 @@ def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
 
 
 def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:
-    """Every row: line, triplet and fields."""
+    """All rows: line, triplet and fields."""
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.DictReader(file)
@@ -97,10 +95,15 @@ def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
 def write_triplets(
     target: Path, source: Path, outcomes: Sequence[Outcome], splits: Mapping[str, str]
 ) -> dict[str, int]:
-    """Write triplets.csv of everything that is not bad; the number of triplets by split.
+    """Write triplets.csv with the pairs of all usable photographs; return the number of triplets by split.
 
     Args:
-        splits: by the SHA-256 of a photograph's content.
+        target: the folder to write to.
+        source: the folder of the photographs; the table names them relative to it.
+        outcomes: of all photographs, in any order.
+        splits: "train", "val" or "test" by the SHA-256 of a photograph's content.
+
+    Raises: OSError.
     """
     counts = dict.fromkeys(SPLITS, 0)
     stream = io.StringIO()
