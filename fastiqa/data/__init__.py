@@ -1,4 +1,4 @@
-"""Images from files, without a silent loss of precision, labelled triplets of them, rated and distorted images."""
+"""Image files read without silent loss of precision, and data sets of them: triplets, rated, distorted, synthetic."""
 
 from __future__ import annotations
 

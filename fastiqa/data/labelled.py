@@ -1,4 +1,4 @@
-"""LabelledDataset: what data sets of labelled image files have in common, whatever an item is."""
+"""LabelledDataset: the base of data sets of labelled image files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from fastiqa.common import arguments
 from fastiqa.data.images.reading import ImageError
 
-# A few files may be damaged; a folder that vanished must not go on as an epoch of the same few items.
+# A few files may be damaged; if the folder vanishes, the epoch must not continue with the same few items.
 MOST_UNREADABLE_IN_A_ROW = 16
 
 _log = logging.getLogger("fastiqa")
@@ -25,28 +25,26 @@ Item = TypeVar("Item")
 
 
 class LabelledDataset(Dataset[Item], Generic[Record, Item]):
-    """Records of image files and labels as items of tensors: reproducible, and with a way past damaged files.
+    """A data set that turns records of image files and labels into tensors: reproducible, and able to skip damage.
 
-    Every random choice of item i in epoch e is a function of (seed, e, i) alone, whatever was read before and in
-    whichever process.
+    All random choices of item i in epoch e depend on (seed, e, i) alone, not on the process or on earlier reads.
 
     Args:
         records: at least one.
-        seed: of the random choices, 0 or more.
-        on_unreadable: what happens at an image that cannot be read. "raise" ends the epoch. With "skip" the file is
-            named once in a warning of the logger ``fastiqa`` and the record of the next readable image takes the
-            place, so that batches keep their size.
+        seed: for the random choices, 0 or more.
+        on_unreadable: for an unreadable image, "raise" ends the epoch; "skip" names the file once in a warning of the
+            logger ``fastiqa`` and takes the record of the next readable image instead, so batches keep their size.
 
     Attributes:
-        noun: what messages call the records.
-        consequence: what becomes of the records of an unreadable image, for the warning.
-        records_per_image: how many records in a row are of one image; so many further is the next image's.
-        unreadable: file -> reason, of the files skipped so far in this process (each worker of a DataLoader has its
-            own).
+        noun: the records' name in messages.
+        consequence: what the warning says about the records of an unreadable image.
+        records_per_image: number of consecutive records of one image.
+        unreadable: file -> reason, for the files skipped so far in this process; each worker of a DataLoader has its
+            own.
 
     Raises:
-        ValueError: no records, a negative seed, another `on_unreadable`. From ``dataset[i]``:
-            :class:`fastiqa.data.ImageError` at an unreadable image with "raise", and with "skip" after 16 in a row.
+        ValueError: no records, a negative seed, another `on_unreadable`. ``dataset[i]`` raises
+            :class:`fastiqa.data.ImageError` for an unreadable image with "raise", and after 16 in a row with "skip".
     """
 
     noun: ClassVar[str]
@@ -61,26 +59,26 @@ class LabelledDataset(Dataset[Item], Generic[Record, Item]):
         self.seed = arguments.integer("seed", seed, minimum=0)
         self.on_unreadable = on_unreadable
         self.unreadable: dict[str, str] = {}
-        # in shared memory: persistent workers of a DataLoader hold copies of this object, which set_epoch must reach
+        # in shared memory: set_epoch must reach the copies of this object in a DataLoader's persistent workers
         self._epoch = torch.zeros((), dtype=torch.int64, device="cpu").share_memory_()
 
     @abstractmethod
     def item(self, record: Record, generator: np.random.Generator) -> Item:
-        """Read a record's images and transform them. Raises ImageError where they cannot be read."""
+        """Read a record's images and transform them. Raises ImageError for unreadable ones."""
 
     def draws(self, index: int) -> int:
-        """Number of the random choices of an item; items of one number have the same."""
+        """The number that seeds an item's random choices; items with equal numbers share them."""
         return index
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the random choices of `epoch`, 0 or more, from here on; before the DataLoader is iterated over."""
+        """Use the random choices of `epoch`, 0 or more, from now on. Call it before iterating over the DataLoader."""
         self._epoch.fill_(arguments.integer("epoch", epoch, minimum=0))
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Item:
-        index = range(len(self))[index]  # negative ones from the end, IndexError beyond both
+        index = range(len(self))[index]  # counts negative ones from the end; IndexError beyond both
         generator = np.random.default_rng((self.seed, int(self._epoch), self.draws(index)))
         each = self.records_per_image
         for following in range(index, index + len(self), each)[:MOST_UNREADABLE_IN_A_ROW]:

@@ -1,8 +1,7 @@
-"""LabelReport: what a labelled data set holds, and every row of it that cannot be used.
+"""LabelReport: the contents of a labelled data set, and every unusable row.
 
-A reader yields rows and problems; ``fastiqa.data.triplets.validation`` makes a report of triplets of them and
-``fastiqa.data.rated.validation`` one of rated images. :func:`decode` reads every image, so that a damaged file is found
-before the training and not in its middle.
+A reader yields rows and problems; ``fastiqa.data.triplets.validation`` and ``fastiqa.data.rated.validation`` turn them
+into a report. :func:`decode` reads every image, to find damaged files before training does.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ _log = logging.getLogger("fastiqa")
 
 
 class Problem(NamedTuple):
-    """Something that cannot be used.
+    """An unusable row, label or file.
 
     Attributes:
         kind: "missing labels" (a whole file or folder of them), "missing file", "bad label", "bad row" or "unreadable
             image".
-        where: the file, with the line where it has lines.
-        reason: what was found and what was wanted, without the file's name.
+        where: the file, with the line number if it has lines.
+        reason: "got X, want Y", without the file's name.
     """
 
     kind: str
@@ -50,19 +49,19 @@ class Problem(NamedTuple):
 
 
 Record = TypeVar("Record", Triplet, RatedImage)
-Read = Mapping[Path, "tuple[int, ...] | str"]  # shape of every image, or the reason why it cannot be read
+Read = Mapping[Path, "tuple[int, ...] | str"]  # the shape of every image, or why it cannot be read
 
 
 @dataclass(frozen=True)
 class LabelReport(ABC, Generic[Record]):
-    """What a data set holds. ``str(report)`` is a page for people, :meth:`as_dict` the same for JSON.
+    """The contents of a data set. ``str(report)`` is a page for people, :meth:`as_dict` the same for JSON.
 
     Attributes:
-        noun: what the records are called.
-        dataset: its name, with the split where it has splits.
+        noun: the records' name in messages.
+        dataset: its name, with the split if it has splits.
         source: the file or folder that was read.
-        rows: labelled rows, usable or not.
-        problems: what cannot be used, in the order of the source.
+        rows: number of labelled rows, usable or not.
+        problems: in the order of the source.
     """
 
     noun: ClassVar[str]
@@ -75,29 +74,29 @@ class LabelReport(ABC, Generic[Record]):
     @property
     @abstractmethod
     def records(self) -> tuple[Record, ...]:
-        """What can be used."""
+        """The usable records."""
 
     @abstractmethod
     def paths(self) -> Iterable[Path]:
-        """The image files of all records; one may come more than once."""
+        """The image files of all records, with repetitions."""
 
     @abstractmethod
     def counts(self) -> dict[str, int]:
-        """All counts by name, and the problems of each kind."""
+        """Counts by name, with the number of problems of each kind."""
 
     @abstractmethod
     def after_reading(self, read: Read) -> Self:
-        """The report without the records that `read` shows to be unusable."""
+        """The report without the records whose images cannot be used."""
 
     @property
     def groups(self) -> dict[str, int]:
-        """Records by group, the most frequent first; "" stands for unknown."""
+        """The number of records by group, the most frequent first; "" is an unknown group."""
         return dict(Counter(record.group for record in self.records).most_common())
 
     def accepted(self, on_problem: OnProblem = "raise") -> list[Record]:
-        """The usable records; with "skip" a warning of the logger ``fastiqa`` says what was left out.
+        """The usable records; with "skip" the logger ``fastiqa`` warns of the problems.
 
-        Raises: ValueError where there is none, and with "raise" at any problem, naming the first.
+        Raises: ValueError for no usable record; with "raise" also for any problem, naming the first.
         """
         arguments.one_of("on_problem", on_problem, ("raise", "skip"))
         if self.problems:
@@ -111,7 +110,7 @@ class LabelReport(ABC, Generic[Record]):
         return list(self.records)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON: dataset, source, counts, groups, and every problem as {"kind", "where", "reason"}."""
+        """The report for JSON: dataset, source, counts, groups, and each problem as {"kind", "where", "reason"}."""
         return {
             "dataset": self.dataset,
             "source": str(self.source),
@@ -136,15 +135,12 @@ AnyReport = TypeVar("AnyReport", bound="LabelReport[Any]")
 
 
 def decode(report: AnyReport, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> AnyReport:
-    """Read every image that a report names.
+    """Read every image; return the report without records whose images are unreadable or differ in size.
 
     Args:
-        report: of a `check_` function.
-        threads: that read.
-        on_image: called after each image with the number read so far and the number of all.
-
-    Returns:
-        The report without records whose images cannot be read, or differ in size; these are among its problems.
+        report: from a `check_` function.
+        threads: number of reading threads.
+        on_image: called after each image with the number read so far and the total.
     """
     paths = list(dict.fromkeys(report.paths()))
     read: dict[Path, tuple[int, ...] | str] = {}
@@ -155,7 +151,7 @@ def decode(report: AnyReport, threads: int = 4, on_image: Callable[[int, int], N
             if on_image:
                 on_image(len(read), len(paths))
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C need not wait for all that is left
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
     return report.after_reading(read)
 
 

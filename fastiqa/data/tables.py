@@ -25,7 +25,7 @@ _SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 
 
 def lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
-    """The lines of a csv file that are not blank: line number and columns. Raises ValueError naming the file."""
+    """The non-blank lines of a csv file: line number and columns. Raises ValueError naming the file."""
     try:
         text = decoded(content)
         said = _SEPARATOR.match(text)
@@ -37,7 +37,7 @@ def lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str) -> str:
-    """What separates the columns: a comma unless every line has as many semicolons, or tabs, and commas are uneven."""
+    """The separator: a comma, unless all lines have equally many semicolons (or tabs) and their commas differ."""
     sample = [line for line in text.splitlines()[:100] if line.strip()]
     commas = {line.count(",") for line in sample}
     for other in (";", "\t"):
@@ -48,14 +48,14 @@ def _delimiter(text: str) -> str:
 
 
 def is_header(columns: Sequence[str]) -> bool:
-    """Whether the columns of a first line are names of columns: none is a number or can be the name of a file."""
+    """Whether the columns of a first line are column names: none is a number or looks like a file name."""
     return not any("." in column or column.strip()[:1].isdigit() for column in columns)
 
 
 def records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a csv file with a header line: line number, and column by name; a short row ends in "".
+    """The rows of a csv file with a header line: line number, and cell by column name; "" fills up short rows.
 
-    Raises: ValueError naming the file where it is no text, or the header lacks one of `columns`.
+    Raises: ValueError naming the file if it is no text, or if its header lacks one of `columns`.
     """
     (line, header), *rows = lines(source, source.read_bytes()) or [(1, [])]
     names = [name.strip() for name in header]
@@ -65,16 +65,17 @@ def records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
 
 
 def require_columns(where: str, names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise ValueError unless all columns that are wanted are among the names of a header."""
+    """Raise ValueError unless a header has all wanted columns."""
     if not set(wanted) <= set(names):
         raise ValueError(f"{where}: got columns {', '.join(names) or 'none'}, want {', '.join(wanted)} among them")
 
 
 def relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
-    """A file name. Raises ValueError unless it leads to a file below the folder it is relative to.
+    """Parse a relative file name. Raises ValueError for an absolute one, or one that leaves its folder.
 
     Args:
-        backslashes: whether they separate folders, as on Windows, or are part of the name.
+        name: as the table has it.
+        backslashes: whether backslashes separate folders, as on Windows, or are part of the name.
     """
     path = PurePosixPath(name.strip().replace("\\", "/") if backslashes else name.strip())
     absolute = path.is_absolute() or (backslashes and PureWindowsPath(path).drive != "")
@@ -84,7 +85,7 @@ def relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
 
 
 def probability(text: str, tolerance: float = 0.0) -> float:
-    """A label, clipped to [0, 1] if it lies outside by at most `tolerance`, else ValueError."""
+    """Parse a label and clip it to [0, 1]. Raises ValueError if it lies outside by more than `tolerance`."""
     try:
         value = float(text)
     except ValueError:
@@ -95,7 +96,7 @@ def probability(text: str, tolerance: float = 0.0) -> float:
 
 
 def number(value: object, low: float, high: float) -> float:
-    """A score, as text or as a number. Raises ValueError unless it lies in [low, high]."""
+    """Parse a score, text or number. Raises ValueError unless it lies in [low, high]."""
     try:
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -112,7 +113,7 @@ def sheet_rows(source: Path, sheet: str | None, columns: Sequence[str]) -> Itera
     Args:
         source: an .xlsx file.
         sheet: its name; None for the first.
-        columns: that the header must have; it is one of the first ten rows.
+        columns: required in the header, which is one of the first ten rows.
 
     Raises: ImportError without openpyxl; ValueError naming the file: no workbook, no such sheet, no such header.
     """
@@ -137,7 +138,7 @@ def _cells(source: Path, sheet: str | None) -> list[tuple[Any, ...]]:
             names = workbook.sheetnames
             wanted = names[0] if sheet is None else sheet
             rows = list(workbook[wanted].iter_rows(values_only=True)) if wanted in names else None
-    except Exception as error:  # damaged files are met with BadZipFile, KeyError, ParseError, InvalidFileException…
+    except Exception as error:  # damaged files raise BadZipFile, KeyError, ParseError, InvalidFileException…
         raise ValueError(f"{source}: damaged, or not an Excel workbook: {error}") from error
     if rows is None:
         raise ValueError(f"{source}: got sheets {', '.join(names)}, want {sheet!r} among them")
@@ -162,7 +163,7 @@ def matlab_vector(source: Path, variable: str, length: int) -> list[Any]:
         raise ImportError(f"{source}: reading .mat files needs scipy: {install_command('train')}") from None
     try:
         content = loadmat(source, variable_names=[variable])
-    except Exception as error:  # damaged files are met with struct.error, zlib.error, TypeError, MatReadError…
+    except Exception as error:  # damaged files raise struct.error, zlib.error, TypeError, MatReadError…
         raise ValueError(f"{source}: damaged, or not a MATLAB file of version 7 or older: {error}") from error
     if variable not in content:
         raise ValueError(f"{source}: got no variable {variable!r}, want it with {length} entries")

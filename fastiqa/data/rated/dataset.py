@@ -1,4 +1,4 @@
-"""Rated images: a distorted image and how good people found it, as files and as tensors."""
+"""Rated images, as files and as tensors: an image and the score that people gave it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class RatedImage(NamedTuple):
 
     Attributes:
         image: the file.
-        score: in the units of its data set; whether higher is better, too, is the data set's.
-        reference: which content the image shows: the name of the reference image, or of the image itself where there is
-            none. Images of one content must not be parted between training and test.
-        group: type of distortion, for scores by type; "" where it is unknown.
+        score: in the units of its data set, which also decides whether higher is better.
+        reference: the content: the name of the reference image, or of the image itself if there is none. Training and
+            test must not share a content.
+        group: type of distortion, for scores by type; "" if unknown.
     """
 
     image: Path
@@ -36,34 +36,32 @@ class RatedImage(NamedTuple):
 
 
 def whole_image(image: Image, generator: np.random.Generator) -> Tensor:
-    """The transform that changes nothing: float32 (3, H, W) in [0, 1]."""
+    """The identity transform: float32 (3, H, W) in [0, 1]."""
     return image.tensor()[0]
 
 
 class RatedDataset(LabelledDataset[RatedImage, RatedItem]):
     """Rated images as tensors.
 
-    ``dataset[i]`` is (image, score): float32 (3, H, W) in [0, 1], RGB, as :func:`fastiqa.data.read_image` reads it and
-    `transform` leaves it, and a float32 scalar. Every random choice of item i in epoch e is a function of (seed, e, i)
-    alone, whatever was read before and in whichever process: a resumed run sees the same crops.
+    ``dataset[i]`` is (image, score): float32 (3, H, W) in [0, 1], RGB, after `transform`, and a float32 scalar. All
+    random choices of item i in epoch e depend on (seed, e, i) alone, so a resumed run sees the same crops.
 
     Args:
-        images: what `fastiqa.data.read_rated` returns, at least one.
-        transform: of an image and a generator of random numbers into a tensor; by default :func:`whole_image`. See
+        images: from `fastiqa.data.read_rated`, at least one.
+        transform: (image, random generator) -> tensor; by default :func:`whole_image`. See
             ``fastiqa.data.rated.transforms``.
-        seed: of the random choices, 0 or more.
-        on_unreadable: what happens at an image that cannot be read. "raise" ends the epoch. With "skip" the file is
-            named once in a warning of the logger ``fastiqa`` and the next readable image takes the place, so that
-            batches keep their size.
+        seed: for the random choices, 0 or more.
+        on_unreadable: for an unreadable image, "raise" ends the epoch; "skip" names the file once in a warning of the
+            logger ``fastiqa`` and takes the next readable image instead, so batches keep their size.
 
     Attributes:
-        unreadable: file -> reason, of the files skipped so far in this process (each worker of a DataLoader has its
-            own).
+        unreadable: file -> reason, for the files skipped so far in this process; each worker of a DataLoader has its
+            own.
 
     Raises:
-        ValueError: no images, a score that is not finite, a negative seed, another `on_unreadable`. From
-            ``dataset[i]``: :class:`fastiqa.data.ImageError` at an unreadable image with "raise", and with "skip" after
-            16 in a row.
+        ValueError: no images, a score that is not finite, a negative seed, another `on_unreadable`. ``dataset[i]``
+            raises :class:`fastiqa.data.ImageError` for an unreadable image with "raise", and after 16 in a row with
+            "skip".
 
     Example:
         >>> import tempfile
@@ -94,6 +92,6 @@ class RatedDataset(LabelledDataset[RatedImage, RatedItem]):
         self.transform = transform
 
     def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
-        """The image, read and transformed, and its score. Raises ImageError."""
+        """Read and transform the image; return it with its score. Raises ImageError."""
         image = self.transform(read_image(record.image), generator)
         return image, torch.tensor(record.score, dtype=torch.float32, device="cpu")

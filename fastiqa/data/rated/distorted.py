@@ -1,9 +1,9 @@
-"""DistortedImages: photographs with every distortion at every level, the level as a score.
+"""DistortedImages: photographs with every distortion at every level; the level is the score.
 
-    score = 1 - level / 5          1 for a photograph as it is, 0.8 at level 1, 0 at level 5
+    score = 1 - level / 5          1 for the undistorted photograph, 0.8 at level 1, 0 at level 5
 
-A pseudo-score: within a type it orders images as people do, by the construction of the levels; between types it says
-nothing of what people see. So a network that is trained on it is judged by its rank correlation within each type.
+This pseudo-score orders images as people do within a type, by construction of the levels. Between types it says nothing
+about what people see. A network trained on it is therefore judged by its rank correlation within each type.
 """
 
 from __future__ import annotations
@@ -25,41 +25,39 @@ from fastiqa.data.rated.dataset import RatedImage, RatedItem
 
 
 class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
-    """Crops of photographs, each without and with 25 distortions at five levels: 126 items a photograph.
+    """Crops of photographs, undistorted and with 25 distortions at five levels: 126 items per photograph.
 
-    ``dataset[i]`` is (image, score), as of :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1], of
-    several crops (grid², 3, size, size), and a float32 scalar, higher is better. Item i shows photograph i // 126 with
-    distortion ``fastiqa.data.distortions.CLASSES[i % 126]``. Every random choice of item i in epoch e is a function of
+    ``dataset[i]`` is (image, score) as in :class:`fastiqa.data.RatedDataset`: float32 (3, size, size) in [0, 1], or
+    (grid², 3, size, size) for several crops, and a float32 scalar, higher is better. Item i shows photograph i // 126
+    with distortion ``fastiqa.data.distortions.CLASSES[i % 126]``. All random choices of item i in epoch e depend on
     (seed, e, i) alone.
 
     Args:
-        photographs: files that :func:`fastiqa.data.read_image` reads, undistorted, both sides at least `size` pixels;
-            :func:`fastiqa.data.split_photographs` divides them into those to train on and those held out.
-        size: height and width of the crop in pixels, at least 32. It is cropped first, then distorted.
-        random_crop: crop at a random place and mirror with probability one half; False takes crops as they are, of
-            `grid` rows and columns spread over the photograph.
-        grid: 1, which is the middle of the photograph, or more; the crops of an item have one distortion at one level,
-            each with random choices of its own.
-        longest_side: photographs with a longer side are shrunk to this many pixels first; None leaves them as they are.
-            The distortions have KADID-10k's settings, in pixels of images whose longer side has 512.
-        seed: of the random choices, those of the distortions too; 0 or more.
-        keep: hold every photograph in memory once it is read, 3 bytes a pixel (each worker of a DataLoader its own).
-        ladders: the five levels of a type on a photograph are of one crop, with the same random choices, and stay
-            together in training, for losses that compare the items of a batch.
-        repeat_after: number of epochs after which the same items come again. They are kept in memory, rounded to 8
-            bits, 3 bytes a pixel, since to distort a crop of 96 pixels takes 3 ms of one core. None: every epoch has
-            items of its own.
-        on_unreadable: "raise" or "skip": what happens at a photograph that cannot be read or is too small; see
-            :class:`fastiqa.data.RatedDataset`. The next one takes its place with the same distortion and level.
+        photographs: files for :func:`fastiqa.data.read_image`, undistorted, both sides at least `size` pixels;
+            :func:`fastiqa.data.split_photographs` splits them into training and held-out photographs.
+        size: height and width of the crop in pixels, at least 32. Cropping comes before distortion.
+        random_crop: crop at a random place and mirror with probability one half; False takes unmirrored crops in `grid`
+            evenly spread rows and columns.
+        grid: 1 for the middle of the photograph, or more; the crops of an item share distortion and level, and each has
+            its own random draws.
+        longest_side: shrink larger photographs until the longer side has this many pixels; None never shrinks.
+            The distortions have KADID-10k's settings, in pixels of images with a longer side of 512.
+        seed: for all random choices, including the distortions'; 0 or more.
+        keep: hold every photograph in memory after the first read, 3 bytes a pixel, in each worker of a DataLoader.
+        ladders: the five levels of a type on a photograph share crop and random draws, and stay together in training,
+            for losses that compare the items of a batch.
+        repeat_after: number of epochs after which the items repeat. They are kept in memory, rounded to 8 bits, 3 bytes
+            a pixel, since distorting a crop of 96 pixels takes 3 ms of one core. None makes new items in every epoch.
+        on_unreadable: "raise" or "skip" a photograph that is unreadable or too small; see
+            :class:`fastiqa.data.RatedDataset`. The next photograph takes its place with the same distortion and level.
 
     Attributes:
-        records: what the items are, in order: :class:`fastiqa.data.RatedImage` with the photograph as `image` and
-            `reference`, the score, and the type of distortion ("none" for none) as `group`.
-        blocks: indices of the items that stay together in the order of an epoch: every ladder, or every item alone.
+        records: the items in order, as :class:`fastiqa.data.RatedImage`: the photograph as `image` and `reference`, the
+            score, and the type of distortion ("none" for undistorted) as `group`.
+        blocks: indices of items that stay together in the order of an epoch: each ladder, or each item alone.
 
     Raises:
-        ValueError: an argument out of its range. From ``dataset[i]``: :class:`fastiqa.data.ImageError`, naming the
-            file.
+        ValueError: an argument out of range. ``dataset[i]`` raises :class:`fastiqa.data.ImageError`, naming the file.
 
     Example:
         >>> import tempfile
@@ -110,11 +108,11 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         self._draws = [block[0] for block in self.blocks for _ in block]
 
     def draws(self, index: int) -> int:
-        """The same of all items of a block."""
+        """The number that seeds an item's random choices: equal for all items of a block."""
         return self._draws[index]
 
     def set_epoch(self, epoch: int) -> None:
-        """As of every data set; epochs of the same items count as one."""
+        """Set the epoch; epochs with the same items count as one."""
         super().set_epoch(epoch if self.repeat_after is None else epoch % self.repeat_after)
 
     def __getitem__(self, index: int) -> RatedItem:
@@ -128,7 +126,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         return codes.to(torch.float32).div(255), score
 
     def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
-        """Crops of the photograph, distorted as the record says, and their score. Raises ImageError."""
+        """Crop and distort the photograph as the record says; return the crops and their score. Raises ImageError."""
         crops = self._crops(self.read(record.image), generator)
         level = round(LEVELS * (1 - record.score))
         if level > 0:
@@ -136,7 +134,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32, device="cpu")
 
     def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
-        """(grid², 3, size, size)."""
+        """The crops before distortion, (grid², 3, size, size)."""
         if not self.random_crop:
             return grid_windows(photograph, self.size, self.grid)
         crop = random_window(photograph, self.size, generator)

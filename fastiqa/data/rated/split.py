@@ -1,4 +1,4 @@
-"""split_by_reference: training, validation and test without a content in common."""
+"""split_by_reference: training, validation and test sets with no content in common."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from fastiqa.common import arguments
 from fastiqa.data.rated.dataset import RatedImage
 
 PARTS = ("train", "val", "test")
-ROUNDING = 1e-9  # by which shares such as 0.8 and 0.2 may miss a sum of 1
+ROUNDING = 1e-9  # tolerance for sums of shares, such as 0.8 and 0.2
 
 
 def split_by_reference(
     images: Sequence[RatedImage], seed: int, train: float = 0.8, val: float = 0.0
 ) -> dict[str, list[RatedImage]]:
-    """Part rated images at random, all images of one reference together.
+    """Split rated images at random, keeping all images of a reference together.
 
-    The papers part 80 to 20 by reference image, with ten seeds, and report the median. Shares are of the references,
-    rounded: of the 29 of LIVE 23 are for training, of the 25 of TID2013 20.
+    Papers split 80 to 20 by reference image with ten seeds, and report the median. Shares count references, rounded:
+    "train" gets 23 of LIVE's 29, and 20 of TID2013's 25.
 
     Args:
-        images: in any order, which does not matter to who is in which part.
+        images: in any order; the order does not change the parts.
         seed: 0 or more; other seeds give other parts.
         train: share of the references in "train", above 0 and at most 1.
-        val: share of the references in "val"; the rest is for "test".
+        val: share of the references in "val"; "test" gets the rest.
 
-    Returns: {"train": [...], "val": [...], "test": [...]}, each in the order of `images`.
+    Returns:
+        {"train": [...], "val": [...], "test": [...]}, each in the order of `images`.
 
     Raises:
-        ValueError: a share out of its range, or too few references: a part with a share of its own would be empty.
+        ValueError: a share out of range, or too few references: a part with a share above 0 would be empty.
 
     Example:
         >>> from pathlib import Path

@@ -1,8 +1,8 @@
-"""Transforms of rated images: random crops to train on, many crops to test on.
+"""Transforms of rated images: one random crop for training, many crops for testing.
 
-An image's score is taken for the score of each of its crops. Sources: sister papers of MFENet (arXiv 2411.07556) train
-and test on 25 or 50 random crops of 224x224 pixels per image, mirror them left-right and top-down, and resize KonIQ-10k
-to 512x384 before they crop; a test score is the mean over the crops.
+Every crop takes its image's score. Sources: sister papers of MFENet (arXiv 2411.07556) train and test on 25 or 50
+random crops of 224x224 pixels per image, mirror them left-right and top-down, and resize KonIQ-10k to 512x384 before
+cropping; a test score is the mean over the crops.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from fastiqa.data.triplets.transforms import enlarged, random_place
 
 @dataclass(frozen=True)
 class RandomFlippedCrop:
-    """A random crop, mirrored at random: what a network trains on.
+    """Takes a random crop and mirrors it at random: for training.
 
     Args:
-        size: height and width of the crop in pixels. An image with a shorter side is enlarged bicubically, its shorter
-            side to `size`, so that every item has one size; where that would be too large to read, ImageError.
-        resize: (height, width) to which the whole image is resized first, bilinearly with anti-aliasing; None leaves it
-            as it is. For KonIQ-10k the papers' 512x384 is ``resize=(384, 512)``.
+        size: height and width of the crop in pixels. Smaller images are enlarged bicubically until the shorter side is
+            `size`, so all items have one size; ImageError if that exceeds ``PIL.Image.MAX_IMAGE_PIXELS``.
+        resize: (height, width) to resize the whole image to first, bilinear with anti-aliasing; None keeps its size.
+            The papers' 512x384 for KonIQ-10k is ``resize=(384, 512)``.
         horizontal: mirror left and right with probability one half.
         vertical: mirror top and bottom with probability one half.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of range.
 
     Example:
         >>> from pathlib import Path
@@ -56,7 +56,7 @@ class RandomFlippedCrop:
         arguments.flag("vertical", self.vertical)
 
     def __call__(self, image: Image, generator: np.random.Generator) -> Tensor:
-        """An image (H, W, 3) to float32 (3, size, size) in [0, 1]."""
+        """Convert an image (H, W, 3) to float32 (3, size, size) in [0, 1]."""
         crop = _random_crops(image, 1, self.size, self.resize, generator)[0]
         left_right, top_down = generator.random(2) < 0.5
         axes = [axis for axis, flip in ((-1, self.horizontal and left_right), (-2, self.vertical and top_down)) if flip]
@@ -65,18 +65,18 @@ class RandomFlippedCrop:
 
 @dataclass(frozen=True)
 class TestCrops:
-    """Random crops whose mean score is the image's: what a network is tested on.
+    """Takes random crops, whose mean score is the image's: for testing.
 
-    The crops are a function of the image's size and `seed` alone, the same in every epoch and for whichever network.
+    The crops depend on the image's size and `seed` alone; they are the same in every epoch and for every network.
 
     Args:
-        n: number of crops; the papers' are 25 and 50.
-        size: height and width of the crops in pixels; smaller images are enlarged as `RandomFlippedCrop` does.
-        seed: of the crops' places, 0 or more.
-        resize: as of `RandomFlippedCrop`.
+        n: number of crops; papers use 25 and 50.
+        size: height and width of the crops in pixels; smaller images are enlarged as in `RandomFlippedCrop`.
+        seed: for the places of the crops, 0 or more.
+        resize: as for `RandomFlippedCrop`.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of range.
 
     Example:
         >>> from pathlib import Path
@@ -85,7 +85,7 @@ class TestCrops:
         torch.Size([5, 3, 64, 64])
     """
 
-    __test__: ClassVar[bool] = False  # by its name pytest would take it for a class of tests
+    __test__: ClassVar[bool] = False  # the name would make pytest collect it
 
     n: int = 25
     size: int = 224
@@ -98,7 +98,7 @@ class TestCrops:
         _check_sizes(self.size, self.resize)
 
     def __call__(self, image: Image, generator: np.random.Generator | None = None) -> Tensor:
-        """An image (H, W, 3) to float32 (n, 3, size, size) in [0, 1]; the epoch's `generator` is not used."""
+        """Convert an image (H, W, 3) to float32 (n, 3, size, size) in [0, 1]; `generator` is ignored."""
         return _random_crops(image, self.n, self.size, self.resize, np.random.default_rng(self.seed))
 
 
@@ -111,10 +111,10 @@ def _check_sizes(size: int, resize: tuple[int, int] | None) -> None:
 def _random_crops(
     image: Image, n: int, size: int, resize: tuple[int, int] | None, generator: np.random.Generator
 ) -> Tensor:
-    """Squares of an image, (n, 3, size, size)."""
+    """Random squares of an image, (n, 3, size, size)."""
     height, width = image.pixels.shape[:2]
     if resize in (None, (height, width)) and min(height, width) >= size and n * size**2 < height * width:
-        # cut before they become floating point: 1.9 ms instead of 484 for a crop of 3000x4000 pixels
+        # cropped before conversion to float: 1.9 ms instead of 484 for a crop from 3000x4000 pixels
         windows = [_window(height, width, size, generator) for _ in range(n)]
         return torch.cat([dataclasses.replace(image, pixels=image.pixels[window]).tensor() for window in windows])
     whole = _resized(image, size, resize)
@@ -123,12 +123,12 @@ def _random_crops(
 
 
 def _resized(image: Image, size: int, resize: tuple[int, int] | None) -> Tensor:
-    """The image (3, H, W), resized where that is wanted, no side of it below `size`. Raises ImageError."""
+    """The image (3, H, W) after `resize`, enlarged if a side is below `size`. Raises ImageError."""
     whole = image.tensor()
     if resize is not None and whole.shape[-2:] != resize:
         whole = functional.interpolate(whole, size=resize, mode="bilinear", align_corners=False, antialias=True)
     height, width = whole.shape[-2:]
-    limit = PIL.Image.MAX_IMAGE_PIXELS or math.inf  # read_image's; of 1x5000 pixels 3 GB would come
+    limit = PIL.Image.MAX_IMAGE_PIXELS or math.inf  # as in read_image; enlarging 1x5000 pixels would take 3 GB
     if min(height, width) < size and size**2 * max(height, width) > limit * min(height, width):
         became = f"more than {limit} (PIL.Image.MAX_IMAGE_PIXELS) with the shorter side enlarged to {size}"
         raise ImageError(image.path, f"is {width}x{height} pixels, {became}")

@@ -1,7 +1,7 @@
-"""RatedReport: what a data set of rated images holds, and every row of it that cannot be used.
+"""RatedReport: the contents of a data set of rated images, and every unusable row.
 
-A reader of ``fastiqa.data.rated.sets`` yields what the label file says, row by row; :func:`rated_report` looks for the
-images, checks names, scores and official parts, and counts.
+A reader in ``fastiqa.data.rated.sets`` takes `Files` and yields the label file's rows as `Rating`. :func:`rated_report`
+looks for the images, checks names, scores and official parts, and counts.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class Files:
 
 
 class Rating(NamedTuple):
-    """One row of a label file, as it stands there.
+    """An unchecked row of a label file.
 
     Attributes:
-        image: name of the file, relative to the folder of the set.
-        score: a number, or the text of one.
-        reference, group: as of `RatedImage`.
+        image: file name relative to the set's folder.
+        score: a number, or its text.
+        reference, group: as in `RatedImage`.
         where: the label file and the line.
-        part: "train", "val" or "test" where the set has an official split, else "".
+        part: "train", "val" or "test" if the set has an official split, else "".
     """
 
     image: str
@@ -85,8 +85,8 @@ class Scale(NamedTuple):
 
     Attributes:
         low, high: the range.
-        higher_is_better: True for opinion scores, False for differences to the reference.
-        tolerance: by which scores as distributed leave the range.
+        higher_is_better: True for opinion scores, False for differences from the reference.
+        tolerance: how far published scores may leave the range.
     """
 
     low: float
@@ -95,7 +95,7 @@ class Scale(NamedTuple):
     tolerance: float = 0.0
 
     def quality(self, score: float) -> float:
-        """The score from 0, worst, to 1, best; as far outside as the score is outside the range."""
+        """Map a score linearly to 0, worst, to 1, best; scores outside the range leave [0, 1]."""
         share = (score - self.low) / (self.high - self.low)
         return share if self.higher_is_better else 1 - share
 
@@ -105,14 +105,14 @@ class Scale(NamedTuple):
 
 @dataclass(frozen=True)
 class RatedReport(LabelReport[RatedImage]):
-    """What a data set of rated images holds; see `LabelReport`.
+    """The contents of a data set of rated images; see `LabelReport`.
 
     Attributes:
-        images: the usable ones.
-        parts: the official part of each image, "train", "val" or "test"; "" everywhere where there is none.
-        repeated: rows that say once more what a row above says.
-        published: images of the whole set as published.
-        scale: the units of the scores.
+        images: the usable images.
+        parts: the official part of each image, "train", "val" or "test"; "" without an official split.
+        repeated: number of rows that repeat an earlier row.
+        published: number of images in the set as published.
+        scale: units of the scores.
     """
 
     noun = "images"
@@ -129,11 +129,11 @@ class RatedReport(LabelReport[RatedImage]):
         return self.images
 
     def paths(self) -> Iterator[Path]:
-        """The file of each image."""
+        """The files of the images."""
         return (image.image for image in self.images)
 
     def official_split(self) -> dict[str, list[RatedImage]]:
-        """The images by official part; empty where the set has none."""
+        """The images by official part; empty without an official split."""
         split: dict[str, list[RatedImage]] = {}
         for image, part in zip(self.images, self.parts, strict=True):
             if part:
@@ -141,7 +141,7 @@ class RatedReport(LabelReport[RatedImage]):
         return split
 
     def counts(self) -> dict[str, int]:
-        """All counts by name, and the problems of each kind."""
+        """Counts by name, with the number of problems of each kind."""
         kinds = Counter(problem.kind for problem in self.problems)
         parts = {f"part_{part}": len(images) for part, images in sorted(self.official_split().items())}
         references = len({image.reference for image in self.images})
@@ -149,7 +149,7 @@ class RatedReport(LabelReport[RatedImage]):
         return {**counts, "repeated": self.repeated, "references": references, **parts, **kinds}
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for JSON; "scores" has the lowest, the highest and the scale."""
+        """The report for JSON; "scores" holds the lowest and highest score and the scale."""
         scores = [image.score for image in self.images]
         found = {"lowest": min(scores), "highest": max(scores)} if scores else {}
         return {**super().as_dict(), "scores": {**found, "scale": self.scale._asdict()}}
@@ -160,7 +160,7 @@ class RatedReport(LabelReport[RatedImage]):
         return "\n".join((first, f"  scores {min(scores):g} to {max(scores):g}, of {self.scale}", *rest))
 
     def after_reading(self, read: Read) -> Self:
-        """The report without the images that cannot be read."""
+        """The report without unreadable images."""
         reasons = {path: result for path, result in read.items() if isinstance(result, str)}
         kept = [pair for pair in zip(self.images, self.parts, strict=True) if pair[0].image not in reasons]
         problems = (Problem("unreadable image", str(path), reason) for path, reason in reasons.items())
@@ -175,7 +175,7 @@ class RatedReport(LabelReport[RatedImage]):
 def rated_report(
     dataset: str, files: Files, ratings: Iterable[Rating | Problem], *, scale: Scale, published: int
 ) -> RatedReport:
-    """A report from the rows of a reader; problems stay in the order of the rows."""
+    """Make a report from a reader's rows; problems keep the order of the rows."""
     images: dict[Path, tuple[RatedImage, str]] = {}
     problems: list[Problem] = []
     rows = repeated = 0
@@ -205,7 +205,7 @@ def rated_report(
 
 
 def _rated(files: Files, rating: Rating, scale: Scale) -> tuple[RatedImage, str] | Problem:
-    """The image of a row and its official part, or what is wrong with the row."""
+    """The image of a row and its official part, or the row's problem."""
     try:
         name = tables.relative_path(rating.image)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""BAPPS, two alternatives: patches, two distortions of each, and the share of people who found p1 closer.
+"""BAPPS, two-alternative part: patches, two distortions of each, and the share of people who found p1 closer.
 
     2afc/train/{traditional,cnn,mix}/                                        56.6, 38.1 and 56.6 thousand, 2 votes each
     2afc/val/{traditional,cnn,superres,deblur,color,frameinterp}/            4.7, 4.7, 10.9, 9.4, 4.7, 1.9, 5 votes each
@@ -34,17 +34,17 @@ def read_bapps(
     *,
     on_problem: OnProblem = "raise",
 ) -> list[Triplet]:
-    """The triplets of BAPPS, subset by subset, by name.
+    """Read the triplets of BAPPS, subset by subset, sorted by name.
 
     Args:
-        folder: the one that holds `2afc`, or `2afc` itself.
+        folder: contains `2afc`, or is `2afc` itself.
         split: "train" or "val".
-        subsets: some of the split's, by default all: train has traditional, cnn and mix; val has traditional, cnn,
-            superres, deblur, color and frameinterp.
+        subsets: by default all of the split: traditional, cnn and mix for train; traditional, cnn, superres, deblur,
+            color and frameinterp for val.
         on_problem: "raise" at the first missing file or bad label, or "skip" their triplets.
 
     Returns:
-        Triplets whose group is the subset; a is p0, b is p1.
+        Triplets with the subset as group; a is p0, b is p1.
 
     Raises:
         ValueError: another split or subset; a problem, or no triplets at all; naming the file.
@@ -53,7 +53,7 @@ def read_bapps(
 
 
 def check_bapps(folder: str | os.PathLike[str], split: str = "train", subsets: Sequence[str] | None = None) -> Report:
-    """What the folder holds; arguments and ValueErrors of them as of :func:`read_bapps`."""
+    """Report what the folder holds. Arguments as for :func:`read_bapps`; ValueError for another split or subset."""
     arguments.one_of("split", split, tuple(SUBSETS))
     for name in subsets or ():
         arguments.one_of("subsets", name, SUBSETS[split])
@@ -67,12 +67,12 @@ def check_bapps(folder: str | os.PathLike[str], split: str = "train", subsets: S
             _read_subset(subset, rows, problems)
         else:
             problems.append(Problem("missing labels", str(subset), "no such folder"))
-    # every image was found in the list of its folder
+    # the folder listings have shown that every image is there
     return triplet_report(f"BAPPS {split}", root / split, rows, problems, check_files=False)
 
 
 def _read_subset(subset: Path, rows: list[Row], problems: list[Problem]) -> None:
-    """Append the rows and problems of one folder of ref, p0, p1 and judge."""
+    """Append the rows and problems of one folder with ref, p0, p1 and judge."""
     stems = {part: {path.stem for path in (subset / part).glob(f"*{end}")} for part, end in _SUFFIXES.items()}
     for stem in sorted(set().union(*stems.values())):
         paths = {part: subset / part / f"{stem}{end}" for part, end in _SUFFIXES.items()}
@@ -90,7 +90,7 @@ def _read_subset(subset: Path, rows: list[Row], problems: list[Problem]) -> None
 
 
 def _judgement(path: Path) -> float:
-    """The number in an .npy file. Raises ValueError without the file's name."""
+    """Read the number in an .npy file. Raises ValueError, which does not name the file."""
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)

@@ -1,12 +1,12 @@
-"""CLIC's perceptual track: crops of one original coded by two systems, and which of the two people preferred.
+"""CLIC's perceptual track: crops of an original, coded by two systems, and which one people preferred.
 
-    oracle.csv        O,A,B,T per line, no header (one is passed over): paths of PNG files below one folder;
+    oracle.csv        O,A,B,T per line; a header is skipped; paths of PNG files below one folder;
                       T = 1: B is preferred, 0: A
     *.png             768x768, some smaller, flat in the folder (validation set, 2,730 files) or in the archives
                       0.tar ... f.tar (2021 test set) or 0.zip ... f.zip (2022), by the first digit of the name
 
-The test set's labels are unfiltered: one triplet may stand in several rows with different T, answers of different
-people. Their mean is the triplet's label.
+The test set's labels are unfiltered: a triplet may have several rows with different T, one for each person's answer.
+Their mean is the triplet's label.
 
 Source: github.com/fab-jul/clic2021-devkit.
 """
@@ -33,19 +33,19 @@ def read_clic(
     check_files: bool = True,
     on_problem: OnProblem = "raise",
 ) -> list[Triplet]:
-    """The labelled triplets of CLIC, in the order of the file.
+    """Read the labelled triplets of CLIC, in the order of the file.
 
     Args:
         csv: a file of rows O,A,B,T, such as oracle.csv; it may lie in an archive, ``oracle.zip/oracle.csv``.
-        folder: of the images: files at the paths of the rows, or archives with members of these names; by default that
-            of `csv`, or of its archive. Archives are read in place.
-        average_duplicates: one triplet from equal rows O,A,B with their mean label; False keeps every row, for scores
-            in CLIC's own way.
-        check_files: see whether the images exist; False takes every name at its word and looks into no archives.
+        folder: with the images as files, or as members of archives, which are read in place; by default the folder of
+            `csv` or of its archive.
+        average_duplicates: make one triplet from equal rows O,A,B, with their mean label; False keeps every row, as
+            CLIC's own score counts them.
+        check_files: check that the images exist; False trusts every name and opens no archive.
         on_problem: "raise" at the first missing file, bad label or bad row, or "skip" their rows.
 
     Returns:
-        Triplets of group "", labels 0, 1 or means of these.
+        Triplets with group "" and labels 0, 1 or a mean of these.
 
     Raises:
         FileNotFoundError: no such csv. ValueError: a problem, or no triplets at all; naming file and line.
@@ -61,9 +61,9 @@ def check_clic(
     average_duplicates: bool = True,
     check_files: bool = True,
 ) -> Report:
-    """What CLIC's files hold; arguments as of :func:`read_clic`.
+    """Report what CLIC's files hold. Arguments as for :func:`read_clic`.
 
-    Raises: FileNotFoundError: no such csv. ValueError: a csv that is no text, or a damaged archive.
+    Raises: FileNotFoundError for a missing csv; ValueError for a csv that is no text, and for a damaged archive.
     """
     source = Path(csv)
     try:
@@ -102,7 +102,7 @@ def check_clic(
 
 
 def _locator(root: Path) -> Callable[[PurePosixPath], Path]:
-    """From a name in the csv to the file below `root`, or to the member of an archive there that has this name."""
+    """A function from a name in the csv to the file below `root`, or to the archive member of this name."""
     inside: dict[str, Path] | None = None
     located: dict[PurePosixPath, Path] = {}
 
@@ -120,6 +120,6 @@ def _locator(root: Path) -> Callable[[PurePosixPath], Path]:
 
 
 def _members_below(root: Path) -> dict[str, Path]:
-    """Member name -> path that leads to it, of all archives in the folder."""
+    """Member name -> path through the archive, for all archives in the folder."""
     found = sorted(path for suffix in archives.SUFFIXES for path in root.glob(f"*{suffix}"))
     return {name: archive / name for archive in found for name in archives.members(archive)}

@@ -1,4 +1,4 @@
-"""Triplets: a reference, two distorted versions of it, and which of the two is closer, as files and as tensors."""
+"""Triplets, as files and as tensors: a reference, two distorted versions of it, and a label: which one is closer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Triplet(NamedTuple):
 
     Attributes:
         ref, a, b: the reference and the two candidates.
-        label: probability, from 0 to 1, that b is closer to ref than a.
-        group: type of distortion or pair of codecs, for scores by type; "" where it is unknown.
+        label: probability in [0, 1] that b is closer to ref than a.
+        group: type of distortion or pair of codecs, for scores by type; "" if unknown.
     """
 
     ref: Path
@@ -36,7 +36,7 @@ class Triplet(NamedTuple):
 
 
 def whole_images(images: Images, label: float, generator: np.random.Generator) -> Item:
-    """The transform that changes nothing: (ref, a, b, label) as float32."""
+    """The identity transform: (ref, a, b, label) as float32, images (3, H, W) in [0, 1]."""
     ref, a, b = (image.tensor()[0] for image in images)
     return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
@@ -44,29 +44,28 @@ def whole_images(images: Images, label: float, generator: np.random.Generator) -
 class TripletDataset(LabelledDataset[Triplet, Item]):
     """Triplets as tensors.
 
-    ``dataset[i]`` is (ref, a, b, label): float32 tensors (3, H, W) in [0, 1], RGB, as :func:`fastiqa.data.read_image`
-    reads them, and a float32 scalar, the probability that b is closer to ref. Every random choice of item i in epoch e
-    is a function of (seed, e, i) alone, whatever was read before and in whichever process: a resumed run sees the same
-    crops.
+    ``dataset[i]`` is (ref, a, b, label): float32 tensors (3, H, W) in [0, 1], RGB, and a float32 scalar, the
+    probability that b is closer to ref. All random choices of item i in epoch e depend on (seed, e, i) alone, so a
+    resumed run sees the same crops.
 
     Args:
-        triplets: what the readers of ``fastiqa.data`` return, at least one.
-        transform: of three images, a label and a generator of random numbers into an item; by default
-            :func:`whole_images`. See ``fastiqa.data.triplets.transforms``.
-        seed: of the random choices, 0 or more.
-        keep: hold every image in memory once it is read, 3 bytes a pixel at 8 bits (each worker of a DataLoader its
-            own): where few images make many triplets.
-        on_unreadable: what happens at an image that cannot be read, or whose size is not its reference's. "raise" ends
-            the epoch. With "skip" the file is named once in a warning of the logger ``fastiqa`` and the next readable
-            triplet takes the place, so that batches keep their size.
+        triplets: from the readers of ``fastiqa.data``, at least one.
+        transform: (three images, label, random generator) -> item; by default :func:`whole_images`. See
+            ``fastiqa.data.triplets.transforms``.
+        seed: for the random choices, 0 or more.
+        keep: hold every image in memory after the first read, 3 bytes a pixel at 8 bits, in each worker of a
+            DataLoader: for many triplets of few images.
+        on_unreadable: for an image that is unreadable or differs in size from its reference, "raise" ends the epoch;
+            "skip" names the file once in a warning of the logger ``fastiqa`` and takes the next readable triplet
+            instead, so batches keep their size.
 
     Attributes:
-        unreadable: file -> reason, of the files skipped so far in this process (each worker of a DataLoader has its
-            own).
+        unreadable: file -> reason, for the files skipped so far in this process; each worker of a DataLoader has its
+            own.
 
     Raises:
-        ValueError: no triplets, a label outside [0, 1], a negative seed, another `on_unreadable`. From ``dataset[i]``:
-            :class:`fastiqa.data.ImageError` at an unreadable image with "raise", and with "skip" after 16 in a row.
+        ValueError: no triplets, a label outside [0, 1], a negative seed, another `on_unreadable`. ``dataset[i]`` raises
+            :class:`fastiqa.data.ImageError` for an unreadable image with "raise", and after 16 in a row with "skip".
 
     Example:
         >>> import tempfile
@@ -99,13 +98,13 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         self.read = Photographs(smallest_side=1, keep=keep)
 
     def item(self, record: Triplet, generator: np.random.Generator) -> Item:
-        """The triplet, read and transformed. Raises ImageError."""
+        """Read and transform a triplet. Raises ImageError."""
         ref, a, b = (self.read(path) for path in record[:3])
         return self.transform(_of_one_size(ref, a, b), record.label, generator)
 
 
 def _of_one_size(ref: Image, a: Image, b: Image) -> Images:
-    """The three images. Raises ImageError where their sizes differ."""
+    """Return the three images. Raises ImageError if their sizes differ."""
     height, width = ref.pixels.shape[:2]
     for image in (a, b):
         if image.pixels.shape != ref.pixels.shape:

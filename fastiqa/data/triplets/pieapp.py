@@ -1,13 +1,13 @@
-"""PieAPP, pairwise labels: distorted images of one reference, and the share of people who found A closer to it.
+"""PieAPP, pairwise labels: distorted images of a reference, and the share of people who found A closer to it.
 
     {train,val,test}_reference_list.txt                                          ref_<n>.png per line
     reference_images/{train,val,test}/ref_<n>.png                                256x256
     distorted_images/{split}/ref_<n>/distort_<n>_<type>_<inter|intra>_<id>.png
     labels/{split}/ref_<n>_pairwise_labels.csv                                   with a header line
 
-Columns of the csv: reference, A, B, raw share that prefers A (blank where the pair was not shown), and in train and val
-the processed share, from a maximum-likelihood estimate for every pair. The processed share counts where there is one.
-In the test split A or B may be the reference itself, which lies in reference_images.
+Columns of the csv: reference, A, B, and the raw share that prefers A, blank if the pair was not shown. Train and val
+also have the processed share, a maximum-likelihood estimate for every pair; it counts where there is one. In the test
+split A or B may be the reference itself, which lies in reference_images.
 
 Source: Prashnani et al., CVPR 2018, arXiv 1806.02067; github.com/prashnani/PerceptualImageError.
 """
@@ -33,16 +33,16 @@ _DISTORTED = re.compile(r"distort_\d+_(.+)_(?:inter|intra)_[^_]+\.png")
 def read_pieapp(
     folder: str | os.PathLike[str], split: str = "train", *, on_problem: OnProblem = "raise"
 ) -> list[Triplet]:
-    """The labelled pairs of PieAPP, reference by reference in the order of the list.
+    """Read the labelled pairs of PieAPP, reference by reference in the order of the list.
 
     Args:
-        folder: the one that holds `labels`, `reference_images`, `distorted_images` and the lists.
+        folder: contains `labels`, `reference_images`, `distorted_images` and the lists.
         split: "train", "val" or "test".
         on_problem: "raise" at the first missing file, bad label or bad row, or "skip" them.
 
     Returns:
-        Triplets with label 1 - (share that prefers A). The group is the type of distortion where A and B have the same,
-        "reference" where one of them is the reference, else "inter-type". Pairs without a label are left out.
+        Triplets with label 1 - (share that prefers A). The group is the type of distortion if A and B share it,
+        "reference" if one of them is the reference, else "inter-type". Pairs without a label are skipped.
 
     Raises:
         FileNotFoundError: no list of the split. ValueError: another split; a problem, or no triplets at all; naming
@@ -52,10 +52,7 @@ def read_pieapp(
 
 
 def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report:
-    """What the folder holds; arguments as in `read_pieapp`.
-
-    Raises: ValueError for another split, FileNotFoundError without its list of references.
-    """
+    """Report what the folder holds. Arguments as for :func:`read_pieapp`; raises for another split or no list."""
     arguments.one_of("split", split, SPLITS)
     root = Path(folder)
     reference_list = root / f"{split}_reference_list.txt"
@@ -81,7 +78,7 @@ def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report
 
 
 def _row(root: Path, split: str, fields: list[str], where: str) -> Row | Problem | None:
-    """One line of a labels file, or None where it has no label."""
+    """Parse one line of a labels file; None if it has no label."""
     if len(fields) < 4:
         return Problem("bad row", where, f"got {len(fields)} columns, want at least reference, A, B and a label")
     try:

@@ -1,7 +1,7 @@
-"""Predictions in CLIC's format: a csv of rows O,A,B,P without header, P 0 or 1: whether B is closer to O.
+"""Predictions in CLIC's format: a csv of rows O,A,B,P without header; P is 1 if B is closer to O, else 0.
 
 CLIC's own scorer compares P as text with the answers' 0 and 1. Here P may also be the probability that B is closer.
-Paths are relative to the folder of the images.
+Paths are relative to the image folder.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fastiqa.data.triplets.dataset import Triplet
 def write_predictions(
     path: str | os.PathLike[str], triplets: Sequence[Triplet], predictions: Sequence[float], folder: Path
 ) -> None:
-    """Writes probabilities, a row for each triplet, in order, all or nothing.
+    """Write probabilities that b is closer, one row per triplet in order, atomically.
 
-    Raises: ValueError for a triplet outside the folder, or as many predictions as triplets are not given; OSError.
+    Raises: ValueError for a triplet outside the folder, or another number of predictions than triplets; OSError.
     """
     _write(path, triplets, [f"{prediction:.6g}" for prediction in predictions], folder)
 
@@ -30,7 +30,7 @@ def write_predictions(
 def write_decisions(
     path: str | os.PathLike[str], triplets: Sequence[Triplet], decisions: Sequence[bool], folder: Path
 ) -> None:
-    """Writes decisions, 1 where b is closer and 0 where a is, as CLIC takes them; otherwise as probabilities."""
+    """Write decisions as CLIC takes them: 1 if b is closer, 0 if a is. Errors as for :func:`write_predictions`."""
     _write(path, triplets, ["1" if decision else "0" for decision in decisions], folder)
 
 
@@ -44,10 +44,10 @@ def _write(path: str | os.PathLike[str], triplets: Sequence[Triplet], prediction
 
 
 def read_predictions(path: str | os.PathLike[str], triplets: Sequence[Triplet], folder: Path) -> list[float]:
-    """The predictions of the triplets, in their order; rows of other triplets are passed over.
+    """Read the predictions for the triplets, in their order; rows of other triplets are ignored.
 
     Raises: FileNotFoundError; ValueError naming the file and the line or the triplet: a row that is not O,A,B,P, a P
-        that is no probability, two rows of a triplet that differ, a triplet without a row.
+        that is no probability, contradictory rows of a triplet, a triplet without a row.
     """
     source = Path(path)
     if not source.is_file():

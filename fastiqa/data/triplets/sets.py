@@ -21,8 +21,8 @@ class TripletSet:
     Attributes:
         read: (folder, split, ...) -> the triplets of a split; CLIC's takes (csv, folder of the images, ...).
         check: the same arguments -> a report.
-        split_paths: paths below the folder, {} standing for "train", "val" or "test", any of which shows that it has
-            this split; None where splits are separate files, as CLIC's.
+        split_paths: paths below the folder with {} for "train", "val" or "test"; one of them exists if the folder has
+            that split. None if splits are separate files, as CLIC's are.
     """
 
     read: Callable[..., list[Triplet]]
@@ -30,9 +30,9 @@ class TripletSet:
     split_paths: tuple[str, ...] | None
 
     def splits(self, folder: Path) -> list[str]:
-        """The splits that a folder has, of "train", "val" and "test".
+        """The splits that a folder has, out of "train", "val" and "test".
 
-        Raises: ValueError where it has none, naming a path that it might have.
+        Raises: ValueError for none, naming paths that would show one.
         """
         paths = self.split_paths or ()
         found = [name for name in SPLITS if any((folder / path.format(name)).exists() for path in paths)]

@@ -1,7 +1,7 @@
-"""Transforms of triplets: what happens to O, A and B happens to all three alike.
+"""Transforms of triplets; each treats O, A and B alike.
 
-Sources: PRFNet (arXiv 2401.06992) trains on random crops of 448x448 pixels. It does not say how images smaller than
-that, BAPPS (64x64) and PieAPP (256x256), were cropped in its second step: both readings are here.
+Source: PRFNet (arXiv 2401.06992) trains on random crops of 448x448 pixels. It does not say how its second step crops
+smaller images, BAPPS (64x64) and PieAPP (256x256): both readings are here.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from fastiqa.data.triplets.dataset import Images, Item
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random crop, the same of O, A and B, mirrored and with A and B exchanged at random.
+    """Takes one random crop of O, A and B, mirrors it and exchanges A and B at random.
 
     Args:
         size: height and width of the crop in pixels.
-        small: what becomes of images with a side below `size`. "upscale" enlarges them bicubically, the shorter side to
-            `size`, so that every item has one size; "native" crops min(size, side) of each side and leaves the pixels
-            as they are, for batches of one source, as ``fastiqa train`` makes them.
+        small: for images with a side below `size`: "upscale" enlarges them bicubically until the shorter side is
+            `size`, so all items have one size; "native" crops min(size, side) of each side and keeps the pixels, for
+            batches from one source, as ``fastiqa train`` makes them.
         flip: mirror left and right with probability one half.
-        swap: exchange A and B with probability one half, and the label with 1 - label: the network is not
-            antisymmetric, and labels as distributed may prefer a side.
+        swap: exchange A and B, and label with 1 - label, with probability one half: the network is not antisymmetric,
+            and published labels may prefer a side.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of range.
 
     Example:
         >>> from pathlib import Path
@@ -56,7 +56,7 @@ class RandomCrop:
         arguments.flag("swap", self.swap)
 
     def __call__(self, images: Images, label: float, generator: np.random.Generator) -> Item:
-        """Images (H, W, 3) of one size to three float32 (3, h, w) in [0, 1] and a float32 scalar."""
+        """Convert images (H, W, 3) of one size to float32 (3, h, w) in [0, 1], and the label to a float32 scalar."""
         crops = self._crops(images, generator)
         mirrored, exchanged = generator.random(2) < 0.5
         ref, a, b = crops.flip(-1) if self.flip and mirrored else crops
@@ -65,30 +65,30 @@ class RandomCrop:
         return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
     def _crops(self, images: Images, generator: np.random.Generator) -> Tensor:
-        """One window of all three, (3, 3, h, w)."""
+        """The same window of all three images: (3, 3, h, w)."""
         full_height, full_width = images[0].pixels.shape[:2]
         height, width = min(self.size, full_height), min(self.size, full_width)
         if self.small == "upscale":
-            # a square of the shorter side, enlarged below: enlarging all of a 1x1000 image would take gigabytes
+            # crop a square of the shorter side before enlarging: a whole 1x1000 image would take gigabytes
             height = width = min(height, width)
         top, left = random_place((full_height, full_width), (height, width), generator)
         window = np.s_[top : top + height, left : left + width]
-        # cropped before they become floating point: 6.5 ms instead of 15.2 for three 768x768 images, decoded in 65
+        # cropped before conversion to float: 6.5 ms instead of 15.2 for three 768x768 images, which take 65 to decode
         crops = torch.cat([dataclasses.replace(image, pixels=image.pixels[window]).tensor() for image in images])
         return enlarged(crops, self.size) if self.small == "upscale" else crops
 
 
 @dataclass(frozen=True)
 class WholeImage:
-    """The whole image for evaluation, padded by reflection at the right and the bottom.
+    """Keeps whole images for evaluation, padded by reflection at the right and the bottom.
 
     Args:
-        multiple: both sides are padded up to a multiple of this.
-        shorter_side: images whose shorter side is below this are first enlarged to it, bicubically: what
-            ``RandomCrop(size, small="upscale")`` does in training. None leaves them as they are.
+        multiple: both sides are padded to a multiple of this number of pixels.
+        shorter_side: smaller images are first enlarged bicubically until the shorter side has this many pixels, as
+            ``RandomCrop(size, small="upscale")`` does in training. None never enlarges.
 
     Raises:
-        ValueError: an argument out of its range; an image too small to be reflected that far.
+        ValueError: an argument out of range; an image too small to be reflected that far.
     """
 
     multiple: int = 32
@@ -100,7 +100,7 @@ class WholeImage:
             arguments.integer("shorter_side", self.shorter_side)
 
     def __call__(self, images: Images, label: float, generator: np.random.Generator) -> Item:
-        """Images (H, W, 3) of one size to three float32 (3, h, w) in [0, 1] and a float32 scalar."""
+        """Convert images (H, W, 3) of one size to float32 (3, h, w) in [0, 1], and the label to a float32 scalar."""
         stack = torch.cat([image.tensor() for image in images])
         if self.shorter_side is not None:
             stack = enlarged(stack, self.shorter_side)
@@ -114,12 +114,12 @@ class WholeImage:
 
 
 def random_place(image: tuple[int, int], crop: tuple[int, int], generator: np.random.Generator) -> tuple[int, int]:
-    """Top and left of a crop, all places alike; sizes are (height, width)."""
+    """Draw top and left of a crop uniformly; sizes are (height, width)."""
     return int(generator.integers(image[0] - crop[0] + 1)), int(generator.integers(image[1] - crop[1] + 1))
 
 
 def enlarged(images: Tensor, shorter_side: int) -> Tensor:
-    """Images (N, 3, H, W) with the shorter side enlarged to `shorter_side`; as they are where it is not below."""
+    """Enlarge images (N, 3, H, W) until the shorter side has `shorter_side` pixels, bicubic; keep larger ones."""
     height, width = images.shape[-2:]
     scale = shorter_side / min(height, width)
     if scale <= 1:

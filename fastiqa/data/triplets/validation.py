@@ -1,4 +1,4 @@
-"""Report: what a data set of labelled triplets holds, and every row of it that cannot be used.
+"""Report: the contents of a data set of labelled triplets, and every unusable row.
 
 A reader yields rows and problems. :func:`triplet_report` looks for the files, averages rows of one triplet to a soft
 label, and counts.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A labelled row: its triplet, and the file and line that it comes from."""
+    """A labelled row: its triplet, and its file and line."""
 
     triplet: Triplet
     where: str
@@ -31,13 +31,13 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Report(LabelReport[Triplet]):
-    """What a data set of triplets holds; see `LabelReport`.
+    """The contents of a data set of triplets; see `LabelReport`.
 
     Attributes:
-        unlabelled: rows whose label is left blank, as PieAPP has them; these are no problem.
-        triplets: the usable ones, every one once unless duplicates were to be kept.
-        duplicates: rows with a good label beyond the first of their triplet.
-        conflicting: triplets whose rows do not agree in the label.
+        unlabelled: number of rows with a blank label, as PieAPP has them; they are no problem.
+        triplets: the usable triplets, each once unless duplicates are kept.
+        duplicates: number of labelled rows beyond the first of their triplet.
+        conflicting: number of triplets whose rows disagree about the label.
     """
 
     noun = "triplets"
@@ -58,35 +58,35 @@ class Report(LabelReport[Triplet]):
 
     @property
     def references(self) -> int:
-        """Distinct reference images."""
+        """The number of distinct reference images."""
         return len({triplet.ref for triplet in self.triplets})
 
     @property
     def images(self) -> int:
-        """Distinct images, references included."""
+        """The number of distinct images, references included."""
         return len(set(self.paths()))
 
     @property
     def same_candidates(self) -> int:
-        """Triplets in which A and B are one file: nothing is to be learned from them."""
+        """The number of triplets with one file as A and B, which teach nothing."""
         return sum(triplet.a == triplet.b for triplet in self.triplets)
 
     @property
     def preferences(self) -> dict[str, int]:
-        """Triplets whose label prefers "a" (below one half), "b" (above) and "neither"."""
+        """The number of triplets whose label prefers "a" (below one half), "b" (above) or "neither"."""
         labels = [triplet.label for triplet in self.triplets]
         a, b = sum(label < 0.5 for label in labels), sum(label > 0.5 for label in labels)
         return {"a": a, "b": b, "neither": len(labels) - a - b}
 
     def counts(self) -> dict[str, int]:
-        """All counts by name, and the problems of each kind."""
+        """Counts by name, with the number of problems of each kind."""
         kinds = Counter(problem.kind for problem in self.problems)
         names = ("rows", "unlabelled", "duplicates", "conflicting", "references", "images", "same_candidates")
         preferences = {f"prefer_{name}": count for name, count in self.preferences.items()}
         return {"triplets": len(self.triplets), **{name: getattr(self, name) for name in names}, **preferences, **kinds}
 
     def after_reading(self, read: Read) -> Self:
-        """The report without the triplets whose images cannot be read, or differ in size."""
+        """The report without triplets whose images are unreadable or differ in size."""
         reasons = {path: result for path, result in read.items() if isinstance(result, str)}
         triplets = []
         for triplet in self.triplets:
@@ -111,11 +111,18 @@ def triplet_report(
     average_duplicates: bool = True,
     check_files: bool = True,
 ) -> Report:
-    """A report from a reader's rows and problems.
+    """Make a report from a reader's rows and problems.
 
-    Labels of equal (ref, a, b) are averaged unless `average_duplicates` is False. Then triplets with a missing file are
-    left out; the file is a problem once, at the first row that names it. What came in as a problem was a row, too,
-    except for missing labels.
+    Triplets with a missing file are dropped; the file is a problem once, at the first row that names it. Problems
+    count as rows too, except for missing labels.
+
+    Args:
+        dataset: its name, with the split if it has splits.
+        source: the file or folder that was read.
+        rows, problems: from the reader, in the order of the source.
+        unlabelled: number of rows with a blank label.
+        average_duplicates: average the labels of equal (ref, a, b); False keeps every row.
+        check_files: check that the images exist.
     """
     by_files: dict[tuple[Path, Path, Path], list[Triplet]] = {}
     for row in rows:
@@ -137,7 +144,7 @@ def triplet_report(
 
 
 def _missing_files(rows: list[Row]) -> dict[Path, Problem]:
-    """Files that do not exist, each with the first row that names it."""
+    """The missing files, each with the first row that names it."""
     first = {path: row.where for row in reversed(rows) for path in row.triplet[:3]}
     named = dict.fromkeys(path for row in rows for path in row.triplet[:3])
     return {path: Problem("missing file", first[path], str(path)) for path in named if not archives.is_file(path)}
