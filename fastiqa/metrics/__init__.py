@@ -1,9 +1,9 @@
-"""Full-reference metrics: one score per image, differentiable, in float32 at least; and how well scores are predicted.
+"""Full-reference metrics and correlations. Metrics are differentiable, give one score per image, in at least float32.
 
 `psnr`, `ssim` and `ms_ssim` take two batches (N, C, H, W) in [0, data_range] and return (N,); higher is better. `lpips`
-takes weights from files of yours as well; lower is better. `PSNR`, `SSIM`, `MSSSIM` and `LPIPS` are the same as
-modules, `create_metric` makes one by name, `MetricLoss` makes a loss of one, and `fastiqa.metrics.presets` has the
-conventions of other programs. `srcc`, `krcc`, `plcc` and `rmse` compare predictions (N,) with the scores of people.
+also needs weights from your files; lower is better. `PSNR`, `SSIM`, `MSSSIM` and `LPIPS` are the modules of these
+functions. `create_metric` makes one by name, and `MetricLoss` turns one into a loss. `fastiqa.metrics.presets` holds
+the conventions of other programs. `srcc`, `krcc`, `plcc` and `rmse` compare predictions (N,) with people's scores.
 """
 
 from __future__ import annotations

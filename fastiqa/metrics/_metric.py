@@ -17,14 +17,20 @@ from fastiqa.runtime.layout import ACCUMULATION
 Reduction = Literal["none", "mean", "sum"]
 DataRange = float | tuple[float, float] | None
 CODE_VALUES = 255.0  # data range of uint8 images
-# Of images that hold more values, one row in so many is looked at, 64 at most: 0.05 of the 6.8 ms of SSIM of a
-# full-HD image and of the 2.3 ms of PSNR (one thread), where all rows take 1.8.
+# In images with more values, only one row in up to 64 is checked: 0.05 ms (one thread) for a full-HD image, beside
+# 6.8 ms of SSIM or 2.3 ms of PSNR; checking all rows takes 1.8 ms.
 LOOKED_AT = 1 << 16
 SPARSEST = 64
 
 
 class Pair(NamedTuple):
-    """Two images of one dtype and device, whose black is 0, the value of their white, and the range that was given."""
+    """Two checked images.
+
+    Attributes:
+        x, y: of one dtype and device, with black at 0.
+        white: the value of white.
+        given: black and white as the caller gave them.
+    """
 
     x: Tensor
     y: Tensor
@@ -41,19 +47,19 @@ def check_pair(
     keeps_black: bool = False,
     one_against_many: bool = False,
 ) -> Pair:
-    """The images of a metric: of two floating dtypes in the wider, and less their black.
+    """Check the two images of a metric, promote them to the wider dtype and subtract black.
 
     Args:
         x, y: (N, C, H, W), floating or both uint8.
         data_range: value of white, or of black and white; None: 255 for uint8, otherwise 1.
         check_range: see `check_values`.
-        keeps_black: leave the values as they are, and let white be white less black, as torchmetrics does.
-        one_against_many: also take one image beside several.
+        keeps_black: keep the values, and take white less black for white, as torchmetrics does.
+        one_against_many: also accept one image against several.
 
     Raises:
-        TypeError: not a tensor, a dtype that is neither floating nor uint8, uint8 beside a floating dtype, a data range
-            that is no number and no pair of numbers.
-        ValueError: not (N, C, H, W), an empty image, two shapes or devices, a data range that is not positive and
+        TypeError: not a tensor, a dtype that is neither floating nor uint8, uint8 with a floating dtype, a data range
+            that is neither a number nor a pair of numbers.
+        ValueError: not (N, C, H, W), an empty image, different shapes or devices, a data range that is not positive and
             finite, or not 255 for uint8; values outside the range.
     """
     for name, image in (("x", x), ("y", y)):
@@ -91,7 +97,7 @@ def check_pair(
 
 
 def check_data_range(data_range: DataRange) -> tuple[float, float] | None:
-    """Black and white, or None for None. Raises TypeError, ValueError."""
+    """Return (black, white), or None for None. Raises TypeError or ValueError for an invalid range."""
     if data_range is None:
         return None
     if isinstance(data_range, tuple):
@@ -109,7 +115,7 @@ def check_data_range(data_range: DataRange) -> tuple[float, float] | None:
 
 
 def check_number(name: str, value: Any, least: float = 0.0) -> None:
-    """TypeError or ValueError unless this is a finite number of at least so much."""
+    """Raise TypeError or ValueError unless `value` is a finite number of at least `least`."""
     if not _is_number(value):
         raise TypeError(f"{name}: got {type(value).__name__}, want a number")
     if not least <= value < math.inf:
@@ -128,13 +134,17 @@ def check_values(
     check_range: bool | None,
     remedy: str = "or another data_range",
 ) -> None:
-    """ValueError for values outside [black, white] by more than 0.1 % of the range, as of images in another range.
+    """Raise ValueError for values outside [black, white] by more than 0.1 % of the range: an image in another range.
 
     Args:
-        check_range: None: CPU tensors are looked at, of large ones some rows, and an image that needs a gradient, which
-            a network may have made, is warned of where it is outside by more than the range itself. True: every value
-            of any image on any device, for which the device is waited for. False: nothing. In all three nothing where
-            values cannot steer Python: compiled, exported, traced, inside vmap, tensor subclasses, uint8.
+        name: of the argument, for the message.
+        image: (N, C, H, W).
+        black, white: the range.
+        check_range: None checks CPU tensors, and only some rows of large ones. An image that requires a gradient, which
+            a network may have made, gets a warning instead, if values are outside by more than the range itself. True
+            checks every value on any device, and synchronises it. False checks nothing. Never checked where values
+            cannot steer Python: compiled, exported, traced, inside vmap, tensor subclasses, uint8.
+        remedy: what else the message proposes.
     """
     if check_range is not None:
         arguments.flag("check_range", check_range)
@@ -147,18 +157,18 @@ def check_values(
     low, high = (float(bound) for bound in torch.aminmax(values if step == 1 else values[:, :, step // 2 :: step]))
     learns = image.requires_grad and torch.is_grad_enabled() and not check_range
     beyond = (1.0 if learns else RANGE_TOLERANCE) * (white - black)
-    # NaN and infinity are named after a look at the score.
+    # NaN and infinity are reported by `finite`, from the score.
     if not math.isfinite(high - low) or black - beyond <= low <= high <= white + beyond:
         return
     want = f"want {[black, white]}, {remedy}"
     if not learns:
         raise ValueError(f"{name}: got values from {low:.6g} to {high:.6g}, {want}")
-    # without the values, which change: Python shows the same warning once
+    # without the changing values: Python shows an equal warning only once
     warnings.warn(f"{name}: got values outside {[black - beyond, white + beyond]}, {want}", stacklevel=4)
 
 
 def check_mask(mask: Tensor, x: Tensor) -> None:
-    """TypeError or ValueError unless these are weights of the pixels of x; values only where they can be read."""
+    """Raise TypeError or ValueError unless `mask` has weights for the pixels of `x`; checks values if readable."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask: got {type(mask).__name__}, want a torch.Tensor")
     if not mask.is_floating_point() and mask.dtype != torch.bool:
@@ -177,23 +187,23 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
 
 
 def wide(image: Tensor) -> Tensor:
-    """In the dtype of the computation: float64 stays, everything else becomes float32."""
+    """Convert to the dtype of the computation: float64 stays, everything else becomes float32."""
     return image.to(torch.float64 if image.dtype == torch.float64 else torch.float32)
 
 
 def check_reduction(reduction: Reduction) -> None:
-    """ValueError for another reduction."""
+    """Raise ValueError for an unknown reduction."""
     arguments.one_of("reduction", reduction, get_args(Reduction))
 
 
 def finite(score: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
-    """The scores (N,), after a look at them in place of the images, of which it costs a thousandth.
+    """Return the scores (N,) if they are finite, else find the cause in the images.
 
-    NaN and infinity reach the score, so images are read only where a score is not finite.
+    NaN and infinity in an image reach its score, and checking the score costs a thousandth of checking the images.
 
     Raises:
-        ValueError: NaN or infinity in an image, or a mask without weight, of CPU tensors run eagerly (elsewhere the
-            check would wait for the device or break the graph, and the score is NaN).
+        ValueError: NaN or infinity in an image, or a mask without weight, for eager CPU tensors. Elsewhere the check
+            would synchronise the device or break the graph, and the score is NaN.
     """
     if score.device.type == "cpu" and _can_be_read(score) and not torch.isfinite(score).all():
         for name, image in (("x", pair.x), ("y", pair.y)):
@@ -205,25 +215,24 @@ def finite(score: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
 
 
 def reduced(score: Tensor, reduction: Reduction) -> Tensor:
-    """Scores (N, ...), or their mean or sum over the batch."""
+    """Reduce scores (N, ...) over the batch: "none", "mean" or "sum"."""
     if reduction == "none":
         return score
     return score.mean(0) if reduction == "mean" else score.sum(0)
 
 
 def _can_be_read(tensor: Tensor) -> bool:
-    """Whether the values of this tensor can steer Python: an ordinary tensor that holds some, outside of tracing."""
+    """Whether Python may branch on the values: an ordinary tensor with data, outside tracing."""
     return arguments.is_eager(tensor) and not tensor.is_meta
 
 
 def is_traced() -> bool:
-    """Whether sizes stand for others too, so that nothing may be decided by them: in torch.compile, torch.export and
-    torch.jit.trace."""
+    """Whether sizes are symbolic, so Python must not branch on them: torch.compile, torch.export, torch.jit.trace."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 class Metric(nn.Module):
-    """A metric of two images with its options, for use as a module.
+    """The base of metrics of two images as modules.
 
     Args:
         data_range: distance between black and white.
@@ -237,7 +246,7 @@ class Metric(nn.Module):
         name: in `fastiqa.create_metric`.
         higher_is_better: whether a greater score means a better image.
         score_range: lowest and highest score.
-        options: what the function is called with.
+        options: keyword arguments for the metric's function.
     """
 
     name: ClassVar[str]
@@ -259,15 +268,16 @@ class Metric(nn.Module):
 
 
 class MetricLoss(nn.Module):
-    """A loss: how far the mean score of a batch is from the best.
+    """A loss from a metric: the distance of the mean score of a batch from the best score.
+
+    The loss is best − score if greater scores are better and bounded (1 − SSIM), −score if they are unbounded (−PSNR),
+    and the score itself if less is better (LPIPS).
 
     Args:
-        metric: a module of one score an image, (N,), or of their mean, with `higher_is_better` and `score_range`.
+        metric: a module that returns one score per image, (N,), or their mean, with the attributes `higher_is_better`
+            and `score_range`.
 
-    Raises: TypeError for a metric without these two; ValueError for one of sums.
-
-    Its value is best − score where a greater score is better and bounded (1 − SSIM), −score where it is not bounded
-    (−PSNR), and the score where less is better.
+    Raises: TypeError for a metric without these attributes; ValueError for reduction="sum".
 
     Example:
         >>> import torch

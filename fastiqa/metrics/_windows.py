@@ -1,8 +1,8 @@
-"""SSIM's terms at the windows of an image, and their means: the conventions of `presets`, around `fastiqa.ops.ssim`.
+"""SSIM's terms at the windows of an image, and their means: `fastiqa.ops.ssim` with the conventions of `presets`.
 
-Without a gradient large images go through the operator in bands of rows, one image at a time: what is converted or,
-where no kernel runs, filtered is then of a band's size; and no image is padded, but strips along its borders. The
-windows are the same, their means are weighted by their number.
+Without a gradient, large images run through the operator in bands of rows, one image at a time. Conversions and, where
+no kernel runs, filters then need memory for a band only. Padding extends strips along the borders, never the image. The
+windows are the same; the means of bands and strips are weighted by their numbers of windows.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from fastiqa.metrics.luma import WEIGHTS, rounded_grey
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops import ssim as ssim_terms
 
-BAND_PIXELS = 6 << 20  # of all channels: a full-HD image in one piece, an 8K one in 16; PyTorch filters 24 MiB at once
-# Of all channels: 2 MB of squared errors, which stay in the cache. PSNR of two full-HD images takes 6.1 ms on a Xeon;
-# in one piece it took 6.7, and 13 where memory was new each time.
+BAND_PIXELS = 6 << 20  # over all channels: a full-HD image is one band, an 8K image 16; PyTorch filters 24 MiB at once
+# Over all channels: 2 MB of squared errors, which stay in the cache. PSNR of two full-HD images takes 6.1 ms on a Xeon;
+# in one piece it took 6.7, and 13 with fresh memory each time.
 CACHED_PIXELS = 1 << 19
 MODES = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
 
 
 def check_size(x: Tensor, options: WindowOptions) -> None:
-    """ValueError unless an image holds a window, or with padding as many pixels as are mirrored."""
+    """Raise ValueError unless the image holds a window or, with padding, the pixels to mirror."""
     size = options["size"]
     least = {"valid": size, "reflect": size // 2 + 1, "symmetric": max(1, size // 2)}.get(options["padding"], 1)
     height, width = x.shape[-2:]
@@ -38,7 +38,7 @@ def check_size(x: Tensor, options: WindowOptions) -> None:
 
 
 def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
-    """ValueError for other channels, for grey of what is not RGB, or where rounding would lose a wanted gradient."""
+    """Raise ValueError for unknown channels, luma without RGB, or rounded luma of images that require a gradient."""
     arguments.one_of("channels", channels, get_args(Channels))
     if channels == "rgb":
         return
@@ -49,7 +49,7 @@ def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
 
 
 def selected(image: Tensor, channels: Channels, white: float) -> Tensor:
-    """The channels that are scored, in a floating dtype."""
+    """The channels to score, in a floating dtype: all, or luma (N, 1, H, W)."""
     if channels == "luma":
         return rounded_grey(wide(image) / white, 255) * white
     if channels == "unrounded_luma":
@@ -66,7 +66,7 @@ def maps(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Te
 
 
 def means(x: Tensor, y: Tensor, mask: Tensor | None, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
-    """SSIM and its contrast term, means over the windows: (N, C)."""
+    """Means over the windows of SSIM and its contrast term: (N, C) each."""
     if mask is not None:
         values = maps(x, y, options, white)
         return masked_mean(values[0], mask, options), masked_mean(values[1], mask, options)
@@ -83,7 +83,7 @@ def means(x: Tensor, y: Tensor, mask: Tensor | None, options: WindowOptions, whi
 
 
 def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
-    """The mean over the windows, each weighted by the mask at its middle pixel: (N, C)."""
+    """The mean over the windows, each weighted by the mask at its centre pixel: (N, C)."""
     if options["padding"] == "valid":
         border, (height, width) = options["size"] // 2, values.shape[2:]
         mask = mask[..., border : border + height, border : border + width]
@@ -92,7 +92,7 @@ def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
 
 
 def streams(x: Tensor, y: Tensor, band: int | None = None) -> bool:
-    """Whether images are larger than a band, BAND_PIXELS by default, and their graph is not wanted."""
+    """Whether images run in bands: larger than `band` (default BAND_PIXELS), and no graph is recorded."""
     if is_traced() or _keeps_graph(x, y) or torch._C._are_functorch_transforms_active():
         return False
     return x.shape[1:].numel() > (band or BAND_PIXELS)
@@ -103,13 +103,13 @@ def _keeps_graph(x: Tensor, y: Tensor) -> bool:
 
 
 def bands(rows: int, x: Tensor, multiple: int = 1, band: int | None = None) -> Iterator[range]:
-    """Ranges of rows, those of a band's size where images stream."""
+    """Ranges of rows, each of about `band` pixels over all channels and a multiple of `multiple` rows."""
     step = max(1, (band or BAND_PIXELS) // (x.shape[1] * x.shape[3]) // multiple) * multiple
     return (range(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _streamed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
-    """Of an image without padding, in bands."""
+    """Means of an image without padding, in bands."""
     beyond = options["size"] - 1
     parts = []
     for rows in bands(x.shape[2] - beyond, x):
@@ -119,9 +119,9 @@ def _streamed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tup
 
 
 def _framed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
-    """With padding: the windows in the image, and those across its borders from padded strips.
+    """Means with padding: the windows inside the image, and those across its borders from padded strips.
 
-    A padded copy of both full-HD images took three times as long as all of SSIM.
+    Padded copies of both full-HD images took three times as long as all of SSIM.
     """
     border, (height, width) = options["size"] // 2, x.shape[2:]
     rows, columns = height - 2 * border, width - 2 * border
@@ -135,7 +135,7 @@ def _framed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple
 
 
 def _weighted(parts: list[tuple[int, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
-    """The mean of several regions' means, each with its number of windows; summed in float64."""
+    """The mean over regions, given (number of windows, means) of each; summed in float64."""
     total = sum(windows for windows, _ in parts)
     dtype = parts[0][1][0].dtype
     sums = (torch.stack([windows * means[k].double() for windows, means in parts]).sum(0) for k in (0, 1))
@@ -153,7 +153,7 @@ def _means(
 def _terms(
     x: Tensor, y: Tensor, options: WindowOptions, white: float, padding: tuple[int, ...], map: bool
 ) -> tuple[Tensor, Tensor]:
-    """What the operator says of images that are padded left, right, at the top and at the bottom, or by nothing."""
+    """SSIM and contrast from the operator, after padding by (left, right, top, bottom) or not at all."""
     size = options["size"]
     c1, c2 = ((options[k] * white) ** 2 for k in ("k1", "k2"))
     if options["covariance"] == "sample":  # (n / (n − 1) σ + c2) / ... = (σ + c2 (n − 1) / n) / ..., n = size²
@@ -166,7 +166,7 @@ def _terms(
 
 
 def _padded(image: Tensor, padding: tuple[int, ...], how: Padding) -> Tensor:
-    """The image with so many pixels more on the left, on the right, at the top and at the bottom."""
+    """Pad an image by (left, right, top, bottom) pixels."""
     if how != "symmetric":
         return pad(image, padding, mode=MODES[how])
     for dim, (before, after) in ((3, padding[:2]), (2, padding[2:])):

@@ -1,4 +1,4 @@
-"""Correlation of predictions with the scores of people: SRCC, KRCC, PLCC and RMSE.
+"""Correlation of predictions with people's scores: SRCC, KRCC, PLCC and RMSE.
 
     SRCC   Pearson's correlation of the ranks (Spearman); ties share the mean of their ranks
     KRCC   pairs in the same order minus pairs in the opposite order (Kendall's τ-b, corrected for ties)
@@ -8,9 +8,9 @@
     logistic4   f(x) = β₂ + (β₁ − β₂) / (1 + exp(−(x − β₃) / |β₄|))
     logistic5   f(x) = β₁ (1/2 − 1 / (1 + exp(β₂ (x − β₃)))) + β₄ x + β₅
 
-Both are linear in all parameters but the place β₃ and the steepness of the logistic. Only these two are searched for,
-by Levenberg's and Marquardt's method; the others follow by linear least squares. The usual start, mean x and 4 / std x,
-ends beside the best curve where predictions are poor: the best of six starts counts.
+Both are linear in all parameters except the place β₃ and the steepness of the logistic. Levenberg-Marquardt searches
+for these two; linear least squares give the others. For poor predictions the usual start, mean x and 4 / std x, misses
+the best curve, so the best of six starts counts.
 
 Sources: VQEG, final report of the FR-TV test, phase I, 2000; Sheikh et al., TIP 2006, doi 10.1109/TIP.2006.881959.
 """
@@ -33,19 +33,20 @@ Values = ArrayLike | Tensor
 FITS = ("none", "logistic4", "logistic5")
 FEWEST = 3
 PARAMETERS = {"logistic4": 4, "logistic5": 5}
-STARTS = tuple(itertools.product((0.0, -1.0, 1.0), (4.0, 1.0)))  # place and steepness for x of mean 0 and std 1
+STARTS = tuple(itertools.product((0.0, -1.0, 1.0), (4.0, 1.0)))  # place and steepness, for x with mean 0 and std 1
 
 
 def srcc(prediction: Values, score: Values) -> float:
     """Spearman's rank correlation, from -1 to 1.
 
     Args:
-        prediction, score: (N,), N at least 3, finite.
+        prediction, score: (N,), N at least 3, finite; tensors, arrays or lists.
 
-    Returns: the correlation; NaN, undefined, where all predictions or all scores are equal.
+    Returns:
+        The correlation; NaN, undefined, if all predictions or all scores are equal.
 
     Raises:
-        ValueError: other shapes, fewer values, NaN or infinity, no numbers; naming the argument.
+        ValueError: naming the argument: other shapes, fewer values, NaN or infinity, no numbers.
         ImportError: without scipy.
 
     Example:
@@ -59,7 +60,7 @@ def srcc(prediction: Values, score: Values) -> float:
 
 
 def krcc(prediction: Values, score: Values) -> float:
-    """Kendall's rank correlation τ-b, from -1 to 1; arguments, NaN and errors as of `srcc`.
+    """Kendall's rank correlation τ-b, from -1 to 1; arguments, NaN and errors as for `srcc`.
 
     Example:
         >>> round(krcc([1, 2, 3, 4], [1, 2, 4, 3]), 6)
@@ -75,12 +76,13 @@ def plcc(prediction: Values, score: Values, fit: Fit = "none") -> float:
     """Pearson's linear correlation, from -1 to 1.
 
     Args:
-        prediction, score: as of `srcc`.
-        fit: the curve that maps predictions to scores first: "none", "logistic4" or "logistic5".
+        prediction, score: as for `srcc`.
+        fit: curve that first maps predictions to scores: "none", "logistic4" or "logistic5".
 
-    Returns: the correlation; NaN where all predictions or all scores are equal.
+    Returns:
+        The correlation; NaN if all predictions or all scores are equal.
 
-    Raises: as `srcc`; ValueError for another fit, or fewer values than its curve has parameters.
+    Raises: as `srcc`; ValueError for an unknown fit, or fewer values than the curve has parameters.
 
     Example:
         >>> round(plcc([1, 2, 3, 4], [1, 3, 5, 7]), 6)
@@ -90,9 +92,9 @@ def plcc(prediction: Values, score: Values, fit: Fit = "none") -> float:
 
 
 def rmse(prediction: Values, score: Values, fit: Fit = "none") -> float:
-    """Root mean squared error in the units of the scores; arguments, NaN and errors as of `plcc`.
+    """Root mean squared error in the units of the scores; arguments, NaN and errors as for `plcc`.
 
-    Without a fit NaN never comes: predictions and scores may be constant.
+    Without a fit the result is never NaN: predictions and scores may be constant.
 
     Example:
         >>> rmse([1, 2, 3], [1, 2, 6])
@@ -102,9 +104,10 @@ def rmse(prediction: Values, score: Values, fit: Fit = "none") -> float:
 
 
 def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
-    """The predictions (N,) mapped to the scores by the curve that fits them best; arguments and errors as of `plcc`.
+    """Map predictions (N,) to the scores by the best-fitting curve; arguments and errors as for `plcc`.
 
-    All NaN where predictions or scores are constant.
+    Returns:
+        (N,), float64; all NaN if predictions or scores are constant.
     """
     arguments.one_of("fit", fit, FITS)
     x, y = _checked(prediction, score)
@@ -121,7 +124,7 @@ def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
     linear = [x, np.ones_like(x)] if fit == "logistic5" else [np.ones_like(x)]
 
     def best_with(logistic: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The best curve of this place and steepness."""
+        """The best curve with this place and steepness."""
         terms = np.stack([expit(logistic[1] * (x - logistic[0])), *linear], axis=1)
         mapped: NDArray[np.float64] = terms @ np.linalg.lstsq(terms, y)[0]
         return mapped
@@ -131,15 +134,15 @@ def fitted(prediction: Values, score: Values, fit: Fit) -> NDArray[np.float64]:
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Pearson's correlation; NaN where x or y is constant or NaN."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:  # of a constant less its mean rounding may be left
+    """Pearson's correlation; NaN if x or y is constant or NaN."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # subtracting the mean from a constant may leave rounding errors
         return math.nan
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1))
 
 
 def _checked(prediction: Values, score: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both as float64 (N,), or ValueError."""
+    """Both as float64 (N,). Raises ValueError for other shapes or too few values."""
     x, y = finite("prediction", prediction), finite("score", score)
     if x.shape != y.shape or x.ndim != 1 or len(x) < FEWEST:
         shapes = f"{x.shape} and {y.shape}"
@@ -148,10 +151,10 @@ def _checked(prediction: Values, score: Values) -> tuple[NDArray[np.float64], ND
 
 
 def finite(name: str, values: Values) -> NDArray[np.float64]:
-    """The values as float64, of any shape. Raises ValueError naming the argument where they are no finite numbers."""
+    """Convert values of any shape to float64. Raises ValueError, naming the argument, unless they are finite."""
     try:
         array = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
-    except (TypeError, ValueError):  # strings, lists of different lengths, and NumPy's own words for them
+    except (TypeError, ValueError):  # strings and ragged lists, for which NumPy has messages of its own
         got = " ".join(reprlib.repr(values).split())
         raise ValueError(f"{name}: got {got}, want numbers of the shape (N,)") from None
     if not np.isfinite(array).all():

@@ -1,10 +1,10 @@
-"""luma: the grey image that MATLAB's rgb2gray makes, on which published SSIM and MS-SSIM values are computed.
+"""luma: the grey of MATLAB's rgb2gray, on which published SSIM and MS-SSIM values are computed.
 
     grey = round(0.298936 R + 0.587043 G + 0.114021 B)      R, G, B, grey: integer code values, halves rounded up
 
-The weights are the first row of the inverse of the NTSC matrix that MATLAB inverts. Its documentation prints them with
-four digits, 0.2989, 0.5870 and 0.1140; those change SSIM of TID2013's pair I04 from 0.997753 to 0.997747, and of I06
-from 0.998908 to 0.998953: away from the published 0.9978 and 0.9989.
+MATLAB inverts the NTSC matrix; the weights are the first row of the inverse. Its documentation prints only four digits,
+0.2989, 0.5870 and 0.1140. These would change SSIM of TID2013's pair I04 from 0.997753 to 0.997747, and of I06 from
+0.998908 to 0.998953, away from the published 0.9978 and 0.9989.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WEIGHTS = (0.298936021293775, 0.587043074451121, 0.114020904255103)
 
 
 def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
-    """Grey code values of an RGB image, rounded to integers of its bit depth and scaled back to [0, 1].
+    """Convert RGB to grey, rounded to integer code values of the bit depth and scaled back to [0, 1].
 
     Args:
         image: (N, 3, H, W), float32 or float64, code values divided by 2**bit_depth - 1.
@@ -29,8 +29,8 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
 
     Raises:
         TypeError: another dtype (float16 and bfloat16 cannot tell all code values apart).
-        ValueError: another shape or bit depth; values outside [0, 1] by more than 0.1 %, of CPU tensors that are not
-            compiled or traced, of large ones in one row in up to 64.
+        ValueError: another shape or bit depth; values outside [0, 1] by more than 0.1 %, checked for eager CPU tensors,
+            in one row in up to 64 of large ones.
 
     Equivalent to MATLAB's ``rgb2gray`` of the code values.
 
@@ -55,8 +55,8 @@ def luma(image: Tensor, *, bit_depth: int = 8) -> Tensor:
 
 
 def rounded_grey(image: Tensor, white: int) -> Tensor:
-    """`luma` of an image that has been checked, with so many code values above black."""
-    # A channel at a time: all three in float64 would be twice a float32 image, which may be large.
+    """`luma` of a checked image; `white` is the code value of white."""
+    # Channel by channel: all three in float64 would need twice the memory of a float32 image.
     grey = torch.zeros_like(image[:, :1], dtype=torch.float64)
     for weight, channel in zip(WEIGHTS, image.detach().split(1, 1), strict=True):
         grey += (channel.double() * white).round_().mul_(weight)

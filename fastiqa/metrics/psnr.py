@@ -2,7 +2,7 @@
 
     psnr = 10 log10( data_range² / mean((x − y)²) )         x, y: (N, C, H, W) → (N,)
 
-The mean runs over all channels and pixels together, nothing is clipped and no luma is taken unless asked for.
+The mean runs over all channels and pixels together. Nothing is clipped, and luma is taken only on request.
 """
 
 from __future__ import annotations
@@ -45,20 +45,19 @@ def psnr(
     Args:
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range].
         y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
-        data_range, check_range: as of :func:`fastiqa.metrics.ssim`.
+        data_range, check_range: as for :func:`fastiqa.metrics.ssim`.
         channels: "rgb", all channels together; "luma", MATLAB's grey, rounded to 8 bits, without a gradient;
             "unrounded_luma".
         mask: weights of the pixels, (N or 1, 1, H, W), bool or floating, not negative.
-        reduction: "none", a score an image; "mean" or "sum" of theirs.
+        reduction: "none", one score per image; "mean" or "sum" over the batch.
 
     Returns:
-        (N,), or () for "mean" and "sum"; float64 where an image is, otherwise float32; infinite where the two images
-        are equal, with a gradient of zero.
+        (N,), or () for "mean" and "sum", in dB; float64 if an image is float64, otherwise float32. Equal images score
+        infinity, with a gradient of zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range,
-            channels; in CPU tensors outside tracing NaN, infinity and values outside the range, and of a mask negative
-            weights).
+        TypeError, ValueError: naming the argument, "got X, want Y": dtype, shape, device, range, channels; for eager
+            CPU tensors also NaN, infinity, values outside the range and negative weights in a mask.
 
     Equivalent to ``skimage.metrics.peak_signal_noise_ratio`` of each pair.
 
@@ -69,7 +68,7 @@ def psnr(
         tensor([20.])
     """
     check_reduction(reduction)
-    pair = check_pair(x, y, data_range, check_range, keeps_black=channels == "rgb")  # which makes no difference
+    pair = check_pair(x, y, data_range, check_range, keeps_black=channels == "rgb")  # a difference needs no black
     x, y, white, _ = pair
     _windows.check_channels(x, y, channels)
     if mask is not None:
@@ -89,9 +88,9 @@ def psnr(
 
 
 def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Sums of squared errors and of weights of each image, (N,), float64."""
+    """Per image, the sum of squared errors and the sum of weights: (N,), float64."""
     x, y = (wide(_windows.selected(image, channels, white)) for image in (x, y))
-    # In one pass over both images; (x − y).square() took 2.4 times as long.
+    # One pass over both images; (x − y).square() took 2.4 times as long.
     errors = mse_loss(x, y, reduction="none")
     if mask is None:
         _, c, h, w = (
@@ -103,12 +102,12 @@ def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tenso
 
 
 def _sum(maps: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N,) float64; by rows first, which gives an image the same sum alone and in any batch."""
+    """Sum (N, C, H, W) to (N,), float64; rows first, so an image has the same sum alone and in any batch."""
     return maps.sum(3).double().sum((1, 2))
 
 
 class PSNR(Metric):
-    """`psnr` with its options; calls take x, y and, if wanted, a mask.
+    """`psnr` as a module with fixed options; call it with x, y and optionally a mask.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Full-reference metrics by name."""
+"""create_metric, list_metrics: full-reference metrics by name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ METRICS: dict[str, Callable[..., nn.Module]] = {metric.name: metric for metric i
 
 
 def list_metrics(pattern: str = "*") -> list[str]:
-    """Sorted names that match the shell-style `pattern`."""
+    """The sorted names of metrics that match the shell-style `pattern`."""
     return sorted(name for name in METRICS if fnmatchcase(name, pattern))
 
 
 def create_metric(name: str, **options: Any) -> nn.Module:
-    """Make a metric by name.
+    """Create a metric by name: a module that takes two batches (N, C, H, W) and returns scores (N,).
 
-    Its attributes `name`, `higher_is_better` and `score_range` say what a score means;
-    `fastiqa.metrics.MetricLoss` makes a loss of it.
+    Its attributes `name`, `higher_is_better` and `score_range` say what a score means. `fastiqa.metrics.MetricLoss`
+    turns it into a loss.
 
     Args:
         name: one of `list_metrics()`.
         options: of the metric's module, such as ``data_range``, ``preset`` and ``reduction``.
 
-    Returns:
-        A module of two images (N, C, H, W), whose result is (N,), or one number with a reduction.
-
-    Raises: ValueError for an unknown name, and what the module raises.
+    Raises: ValueError for an unknown name; TypeError or ValueError for the module's options.
 
     Example:
         >>> import fastiqa
