@@ -3,8 +3,8 @@
     s_1..s_4  = mean contrast at scales 1–4,  s_5 = mean of luminance · contrast at scale 5
     ms_ssim   = Π relu(s_i)^w_i                                 or, as a weighted sum, Σ w_i s_i / Σ w_i
 
-Terms are SSIM's, see `fastiqa.metrics.ssim`. Between scales 2×2 pixels are averaged; unless asked otherwise, where a
-side is odd its last window averages what exists, which is the symmetric border of the authors' MATLAB code.
+The terms are SSIM's, see `fastiqa.metrics.ssim`. Between scales 2×2 pixels are averaged. By default the last window of
+an odd side averages the pixels that exist, which equals the symmetric border of the authors' MATLAB code.
 
 Source: Wang, Simoncelli, Bovik, Multiscale Structural Similarity for Image Quality Assessment, Asilomar 2003.
 """
@@ -45,7 +45,7 @@ from fastiqa.ops import octave_merge, octave_merge_backward
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# the fifth scale needs one whole window: ceil(161 / 16) = 11, ceil(160 / 16) = 10
+# the fifth scale must hold a window: ceil(161 / 16) = 11, ceil(160 / 16) = 10
 LARGEST_SIDE_TOO_SMALL = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1)
 
 
@@ -65,28 +65,28 @@ def ms_ssim(
     Args:
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range], both sides greater than 160.
         y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
-        data_range, check_range: as of :func:`fastiqa.metrics.ssim`.
-        preset: whose conventions, one of `fastiqa.metrics.presets.MS_SSIM_PRESETS`.
-        mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative: a window has the weight of its
-            middle pixel; weights are averaged between scales as the images are.
-        reduction: "none", a score an image; "mean" or "sum" of theirs.
-        options: conventions that differ from the preset's: `fastiqa.metrics.presets.MSSSIMOptions` (``size``,
-            ``sigma``, ``truncate``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``black``, ``weights``,
-            ``method``, ``odd``, ``last_padding``, ``channel_mean``). Of the two methods the "product" is that of the
-            paper and of other libraries; "wtd_sum", a name of the authors' MATLAB code, alone gives the values
-            published for TID2013's pairs (0.8462 for I19; the product is 0.8418).
+        data_range, check_range: as for :func:`fastiqa.metrics.ssim`.
+        preset: name of a program's conventions in `fastiqa.metrics.presets.MS_SSIM_PRESETS`.
+        mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative. A window has the weight of its
+            centre pixel; weights are averaged between scales as the images are.
+        reduction: "none", one score per image; "mean" or "sum" over the batch.
+        options: conventions that override the preset: `fastiqa.metrics.presets.MSSSIMOptions` (``size``, ``sigma``,
+            ``truncate``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``black``, ``weights``, ``method``,
+            ``odd``, ``last_padding``, ``channel_mean``). The paper and other libraries take the "product". Only
+            "wtd_sum", as the authors' MATLAB code calls it, gives the values published for TID2013's pairs (0.8462 for
+            I19; the product is 0.8418).
 
     Returns:
-        (N,), or () for "mean" and "sum"; float64 where an image is, otherwise float32. In the product, a channel with a
-        negative mean at some scale scores 0 and has a zero gradient.
+        (N,), or () for "mean" and "sum"; float64 if an image is float64, otherwise float32. In the product, a channel
+        with a negative mean at some scale scores 0 and has a zero gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, a side
-            of 160 pixels or fewer, a convention; in CPU tensors outside tracing NaN, infinity and values outside the
-            range, and of a mask negative weights).
+        TypeError, ValueError: naming the argument, "got X, want Y": dtype, shape, device, range, a side of 160 pixels
+            or fewer, a convention; for eager CPU tensors also NaN, infinity, values outside the range and negative
+            weights in a mask.
 
-    Equivalent to ``pytorch_msssim.ms_ssim(size_average=False)`` where both sides are multiples of 16; at odd sides
-    that library averages with zeros from outside the image, this function only what exists: ``docs/ssim.md``.
+    Equivalent to ``pytorch_msssim.ms_ssim(size_average=False)`` if both sides are multiples of 16. At odd sides that
+    library averages with zeros from outside the image, this function only existing pixels: ``docs/ssim.md``.
 
     Example:
         >>> import torch
@@ -119,7 +119,7 @@ def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
 
 
 def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMOptions, white: float) -> list[Tensor]:
-    """The scales' mean contrast, and of the last mean SSIM: (N, C) each."""
+    """Mean contrast of all scales but the last, and mean SSIM of the last: (N, C) each."""
     if convention["channels"] != "rgb":
         x, y = (_windows.selected(image, convention["channels"], white) for image in (x, y))
         convention = {**convention, "channels": "rgb"}
@@ -136,7 +136,7 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
 
 
 def _half_size(image: Tensor, odd: OddSides) -> Tensor:
-    """`_halved`, large images of fewer bits than float32 in bands, of which alone there is a float32 copy."""
+    """`_halved`; large half-precision images run in bands, so only a band exists in float32."""
     if image.dtype.itemsize >= 4 or not _windows.streams(image, image) or image.shape[2] % 2:
         return _halved(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
@@ -144,9 +144,9 @@ def _half_size(image: Tensor, odd: OddSides) -> Tensor:
 
 
 class _Fork(torch.autograd.Function):
-    """An image and sums of its 2×2 blocks, with a gradient that saves nothing: one pass over the gradients of both.
+    """An image and the sums of its 2×2 blocks; backward saves nothing and adds both gradients in one pass.
 
-    With autograd's addition, MS-SSIM of 1080p images and its gradients took 177 instead of 136 ms.
+    With autograd's own addition, MS-SSIM with gradients of 1080p images took 177 instead of 136 ms.
     """
 
     @staticmethod
@@ -159,11 +159,11 @@ class _Fork(torch.autograd.Function):
 
 
 def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
-    """An image, for whatever else becomes of it, and `_halved`; or None, where that may wait until it is needed."""
+    """An image for further use, and its `_halved`, with one gradient pass for both; None where halving can wait."""
     transformed = is_traced() or torch._C._are_functorch_transforms_active()
     if (
         image.requires_grad
-        and type(image) in (Tensor, torch.nn.Parameter)  # a subclass makes views of the results, which are written to
+        and type(image) in (Tensor, torch.nn.Parameter)  # subclasses return views, which are written to here
         and not transformed
         and image.dtype in (torch.float32, torch.float64)
         and (odd == "average" or image.shape[2] % 2 == image.shape[3] % 2 == 0)
@@ -174,7 +174,7 @@ def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
 
 
 def _halved(image: Tensor, odd: OddSides) -> Tensor:
-    """Means of 2×2 pixels, (N, C, ⌈H/2⌉, ⌈W/2⌉), or ⌊⌋ for "crop"; float32, or float64 with such an image."""
+    """Average 2×2 pixels: (N, C, ⌈H/2⌉, ⌈W/2⌉), or ⌊⌋ for "crop"; float64 for a float64 image, else float32."""
     image = wide(image)
     if is_traced() and odd != "average":
         return _halved_by_index(image, odd)
@@ -190,9 +190,9 @@ def _halved(image: Tensor, odd: OddSides) -> Tensor:
 
 
 def _halved_by_index(image: Tensor, odd: OddSides) -> Tensor:
-    """`_halved` for sides of which it is not known whether they are odd.
+    """`_halved` for symbolic sides of unknown parity.
 
-    Their parity is in indices and in no size: torch.compile simplifies sizes at length, for minutes after four scales.
+    Parity enters indices, never sizes: torch.compile would simplify sizes for minutes after four scales.
     """
     height, width = image.shape[2:]
     shifts: dict[str, tuple[int, int]] = {
@@ -211,20 +211,20 @@ def _halved_by_index(image: Tensor, odd: OddSides) -> Tensor:
 
 
 def _mean(sums: Tensor, image: Tensor) -> Tensor:
-    """Means of the 2×2 blocks of an image, in place of their sums."""
+    """Divide the sums of 2×2 blocks by their numbers of pixels, in place."""
     if not is_traced() and image.shape[2] % 2 == image.shape[3] % 2 == 0:
         return sums.div_(4)
     return sums.div_(_pixels(image.shape[2], sums).view(-1, 1) * _pixels(image.shape[3], sums))
 
 
 def _pixels(side: int, like: Tensor) -> Tensor:
-    """How many rows or columns each block of two has."""
+    """The number of rows or columns in each block of two."""
     rest = side - 2 * torch.arange((side + 1) // 2, device=like.device)
     return rest.clamp(max=2).to(like.dtype)
 
 
 def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:
-    """MS-SSIM of each channel, (N, C), or (N, 1) of their means."""
+    """Combine the scales to MS-SSIM: (N, C), or (N, 1) with the channels averaged before."""
     if convention["channel_mean"] == "before":
         scores = [score.mean(1, keepdim=True) for score in scores]
     weights = convention["weights"]
@@ -233,14 +233,14 @@ def _joined(scores: list[Tensor], convention: MSSSIMOptions) -> Tensor:
         return torch.stack([share * score for share, score in zip(shares, scores, strict=True)]).sum(0)
     product = torch.ones_like(scores[0])
     for weight, score in zip(weights, scores, strict=True):
-        # 0^w has an infinite slope: after a relu its forward-mode and second derivatives are NaN; here the base is 1
-        negative = score <= 0  # and not NaN, which stays
+        # 0^w has an infinite slope: after a relu, forward-mode and second derivatives would be NaN; the base is 1 here
+        negative = score <= 0  # false for NaN, which stays
         product = product * score.masked_fill(negative, 1).pow(weight) * ~negative
     return product
 
 
 class MSSSIM(Metric):
-    """`ms_ssim` with its options; calls take x, y and, if wanted, a mask.
+    """`ms_ssim` as a module with fixed options; call it with x, y and optionally a mask.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Conventions of SSIM and MS-SSIM, and what other programs take for granted, as data: ``docs/ssim.md`` explains them.
+"""Conventions of SSIM and MS-SSIM, and the presets of other programs; ``docs/ssim.md`` explains them.
 
 ``ssim(x, y, preset="torchmetrics")`` gives torchmetrics' value, ``ssim(x, y, padding="reflect")`` the same convention
 by its own name, and ``ssim(x, y, preset="torchmetrics", sigma=2.0)`` changes one convention of a preset.
@@ -27,22 +27,22 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 class WindowOptions(TypedDict, total=False):
-    """What SSIM and MS-SSIM have in common.
+    """Conventions that SSIM and MS-SSIM share.
 
     Attributes:
-        size: pixels along a side of the window, odd, at most 33.
-        sigma: of the Gaussian window in pixels; 0: uniform.
-        truncate: None: the size stands by itself; else where a sigma and no size is given, the window ends that many
-            sigmas from its middle: size = 2 · floor(truncate · sigma + 0.5) + 1.
+        size: side of the window in pixels, odd, at most 33.
+        sigma: standard deviation of the Gaussian window in pixels; 0 for a uniform window.
+        truncate: a number ends the window that many sigmas from its centre, unless `size` is given:
+            size = 2 · floor(truncate · sigma + 0.5) + 1; None keeps `size`.
         k1, k2: the stabilisers are (k1 · data_range)² and (k2 · data_range)².
-        padding: "valid", windows lie in the image; the others: a window at every pixel, and what lies outside is the
-            image mirrored at the middle of its border pixels ("reflect") or at their edge ("symmetric"), its border
-            pixels ("replicate"), or "zero", which is black.
-        channels: "rgb", each channel by itself, then their mean, for any number of channels; "luma", MATLAB's grey
-            rounded to 8 bits, which has no gradient; "unrounded_luma", the same weights and no rounding.
-        covariance: "population"; "sample", unbiased for a uniform window of size² pixels.
-        black: what becomes of black where data_range gives it, (black, white): "subtracted" from the images, whose
-            luminance is then that of images from 0; or "kept", where only white − black counts.
+        padding: "valid" keeps windows inside the image. The others centre a window on every pixel, and fill the outside
+            with the image mirrored at the centres of its border pixels ("reflect") or at their edges ("symmetric"),
+            with its border pixels ("replicate"), or with black ("zero").
+        channels: "rgb" averages the scores of the channels, of any number; "luma" takes MATLAB's grey, rounded to 8
+            bits, without a gradient; "unrounded_luma" takes the same weights without rounding.
+        covariance: "population"; "sample" is unbiased for a uniform window of size² pixels.
+        black: for data_range=(black, white): "subtracted" from the images, so luminance counts from 0; or "kept", where
+            only white − black counts.
     """
 
     size: int
@@ -60,9 +60,8 @@ class SSIMOptions(WindowOptions, total=False):
     """Conventions of SSIM.
 
     Attributes:
-        downsample: before anything else, to means of f × f pixels, f = max(1, round(min(H, W) / 256)): "none";
-            "matlab", centred on every f-th pixel, the image mirrored with its border; "blocks", whole blocks, the rest
-            is cut off.
+        downsample: first average f × f pixels, f = max(1, round(min(H, W) / 256)): "none"; "matlab", centred on every
+            f-th pixel, with a mirrored border; "blocks", whole blocks, cutting off the rest.
     """
 
     downsample: Downsample
@@ -73,12 +72,11 @@ class MSSSIMOptions(WindowOptions, total=False):
 
     Attributes:
         weights: of the scales, the finest first.
-        method: "product" of powers, a negative mean counts as 0; "wtd_sum", the weighted mean.
-        odd: 2×2 means at odd sides: "average" what exists, which is MATLAB's mirrored border; "zero", a row of zeros
-            before the first counts; "crop", the last row is left out; "replicate", the first row and column twice,
-            both where either side is odd.
-        last_padding: that of the last scale, the only one whose luminance counts; None: as `padding`.
-        channel_mean: "after" the scales are joined, or "before".
+        method: "product" of powers, where a negative mean counts as 0; "wtd_sum", the weighted mean.
+        odd: 2×2 means at odd sides: "average" existing pixels, MATLAB's mirrored border; "zero" prepends a row of
+            zeros; "crop" drops the last row; "replicate" doubles the first row and column, both if either side is odd.
+        last_padding: padding of the last scale, the only one whose luminance counts; None takes `padding`.
+        channel_mean: average the channels "after" or "before" the scales are combined.
     """
 
     weights: tuple[float, ...]
@@ -145,7 +143,7 @@ def resolved_conventions(
 ) -> _Options:
     """All conventions: given options go before those of the preset, and these before the defaults.
 
-    Raises: ValueError naming the preset or option, what came and what was wanted; TypeError for an unknown option.
+    Raises: ValueError naming the preset or option, "got X, want Y"; TypeError for an unknown option.
     """
     if not isinstance(preset, str) or preset not in presets:
         raise ValueError(f"preset: got {preset!r}, want one of {', '.join(presets)}")
@@ -166,7 +164,7 @@ def resolved_conventions(
 
 
 def _check(name: str, value: Any) -> None:
-    """TypeError or ValueError unless this is a value of the convention."""
+    """Raise TypeError or ValueError unless `value` is valid for the convention."""
     if name in _CHOICES:
         if not (value is None or isinstance(value, str)) or value not in _CHOICES[name]:
             raise ValueError(f"{name}: got {value!r}, want {' or '.join(map(repr, _CHOICES[name]))}")

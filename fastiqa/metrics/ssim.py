@@ -4,8 +4,8 @@
     contrast  = (2 σxy + C2) / (σx² + σy² + C2)                 C2 = (0.03 data_range)²
     ssim      = mean over windows of luminance · contrast       x, y: (N, C, H, W) → (N,)
 
-Unless asked otherwise windows lie wholly inside the image (no padding), and every channel is scored by itself, then the
-channels are averaged. `fastiqa.ops.ssim` computes all of it in one pass.
+By default windows lie inside the image (no padding), and the scores of the channels are averaged. `fastiqa.ops.ssim`
+computes both terms in one pass.
 
 Source: Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 WINDOW = 11
-SHORT_SIDE = 256  # of an image that `downsample` leaves as it is
+SHORT_SIDE = 256  # pixels: `downsample` keeps images with this shorter side
 
 
 @overload
@@ -125,32 +125,32 @@ def ssim(
         x: (N, C, H, W), any floating dtype or uint8, values in [0, data_range], both sides at least the window's size.
         y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric.
         data_range: value of white, or (black, white), both finite; None: 255 for uint8, 1.0 for all others.
-        check_range: None: values of CPU tensors are looked at, of large images one row in up to 64, and those outside
-            the range by more than 0.1 % of it are an error; of an image that requires a gradient, which a network may
-            have made, only values outside by more than the range, and a warning. True: every value, on any device,
-            which is waited for. False: none. Never where tensors are compiled, exported, traced or mapped.
-        preset: whose conventions, one of `fastiqa.metrics.presets.SSIM_PRESETS`.
-        mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative: a window has the weight of its
-            middle pixel, so pixels beside the mask still count in windows within it.
+        check_range: None checks the values of CPU tensors, in large images one row in up to 64. Values outside the
+            range by more than 0.1 % of it raise. An image that requires a gradient, which a network may have made, only
+            warns of values outside by more than the range. True checks every value on any device, and synchronises it.
+            False checks nothing. Compiled, exported, traced or mapped tensors are never checked.
+        preset: name of a program's conventions in `fastiqa.metrics.presets.SSIM_PRESETS`.
+        mask: weights of the windows, (N or 1, 1, H, W), bool or floating, not negative. A window has the weight of its
+            centre pixel, so pixels outside the mask still count in windows centred inside.
         return_map: also return the value at every window.
-        return_contrast: also return the mean of the contrast term, which is SSIM without luminance, last.
-        reduction: "none", a score an image; "mean" or "sum" of theirs.
-        options: conventions that differ from the preset's: `fastiqa.metrics.presets.SSIMOptions` (``size``, ``sigma``,
+        return_contrast: also return the mean of the contrast term, SSIM without luminance, as the last result.
+        reduction: "none", one score per image; "mean" or "sum" over the batch.
+        options: conventions that override the preset: `fastiqa.metrics.presets.SSIMOptions` (``size``, ``sigma``,
             ``truncate``, ``k1``, ``k2``, ``padding``, ``channels``, ``covariance``, ``black``, ``downsample``).
 
     Returns:
-        (N,), or () for "mean" and "sum"; with ``return_map`` a pair, the score and (N, C, H-10, W-10), where the map's
-        element (i, j) belongs to the window centred on pixel (i+5, j+5); with padding (N, C, H, W). The contrast has
-        the score's shape. float64 where an image is, otherwise float32 (half-precision images are computed in float32,
-        inside autocast too).
+        (N,), or () for "mean" and "sum". With ``return_map`` also the map, (N, C, H-10, W-10), whose element (i, j)
+        belongs to the window centred on pixel (i+5, j+5); with padding (N, C, H, W). The contrast has the score's
+        shape. float64 if an image is float64, otherwise float32; half-precision images are computed in float32, also
+        inside autocast.
 
     Raises:
-        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, an
-            image smaller than the window, a convention; in CPU tensors outside tracing NaN, infinity and values outside
-            the range, and of a mask negative weights).
+        TypeError, ValueError: naming the argument, "got X, want Y": dtype, shape, device, range, an image smaller than
+            the window, a convention; for eager CPU tensors also NaN, infinity, values outside the range and negative
+            weights in a mask.
 
     Equivalent to ``skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False)`` of each pair; ``docs/ssim.md`` says what others compute.
+    use_sample_covariance=False)`` of each pair; ``docs/ssim.md`` compares other libraries.
 
     Example:
         >>> import torch
@@ -191,8 +191,8 @@ def ssim(
 
 
 def _downsampled(image: Tensor, how: Downsample) -> Tensor:
-    """Means of f × f pixels, f = max(1, round(min(H, W) / 256)): see `presets.SSIMOptions`."""
-    if torch._C._is_tracing() and how != "none":  # the factor would be that of the sizes seen now
+    """Average f × f pixels, f = max(1, round(min(H, W) / 256)): see `presets.SSIMOptions`."""
+    if torch._C._is_tracing() and how != "none":  # a trace would fix the factor of the sizes seen now
         raise NotImplementedError(
             f"downsample: got {how!r} in torch.jit.trace, want 'none', or torch.compile or export"
         )
@@ -207,8 +207,10 @@ def _downsampled(image: Tensor, how: Downsample) -> Tensor:
 
 
 def _mirrored(image: Tensor, factor: int, dim: int) -> Tensor:
-    """Extended to whole blocks along a dimension, the first centred on the first pixel (left of the middle of an even
-    factor); beyond a border the image begins anew, backwards."""
+    """Mirror an image at its edges to whole blocks along a dimension.
+
+    The first block is centred on the first pixel, or half a pixel behind it for an even factor.
+    """
     side, before = image.shape[dim], (factor - 1) // 2
     after = -(-side // factor) * factor - before - side
     parts = [image.narrow(dim, 0, before).flip(dim), image.narrow(dim, 0, side + min(after, 0))]
@@ -218,7 +220,7 @@ def _mirrored(image: Tensor, factor: int, dim: int) -> Tensor:
 
 
 class SSIM(Metric):
-    """`ssim` with its options; calls take x, y and, if wanted, a mask.
+    """`ssim` as a module with fixed options; call it with x, y and optionally a mask.
 
     Example:
         >>> import torch

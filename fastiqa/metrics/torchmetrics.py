@@ -1,6 +1,6 @@
-"""Metrics for torchmetrics: the mean score of all images, over batches and processes. Extra `torchmetrics`."""
+"""MeanScore: the mean score over all batches and processes, for torchmetrics. Needs `fastiqa[torchmetrics]`."""
 
-# Annotations are no text here (from __future__): torch.jit.script reads those of the states.
+# No `from __future__ import annotations`: torch.jit.script reads the annotations of the states.
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -20,7 +20,7 @@ except ImportError as error:
     ) from error
 
 
-# What `torchmetrics.Metric` takes itself.
+# Options of `torchmetrics.Metric` itself.
 OWN = (
     "compute_on_cpu",
     "compute_with_cache",
@@ -35,18 +35,17 @@ OWN = (
 class MeanScore(Metric):  # type: ignore[misc]
     """The mean of a metric's scores, as a `torchmetrics.Metric`: ``update(preds, target)``, ``compute()``, ``reset()``.
 
-    Its state is a sum in float64 and a number of images, whatever their sizes and however many; processes add theirs.
-    Scores are taken without a gradient. As torchmetrics' own it can be scripted, that is be part of a module that is;
-    update and compute stay Python's. Unlike torchmetrics' PSNR, whose error is taken over all images together, it
-    is the mean of the images' PSNR.
+    The state is a float64 sum and a number of images, for any number and sizes of images; processes add theirs. Scores
+    have no gradient. Like torchmetrics' own metrics it can be part of a scripted module, where update and compute stay
+    Python. MeanScore("psnr") averages the images' PSNR; torchmetrics' PSNR pools the error over all images.
 
     Args:
-        metric: a name of `fastiqa.list_metrics`, or a module of two images (N, C, H, W) with scores (N,).
-        reduction: "mean" or "sum" of all scores; "none": all of them, (N,), kept in a list.
-        options: of the named metric, and those of `torchmetrics.Metric`, such as ``dist_sync_on_step``.
+        metric: a name in `fastiqa.list_metrics()`, or a module from two images (N, C, H, W) to scores (N,).
+        reduction: "mean" or "sum" of all scores; "none" keeps them in a list and returns all, (N,).
+        options: of the named metric and of `torchmetrics.Metric`, such as ``dist_sync_on_step``.
 
-    Raises: ImportError without torchmetrics; what `fastiqa.create_metric` and `torchmetrics.Metric` raise; TypeError
-        for options of a module; ValueError for another reduction, and for scores that are not one an image.
+    Raises: as `fastiqa.create_metric` and `torchmetrics.Metric`; ImportError without torchmetrics; TypeError for
+        options with a module; ValueError for another reduction, and for a metric without one score per image.
 
     Example:
         >>> import torch
@@ -76,7 +75,7 @@ class MeanScore(Metric):  # type: ignore[misc]
 
     @property
     def higher_is_better(self) -> bool:
-        """As of the metric."""
+        """Whether a greater score of the metric means a better image."""
         return bool(getattr(self.metric, "higher_is_better", True))
 
     @torch.no_grad()
