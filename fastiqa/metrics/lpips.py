@@ -1,16 +1,16 @@
-"""LPIPS: the distance of two images in the features of a trained network, weighted to agree with people.
+"""LPIPS: the distance of two images in a trained network's features, weighted to agree with people.
 
     x, y          RGB in [0, data_range], scaled to [-1, 1], less (-0.030, -0.088, -0.188), by (0.458, 0.448, 0.450)
     lpips_l(p)    Σ_c w_lc (x̂_lc(p) − ŷ_lc(p))²           x̂_l: the network's map l, each place of unit length
     lpips         Σ_l mean_p lpips_l(p)                      x, y: (N, 3, H, W) → (N,)
     spatial       Σ_l up(lpips_l)                            bilinear to the images' size, (N, 1, H, W)
 
-The trunk is AlexNet, VGG16 or SqueezeNet 1.1 trained on ImageNet, the heads w are the authors', version 0.1. Neither
-lies in this package: both come from files of yours.
+The trunk is AlexNet, VGG16 or SqueezeNet 1.1 trained on ImageNet; the heads w are the authors', version 0.1. This
+package contains neither: both come from your files.
 
-Where no gradients are asked for, maps are dropped as soon as the next is made, both images run as one batch, and VGG16,
-whose first map is 21 times its image, in bands of rows. With gradients for one of the images, the other keeps its
-tapped maps alone. The distance itself keeps nothing, see `fastiqa.metrics.lpips_distance`.
+Without gradients, both images run as one batch, a map is freed as soon as the next exists, and VGG16, whose first map
+is 21 times its image, runs in bands of rows. With gradients for one image, the other keeps its tapped maps only. The
+distance itself keeps nothing, see `fastiqa.metrics.lpips_distance`.
 
 Source: Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, arXiv 1801.03924.
 """
@@ -100,29 +100,29 @@ def lpips(
 
     Args:
         x: (N, 3, H, W), RGB, uint8 or any floating dtype, values in [0, data_range], sides of at least
-            ``trunk.smallest``: 31 pixels for AlexNet, 16 for VGG16, 17 for SqueezeNet.
-        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric. Either may be one
-            image, (1, 3, H, W), beside N of the other: it goes through the network once.
+            ``trunk.smallest`` pixels: 31 for AlexNet, 16 for VGG16, 17 for SqueezeNet.
+        y: same shape and device as ``x``, and both floating or both uint8; the measure is symmetric. x or y may be a
+            single image, (1, 3, H, W), against N of the other: it runs through the network once.
         trunk: from :func:`fastiqa.metrics.lpips_trunks.create_trunk`, on the images' device.
-        heads: a weight a channel of each tapped map, (C_l,).
+        heads: for each tapped map, a weight per channel, (C_l,).
         data_range: value of white, by default 1, and 255 for uint8; or (black, white): (-1, 1) for images as the
             authors' package takes them without ``normalize=True``.
-        check_range: as of :func:`fastiqa.metrics.ssim`.
+        check_range: as for :func:`fastiqa.metrics.ssim`.
         spatial: return the map of distances instead of its mean.
-        return_layers: also return what each tapped map contributes, which add up to the distance.
-        reduction: "none", or "mean" or "sum" over the batch; nothing to a map.
+        return_layers: also return the contribution of each tapped map; they add up to the distance.
+        reduction: "none", or "mean" or "sum" over the batch; maps are not reduced.
 
     Returns:
-        (N,), (), or with ``spatial`` (N, 1, H, W); with ``return_layers`` that and a list of as many as heads, alike.
-        float64 where an image is, otherwise float32, whatever the dtype of the weights. Inside
-        autocast convolutions run in its dtype, lengths and distances in float32.
+        (N,), (), or with ``spatial`` (N, 1, H, W). With ``return_layers`` a pair: that, and a list of the same shape
+        for each tapped map. float64 if an image is float64, otherwise float32, whatever the dtype of the weights.
+        Inside autocast convolutions run in its dtype, lengths and distances in float32.
 
     Raises:
-        TypeError, ValueError: naming the argument, what came and what was wanted (dtype, shape, device, range, number
-            of heads; in CPU tensors outside tracing NaN, infinity and values outside the range).
+        TypeError, ValueError: naming the argument, "got X, want Y": dtype, shape, device, range, number of heads; for
+            eager CPU tensors also NaN, infinity and values outside the range.
 
     Equivalent to ``lpips.LPIPS(net, spatial=spatial)(x, y, return_layers, normalize=True)`` of the authors' package in
-    eval mode with the same weights, but for the gradient at images without features, which is 0 and not NaN.
+    eval mode with the same weights, except for the gradient at images without features: it is 0 here, NaN there.
 
     Example:
         >>> import torch
@@ -163,22 +163,23 @@ def lpips(
 
 
 class LPIPS(nn.Module):
-    """`lpips` with the weights of a trunk and of heads, none of which is trained unless you ask for it.
+    """`lpips` as a module with the weights of trunk and heads, frozen by default.
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (its classifier is left out); None for random
-            weights, which measure nothing known, and then without heads.
-        heads: the authors' file of version 0.1 for this network, as in their package's folder ``weights/v0.1``.
+        trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (the classifier is ignored); None, also for heads,
+            gives random weights, whose distances mean nothing.
+        heads: the authors' file of version 0.1 for this network, from their package's folder ``weights/v0.1``.
         weights: instead of both, a file of the authors' whole model, ``lpips.LPIPS(net).state_dict()``.
         data_range, check_range, spatial, reduction: see :func:`lpips`.
 
-    Files are safetensors, or PyTorch's read with ``weights_only=True``. `fastiqa.save_model` writes both into one, for
-    `fastiqa.load_model` and the command line; the last four are no property of the weights and not saved.
+    Files are safetensors, or PyTorch's, read with ``weights_only=True``. `fastiqa.save_model` writes trunk and heads
+    into one file, for `fastiqa.load_model` and the command line; the last four options are not saved.
 
-    Raises: ValueError for another net, for one file without the other, and naming the file for keys that are missing or
-        left over, shapes that differ, and heads of version 0.0, whose trunk saw images that were not scaled;
-        FileNotFoundError.
+    Raises:
+        ValueError: another net; one file without the other; naming the file: keys missing or left over, other shapes,
+            heads of version 0.0, whose trunk saw unscaled images.
+        FileNotFoundError: no such file.
 
     Example:
         >>> import torch
@@ -236,9 +237,9 @@ class LPIPS(nn.Module):
 
 
 class Heads(nn.Module):
-    """A weight a channel of each tapped map, with the keys of the authors' files: ``lin0.model.1.weight`` and so on.
+    """A weight per channel of each tapped map, with the keys of the authors' files: ``lin0.model.1.weight`` and so on.
 
-    Random at first, from 0 to 1 / channels.
+    Initialised at random, from 0 to 1 / channels.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -246,16 +247,16 @@ class Heads(nn.Module):
         for k, width in enumerate(channels):
             head = nn.Conv2d(width, 1, 1, bias=False)
             nn.init.uniform_(head.weight, 0, 1 / width)
-            # layer 0 of the files is the dropout of the authors' training
+            # in the files, layer 0 is dropout, for the authors' training
             self.add_module(f"lin{k}", nn.ModuleDict({"model": nn.Sequential(nn.Identity(), head)}))
 
     def weights(self) -> list[Tensor]:
-        """(C_l,) of each map."""
+        """The weights (C_l,) for each map."""
         return [weight.flatten() for weight in arguments.parameters_of(self)]
 
 
 def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None = None) -> None:
-    """Weights of a file, without the keys that begin with `left_out`."""
+    """Load a file's weights, except for keys that begin with `left_out`."""
     weights = read_weights(path)[0]
     kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
     load_matching(model, path, kept)
@@ -263,7 +264,7 @@ def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None =
 
 
 def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
-    """Weights of the authors' model: net.slice2.3.weight, lin0.model.1.weight, and the latter again as lins.0."""
+    """Load the authors' whole model: net.slice2.3.weight, lin0.model.1.weight, and the latter again as lins.0."""
     weights = read_weights(path)[0]
     for name, values in (("shift", SHIFT), ("scale", SCALE)):
         given = weights.pop(f"scaling_layer.{name}", None)
@@ -278,21 +279,27 @@ def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:
 
 
 def _check_version(weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """ValueError for heads of the authors' version 0.0 among the weights of a file."""
+    """Raise ValueError if a file's weights include the authors' heads of version 0.0."""
     values = b"".join(weights[key].float().numpy().tobytes() for key in sorted(weights) if re.match(r"lin\d", key))
     if sha256_of(values) in VERSION_0_0:
         raise ValueError(f"{path}: got the authors' heads of version 0.0, want those of version 0.1")
 
 
 def _scaled(image: Tensor, data_range: float) -> Tensor:
-    """(2 image / data_range − 1 − shift) / scale, channels last, in which the trunks are fastest."""
+    """(2 image / data_range − 1 − shift) / scale, in channels-last memory, the fastest for the trunks."""
     shift, scale = (image.new_tensor(values).view(3, 1, 1) for values in (SHIFT, SCALE))
     scaled = torch.addcmul((-1 - shift) / scale, image, 2 / (data_range * scale))
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
 def _distances(images: list[Tensor], first: int, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
-    """A map (N, 1, H_l, W_l) of each layer, from x, the first so many, and y in one batch, or from both apart."""
+    """The distance map (N, 1, H_l, W_l) of each layer.
+
+    Args:
+        images: one batch with x, `first` images, before y; or x and y apart.
+        first: number of images in x.
+        trunk, heads: as for `lpips`.
+    """
     found = []
     for (pool, layers), weight in zip(trunk.stages(), heads, strict=True):
         if pool is not None:
@@ -300,15 +307,15 @@ def _distances(images: list[Tensor], first: int, trunk: Trunk, heads: Sequence[T
         images = [layers(image) for image in images]
         x, y = _beside(*images) if len(images) == 2 else _parts(images[0], first)
         found.append(distance(x, y, weight))
-        del x, y  # or the maps would live as long as the next stage runs
+        del x, y  # else the maps would stay alive while the next stage runs
     return found
 
 
 def _distances_in_bands(images: Tensor, first: int, trunk: Trunk, heads: Sequence[Tensor]) -> list[Tensor]:
-    """The same of both images in one batch, by bands of rows whose widest map has `BAND_BYTES`.
+    """`_distances` of one batch, in bands of rows whose widest map has `BAND_BYTES`.
 
-    A band begins and ends as many rows further out as its results depend on, which are made again: 4 of 64 rows. The
-    rows there, wrong at an end that is none of the image, are left out.
+    A band extends by the rows that its results depend on, which are computed twice: 4 of 64 rows. These rows, wrong at
+    ends inside the image, are dropped.
     """
     stages = trunk.stages()
     pools = [stage.pool for stage in stages[1:]]
@@ -322,7 +329,7 @@ def _distances_in_bands(images: Tensor, first: int, trunk: Trunk, heads: Sequenc
             band = layers(images[:, :, begin : top + rows + beyond])[:, :, top - begin : top - begin + rows]
             x, y = _parts(band, first)
             distances.append(distance(x, y, weight))
-            if next_pool is not None and band.shape[2] > 1:  # the last row of an odd number is pooled with none
+            if next_pool is not None and band.shape[2] > 1:  # pooling drops an odd last row
                 pooled.append(next_pool(band))
         found.append(torch.cat(distances, 2))
         if pooled:
@@ -331,13 +338,13 @@ def _distances_in_bands(images: Tensor, first: int, trunk: Trunk, heads: Sequenc
 
 
 def _rows_of_a_band(images: Tensor, layers: nn.Sequential) -> int:
-    """An even number, for pooling, not so few that most are made twice."""
+    """The rows per band: even, for pooling, and at least 16, so that few rows are computed twice."""
     bytes_of_a_row = images.shape[0] * width_of(layers) * images.shape[3] * images.element_size()
     return max(16, BAND_BYTES // max(bytes_of_a_row, 1) // 2 * 2)
 
 
 def _parts(batch: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """x, the first so many, and y, with one of either for each of the other."""
+    """Split a batch into x, its `first` images, and y, both expanded to N."""
     x, y = batch.split([first, batch.shape[0] - first])
     return _beside(x, y)
 

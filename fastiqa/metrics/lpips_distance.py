@@ -1,16 +1,16 @@
-"""What a layer of LPIPS says at every place: the weighted squared distance of two unit-length feature vectors.
+"""LPIPS's distance map of a layer: at each place, the weighted squared distance of two unit-length feature vectors.
 
     d = x / (|x| + ε) − y / (|y| + ε)       over channels, ε = 1e-10
     distance = Σ_c w_c d_c²                  x, y: (N, C, H, W), w: (C,) → (N, 1, H, W)
 
-    adjoint:    u = 2 ḡ w d,   x̄ = (u − (u·x) x / (|x| (|x| + ε))) / (|x| + ε),   ȳ = the same of y and −u
+    adjoint:    u = 2 ḡ w d,   x̄ = (u − (u·x) x / (|x| (|x| + ε))) / (|x| + ε),   ȳ = the same with y and −u
                 w̄ = Σ ḡ d² over places
 
-A vector of zeros, as ReLUs make them, has no direction: its gradient is zero. The difference is taken before it is
-squared, never as w·x̂² + w·ŷ² − 2 w·x̂ŷ: for nearly equal images that sum of channel reductions loses all digits.
+A zero vector, as ReLUs produce it, has no direction: its gradient is zero. The difference is taken before squaring,
+never as w·x̂² + w·ŷ² − 2 w·x̂ŷ: for nearly equal images that sum of channel reductions loses all digits.
 
-Maps are read a few thousand places at a time, which stay in the cache, and nothing of their size is stored: forward, or
-for backward beyond x and y themselves. Plain PyTorch (`reference`) keeps six maps for backward.
+Maps are read a few thousand places at a time, which stay in the cache. Nothing of a map's size is stored, neither
+forward nor, beyond x and y themselves, for backward. Plain PyTorch (`reference`) keeps six maps for backward.
 
 Source: Zhang et al., arXiv 1801.03924, equation 1.
 """
@@ -26,14 +26,18 @@ from torch import Tensor
 from fastiqa.common import arguments
 
 EPSILON = 1e-10
-ELEMENTS = 1 << 17  # of a map at a time: three blocks of 512 kB
+ELEMENTS = 1 << 17  # of a map at a time: three float32 blocks of 512 kB
 
 
 def distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """The formula above, in float64 for float64 maps and in float32 for all others, inside autocast too.
+    """The distance map, computed in float64 for float64 maps and in float32 for all others, also inside autocast.
 
-    Fastest where channels lie side by side in memory (`torch.channels_last`). Compiled or mapped by `torch.func`, it is
-    `reference`.
+    Args:
+        x, y: (N, C, H, W), floating; fastest in `torch.channels_last` memory.
+        weight: (C,), floating.
+
+    Returns:
+        (N, 1, H, W). Compiled, or under `torch.func` transforms, it runs `reference`.
     """
     weight = weight.to(torch.promote_types(x.dtype, torch.float32))
     if all(map(arguments.is_eager, (x, y, weight))):
@@ -43,7 +47,7 @@ def distance(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def reference(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """The formula in plain PyTorch."""
+    """The distance map in plain PyTorch; arguments as for `distance`."""
     with torch.autocast(x.device.type, enabled=False):
         x, y = x.to(weight.dtype), y.to(weight.dtype)
         difference = x * _scale(_length(x)) - y * _scale(_length(y))
@@ -65,7 +69,7 @@ class _Distance(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, y, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        twice = torch.is_grad_enabled()  # the gradient will be differentiated in its turn
+        twice = torch.is_grad_enabled()  # the gradient will itself be differentiated
         if twice or not arguments.is_eager(grads[0]):
             inputs = [tensor for tensor, wanted in zip((x, y, weight), needed, strict=True) if wanted]
             with torch.enable_grad():
@@ -79,7 +83,7 @@ class _Distance(torch.autograd.Function):
 def _gradients(
     x: Tensor, y: Tensor, weight: Tensor, grad: Tensor, needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Of x, y and the weights, as far as they are needed; `grad` has a row a place."""
+    """The gradients of x, y and the weights, as far as needed; `grad` has a row per place."""
     of_x, of_y = (torch.empty_like(like, memory_format=torch.channels_last) if wanted else None
                   for like, wanted in zip((x, y), needed, strict=False))  # fmt: skip
     rows_x, rows_y = (None if of is None else _rows(of) for of in (of_x, of_y))
@@ -98,7 +102,7 @@ def _gradients(
 
 
 def _blocks(x: Tensor, y: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Places, and both maps there, (places, C)."""
+    """Blocks of places: a slice, and the rows (places, C) of both maps."""
     rows_x, rows_y = _rows(x), _rows(y)
     step = max(1, ELEMENTS // x.shape[1])
     for begin in range(0, len(rows_x), step):
@@ -112,18 +116,18 @@ def _rows(maps: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Over the channels, dimension 1, which stays; its gradient at a vector of zeros is zero."""
+    """The length over the channels, keeping dimension 1; its gradient at a zero vector is zero."""
     length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return length
 
 
 def _scale(length: Tensor) -> Tensor:
-    """1 / (length + ε), and 0 for a vector of zeros, by which its gradient is 0 and not 1 / ε."""
+    """1 / (length + ε), and 0 for a zero vector, so that its gradient is 0, not 1 / ε."""
     return torch.where(length > 0, 1 / (length + EPSILON), 0)
 
 
 def _difference(x: Tensor, y: Tensor, length_x: Tensor, length_y: Tensor) -> Tensor:
-    # both products rounded: addcmul_ rounds one of them, so that equal vectors differ by 1e-8
+    # round both products: addcmul_ rounds only one, and equal vectors would differ by 1e-8
     return (x * _scale(length_x)).sub_(y * _scale(length_y))
 
 

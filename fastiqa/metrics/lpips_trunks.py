@@ -1,10 +1,10 @@
-"""The trunks of LPIPS: convolutions of AlexNet, VGG16 and SqueezeNet 1.1, and where LPIPS taps them.
+"""LPIPS's trunks: the convolutions of AlexNet, VGG16 and SqueezeNet 1.1, and the layers that LPIPS taps.
 
     alex      relu1 … relu5                                   64, 192, 384, 256, 256 channels
     vgg       relu1_2, relu2_2, relu3_3, relu4_3, relu5_3     64, 128, 256, 512, 512
     squeeze   relu1, fire4, fire6, fire7 … fire10             64, 128, 256, 384, 384, 512, 512
 
-Layers are numbered and named as torchvision's, so that its files load by key.
+Layers have torchvision's numbers and names, so its files load by key.
 
 Sources: Krizhevsky, arXiv 1404.5997 (AlexNet); Simonyan and Zisserman, arXiv 1409.1556 (VGG); Iandola et al., arXiv
 1602.07360 (SqueezeNet); Zhang et al., arXiv 1801.03924 (LPIPS).
@@ -26,7 +26,7 @@ VGG_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512,
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` in the dtype of its input, whatever that of its weights."""
+    """`torch.nn.Conv2d` that computes in its input's dtype, whatever the dtype of its weights."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **options)
@@ -38,7 +38,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: 1×1 to few channels, then 1×1 and 3×3 side by side, each with a ReLU."""
+    """SqueezeNet's block: a 1×1 convolution to few channels, then 1×1 and 3×3 in parallel, each with a ReLU."""
 
     def __init__(self, in_channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Fire(nn.Module):
 
 
 class Stage(NamedTuple):
-    """What leads from one tapped map to the next: pooling, where there is any, then layers that end in the map."""
+    """The layers from one tapped map to the next: pooling, if any, then the layers up to the map."""
 
     pool: nn.MaxPool2d | None
     layers: nn.Sequential
@@ -62,14 +62,14 @@ class Trunk(nn.Module):
     """Layers up to the last map that LPIPS taps.
 
     Args:
-        layers: with torchvision's numbers.
-        taps: numbers of the layers whose results are the maps.
+        layers: in torchvision's numbering.
+        taps: numbers of the layers that produce the maps.
         channels: of the maps.
-        smallest: side of the smallest image that reaches the last map.
+        smallest: smallest side of an image that reaches the last map, in pixels.
 
     Attributes:
-        keeps_size: whether a stage's layers are 3×3 convolutions that keep height and width, and its pooling 2×2
-            without overlap: then it may be computed in bands of rows.
+        keeps_size: whether all convolutions are 3×3 and keep height and width, and all pooling is 2×2 without overlap:
+            then the trunk can run in bands of rows.
     """
 
     def __init__(self, layers: Sequence[nn.Module], taps: Sequence[int], channels: Sequence[int], smallest: int):
@@ -81,7 +81,7 @@ class Trunk(nn.Module):
         self.keeps_size = all(map(_keeps_size, layers))
 
     def stages(self) -> list[Stage]:
-        """The layers, cut behind every tapped map."""
+        """The layers, split after every tapped map."""
         stages = []
         for begin, end in self._bounds:
             first = self.features[begin]
@@ -91,7 +91,7 @@ class Trunk(nn.Module):
         return stages
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The tapped maps of a scaled image (N, 3, H, W), from the first to the last."""
+        """The tapped maps of scaled images (N, 3, H, W), from first to last."""
         maps = []
         for pool, layers in self.stages():
             image = layers(image if pool is None else pool(image))
@@ -100,7 +100,10 @@ class Trunk(nn.Module):
 
 
 def create_trunk(net: str) -> Trunk:
-    """A trunk with random weights: "alex" (2.5 million of them), "vgg" (14.7) or "squeeze" (0.7)."""
+    """Create a trunk with random weights: "alex" (2.5 million), "vgg" (14.7) or "squeeze" (0.7).
+
+    Raises: ValueError for another name.
+    """
     arguments.one_of("net", net, NETS)
     return {"alex": _alex, "vgg": _vgg, "squeeze": _squeeze}[net]()
 
@@ -155,10 +158,10 @@ def _keeps_size(layer: nn.Module) -> bool:
 
 
 def halo(layers: nn.Sequential) -> int:
-    """Rows beyond a band that its result depends on, on each side, where the trunk keeps the size."""
+    """The rows on each side of a band that its result depends on, if the trunk keeps the size."""
     return sum(isinstance(layer, nn.Conv2d) for layer in layers)
 
 
 def width_of(layers: nn.Sequential) -> int:
-    """Channels of the widest map inside."""
+    """The channels of the widest map inside."""
     return max(layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d))
