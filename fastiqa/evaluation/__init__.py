@@ -1,1 +1,1 @@
-"""How well a network or metric agrees with people: 2AFC, correlations, tables, gMAD competitions, scorers."""
+"""Agreement with people: 2AFC on triplets, correlations on rated images, gMAD, file comparison, labelling metrics."""

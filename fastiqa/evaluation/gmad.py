@@ -3,12 +3,12 @@
     level(i)  = ⌊L · #{j: d_j < d_i} / N⌋                     d: the defender's scores of N images, L levels
     pair(l)   = (argmax a_i, argmin a_i) over level(i) = l      a: the attacker's scores
 
-To the defender the two images of a pair are of about equal quality; the attacker says that one is much the better. If
-people see no difference the attacker is wrong, else the defender is. Then the metrics exchange their roles.
+The defender rates the two images of a pair about equal; the attacker rates one much better. If people see no difference
+the attacker is wrong, else the defender is. Then the metrics exchange roles.
 
-Levels are of equal count, so that neither they nor the pairs change with any increasing map of the scores: nothing need
-be fitted to people's scores first. How far the defender's two scores lie apart is left to the reader; a pair carries
-both. Equal scores are of one level.
+Levels have equal counts, so increasing maps of the scores change neither levels nor pairs: nothing need be fitted to
+people's scores first. A pair carries both scores of the defender; the reader judges how far apart they are. Equal
+scores share a level.
 
 Source: Ma et al., Group MAD Competition, CVPR 2016; Group Maximum Differentiation Competition, IEEE TPAMI 42 (2020).
 """
@@ -29,11 +29,11 @@ LEVELS = 6
 
 @dataclass(frozen=True)
 class GmadPair:
-    """Two images of one level of the defender, and what both metrics say of them.
+    """Two images of one level of the defender, with the scores of both metrics.
 
     Attributes:
         level: from 1, the worst images, to the number of levels.
-        better, worse: indices of the images, named as the attacker finds them.
+        better, worse: indices of the images, in the attacker's judgement.
         defender, attacker: scores (of the better, of the worse) by each metric.
     """
 
@@ -46,7 +46,7 @@ class GmadPair:
 
 @dataclass(frozen=True)
 class GmadRole:
-    """What one metric finds wrong with another: the names of both, and the pairs by rising level of the defender."""
+    """One metric's attack on another: both names, and the pairs by rising level of the defender."""
 
     defender: str
     attacker: str
@@ -54,15 +54,16 @@ class GmadRole:
 
 
 def gmad_competition(scores: Mapping[str, ArrayLike], levels: int = LEVELS) -> tuple[GmadRole, ...]:
-    """Every metric as the defender against every other as the attacker.
+    """Let every metric defend against every other.
 
     Args:
-        scores: by the name of the metric, as of `gmad_pairs`.
-        levels: as of `gmad_pairs`.
+        scores: by name of the metric, each as for `gmad_pairs`.
+        levels: as for `gmad_pairs`.
 
-    Returns: a role for each ordered pair of metrics, K (K − 1) of them.
+    Returns:
+        A role for each ordered pair of metrics: K (K − 1) for K metrics.
 
-    Raises: TypeError, ValueError as `gmad_pairs`; ValueError for fewer than two metrics.
+    Raises: as `gmad_pairs`; ValueError for fewer than two metrics.
 
     Example:
         >>> roles = gmad_competition({"psnr": [30, 31, 40, 41], "ssim": [0.8, 0.9, 0.7, 0.95]}, levels=2)
@@ -78,21 +79,21 @@ def gmad_competition(scores: Mapping[str, ArrayLike], levels: int = LEVELS) -> t
 
 
 def gmad_pairs(defender: ArrayLike, attacker: ArrayLike, levels: int = LEVELS) -> tuple[GmadPair, ...]:
-    """In each level of the defender, the two images that the attacker rates most differently; O(N log N).
+    """Find, in each level of the defender, the two images that the attacker rates most differently; O(N log N).
 
     Args:
-        defender, attacker: (N,), real numbers, of the same images in the same order; higher is better. Infinity, as
-            PSNR gives for an undistorted image, is a score like others.
-        levels: into which the defender's scores are divided, with at least two images for each.
+        defender, attacker: (N,), real numbers, for the same images in the same order; higher is better. Infinity,
+            PSNR's score for an undistorted image, is a score like others.
+        levels: number of levels of the defender's scores, with at least two images each.
 
     Returns:
-        Pairs by rising level. A level has none where all of its images are equal to the attacker, or where, since equal
-        scores of the defender stay together, it has fewer than two. Of images that are equal to the attacker the first
-        is taken.
+        Pairs by rising level. A level has none if the attacker rates all its images equal, or if it has fewer than two
+        images, since equal scores of the defender share a level. Of images that the attacker rates equal, the first
+        counts.
 
     Raises:
         TypeError: scores that are no real numbers.
-        ValueError: naming the argument: shapes that are not one (N,), NaN, a level that is no positive integer, fewer
+        ValueError: naming the argument: other shapes than one (N,), NaN, a level that is no positive integer, fewer
             than two images for each level.
 
     Example:
@@ -121,7 +122,7 @@ def gmad_pairs(defender: ArrayLike, attacker: ArrayLike, levels: int = LEVELS) -
 
 
 def _smallest_of_each(level: NDArray[np.intp], scores: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Index of the first smallest score in each level that has one, by rising level."""
+    """The index of the first smallest score in each non-empty level, by rising level."""
     order: NDArray[np.intp] = np.lexsort((scores, level))  # stable
     return order[np.unique(level[order], return_index=True)[1]]
 

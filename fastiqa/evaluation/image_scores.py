@@ -1,14 +1,14 @@
-"""Scores of the images of a folder by several metrics, kept in a file from run to run.
+"""score_images: scores of a folder's images by several metrics, kept in a file between runs.
 
 scores.csv, one row an image and metric, UTF-8, with a header:
 
 image       relative to the folder, with forward slashes, as `fastiqa.common.text.csv_cell` writes it
-sha256      of the image's file
-metric      its name, likewise
-source      SHA-256 of what else decides the score: weights, reference, table
+sha256      SHA-256 of the image file
+metric      its name, written likewise
+source      SHA-256 of the weights, reference or table that also decide the score
 score       higher is better; "inf" for PSNR of equal images
 
-A score counts as long as image and source are the same, byte for byte. For a new version of fastiqa remove the file.
+A score stays valid while image and source are the same, byte for byte. Remove the file for a new version of fastiqa.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from fastiqa.common.text import csv_cell, from_csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.evaluation.scorers import Scorer
 
-SECONDS = 30.0  # of work that a killed process loses at most
+SECONDS = 30.0  # of work that a killed process can lose
 
 
 class ImageScore(NamedTuple):
-    """A row of the file."""
+    """A row of scores.csv."""
 
     image: str
     sha256: str
@@ -57,21 +57,21 @@ def score_images(
     on_image: Callable[[int, int], None] = lambda done, total: None,
     on_unreadable: Callable[[ImageError], None] | None = None,
 ) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Score images, all but those whose scores the file has, and keep the scores there.
+    """Score images and keep the scores in a file; scores already there are not computed again.
 
     Args:
         folder, images: the images, by their names below the folder.
-        scorers: metrics of different names.
-        file: scores.csv of this or an earlier run, in a folder that exists.
-        on_image: called with how many images are done, and of how many.
-        on_unreadable: called for an image that cannot be read, which is left out; None raises the error instead.
+        scorers: metrics with different names.
+        file: scores.csv of this or an earlier run, in an existing folder.
+        on_image: called after each image with the number done and the total.
+        on_unreadable: called for an unreadable image, which is skipped; None raises the error instead.
 
     Returns:
-        The names of the images that could be read, and their scores by each metric, (N,).
+        The names of the readable images, and their scores by name of the metric, (N,), float64.
 
     Raises:
-        ImageError; ValueError naming the image and metric, or the file and line; OSError. What is scored by then is in
-        the file, as it is after Ctrl-C.
+        ImageError; ValueError naming the image and metric, or the file and line; OSError. The scores computed so far
+        are in the file, also after Ctrl-C.
     """
     wanted = set(images)
     scores = {key: row for key, row in read_scores(file).items() if key[0] in wanted}
@@ -97,7 +97,7 @@ def score_images(
 
 
 def _score(folder: Path, name: str, scorers: Sequence[Scorer], scores: Scores) -> None:
-    """Adds the image's rows that are missing or of other bytes."""
+    """Compute the image's rows that are missing or outdated."""
     path = folder / name
     try:
         sha256 = file_sha256(path)
@@ -112,7 +112,7 @@ def _score(folder: Path, name: str, scorers: Sequence[Scorer], scores: Scores) -
                 continue
             image = image or read_image(path)
             score = scorer.score(name, image)
-        except ImageError:  # of the image or of its reference, whose name it has
+        except ImageError:  # names the image or its reference
             raise
         except ValueError as error:
             raise ValueError(f"{path}: {scorer.name}: {error}") from None
@@ -122,7 +122,7 @@ def _score(folder: Path, name: str, scorers: Sequence[Scorer], scores: Scores) -
 
 
 def read_scores(file: Path) -> Scores:
-    """The rows of scores.csv, none where there is no file. Raises ValueError naming the file and line."""
+    """Read the rows of scores.csv, none if there is no file. Raises ValueError naming the file and line."""
     if not file.exists():
         return {}
     scores: Scores = {}
@@ -142,7 +142,7 @@ def read_scores(file: Path) -> Scores:
 
 
 def write_scores(file: Path, scores: Scores) -> None:
-    """Writes scores.csv, all or nothing. Raises OSError."""
+    """Write scores.csv atomically. Raises OSError."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(ImageScore._fields)

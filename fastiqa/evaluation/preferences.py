@@ -1,7 +1,7 @@
-"""Full-reference metrics by name, and which of two images each prefers: its value for b minus that for a.
+"""Full-reference metrics by name, and their preferences between two images: the value for b minus the value for a.
 
-Conventions are those of `fastiqa compare`: PSNR over RGB, SSIM and MS-SSIM on rounded grey, LPIPS over RGB, negated so
-that higher is better.
+The conventions are those of `fastiqa compare`: PSNR over RGB, SSIM and MS-SSIM on rounded grey, LPIPS over RGB, negated
+so that higher is better.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _ms_ssim(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
 
 
 def load_lpips(file: str | os.PathLike[str]) -> LPIPS:
-    """LPIPS as `fastiqa.save_model` wrote it. Raises ValueError naming the file if it holds another model; OSError."""
+    """Load an LPIPS from `fastiqa.save_model`, in float32. Raises ValueError for another model; OSError."""
     from fastiqa.models import load_model  # here, since it loads every network
 
     model = load_model(file)
@@ -44,12 +44,12 @@ def load_lpips(file: str | os.PathLike[str]) -> LPIPS:
 
 
 def negative_lpips(model: LPIPS) -> FullReference:
-    """A metric as those of `FULL_REFERENCE`, in float32."""
+    """An LPIPS as a metric like those in `FULL_REFERENCE`: negated, in float32."""
     return lambda ref, image, bit_depth: -model(ref.float(), image.float())
 
 
 def preference(metric: FullReference) -> Preference:
-    """Of two images of 8 bits beside their reference: the metric's value for b minus that for a, (N,)."""
+    """Make a preference from a metric: its value for b minus its value for a, (N,), on 8-bit images."""
 
     def prefers(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
         of_a, of_b = metric(ref, a, 8), metric(ref, b, 8)
@@ -58,9 +58,9 @@ def preference(metric: FullReference) -> Preference:
     return prefers
 
 
-# name -> score of RGB images (N, 3, H, W) in [0, 1] beside their reference, whose grey is rounded to that many bits:
-# (N,), higher is better; ssim wants sides of 11 pixels, ms-ssim of 161
+# name -> metric: (reference, images, bit depth of the rounded grey), RGB (N, 3, H, W) in [0, 1] -> scores (N,), higher
+# is better; sides of at least 11 pixels for ssim, 161 for ms-ssim
 FULL_REFERENCE: dict[str, FullReference] = {"psnr": _psnr, "ssim": _ssim, "ms-ssim": _ms_ssim}
 
-# name -> preference of RGB images of 8 bits, (N, 3, H, W) in [0, 1], (N,)
+# name -> preference: (reference, a, b), 8-bit RGB (N, 3, H, W) in [0, 1] -> (N,)
 PREFERENCES: dict[str, Preference] = {name: preference(metric) for name, metric in FULL_REFERENCE.items()}

@@ -1,8 +1,7 @@
-"""rated_evaluation: how well predictions follow the scores of rated images, over all and by type of distortion.
+"""evaluate_rated: how well predictions follow the scores of rated images, over all and by type of distortion.
 
-One `RatedEvaluation` is one method on one data set with one split. Over several splits the median counts, as in papers;
-an evaluation on another data set than the one trained on is told by `trained_on`. ``fastiqa.evaluation.tables``
-makes tables of them.
+A `RatedEvaluation` is one method on one data set with one split. Over several splits the median counts, as in papers. A
+method trained on another data set names it in `trained_on`. ``fastiqa.evaluation.tables`` makes tables of evaluations.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from fastiqa.metrics.correlation import FEWEST, FITS, Fit, Values, finite, krcc,
 
 
 class Correlations(NamedTuple):
-    """The measures of some images; NaN where one is undefined.
+    """The measures on a set of images; NaN for undefined ones.
 
     Attributes:
-        images: how many.
-        plcc, srcc, krcc: of the predictions as they are.
+        images: number of images.
+        plcc, srcc, krcc: of the predictions without a fit.
         plcc_fitted, rmse_fitted: after a logistic fit; the error is in the units of the scores.
     """
 
@@ -43,11 +42,11 @@ class RatedEvaluation:
 
     Attributes:
         method: name of the network or metric.
-        dataset: the set that it was tested on.
+        dataset: the data set of the test.
         overall: measures over all images.
-        groups: measures of each type of distortion, where there are types.
-        trained_on: the set that it was trained on; "" where that is `dataset`, or nothing.
-        split: which split this is: its seed, or "median of 10".
+        groups: measures for each type of distortion, if there are types.
+        trained_on: the data set of the training; "" if it is `dataset`, or if nothing was trained.
+        split: the split: its seed, or "median of 10".
     """
 
     method: str
@@ -69,19 +68,19 @@ def evaluate_rated(
     opposite: bool = False,
     fit: Fit = "logistic4",
 ) -> RatedEvaluation:
-    """Measure predictions of rated images.
+    """Evaluate predictions for rated images.
 
     Args:
-        predictions: (N,), finite, of the images in their order.
-        images: N of them, at least 3.
-        method, dataset, trained_on, split: as of `RatedEvaluation`.
-        opposite: whether predictions and scores are meant to run against each other, as a quality does against LIVE's
-            differences. Predictions are then negated first, so that 1 is always the best correlation.
-        fit: the curve of the fitted measures, "logistic4" or "logistic5". It is fitted for each group anew.
+        predictions: (N,), finite, in the order of the images.
+        images: N rated images, N at least 3.
+        method, dataset, trained_on, split: as in `RatedEvaluation`.
+        opposite: predictions and scores have opposite directions, such as quality and LIVE's differences. Predictions
+            are then negated first, so that 1 is always the best correlation.
+        fit: curve of the fitted measures, "logistic4" or "logistic5", fitted to each group separately.
 
     Raises:
-        ValueError: another number of predictions than of images, fewer than 3, NaN or infinity, no numbers, another
-            fit; naming the argument.
+        ValueError: naming the argument: different numbers of predictions and images, fewer than 3, NaN or infinity, no
+            numbers, another fit.
 
     Example:
         >>> from pathlib import Path
@@ -105,9 +104,9 @@ def evaluate_rated(
 
 
 def medians(evaluations: Sequence[RatedEvaluation]) -> list[RatedEvaluation]:
-    """The median over the splits of each method, set trained on and set tested on, in the order of the first ones.
+    """Take medians over the splits of each method, training set and test set, in order of first appearance.
 
-    Measures are taken one by one, those of a group over the splits that have it; NaN if one of them is.
+    Each measure has its own median, a group's over the splits that have the group. A NaN makes the median NaN.
     """
     alike: dict[tuple[str, str, str], list[RatedEvaluation]] = {}
     for evaluation in evaluations:
@@ -122,7 +121,7 @@ def medians(evaluations: Sequence[RatedEvaluation]) -> list[RatedEvaluation]:
 
 
 def _measured(prediction: NDArray[np.float64], score: NDArray[np.float64], fit: Fit) -> Correlations:
-    if len(score) < FEWEST:  # of a group: the whole was checked
+    if len(score) < FEWEST:  # only in a group: the caller has checked the whole
         return Correlations(len(score), *[math.nan] * 5)
     plain = plcc(prediction, score), srcc(prediction, score), krcc(prediction, score)
     try:

@@ -1,13 +1,12 @@
-"""Metrics that score one image of a folder, by name: what ``fastiqa gmad`` takes.
+"""Scorers: metrics that score one image of a folder, named as ``fastiqa gmad`` takes them.
 
-    psnr, ssim, ms-ssim     beside the reference that a csv of image,reference names
-    NAME=FILE.safetensors   a no-reference network written by ``fastiqa.save_model``: of one image (1, 3, H, W) its
-                            quality (1,); or an LPIPS, negated, beside the reference
-    NAME=FILE.csv           scores that are known, a csv of image,score
+    psnr, ssim, ms-ssim     against the reference that a csv of image,reference names
+    NAME=FILE.safetensors   a no-reference network from ``fastiqa.save_model``, from an image (1, 3, H, W) to its
+                            quality (1,); or an LPIPS, negated, against the reference
+    NAME=FILE.csv           known scores, a csv of image,score
 
-Images are named relative to the folder, those of known scores also by a path to them, as ``fastiqa score --csv`` names
-them; references relative to the csv. Names are as `fastiqa.common.text.csv_cell` writes them, or as they are. Higher is
-better.
+Image names are relative to the folder, reference names to the csv. Known scores may also name an image by its path, as
+``fastiqa score --csv`` does. Names may be written by `fastiqa.common.text.csv_cell` or plain. Higher is better.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Scorer(NamedTuple):
 
     Attributes:
         name: of the metric.
-        score: from an image's name and the image to its score.
-        source: from an image's name to the SHA-256 of what else decides its score: weights, reference, table.
+        score: (name of an image, the image) -> its score.
+        source: name of an image -> SHA-256 of the weights, reference or table that also decide its score.
     """
 
     name: str
@@ -49,13 +48,13 @@ def scorer(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
 ) -> Scorer:
-    """The metric that a text names, as this module's documentation says.
+    """Make a scorer from its name on the command line.
 
     Args:
         metric: "psnr", "ssim", "ms-ssim", "NAME=FILE.safetensors" or "NAME=FILE.csv".
-        references: for the first three and LPIPS, of every image, from `read_references`.
-        device: that a network computes on.
-        folder: of the images, for known scores that are named by a path.
+        references: from `read_references`, for all images; the first three and LPIPS need them.
+        device: for a network.
+        folder: of the images, for known scores that name images by path.
 
     Raises: ValueError naming the metric or file; FileNotFoundError.
     """
@@ -87,11 +86,15 @@ def scorer(
 def full_reference_scorer(
     name: str, metric: FullReference, references: Mapping[str, Path], weights: str | None = None
 ) -> Scorer:
-    """A metric as those of `FULL_REFERENCE`, of images in float64; `weights` is the SHA-256 of its weights, if any.
+    """A scorer from a metric like those in `FULL_REFERENCE`, on images in float64.
 
-    Grey has the images' bit depth, or 16 bits where two differ.
+    Args:
+        name: of the scorer.
+        metric: its grey has the images' bit depth, or 16 bits if image and reference differ.
+        references: name of an image -> its reference.
+        weights: SHA-256 of the metric's weights, if it has any.
     """
-    read = functools.lru_cache(maxsize=1)(read_image)  # an image's neighbours often share its reference
+    read = functools.lru_cache(maxsize=1)(read_image)  # neighbours often share a reference
     source = functools.lru_cache(maxsize=None)(file_sha256)
 
     def reference_of(image_name: str) -> Path:
@@ -115,7 +118,12 @@ def full_reference_scorer(
 
 
 def network_scorer(name: str, model: nn.Module, source: str) -> Scorer:
-    """A no-reference network in eval mode, on whole images in float32; `source` says which weights it has.
+    """A scorer from a no-reference network in eval mode, on whole images in float32.
+
+    Args:
+        name: of the scorer.
+        model: (1, 3, H, W) in [0, 1] -> quality (1,).
+        source: SHA-256 of its weights.
 
     Raises: TypeError for a network that takes more than one image.
     """
@@ -135,7 +143,7 @@ def network_scorer(name: str, model: nn.Module, source: str) -> Scorer:
 
 
 def known_scorer(name: str, file: Path, folder: Path | None = None) -> Scorer:
-    """Scores that a csv of image,score holds. Raises ValueError naming the file and line; FileNotFoundError."""
+    """A scorer from a csv of image,score. Raises ValueError naming the file and line; FileNotFoundError."""
     scores: dict[str, float] = {}
     for line, (image, text) in _rows(file, ("image", "score"), folder):
         try:
@@ -153,10 +161,10 @@ def known_scorer(name: str, file: Path, folder: Path | None = None) -> Scorer:
 
 
 def read_references(file: str | os.PathLike[str]) -> dict[str, Path]:
-    """References by the name of the image, from a csv of image,reference.
+    """Read a csv of image,reference: name of an image -> path of its reference.
 
-    Raises: FileNotFoundError; ValueError naming the file and line: other columns, an image that is not below the
-        folder, or is named twice.
+    Raises: FileNotFoundError; ValueError naming the file and line: other columns, an image outside the folder or named
+        twice.
     """
     path = Path(file)
     return {
@@ -165,7 +173,7 @@ def read_references(file: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _below(folder: Path | None, image: str) -> str:
-    """A path to an image of the folder as its name there; another one as it is."""
+    """Convert a path to an image below the folder to its name there; keep any other text."""
     path = Path(image)
     if folder is None or not path.is_file() or (not path.is_absolute() and (folder / path).is_file()):
         return image
@@ -174,7 +182,7 @@ def _below(folder: Path | None, image: str) -> str:
 
 
 def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> list[tuple[int, tuple[str, str]]]:
-    """Line, and the name of an image with what the csv says of it."""
+    """The rows of a two-column csv: line, and (name of an image, text of the other column)."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     rows = tables.lines(file, file.read_bytes())

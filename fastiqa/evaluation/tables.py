@@ -1,4 +1,4 @@
-"""Tables of evaluations on rated images: csv for machines, Markdown shaped like the tables of papers."""
+"""Tables of evaluations on rated images: csv for machines, Markdown in the shape of papers' tables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Cells = Mapping[tuple[str, str], Correlations]  # by method and column
 
 
 def write_csv(path: str | os.PathLike[str], evaluations: Sequence[RatedEvaluation]) -> None:
-    """Write a header, then a line per evaluation and group, all or nothing.
+    """Write a header, then a line per evaluation and group, atomically.
 
-    Group "" is all images, "nan" an undefined measure; texts are as `fastiqa.common.text.csv_cell` writes them.
+    Group "" stands for all images, "nan" for an undefined measure. `fastiqa.common.text.csv_cell` writes texts.
 
     Raises: OSError.
     """
@@ -37,16 +37,16 @@ def write_csv(path: str | os.PathLike[str], evaluations: Sequence[RatedEvaluatio
 
 
 def markdown_table(evaluations: Sequence[RatedEvaluation], *, fitted: bool = True) -> str:
-    """Methods in rows, data sets in columns, PLCC and SRCC of each.
+    """Make a table with methods in rows and data sets in columns, PLCC and SRCC each.
 
-    A method trained on another set has a row of its own, "method (trained on KonIQ-10k)". The best of a column is bold
-    where there are several rows; "–" stands for absent or undefined.
+    A method trained on another set has a row of its own, "method (trained on KonIQ-10k)". With several rows the best of
+    a column is bold; "–" stands for absent or undefined.
 
     Args:
-        evaluations: one of each method, set trained on and set tested on; see `medians`.
-        fitted: whether the PLCC is that after the logistic fit; the heading says so.
+        evaluations: one for each method, training set and test set; see `medians`.
+        fitted: take the PLCC after the logistic fit; the heading says so.
 
-    Raises: ValueError: no evaluations, or two alike.
+    Raises: ValueError for no evaluations, or two of the same method and sets.
     """
     cells: dict[tuple[str, str], Correlations] = {}
     for e in evaluations:
@@ -55,9 +55,9 @@ def markdown_table(evaluations: Sequence[RatedEvaluation], *, fitted: bool = Tru
 
 
 def markdown_table_by_group(evaluations: Sequence[RatedEvaluation], *, fitted: bool = True) -> str:
-    """Types of distortion in rows, methods in columns, PLCC and SRCC of each: evaluations on one data set.
+    """Make a table with types of distortion in rows and methods in columns, for evaluations on one data set.
 
-    The best of a row is bold where there are several methods; otherwise, arguments and errors, as `markdown_table`.
+    With several methods the best of a row is bold. Otherwise like `markdown_table`, with the same arguments and errors.
     """
     cells: dict[tuple[str, str], Correlations] = {}
     for e in evaluations:
@@ -79,7 +79,7 @@ def _add(cells: dict[tuple[str, str], Correlations], method: str, column: str, m
 
 
 def _rendered(corner: str, cells: Cells, fitted: bool, methods_in_rows: bool) -> str:
-    """The table as Markdown; each of the cells gives two, PLCC and SRCC."""
+    """Render the table as Markdown, with two columns per cell: PLCC and SRCC."""
     if not cells:
         raise ValueError("evaluations: got none with anything to show, want at least one")
     methods, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
@@ -97,7 +97,7 @@ def _rendered(corner: str, cells: Cells, fitted: bool, methods_in_rows: bool) ->
 
 
 def _texts(cells: Cells, measure: str) -> dict[tuple[str, str], str]:
-    """One measure of every cell with three decimals, the best method of a column bold if there are several."""
+    """One measure of every cell, with three decimals; with several methods, the best of a column is bold."""
     columns: dict[str, dict[str, float]] = {}
     for (method, column), measures in cells.items():
         columns.setdefault(column, {})[method] = getattr(measures, measure)

@@ -1,4 +1,4 @@
-"""evaluate_triplets: metrics and networks on labelled triplets, beside each other."""
+"""evaluate_triplets: 2AFC scores of metrics and networks on labelled triplets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Evaluation:
 
     Attributes:
         name: of the predictor.
-        preferences: (N,), float64, of the triplets in their order, as `two_afc` takes them.
-        overall: the score over all triplets.
-        groups: the score of each group of triplets, where there are groups.
-        swap_consistency: share of triplets whose preference changes its sign when a and b change places; None where it
-            follows from the definition, as for a metric.
+        preferences: (N,), float64, in the order of the triplets, as `two_afc` takes them.
+        overall: score over all triplets.
+        groups: score of each group of triplets, if there are groups.
+        swap_consistency: share of triplets whose preference changes sign when a and b are swapped; None for metrics,
+            where it follows from the definition.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Evaluation:
 def scored(
     name: str, preferences: Tensor, triplets: Sequence[Triplet], swap_consistency: float | None = None
 ) -> Evaluation:
-    """The scores of preferences that are known. Raises ValueError as `two_afc`."""
+    """Score known preferences (N,), in the order of the triplets. Raises ValueError as `two_afc`."""
     label = torch.tensor([triplet.label for triplet in triplets], dtype=torch.float64, device="cpu")
     members: dict[str, list[int]] = {}
     for i, triplet in enumerate(triplets):
@@ -57,29 +57,29 @@ def evaluate_triplets(
     device: torch.device | str = "cpu",
     on_triplet: Callable[[int, int], Any] | None = None,
 ) -> list[Evaluation]:
-    """Score predictors on triplets, image by image as they are on the disk.
+    """Score predictors on triplets, one triplet after the other.
 
     Args:
         triplets: at least one.
-        predictors: by name, metrics (`fastiqa.metrics.PREFERENCES`), or a PRFNet in eval mode, which also says how
-            often it is consistent.
-        transform: of the images that networks see; metrics see them as they are. By default padded by reflection to a
-            multiple of 32 pixels.
-        device: that metrics compute on; networks compute where they are.
-        on_triplet: called with how many triplets are done, and of how many.
+        predictors: by name: metrics, such as `fastiqa.evaluation.preferences.PREFERENCES`, or PRFNets in eval mode,
+            whose consistency under swapping is measured too.
+        transform: of the images for networks, by default padding by reflection to a multiple of 32 pixels; metrics see
+            the images unchanged.
+        device: for metrics; networks compute on their own.
+        on_triplet: called after each triplet with the number done and the total.
 
     Returns:
         An evaluation for each predictor, in order.
 
     Raises:
-        ValueError: no triplets; `fastiqa.data.ImageError` naming an image that cannot be read; what a metric refuses.
+        ValueError: no triplets, or images that a metric refuses; `fastiqa.data.ImageError`, naming an unreadable image.
     """
     metrics = {name: p for name, p in predictors.items() if not isinstance(p, nn.Module)}
     networks: dict[str, Any] = {name: p for name, p in predictors.items() if isinstance(p, nn.Module)}
     plain, padded = TripletDataset(triplets), TripletDataset(triplets, transform or WholeImage())
     values: dict[str, list[float]] = {name: [] for name in predictors}
     swapped: dict[str, list[float]] = {name: [] for name in networks}
-    references: dict[str, tuple[Path, Any]] = {}  # encoded once for the triplets in a row that share it
+    references: dict[str, tuple[Path, Any]] = {}  # encoded once for consecutive triplets that share it
     for i, triplet in enumerate(triplets):
         images = [image[None].to(device) for image in plain[i][:3]] if metrics else []
         for name, metric in metrics.items():

@@ -1,9 +1,9 @@
-"""Two-alternative forced choice: how often a metric picks the image that people pick.
+"""Two-alternative forced choice (2AFC): how often a metric picks the image that people pick.
 
-    agreement = p where the metric picks b, 1 − p where it picks a, 1/2 at a tie;  p: share of people who pick b
+    agreement = p if the metric picks b, 1 − p if it picks a, 1/2 at a tie;  p: share of people who pick b
 
-The score is the mean agreement. With labels p of 0 and 1 it is the accuracy; with p between them people do not agree
-among themselves, and no metric reaches 1.
+The score is the mean agreement. With labels p of 0 and 1 it is the accuracy. With p in between, people disagree among
+themselves, and no metric reaches 1.
 
 Source: BAPPS (Zhang et al., arXiv 1801.03924, section 4.1).
 """
@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Z = 1.959963984540054  # of 95 %
+Z = 1.959963984540054  # normal quantile of a 95 % interval
 
 
 class TwoAfc(NamedTuple):
-    """A score, its 95 % confidence interval (Wilson), and the number of triplets."""
+    """A score in [0, 1], its 95 % confidence interval (Wilson), and the number of triplets."""
 
     score: float
     low: float
@@ -32,11 +32,12 @@ def agreement(preference: Tensor, label: Tensor) -> Tensor:
     """The agreement of each triplet.
 
     Args:
-        preference: (N,), positive where b is taken to be closer to the reference, negative where a is, 0 at a tie:
-            a logit, or a metric of b minus that of a.
-        label: (N,), share of people, from 0 to 1, to whom b is closer.
+        preference: (N,), positive if b is judged closer to the reference, negative if a is, 0 at a tie: a logit, or a
+            metric's value for b minus its value for a.
+        label: (N,), share of people in [0, 1] to whom b is closer.
 
-    Returns: (N,) from 0 to 1; NaN where the preference is.
+    Returns:
+        (N,) in [0, 1]; NaN for a preference of NaN.
     """
     picked = torch.where(preference > 0, label, 1 - label)
     picked = torch.where(preference == 0, 0.5, picked)
@@ -44,13 +45,12 @@ def agreement(preference: Tensor, label: Tensor) -> Tensor:
 
 
 def two_afc(preference: Tensor, label: Tensor) -> TwoAfc:
-    """The score over all triplets; arguments as of `agreement`.
+    """The score over all triplets; arguments as for `agreement`.
 
-    The interval is Wilson's, for as many yes-or-no answers as there are triplets: with shared labels it is on the wide
-    side.
+    The interval is Wilson's for one yes-or-no answer per triplet; for labels between 0 and 1 it is rather wide.
 
     Raises:
-        ValueError: no triplets, shapes that differ, a preference that is NaN.
+        ValueError: no triplets, different shapes, a preference of NaN.
 
     Example:
         >>> import torch
