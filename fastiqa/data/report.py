@@ -135,12 +135,15 @@ AnyReport = TypeVar("AnyReport", bound="LabelReport[Any]")
 
 
 def decode(report: AnyReport, threads: int = 4, on_image: Callable[[int, int], None] | None = None) -> AnyReport:
-    """Read every image; return the report without records whose images are unreadable or differ in size.
+    """Read every image that a report names.
 
     Args:
         report: from a `check_` function.
         threads: number of reading threads.
         on_image: called after each image with the number read so far and the total.
+
+    Returns:
+        The report without records whose images are unreadable or differ in size; these become problems.
     """
     paths = list(dict.fromkeys(report.paths()))
     read: dict[Path, tuple[int, ...] | str] = {}

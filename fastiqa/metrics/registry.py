@@ -23,15 +23,17 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
 
 def create_metric(name: str, **options: Any) -> nn.Module:
-    """Create a metric by name: a module that takes two batches (N, C, H, W) and returns scores (N,).
+    """Create a metric by name.
 
-    Its attributes `name`, `higher_is_better` and `score_range` say what a score means. `fastiqa.metrics.MetricLoss`
-    turns it into a loss.
+    The module's attributes `name`, `higher_is_better` and `score_range` say what a score means.
+    `fastiqa.metrics.MetricLoss` turns it into a loss.
 
     Args:
         name: one of `list_metrics()`.
         options: of the metric's module, such as ``data_range``, ``preset`` and ``reduction``.
 
+    Returns:
+        A module from two batches (N, C, H, W) to scores (N,), or to a single number with a reduction.
     Raises: ValueError for an unknown name; TypeError or ValueError for the module's options.
 
     Example:

@@ -1,4 +1,4 @@
-"""MeanScore: the mean score over all batches and processes, for torchmetrics. Needs `fastiqa[torchmetrics]`."""
+"""MeanScore: the mean score over all batches and processes, for torchmetrics. Needs the extra `torchmetrics`."""
 
 # No `from __future__ import annotations`: torch.jit.script reads the annotations of the states.
 from typing import Any, ClassVar, get_args

@@ -1,6 +1,6 @@
 """Finds damage that decoders ignore silently.
 
-JPEG has no checksum, and Pillow drops its library's warnings; simplejpeg (extra ``fastiqa[cli]``) reports them. A
+JPEG has no checksum, and Pillow drops its library's warnings; simplejpeg (extra `cli`) reports them. A
 sector that was never written leaves a run of zeros. Zeros often are valid Huffman codes, but not of a picture: they
 repeat the first symbol of a table. Deflate has a checksum, which libtiff does not verify.
 

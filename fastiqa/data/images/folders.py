@@ -25,10 +25,11 @@ _log = logging.getLogger("fastiqa")
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files with the suffix of a readable image format, sorted; subfolders are searched, hidden names skipped.
+    """List the files below `folder` with the suffix of a readable image format, sorted.
 
-    Links are followed. A folder with several names is entered once, by a name without links if it has one. The logger
-    ``fastiqa`` warns of skipped files: other image formats, counted by suffix, and broken links.
+    Subfolders are searched, hidden names skipped, links followed. A folder with several names is entered once, by a
+    name without links if it has one. The logger ``fastiqa`` warns of skipped files: other image formats, counted by
+    suffix, and broken links.
 
     Raises: NotADirectoryError for a missing folder; OSError for a subfolder that cannot be listed.
     """

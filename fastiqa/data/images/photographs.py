@@ -45,6 +45,9 @@ def split_photographs(
         seed: 0 or more; other seeds give other splits.
         val, test: shares of the photographs; a share above 0 gets at least one.
 
+    Returns:
+        The files of each split, sorted.
+
     Raises: ValueError for too few photographs for these shares; OSError for an unreadable file.
     """
     unique = {file_sha256(file): file for file in reversed(files)}

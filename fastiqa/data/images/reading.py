@@ -3,7 +3,7 @@
     PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
     AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
 
-Pillow decodes 8 bits, imagecodecs (extra ``fastiqa[cli]``) more. simplejpeg (same extra), where installed, decodes JPEG
+Pillow decodes 8 bits, imagecodecs (extra `cli`) more. simplejpeg (same extra), where installed, decodes JPEG
 and reports damage. Precision is never lost silently. docs/damaged_files.md lists which damage is found.
 
 Only single, opaque RGB images are read; others are refused with the reason. The EXIF orientation is applied, ICC
