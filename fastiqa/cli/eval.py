@@ -205,12 +205,12 @@ def _preferences(
     from fastiqa.data.triplets.predictions import read_predictions
     from fastiqa.evaluation.networks import prepare_for_inference
     from fastiqa.evaluation.preferences import PREFERENCES, load_lpips, negative_lpips, preference
-    from fastiqa.evaluation.triplets import evaluate_triplets, scored
+    from fastiqa.evaluation.triplets import evaluate_triplets, evaluation_of
     from fastiqa.models import load_model
 
     if predictions is not None:
         values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64, device="cpu")
-        return [scored(predictions.name, values - 0.5, triplets)]
+        return [evaluation_of(predictions.name, values - 0.5, triplets)]
     predictors: dict[str, Any] = {name: PREFERENCES[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:
         predictors["lpips"] = preference(negative_lpips(load_lpips(lpips).to(device)))

@@ -63,12 +63,12 @@ def _compete(
     from fastiqa.data import ImageError
     from fastiqa.evaluation.gmad import gmad_competition
     from fastiqa.evaluation.image_scores import score_images
-    from fastiqa.evaluation.scorers import read_references, scorer
+    from fastiqa.evaluation.scorers import create_scorer, read_references
 
     if folder.resolve() in (out.resolve(), *out.resolve().parents):
         raise ValueError(f"--out: got {out}, want a folder that is not in FOLDER")
     mapping = None if references is None else read_references(references)
-    scorers = [scorer(name, mapping, chosen_device("auto"), folder) for name in metrics]
+    scorers = [create_scorer(name, mapping, chosen_device("auto"), folder) for name in metrics]
     names = [s.name for s in scorers]
     if len(set(names)) != len(names) or len(names) < 2:
         raise ValueError(f"--metric: got {', '.join(names)}, want two or more, of different names")

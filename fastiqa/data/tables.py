@@ -24,7 +24,7 @@ LAST_HEADER_ROW = 10  # of an Excel sheet
 _SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 
 
-def lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
+def csv_lines(source: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """The non-blank lines of a csv file: line number and columns. Raises ValueError naming the file."""
     try:
         text = decoded(content)
@@ -52,12 +52,12 @@ def is_header(columns: Sequence[str]) -> bool:
     return not any("." in column or column.strip()[:1].isdigit() for column in columns)
 
 
-def records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_records(source: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a csv file with a header line: line number, and cell by column name; "" fills up short rows.
 
     Raises: ValueError naming the file if it is no text, or if its header lacks one of `columns`.
     """
-    (line, header), *rows = lines(source, source.read_bytes()) or [(1, [])]
+    (line, header), *rows = csv_lines(source, source.read_bytes()) or [(1, [])]
     names = [name.strip() for name in header]
     require_columns(f"{source}:{line}", names, columns)
     for number, fields in rows:
@@ -70,7 +70,7 @@ def require_columns(where: str, names: Sequence[str], wanted: Sequence[str]) -> 
         raise ValueError(f"{where}: got columns {', '.join(names) or 'none'}, want {', '.join(wanted)} among them")
 
 
-def relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
+def parse_relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
     """Parse a relative file name. Raises ValueError for an absolute one, or one that leaves its folder.
 
     Args:
@@ -84,7 +84,7 @@ def relative_path(name: str, backslashes: bool = True) -> PurePosixPath:
     return path
 
 
-def probability(text: str, tolerance: float = 0.0) -> float:
+def parse_probability(text: str, tolerance: float = 0.0) -> float:
     """Parse a label and clip it to [0, 1]. Raises ValueError if it lies outside by more than `tolerance`."""
     try:
         value = float(text)
@@ -95,7 +95,7 @@ def probability(text: str, tolerance: float = 0.0) -> float:
     return min(max(value, 0.0), 1.0)
 
 
-def number(value: object, low: float, high: float) -> float:
+def parse_score(value: object, low: float, high: float) -> float:
     """Parse a score, text or number. Raises ValueError unless it lies in [low, high]."""
     try:
         result = float(value)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class Scorer(NamedTuple):
     source: Callable[[str], str]
 
 
-def scorer(
+def create_scorer(
     metric: str,
     references: Mapping[str, Path] | None = None,
     device: torch.device | str = "cpu",
@@ -185,7 +185,7 @@ def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> l
     """The rows of a two-column csv: line, and (name of an image, text of the other column)."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
-    rows = tables.lines(file, file.read_bytes())
+    rows = tables.csv_lines(file, file.read_bytes())
     if not rows or tuple(name.strip().lower() for name in rows[0][1]) != columns:
         got = ",".join(rows[0][1]) if rows else "nothing"
         raise ValueError(f"{file}:1: got {got}, want the columns {','.join(columns)}")
@@ -195,7 +195,7 @@ def _rows(file: Path, columns: tuple[str, str], folder: Path | None = None) -> l
             raise ValueError(f"{file}:{line}: got {len(fields)} columns, want {','.join(columns)}")
         try:
             name = _below(folder, from_csv_cell(fields[0]))
-            image = tables.relative_path(name, backslashes=os.sep == "\\").as_posix()
+            image = tables.parse_relative_path(name, backslashes=os.sep == "\\").as_posix()
         except ValueError as error:
             raise ValueError(f"{file}:{line}: {error}") from None
         if image in found:

@@ -35,7 +35,7 @@ class Evaluation:
     swap_consistency: float | None
 
 
-def scored(
+def evaluation_of(
     name: str, preferences: Tensor, triplets: Sequence[Triplet], swap_consistency: float | None = None
 ) -> Evaluation:
     """Score known preferences (N,), in the order of the triplets. Raises ValueError as `two_afc`."""
@@ -101,5 +101,5 @@ def evaluate_triplets(
         if name in swapped:
             back = torch.tensor(swapped[name], dtype=torch.float64, device="cpu")
             consistency = float((forth.sign() == -back.sign()).double().mean())
-        results.append(scored(name, forth, triplets, consistency))
+        results.append(evaluation_of(name, forth, triplets, consistency))
     return results

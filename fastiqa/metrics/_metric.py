@@ -19,8 +19,8 @@ DataRange = float | tuple[float, float] | None
 CODE_VALUES = 255.0  # data range of uint8 images
 # In images with more values, only one row in up to 64 is checked: 0.05 ms (one thread) for a full-HD image, beside
 # 6.8 ms of SSIM or 2.3 ms of PSNR; checking all rows takes 1.8 ms.
-LOOKED_AT = 1 << 16
-SPARSEST = 64
+CHECKED_VALUES = 1 << 16
+LARGEST_STEP = 64
 
 
 class Pair(NamedTuple):
@@ -29,13 +29,13 @@ class Pair(NamedTuple):
     Attributes:
         x, y: of one dtype and device, with black at 0.
         white: the value of white.
-        given: black and white as the caller gave them.
+        given_range: black and white as the caller gave them.
     """
 
     x: Tensor
     y: Tensor
     white: float
-    given: tuple[float, float]
+    given_range: tuple[float, float]
 
 
 def check_pair(
@@ -92,7 +92,7 @@ def check_pair(
     for name, image in (("x", x), ("y", y)):
         check_values(name, image, black, white, check_range)
     if black and not keeps_black:
-        x, y = wide(x) - black, wide(y) - black
+        x, y = to_compute_dtype(x) - black, to_compute_dtype(y) - black
     return Pair(x, y, white - black if black else white, (black, white))
 
 
@@ -152,12 +152,12 @@ def check_values(
         return
     if check_range is None and image.device.type != "cpu":
         return
-    step = 1 if check_range else min(SPARSEST, image.shape[2], -(-image.numel() // LOOKED_AT))
+    step = 1 if check_range else min(LARGEST_STEP, image.shape[2], -(-image.numel() // CHECKED_VALUES))
     values = image.detach()
     low, high = (float(bound) for bound in torch.aminmax(values if step == 1 else values[:, :, step // 2 :: step]))
     learns = image.requires_grad and torch.is_grad_enabled() and not check_range
     beyond = (1.0 if learns else RANGE_TOLERANCE) * (white - black)
-    # NaN and infinity are reported by `finite`, from the score.
+    # NaN and infinity are reported by `require_finite`, from the score.
     if not math.isfinite(high - low) or black - beyond <= low <= high <= white + beyond:
         return
     want = f"want {[black, white]}, {remedy}"
@@ -186,7 +186,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
             raise ValueError(f"mask: got weights from {low:.6g} to {high:.6g}, want finite ones of at least 0")
 
 
-def wide(image: Tensor) -> Tensor:
+def to_compute_dtype(image: Tensor) -> Tensor:
     """Convert to the dtype of the computation: float64 stays, everything else becomes float32."""
     return image.to(torch.float64 if image.dtype == torch.float64 else torch.float32)
 
@@ -196,7 +196,7 @@ def check_reduction(reduction: Reduction) -> None:
     arguments.one_of("reduction", reduction, get_args(Reduction))
 
 
-def finite(score: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
+def require_finite(score: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
     """Return the scores (N,) if they are finite, else find the cause in the images.
 
     NaN and infinity in an image reach its score, and checking the score costs a thousandth of checking the images.
@@ -208,13 +208,13 @@ def finite(score: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
     if score.device.type == "cpu" and _can_be_read(score) and not torch.isfinite(score).all():
         for name, image in (("x", pair.x), ("y", pair.y)):
             if not torch.isfinite(image).all():
-                raise ValueError(f"{name}: got NaN or infinity, want finite values in {list(pair.given)}")
+                raise ValueError(f"{name}: got NaN or infinity, want finite values in {list(pair.given_range)}")
         if mask is not None and torch.isnan(score).any():
             raise ValueError("mask: got no weight at any window of an image, want some")
     return score
 
 
-def reduced(score: Tensor, reduction: Reduction) -> Tensor:
+def reduce_batch(score: Tensor, reduction: Reduction) -> Tensor:
     """Reduce scores (N, ...) over the batch: "none", "mean" or "sum"."""
     if reduction == "none":
         return score
@@ -235,12 +235,12 @@ class Metric(nn.Module):
     """The base of metrics of two images as modules.
 
     Args:
-        data_range: distance between black and white.
-        reduction: "none" for one score an image, "mean" or "sum".
-        check_range: whether values outside the range are an error; None where the metric has no such option.
-        options: further arguments of the metric's function.
+        data_range: value of white, or (black, white); None: 255 for uint8, otherwise 1.
+        reduction: "none" for one score per image, "mean" or "sum".
+        check_range: as for :func:`fastiqa.metrics.ssim`; None takes the default of the metric's function.
+        options: further keyword arguments for the metric's function.
 
-    Raises: ValueError for an option that the metric does not have.
+    Raises: TypeError or ValueError for an invalid range or reduction.
 
     Attributes:
         name: in `fastiqa.create_metric`.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fastiqa.common import arguments
-from fastiqa.metrics._metric import is_traced, wide
+from fastiqa.metrics._metric import is_traced, to_compute_dtype
 from fastiqa.metrics.luma import WEIGHTS, rounded_grey
 from fastiqa.metrics.presets import Channels, Padding, WindowOptions
 from fastiqa.ops import ssim as ssim_terms
@@ -48,15 +48,15 @@ def check_channels(x: Tensor, y: Tensor, channels: Channels) -> None:
         raise ValueError("channels: got 'luma' and images that require a gradient, want 'unrounded_luma': it rounds")
 
 
-def selected(image: Tensor, channels: Channels, white: float) -> Tensor:
+def scored_channels(image: Tensor, channels: Channels, white: float) -> Tensor:
     """The channels to score, in a floating dtype: all, or luma (N, 1, H, W)."""
     if channels == "luma":
-        return rounded_grey(wide(image) / white, 255) * white
+        return rounded_grey(to_compute_dtype(image) / white, 255) * white
     if channels == "unrounded_luma":
-        red, green, blue = wide(image).split(1, 1)
+        red, green, blue = to_compute_dtype(image).split(1, 1)
         grey: Tensor = WEIGHTS[0] * red + WEIGHTS[1] * green + WEIGHTS[2] * blue
         return grey
-    return image if image.is_floating_point() else wide(image)
+    return image if image.is_floating_point() else to_compute_dtype(image)
 
 
 def maps(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
@@ -74,10 +74,10 @@ def means(x: Tensor, y: Tensor, mask: Tensor | None, options: WindowOptions, whi
     if options["padding"] != "valid":
         if is_traced() or _keeps_graph(x, y) or min(x.shape[-2:]) < 2 * options["size"] or border == 0:
             return _means(x, y, options, white, (border, border, border, border))
-        return _framed(x, y, options, white)
-    if not streams(x, y):
+        return _means_with_padding(x, y, options, white)
+    if not runs_in_bands(x, y):
         return _means(x, y, options, white)
-    scores = [_streamed(x[n : n + 1], y[n : n + 1], options, white) for n in range(len(x))]
+    scores = [_means_in_bands(x[n : n + 1], y[n : n + 1], options, white) for n in range(len(x))]
     ssim, contrast = (torch.cat(score) for score in zip(*scores, strict=True))
     return ssim, contrast
 
@@ -91,7 +91,7 @@ def masked_mean(values: Tensor, mask: Tensor, options: WindowOptions) -> Tensor:
     return (values * weights).sum((2, 3)) / weights.sum((2, 3))
 
 
-def streams(x: Tensor, y: Tensor, band: int | None = None) -> bool:
+def runs_in_bands(x: Tensor, y: Tensor, band: int | None = None) -> bool:
     """Whether images run in bands: larger than `band` (default BAND_PIXELS), and no graph is recorded."""
     if is_traced() or _keeps_graph(x, y) or torch._C._are_functorch_transforms_active():
         return False
@@ -108,17 +108,17 @@ def bands(rows: int, x: Tensor, multiple: int = 1, band: int | None = None) -> I
     return (range(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def _streamed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+def _means_in_bands(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
     """Means of an image without padding, in bands."""
     beyond = options["size"] - 1
     parts = []
     for rows in bands(x.shape[2] - beyond, x):
         x_band, y_band = (image[:, :, rows.start : rows.stop + beyond] for image in (x, y))
         parts.append((len(rows), _means(x_band, y_band, options, white)))
-    return _weighted(parts)
+    return _combined(parts)
 
 
-def _framed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
+def _means_with_padding(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple[Tensor, Tensor]:
     """Means with padding: the windows inside the image, and those across its borders from padded strips.
 
     Padded copies of both full-HD images took three times as long as all of SSIM.
@@ -131,10 +131,10 @@ def _framed(x: Tensor, y: Tensor, options: WindowOptions, white: float) -> tuple
             x_strip, y_strip = (image.narrow(dim, start, 2 * border) for image in (x, y))
             padding = (*sides, *along) if dim == 2 else (*along, *sides)
             parts.append((windows, _means(x_strip, y_strip, options, white, padding)))
-    return _weighted(parts)
+    return _combined(parts)
 
 
-def _weighted(parts: list[tuple[int, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+def _combined(parts: list[tuple[int, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
     """The mean over regions, given (number of windows, means) of each; summed in float64."""
     total = sum(windows for windows, _ in parts)
     dtype = parts[0][1][0].dtype
@@ -158,7 +158,7 @@ def _terms(
     c1, c2 = ((options[k] * white) ** 2 for k in ("k1", "k2"))
     if options["covariance"] == "sample":  # (n / (n − 1) σ + c2) / ... = (σ + c2 (n − 1) / n) / ..., n = size²
         c2 *= (size**2 - 1) / size**2
-    x, y = (selected(image, options["channels"], white) for image in (x, y))
+    x, y = (scored_channels(image, options["channels"], white) for image in (x, y))
     if any(padding):
         x, y = (_padded(image, padding, options["padding"]) for image in (x, y))
     ssim, contrast = ssim_terms(x, y, size, options["sigma"], c1, c2, map)

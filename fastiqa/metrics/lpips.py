@@ -36,9 +36,9 @@ from fastiqa.metrics._metric import (
     check_data_range,
     check_pair,
     check_reduction,
-    finite,
-    reduced,
-    wide,
+    reduce_batch,
+    require_finite,
+    to_compute_dtype,
 )
 from fastiqa.metrics.lpips_distance import distance
 from fastiqa.metrics.lpips_trunks import Trunk, create_trunk, halo, width_of
@@ -145,7 +145,7 @@ def lpips(
         raise ValueError(f"x: got shape {tuple(x.shape)}, want (N, 3, H, W), H and W of at least {trunk.smallest}")
     if [len(weight) for weight in heads] != list(trunk.channels):
         raise ValueError(f"heads: got {[len(weight) for weight in heads]} weights, want {list(trunk.channels)}")
-    x, y = (_scaled(wide(image), pair.white) for image in (pair.x, pair.y))
+    x, y = (_scaled(to_compute_dtype(image), pair.white) for image in (pair.x, pair.y))
     graph = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, *heads, *arguments.parameters_of(trunk)))
     if not graph and trunk.keeps_size and arguments.is_eager(x):
         maps = _distances_in_bands(torch.cat([x, y]), x.shape[0], trunk, heads)
@@ -154,11 +154,11 @@ def lpips(
         maps = _distances([x, y] if apart else [torch.cat([x, y])], x.shape[0], trunk, heads)
     if spatial:
         layers = [interpolate(each, (height, width), mode="bilinear") for each in maps]
-        score = finite(torch.stack(layers).sum(0), pair, None)
+        score = require_finite(torch.stack(layers).sum(0), pair, None)
     else:
         layers = [each.mean((1, 2, 3)) for each in maps]
-        score = reduced(finite(torch.stack(layers).sum(0), pair, None), reduction)
-        layers = [reduced(each, reduction) for each in layers]
+        score = reduce_batch(require_finite(torch.stack(layers).sum(0), pair, None), reduction)
+        layers = [reduce_batch(each, reduction) for each in layers]
     return (score, layers) if return_layers else score
 
 
@@ -305,7 +305,7 @@ def _distances(images: list[Tensor], first: int, trunk: Trunk, heads: Sequence[T
         if pool is not None:
             images = [pool(image) for image in images]
         images = [layers(image) for image in images]
-        x, y = _beside(*images) if len(images) == 2 else _parts(images[0], first)
+        x, y = _broadcast(*images) if len(images) == 2 else _split_batch(images[0], first)
         found.append(distance(x, y, weight))
         del x, y  # else the maps would stay alive while the next stage runs
     return found
@@ -327,7 +327,7 @@ def _distances_in_bands(images: Tensor, first: int, trunk: Trunk, heads: Sequenc
         for top in range(0, height, rows):
             begin = max(top - beyond, 0)
             band = layers(images[:, :, begin : top + rows + beyond])[:, :, top - begin : top - begin + rows]
-            x, y = _parts(band, first)
+            x, y = _split_batch(band, first)
             distances.append(distance(x, y, weight))
             if next_pool is not None and band.shape[2] > 1:  # pooling drops an odd last row
                 pooled.append(next_pool(band))
@@ -343,12 +343,12 @@ def _rows_of_a_band(images: Tensor, layers: nn.Sequential) -> int:
     return max(16, BAND_BYTES // max(bytes_of_a_row, 1) // 2 * 2)
 
 
-def _parts(batch: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def _split_batch(batch: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Split a batch into x, its `first` images, and y, both expanded to N."""
     x, y = batch.split([first, batch.shape[0] - first])
-    return _beside(x, y)
+    return _broadcast(x, y)
 
 
-def _beside(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _broadcast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     n = y.shape[0] if x.shape[0] == 1 else x.shape[0]
     return x.expand(n, -1, -1, -1), y.expand(n, -1, -1, -1)

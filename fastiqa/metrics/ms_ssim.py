@@ -26,10 +26,10 @@ from fastiqa.metrics._metric import (
     check_mask,
     check_pair,
     check_reduction,
-    finite,
     is_traced,
-    reduced,
-    wide,
+    reduce_batch,
+    require_finite,
+    to_compute_dtype,
 )
 from fastiqa.metrics.presets import (
     MS_SSIM_DEFAULTS,
@@ -104,7 +104,7 @@ def ms_ssim(
     if mask is not None:
         check_mask(mask, x)
     score = _joined(_scale_scores(x, y, mask, convention, white), convention).mean(1)
-    return reduced(finite(score, pair, mask), reduction)
+    return reduce_batch(require_finite(score, pair, mask), reduction)
 
 
 def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
@@ -121,7 +121,7 @@ def _check_size(x: Tensor, convention: MSSSIMOptions) -> None:
 def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMOptions, white: float) -> list[Tensor]:
     """Mean contrast of all scales but the last, and mean SSIM of the last: (N, C) each."""
     if convention["channels"] != "rgb":
-        x, y = (_windows.selected(image, convention["channels"], white) for image in (x, y))
+        x, y = (_windows.scored_channels(image, convention["channels"], white) for image in (x, y))
         convention = {**convention, "channels": "rgb"}
     scores = []
     for _ in convention["weights"][1:]:
@@ -137,7 +137,7 @@ def _scale_scores(x: Tensor, y: Tensor, mask: Tensor | None, convention: MSSSIMO
 
 def _half_size(image: Tensor, odd: OddSides) -> Tensor:
     """`_halved`; large half-precision images run in bands, so only a band exists in float32."""
-    if image.dtype.itemsize >= 4 or not _windows.streams(image, image) or image.shape[2] % 2:
+    if image.dtype.itemsize >= 4 or not _windows.runs_in_bands(image, image) or image.shape[2] % 2:
         return _halved(image, odd)
     rows = _windows.bands(image.shape[2], image, multiple=2)
     return torch.cat([_halved(image[:, :, r.start : r.stop], odd) for r in rows], 2)
@@ -175,7 +175,7 @@ def _forked(image: Tensor, odd: OddSides) -> tuple[Tensor, Tensor | None]:
 
 def _halved(image: Tensor, odd: OddSides) -> Tensor:
     """Average 2×2 pixels: (N, C, ⌈H/2⌉, ⌈W/2⌉), or ⌊⌋ for "crop"; float64 for a float64 image, else float32."""
-    image = wide(image)
+    image = to_compute_dtype(image)
     if is_traced() and odd != "average":
         return _halved_by_index(image, odd)
     odd_height, odd_width = image.shape[2] % 2, image.shape[3] % 2

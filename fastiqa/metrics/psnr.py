@@ -23,9 +23,9 @@ from fastiqa.metrics._metric import (
     check_mask,
     check_pair,
     check_reduction,
-    finite,
-    reduced,
-    wide,
+    reduce_batch,
+    require_finite,
+    to_compute_dtype,
 )
 from fastiqa.metrics.presets import Channels
 
@@ -73,7 +73,7 @@ def psnr(
     _windows.check_channels(x, y, channels)
     if mask is not None:
         check_mask(mask, x)
-    if _windows.streams(x, y, _windows.CACHED_PIXELS):
+    if _windows.runs_in_bands(x, y, _windows.CACHED_PIXELS):
         parts = [_squares(x[:, :, b.start : b.stop], y[:, :, b.start : b.stop], channels, white,
                           None if mask is None else mask[:, :, b.start : b.stop])
                  for b in _windows.bands(x.shape[2], x, band=_windows.CACHED_PIXELS)]  # fmt: skip
@@ -84,12 +84,12 @@ def psnr(
     equal = mean_squared_error == 0
     score = 10 * torch.log10(white**2 / mean_squared_error.masked_fill(equal, 1))
     score = score.masked_fill(equal, float("inf"))
-    return reduced(finite(score, pair, mask), reduction)
+    return reduce_batch(require_finite(score, pair, mask), reduction)
 
 
 def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Per image, the sum of squared errors and the sum of weights: (N,), float64."""
-    x, y = (wide(_windows.selected(image, channels, white)) for image in (x, y))
+    x, y = (to_compute_dtype(_windows.scored_channels(image, channels, white)) for image in (x, y))
     # One pass over both images; (x − y).square() took 2.4 times as long.
     errors = mse_loss(x, y, reduction="none")
     if mask is None:

@@ -29,9 +29,9 @@ from fastiqa.metrics._metric import (
     check_mask,
     check_pair,
     check_reduction,
-    finite,
-    reduced,
-    wide,
+    reduce_batch,
+    require_finite,
+    to_compute_dtype,
 )
 from fastiqa.metrics.presets import SSIM_DEFAULTS, SSIM_PRESETS, Downsample, SSIMOptions, resolved_conventions
 
@@ -173,7 +173,7 @@ def ssim(
     weights = mask
     if convention["downsample"] != "none":
         how, channels = convention["downsample"], convention["channels"]
-        x, y = (_downsampled(_windows.selected(image, channels, white), how) for image in (x, y))
+        x, y = (_downsampled(_windows.scored_channels(image, channels, white), how) for image in (x, y))
         weights = None if mask is None else _downsampled(mask.to(x.dtype), how)
         convention = {**convention, "channels": "rgb"}
     _windows.check_size(x, convention)
@@ -182,11 +182,11 @@ def ssim(
         means = tuple(m.mean((2, 3)) if weights is None else _windows.masked_mean(m, weights, convention) for m in maps)
     else:
         means = _windows.means(x, y, weights, convention, white)
-    results = [reduced(finite(means[0].mean(1), pair, mask), reduction)]
+    results = [reduce_batch(require_finite(means[0].mean(1), pair, mask), reduction)]
     if return_map:
         results.append(maps[0])
     if return_contrast:
-        results.append(reduced(means[1].mean(1), reduction))
+        results.append(reduce_batch(means[1].mean(1), reduction))
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -200,7 +200,7 @@ def _downsampled(image: Tensor, how: Downsample) -> Tensor:
     factor = max(1, math.floor(ratio + 0.5) if how == "matlab" else round(ratio))
     if how == "none" or factor == 1:
         return image
-    image = wide(image)
+    image = to_compute_dtype(image)
     if how == "matlab":
         image = _mirrored(_mirrored(image, factor, 2), factor, 3)
     return avg_pool2d(image, factor)

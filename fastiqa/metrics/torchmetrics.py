@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 # Options of `torchmetrics.Metric` itself.
-OWN = (
+BASE_OPTIONS = (
     "compute_on_cpu",
     "compute_with_cache",
     "dist_sync_fn",
@@ -61,7 +61,7 @@ class MeanScore(Metric):  # type: ignore[misc]
     full_state_update = False
 
     def __init__(self, metric: str | nn.Module, *, reduction: Reduction = "mean", **options: Any) -> None:
-        super().__init__(**{name: options.pop(name) for name in OWN if name in options})
+        super().__init__(**{name: options.pop(name) for name in BASE_OPTIONS if name in options})
         arguments.one_of("reduction", reduction, get_args(Reduction))
         self.reduction = reduction
         if not isinstance(metric, str) and options:

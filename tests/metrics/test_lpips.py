@@ -21,7 +21,7 @@ from torch import Tensor
 
 import fastiqa
 from fastiqa.common.weight_files import read_weights
-from fastiqa.evaluation.scorers import read_references, scorer
+from fastiqa.evaluation.scorers import create_scorer, read_references
 from fastiqa.metrics import LPIPS, lpips
 from fastiqa.metrics.lpips_distance import distance, reference
 from fastiqa.metrics.lpips_trunks import NETS
@@ -318,8 +318,8 @@ def test_commands(fastiqa_command: Any, tmp_path: Path) -> None:
     assert [(result["predictor"], result["score"]) for result in results] == [("psnr", 1), ("lpips", 1)]
 
     (tmp_path / "refs.csv").write_text("image,reference\na.png,ref.png\n")
-    score = scorer(f"mine={weights}", read_references(tmp_path / "refs.csv"))
+    score = create_scorer(f"mine={weights}", read_references(tmp_path / "refs.csv"))
     assert score.score("a.png", fastiqa.data.read_image(a)) == pytest.approx(-values[0])
-    assert score.source("a.png") != scorer("psnr", read_references(tmp_path / "refs.csv")).source("a.png")
+    assert score.source("a.png") != create_scorer("psnr", read_references(tmp_path / "refs.csv")).source("a.png")
     with pytest.raises(ValueError, match=r"an LPIPS, which needs references$"):
-        scorer(f"mine={weights}")
+        create_scorer(f"mine={weights}")

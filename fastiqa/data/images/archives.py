@@ -34,7 +34,7 @@ class _Span(NamedTuple):
     size: int
 
 
-def split(path: Path) -> tuple[Path, str] | None:
+def split_path(path: Path) -> tuple[Path, str] | None:
     """The archive that ``path`` leads through and the member's name in it; None if it leads through no archive."""
     for parent in path.parents:
         if parent.suffix.lower() in SUFFIXES and parent.is_file():
@@ -74,7 +74,7 @@ def read_member(path: Path) -> bytes | None:
     Raises: OSError; ValueError naming a damaged archive; Refused for a member larger than `check_size` allows:
         inflating stops at that size, whatever the archive says.
     """
-    found = split(path)
+    found = split_path(path)
     if found is None or found[1] not in members(found[0]):
         return None
     archive, name = found
@@ -106,7 +106,7 @@ def is_file(path: Path) -> bool:
     """Whether ``path`` is a file or leads to a member of an archive. Raises as :func:`members`."""
     if path.is_file():
         return True
-    found = split(path)
+    found = split_path(path)
     return found is not None and found[1] in members(found[0])
 
 

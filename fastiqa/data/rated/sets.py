@@ -125,7 +125,7 @@ def kadid10k(files: Files) -> Iterator[Rating | Problem]:
     images/I01_01_01.png    dmos.csv with the header dist_img,ref_img,dmos,var
     """
     source = files.table("dmos.csv")
-    for number, row in tables.records(source, ("dist_img", "ref_img", "dmos")):
+    for number, row in tables.csv_records(source, ("dist_img", "ref_img", "dmos")):
         yield _with_type(f"images/{row['dist_img']}", row["dmos"], row["ref_img"], KADID_TYPES, f"{source}:{number}")
 
 
@@ -164,7 +164,7 @@ def koniq10k(files: Files) -> Iterator[Rating | Problem]:
     with_parts = files.find("koniq10k_distributions_sets.csv")
     source = with_parts or files.table("koniq10k_scores_and_distributions.csv")
     score = "MOS" if with_parts else "MOS_zscore"
-    rows = list(tables.records(source, ("image_name", score, *(["set"] if with_parts else []))))
+    rows = list(tables.csv_records(source, ("image_name", score, *(["set"] if with_parts else []))))
     has_images = (name for name in KONIQ_FOLDERS if any(files.find(f"{name}/{row['image_name']}") for _, row in rows))
     folder = next(has_images, KONIQ_FOLDERS[0])
     for number, row in rows:
@@ -202,10 +202,10 @@ def flive(files: Files) -> Iterator[Rating]:
     of_test, of_rest = files.find(f"{folder}labels640.csv"), files.find(f"{folder}labels=640_padded.csv")
     part: dict[str, str] = {}
     if of_test and of_rest:
-        for _, row in tables.records(of_rest, ("name_image", "is_valid")):
+        for _, row in tables.csv_records(of_rest, ("name_image", "is_valid")):
             part[row["name_image"]] = "val" if row["is_valid"].strip().lower() == "true" else "train"
-        part |= {row["name_image"]: "test" for _, row in tables.records(of_test, ("name_image",))}
-    for number, row in tables.records(source, ("name", "mos")):
+        part |= {row["name_image"]: "test" for _, row in tables.csv_records(of_test, ("name_image",))}
+    for number, row in tables.csv_records(source, ("name", "mos")):
         name = row["name"]
         official = part.get(name, "train") if part else ""
         yield Rating(f"{folder}{name}", row["mos"], name, "", f"{source}:{number}", official)

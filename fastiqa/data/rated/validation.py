@@ -207,11 +207,11 @@ def rated_report(
 def _rated(files: Files, rating: Rating, scale: Scale) -> tuple[RatedImage, str] | Problem:
     """The image of a row and its official part, or the row's problem."""
     try:
-        name = tables.relative_path(rating.image)
+        name = tables.parse_relative_path(rating.image)
     except ValueError as error:
         return Problem("bad row", rating.where, str(error))
     try:
-        score = tables.number(rating.score, scale.low - scale.tolerance, scale.high + scale.tolerance)
+        score = tables.parse_score(rating.score, scale.low - scale.tolerance, scale.high + scale.tolerance)
     except ValueError as error:
         return Problem("bad label", rating.where, str(error))
     path = files.find(name)

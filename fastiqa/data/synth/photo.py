@@ -79,18 +79,18 @@ class Outcome:
     bad: str = ""
 
 
-def outcomes(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, None]:
+def run_tasks(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, None]:
     """Run tasks in `workers` processes and yield their outcomes as they finish.
 
     Closing the iterator early finishes the running tasks and drops the others.
 
-    Raises: as :func:`work`; ``BrokenProcessPool`` if a process was killed.
+    Raises: as :func:`make_images`; ``BrokenProcessPool`` if a process was killed.
     """
     if workers == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: other thread counts round sums differently
         try:
-            yield from map(work, tasks)
+            yield from map(make_images, tasks)
         finally:
             torch.set_num_threads(threads)
         return
@@ -98,7 +98,7 @@ def outcomes(tasks: Sequence[Task], workers: int) -> Generator[Outcome, None, No
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_begin)
     try:
-        for future in as_completed([pool.submit(work, task) for task in tasks]):
+        for future in as_completed([pool.submit(make_images, task) for task in tasks]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
@@ -117,9 +117,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def work(task: Task) -> Outcome:
+def make_images(task: Task) -> Outcome:
     """Make the images and the record of one photograph, unless its folder is whole. Raises OSError if writing fails."""
-    if (kept := whole(task.folder)) is not None:
+    if (kept := read_whole(task.folder)) is not None:
         return Outcome(task, kept, kept=True)
     try:
         pixels = _eight_bits(read_image(task.source))
@@ -131,12 +131,12 @@ def work(task: Task) -> Outcome:
         return Outcome(task, bad=f"{task.source}: {reason}")
     task.folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(task.folder)
-    photograph = _made(pixels, task)
+    photograph = _make(pixels, task)
     write_atomically(task.folder / RECORD, json.dumps(dataclasses.asdict(photograph), indent=1).encode())
     return Outcome(task, photograph)
 
 
-def whole(folder: Path) -> Photograph | None:
+def read_whole(folder: Path) -> Photograph | None:
     """The record of a folder if all its images are as written, else None."""
     try:
         photograph = _read_record(folder / RECORD)
@@ -163,7 +163,7 @@ def _eight_bits(image: Image) -> Pixels:
     return result
 
 
-def _made(pixels: Pixels, task: Task) -> Photograph:
+def _make(pixels: Pixels, task: Task) -> Photograph:
     options = task.options
     # seeded by content, not by name or order: a photograph gets the same images whatever the others are
     generator = np.random.default_rng([options.seed, int(task.sha256, 16)])

@@ -37,7 +37,7 @@ from fastiqa.data.images.codecs import CODECS
 from fastiqa.data.images.folders import SUFFIXES, image_files
 from fastiqa.data.images.photographs import split_contents
 from fastiqa.data.synth.options import Labeller, SynthError, SynthOptions
-from fastiqa.data.synth.photo import Outcome, Task, outcomes
+from fastiqa.data.synth.photo import Outcome, Task, run_tasks
 from fastiqa.data.synth.table import write_triplets
 
 SETTINGS = "synth.json"
@@ -131,7 +131,7 @@ def synthesize(
             ]
             started(len(tasks))
             done = []
-            with closing(outcomes(tasks, workers)) as results:
+            with closing(run_tasks(tasks, workers)) as results:
                 for outcome in results:
                     if outcome.bad and not skip_bad:
                         raise SynthError(f"{outcome.bad}; --skip-bad goes on without it")

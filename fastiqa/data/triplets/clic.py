@@ -72,12 +72,12 @@ def check_clic(
         raise ValueError(f"{source}: {error}") from None
     if content is None:
         raise FileNotFoundError(f"{source}: no such file")
-    in_archive = archives.split(source)
+    in_archive = archives.split_path(source)
     root = Path(folder) if folder is not None else (in_archive[0] if in_archive else source).parent
     locate = _locator(root) if check_files else root.joinpath
     rows: list[Row] = []
     problems: list[Problem] = []
-    for index, (number, fields) in enumerate(tables.lines(source, content)):
+    for index, (number, fields) in enumerate(tables.csv_lines(source, content)):
         where = f"{source}:{number}"
         if index == 0 and len(fields) == 4 and tables.is_header(fields):
             continue
@@ -85,12 +85,12 @@ def check_clic(
             problems.append(Problem("bad row", where, f"got {len(fields)} columns, want O,A,B,T"))
             continue
         try:
-            names = [tables.relative_path(name) for name in fields[:3]]
+            names = [tables.parse_relative_path(name) for name in fields[:3]]
         except ValueError as error:
             problems.append(Problem("bad row", where, str(error)))
             continue
         try:
-            label = tables.probability(fields[3])
+            label = tables.parse_probability(fields[3])
         except ValueError as error:
             problems.append(Problem("bad label", where, str(error)))
             continue

@@ -66,7 +66,7 @@ def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report
         if not labels.is_file():
             problems.append(Problem("missing labels", str(reference_list), str(labels)))
             continue
-        for number, fields in tables.lines(labels, labels.read_bytes())[1:]:  # after the header
+        for number, fields in tables.csv_lines(labels, labels.read_bytes())[1:]:  # after the header
             row = _row(root, split, fields, f"{labels}:{number}")
             if isinstance(row, Row):
                 rows.append(row)
@@ -82,14 +82,14 @@ def _row(root: Path, split: str, fields: list[str], where: str) -> Row | Problem
     if len(fields) < 4:
         return Problem("bad row", where, f"got {len(fields)} columns, want at least reference, A, B and a label")
     try:
-        ref, a, b = (str(tables.relative_path(name)) for name in fields[:3])
+        ref, a, b = (str(tables.parse_relative_path(name)) for name in fields[:3])
     except ValueError as error:
         return Problem("bad row", where, str(error))
     share = next((text for text in (*fields[4:5], fields[3]) if text.strip()), None)
     if share is None:
         return None
     try:
-        label = 1 - tables.probability(share, tolerance=ROUNDING)
+        label = 1 - tables.parse_probability(share, tolerance=ROUNDING)
     except ValueError as error:
         return Problem("bad label", where, str(error))
     references, distorted = root / "reference_images" / split, root / "distorted_images" / split / Path(ref).stem

@@ -53,15 +53,15 @@ def read_predictions(path: str | os.PathLike[str], triplets: Sequence[Triplet], 
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file")
     known: dict[tuple[Path, ...], float] = {}
-    for index, (number, fields) in enumerate(tables.lines(source, source.read_bytes())):
+    for index, (number, fields) in enumerate(tables.csv_lines(source, source.read_bytes())):
         where = f"{source}:{number}"
         if index == 0 and len(fields) == 4 and tables.is_header(fields):
             continue
         if len(fields) != 4:
             raise ValueError(f"{where}: got {len(fields)} columns, want O,A,B,P")
         try:
-            key = tuple(folder / tables.relative_path(name) for name in fields[:3])
-            value = tables.probability(fields[3])
+            key = tuple(folder / tables.parse_relative_path(name) for name in fields[:3])
+            value = tables.parse_probability(fields[3])
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         if known.setdefault(key, value) != value:
