@@ -10,7 +10,6 @@ import scipy.ndimage
 import scipy.signal
 import torch
 from skimage import color
-from test_synth import picture
 from torch import Tensor
 
 from fastiqa.data import read_image
@@ -20,6 +19,7 @@ from fastiqa.data.distortions.noise import white_noise
 from fastiqa.data.images.codecs import decode_image, encode_image
 from fastiqa.data.images.colour_spaces import COLOUR_SPACES, from_lab, from_ycbcr, to_hsv, to_lab, to_ycbcr
 from fastiqa.metrics import psnr
+from support.pictures import picture
 from support.shared_data import shared_file
 
 # what no random number decides

@@ -30,19 +30,12 @@ from fastiqa.data.synth.synthesis import splits_of
 from fastiqa.data.synth.table import COLUMNS
 from fastiqa.evaluation.labellers import LABELLERS
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
+from support.pictures import picture
 from support.shared_data import shared_file
 
 synthesize = functools.partial(synthesis.synthesize, labellers=LABELLERS)
 
 SMALL = SynthOptions(codecs=("jpeg", "webp"), levels=2, pairs=4, val=0.25, test=0.25)
-
-
-def picture(seed: int, height: int = 161, width: int = 173) -> np.ndarray:
-    """Smooth colour with some grain, (H, W, 3) uint8: codecs treat it like a photograph."""
-    generator = np.random.default_rng(seed)
-    coarse = PIL.Image.fromarray(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize((width, height), PIL.Image.Resampling.BICUBIC), np.float64)
-    return (smooth + generator.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture

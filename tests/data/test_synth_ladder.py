@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_synth import picture
 
 from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 from fastiqa.data.synth.ladder import DistortedImage, Ladder, distorted, draw_ladders, draw_pairs
+from support.pictures import picture
 
 PICTURE = picture(0)
 

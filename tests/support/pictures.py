@@ -1,0 +1,14 @@
+"""Pictures that codecs treat like photographs."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+
+
+def picture(seed: int, height: int = 161, width: int = 173) -> np.ndarray:
+    """Smooth colour with some grain, (H, W, 3), uint8."""
+    generator = np.random.default_rng(seed)
+    coarse = PIL.Image.fromarray(generator.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), PIL.Image.Resampling.BICUBIC), np.float64)
+    return (smooth + generator.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
