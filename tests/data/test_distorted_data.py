@@ -22,7 +22,7 @@ from support.pictures import picture
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Six pictures of 80×72 pixels, of which the last equals the first."""
+    """Six pictures of 80×72 pixels; the last equals the first."""
     for number in (0, 1, 2, 3, 4, 0):
         name = f"{len(list(tmp_path.iterdir()))}.png"
         PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
@@ -30,7 +30,7 @@ def photographs(tmp_path: Path) -> list[Path]:
 
 
 def test_views_are_of_two_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a photograph whose red is the row and whose green is the column, mirrored or not."""
+    """On a photograph with the row as red and the column as green, mirrored or not."""
     monkeypatch.setattr(contrastive, "CLASSES", CLASSES[:1])
     rows, columns = np.mgrid[:100, :120].astype(np.uint8)
     PIL.Image.fromarray(np.stack([rows, columns, rows], -1)).save(tmp_path / "ramp.png")
@@ -135,7 +135,7 @@ def test_distorted_images_come_again(photographs: list[Path]) -> None:
         dataset.set_epoch(3)
     assert not torch.equal((fresh[7][0] * 255).round(), (again[7][0] * 255).round())
     again.set_epoch(2)
-    again.read = Photographs(1000, keep=False)  # which would refuse the photograph
+    again.read = Photographs(1000, keep=False)  # would refuse the photograph
     assert torch.equal((again[-119][0] * 255).round(), codes[0])
     assert again[7][1] == fresh[7][1]
 

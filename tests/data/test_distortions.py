@@ -1,4 +1,4 @@
-"""The bank of distortions: what each does, that a higher level is worse, and that the generator decides."""
+"""The bank of distortions: each one's effect, order of levels, and reproducibility by the generator."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fastiqa.metrics import psnr
 from support.pictures import picture
 from support.shared_data import shared_file
 
-# what no random number decides
+# distortions without random draws
 FIXED = {
     "gaussian_blur", "lens_blur", "colour_diffusion", "colour_quantisation", "saturation_hsv", "saturation_lab",
     "jpeg2000", "jpeg", "brighten", "darken", "pixelate", "quantisation", "high_sharpen", "contrast_change",
 }  # fmt: skip
-# what goes through 8 bits or steps, where float32 and float64 may round to different sides
+# distortions that round: float32 and float64 may round to different sides
 STEPPED = {"colour_quantisation", "jpeg2000", "jpeg", "quantisation"}
 
 
@@ -120,7 +120,7 @@ def test_a_line_has_its_length_and_direction(length: float) -> None:
     assert torch.allclose(kernels[0], kernels[1].mT)
     position = torch.arange(kernels.shape[-1]).double() - kernels.shape[-1] // 2
     across, along = ((kernels.sum(axis) * position.square()).sum(1) for axis in (2, 1))
-    # the second moment of a line, and at most that of the triangles which share its points among pixels
+    # the second moment of a line, plus at most that of the triangles that share its points among pixels
     assert along[0] == pytest.approx(length**2 / 12, abs=0.26)
     assert across[0] < 1e-12
     covariance = (kernels[2] * position[:, None] * position).sum()
@@ -152,11 +152,11 @@ def test_denoising_takes_most_of_the_noise_and_keeps_edges() -> None:
     halves = torch.cat([torch.full((1, 3, 100, 50), 0.1), torch.full((1, 3, 100, 50), 0.9)], 3)
     left = (distort(halves, "denoised", 1, seeded()) - halves).square()
     assert left[..., :40].mean() < 0.01 / 10
-    assert left[..., 48:52].mean() < 0.02  # an average of 5 columns alone would leave 0.08
+    assert left[..., 48:52].mean() < 0.02  # averaging 5 columns alone would leave 0.08
 
 
 def test_denoising_is_the_adaptive_filter() -> None:
-    """SciPy's, away from the borders, of the same noise."""
+    """Equal to SciPy's filter away from the borders, with the same noise."""
     image = pictures(0)
     noisy = white_noise(image, 0.03, seeded()).clamp(0, 1)
     wanted = np.stack([scipy.signal.wiener(channel, 5, 0.03) for channel in noisy[0].numpy()])
@@ -165,7 +165,7 @@ def test_denoising_is_the_adaptive_filter() -> None:
 
 
 def test_the_strongest_compression_of_small_images_is_its_headers() -> None:
-    """What the documentation of the bank says of jpeg2000."""
+    """The claim about jpeg2000 in the docstring of `compression`."""
     for side, same in ((64, True), (96, True), (128, False)):
         image = torch.nn.functional.interpolate(pictures(0), size=(side, side), mode="bilinear")
         levels = [distort(image, "jpeg2000", level) for level in (4, 5)]
@@ -213,11 +213,11 @@ def test_numbers_of_colours_and_values() -> None:
 
 
 def test_blocks_and_patches_lie_on_each_other() -> None:
-    """A higher level adds to what is there, and covers a share of the area that does not depend on the size."""
+    """A higher level only adds, and covers a share of the area that does not depend on the size."""
     image = torch.rand(1, 3, 96, 128, generator=seeded())
     for name, side in (("colour_block", 8), ("non_eccentricity_patch", 4)):
         changed = [(distort(image, name, level, seeded()) != image).any(1) for level in (1, 5)]
-        added = changed[1][changed[0]].double().mean()  # a patch may be copied onto itself, over another
+        added = changed[1][changed[0]].double().mean()  # a patch may land on itself, over another one
         assert added == 1 if name == "colour_block" else added > 0.9
         patches = DISTORTIONS[name].settings[4]
         assert 0.4 * patches * side**2 < changed[1].sum() <= patches * side**2
@@ -253,7 +253,7 @@ def test_bad_arguments(images: Tensor, name: str, level: int, error: type[Except
 
 
 def test_the_smallest_and_flat_images() -> None:
-    """Nothing divides by a spread that is not there, and 32×32 is enough for every type."""
+    """No type divides by a spread of zero, and 32×32 pixels suffice for every type."""
     for images in (torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 40)):
         for name in DISTORTIONS:
             for level in (1, 5):

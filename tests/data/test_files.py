@@ -1,4 +1,4 @@
-"""Files that are written all or nothing, on every kind of file system, and folders that one process at a time has."""
+"""Atomic writes on every kind of file system, and folders locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastiqa.common.files import FolderInUseError, locked, remove_unfinished, re
 
 
 def saved(path):
-    """A tensor is saved: the library behind it makes temporary files of its own, and closed ones of mode 0600."""
+    """Save a tensor: safetensors makes temporary files of its own, with mode 0600."""
     with replacing(path) as temporary:
         save_file({"x": torch.ones(3)}, temporary)
 
@@ -88,7 +88,7 @@ FSYNC, OPEN = os.fsync, os.open
 
 
 def refused(number):
-    """fsync of a folder fails, as on a network mount."""
+    """Make fsync of a folder fail, as on a network mount."""
 
     def fsync(descriptor):
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -161,7 +161,7 @@ import os, sys, time
 from pathlib import Path
 from fastiqa.common.files import locked
 with locked(Path(sys.argv[1])):
-    if os.fork() == 0:  # as a process that reads images: it lives on for a moment after a kill
+    if os.fork() == 0:  # like a reading worker, which briefly survives a kill
         sys.stdin.read()
         os._exit(0)
     print(os.getpid(), flush=True)

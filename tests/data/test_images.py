@@ -148,7 +148,7 @@ def test_every_code_value_is_rounded_once(depth, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_tensor_needs_little_beside_itself(dtype):
-    """Arrays of NumPy are counted, tensors are not: float64 of the whole image were 48 MB."""
+    """NumPy arrays are counted, tensors are not: a float64 copy of the image would take 48 MB."""
     image = Image(np.full((1000, 2000, 3), 7, np.uint16), 16, Path("image"))
     tracemalloc.start()
     try:
@@ -159,7 +159,7 @@ def test_a_tensor_needs_little_beside_itself(dtype):
 
 
 def with_size(archive, size):
-    """The zip archive, whose member is said to be of another size, in both of its headers."""
+    """A zip archive whose two headers give its member a wrong size."""
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = archive.index(signature) + offset
         archive = archive[:at] + struct.pack("<I", size) + archive[at + 4 :]
@@ -250,7 +250,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path, case, recwarn):
     path = tmp_path / "image"
     path.write_bytes(data)
     assert read_image(path).pixels.any()
-    padding = 16 if case.startswith("tiff 16") else 2  # what may follow the last sample
+    padding = 16 if case.startswith("tiff 16") else 2  # bytes that may follow the last sample
     for end in sorted({*range(1, len(data) - padding, max(1, len(data) // 60)), len(data) - padding}):
         path.write_bytes(data[:end])
         with pytest.raises(ImageError, match=r"image: .*(truncated|damaged|not an image in a format)"):
@@ -333,7 +333,7 @@ def test_bad_files(tmp_path, case, recwarn):
     assert not recwarn.list
 
 
-# What must be found of 16 damaged copies: docs/damaged_files.md has more formats, and those in which nothing can tell.
+# How many of 16 damaged copies must be found; docs/damaged_files.md has more formats, also those without any sign.
 DAMAGE = {
     ("PNG", "one byte"): 16,
     ("PNG, 16 bits", "one byte"): 16,
@@ -388,7 +388,7 @@ def test_zeros_are_no_damage_where_they_code_a_flat_picture(tmp_path, options):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_jpeg_markers(tmp_path, monkeypatch, installed):
-    """A restart marker out of turn is a warning of libjpeg; zeros and a missing end are found without simplejpeg."""
+    """libjpeg warns of a restart marker out of order; zeros and a missing end are found without simplejpeg."""
     if not installed:
         monkeypatch.setitem(sys.modules, "simplejpeg", None)
     data = pillow(SMOOTH8, "JPEG", restart_marker_rows=1)
@@ -422,7 +422,7 @@ def test_bad_paths(tmp_path):
 
 
 def test_files_of_a_folder(tmp_path, caplog):
-    """Links are followed, round no loop and into no folder twice; what is left out for its suffix is said."""
+    """Links are followed without loops, no folder is entered twice, and skipped suffixes are reported."""
     data, folder, store = pillow(CODES8, "PNG"), tmp_path / "set", tmp_path / "store"
     (folder / "sub" / ".hidden").mkdir(parents=True)
     store.mkdir()
@@ -451,7 +451,7 @@ def test_imagecodecs_is_named_where_it_is_absent(tmp_path, monkeypatch):
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path, monkeypatch):
-    """Reads that overlap, one of which ends while the other has begun: in either order."""
+    """Two overlapping reads, ending in either order."""
     path = tmp_path / "image.png"
     path.write_bytes(pillow(CODES8, "PNG"))
     before, begun, ends = list(warnings.filters), threading.Semaphore(0), [threading.Event(), threading.Event()]

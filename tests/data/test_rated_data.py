@@ -128,7 +128,7 @@ def test_small_images_are_enlarged_and_large_ones_resized_first():
 @pytest.mark.parametrize("shape", [(40, 60), (24, 60), (24, 24), (20, 60)])
 @pytest.mark.parametrize("resize", [None, (40, 60), (30, 50)])
 def test_crops_are_those_of_the_whole_image_as_numbers(shape, resize):
-    """Bit for bit, with the same random numbers, whether they are cut before or after the conversion; 16 bits too."""
+    """Crops before and after the conversion to float are equal bit for bit, with the same draws; at 16 bits too."""
     pixels = np.random.default_rng(2).integers(0, 2**16, (*shape, 3), dtype=np.uint16)
     for image in (noise(*shape), Image(pixels, 16, Path("deep.png"))):
         whole = image.tensor()

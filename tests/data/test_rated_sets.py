@@ -1,4 +1,4 @@
-"""Readers of rated images: what they read from the layouts as distributed, and everything that is wrong."""
+"""Readers of rated images: published layouts read correctly, and every kind of fault reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def problems(name, folder):
     return [(p.kind, p.where.rpartition("/")[2], p.reason) for p in SETS[name].check(folder).problems]
 
 
-# what each set holds
+# contents of each set
 
 
 def test_live_takes_the_realigned_scores_and_leaves_out_the_originals(live):
@@ -116,7 +116,7 @@ def test_flive_has_official_parts_where_both_tables_are_there(tmp_path):
     assert SETS["flive"].check(database).official_split() == {}
 
 
-# what all have in common
+# common to all sets
 
 
 def test_every_set_is_checked_and_its_images_read(tmp_path, live, livec):
@@ -145,7 +145,7 @@ def test_names_are_taken_in_their_own_case_first(tmp_path):
 
 
 def rename_all(folder: Path, rename: Callable[[str], str]) -> None:
-    """Give every file and folder below a folder another name, what is deepest first."""
+    """Rename every file and folder below a folder, the deepest first."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rename(path.with_name(rename(path.name)))
 
@@ -180,7 +180,7 @@ def test_a_seed_parts_the_references_and_another_otherwise(live):
         assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 29
 
 
-# what is wrong
+# faults
 
 
 @pytest.mark.parametrize(

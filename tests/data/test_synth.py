@@ -1,4 +1,4 @@
-"""``fastiqa data synth``: what it writes, that it writes the same again, and what it does when something is wrong."""
+"""``fastiqa data synth``: its files, their reproducibility, and its errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_real_photographs(tmp_path: Path) -> None:
         a, b = (float(row[f"{side}_score"]) for side in "ab")
         label = float(row["label"])
         if row["rule"] == "quality":
-            assert label == float(b > a)  # the metric, which had no say in it, agrees
+            assert label == float(b > a)  # the metric agrees, without having a say
             assert row["group"] == row["a_codec"] == row["b_codec"]
         else:
             assert label == pytest.approx(1 / (1 + math.exp((a - b) / 1.25)), abs=1e-6)
@@ -143,7 +143,7 @@ def test_what_is_whole_is_kept_and_the_rest_made_again(photos: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
-    """SIGKILL to the parent alone, while two workers are busy: they end too; a second run ends at the same bytes."""
+    """SIGKILL to the parent alone ends its two busy workers too; a second run gives the same bytes."""
     photos, killed, undisturbed = (tmp_path / name for name in ("photos", "killed", "undisturbed"))
     photos.mkdir()
     for number in range(8):
@@ -158,7 +158,7 @@ def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
-        process.communicate(timeout=20)  # the workers share its stderr, which ends when the last of them does
+        process.communicate(timeout=20)  # returns when the last worker, sharing its stderr, ends
     finished = {file: file.stat().st_mtime_ns for file in killed.glob("*/photograph.json")}
     assert 1 <= len(finished) < 8
     assert not (killed / "triplets.csv").exists()
@@ -183,7 +183,7 @@ def test_splits_share_no_photograph(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_checked(photos: Path, tmp_path: Path, fastiqa_command) -> None:
-    """Beside `fastiqa eval synth`; an image that is gone is named once, with the row that needs it."""
+    """`fastiqa data check` names a missing image once, with the row that needs it."""
     out = tmp_path / "out"
     synthesize(photos, out, SMALL, workers=1)
     status, said, err = fastiqa_command("data", "check", "synth", out, "--json", "--decode")
@@ -332,7 +332,7 @@ def test_another_run_does_not_mix_with_the_first(photos: Path, tmp_path: Path) -
 
 
 def test_two_runs_do_not_write_to_one_folder(photos: Path, tmp_path: Path) -> None:
-    """While a run has the folder another one ends at once, from this process or from another; the first is whole."""
+    """A second run on a folder in use ends at once, in this process or another; the first run completes."""
     out = tmp_path / "out"
     program = "import sys; from fastiqa.cli import main; main(sys.argv[1:])"
     other = [
@@ -379,7 +379,7 @@ def test_names_that_a_spreadsheet_would_compute(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(photos: Path, tmp_path: Path) -> None:
-    """Files may not grow beyond 20 kB, as the system enforces it: the error names one, and no half is left."""
+    """The system limits files to 20 kB: the error names the file, and no partial file is left."""
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

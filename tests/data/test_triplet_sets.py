@@ -1,4 +1,4 @@
-"""Readers of CLIC, BAPPS and PieAPP: what they read from the layouts as distributed, and everything that is wrong."""
+"""Readers of CLIC, BAPPS and PieAPP: published layouts read correctly, and every kind of fault reported."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_clic_names_every_missing_file_once_with_its_first_row(tmp_path, caplog)
         ("missing file", f"{csv}:1", str(tmp_path / md5_name("b1")))
     ]
     assert [triplet.label for triplet in report.triplets] == [0, 1]
-    assert report.duplicates == 2  # of the labels, whatever images there are
+    assert report.duplicates == 2  # counted in the labels, whatever images exist
     assert len(read_clic(csv, on_problem="skip")) == 2
     (warning,) = caplog.messages
     assert warning.startswith(f"{csv}:1: missing file: ")
@@ -215,7 +215,7 @@ def test_a_changed_archive_is_read_anew(tmp_path):
 
 
 def test_clic_oracle_as_distributed():
-    """The published counts: 5,220 rows of 315 references in 2,730 images, 2,692 of them 0."""
+    """The published counts: 5,220 rows, 2,692 of them 0, on 315 references and 2,730 images."""
     csv = shared_file("clic/oracle.csv")
     rows = read_clic(csv, check_files=False, average_duplicates=False)
     assert len(rows) == 5220
@@ -328,7 +328,7 @@ def test_pieapp_labels_are_the_share_that_prefers_b(tmp_path):
 
 
 def test_pieapp_leaves_out_what_was_never_labelled(tmp_path):
-    """A val file of the raw column alone, with blanks; the processed column, where there is one, goes before it."""
+    """A val file with the raw column alone, with blanks; the processed column goes first where there is one."""
     folders.pieapp(tmp_path, "val", {1: [(BLUR1, BLUR2, ""), (NOISE, WARP, "1"), (BLUR1, WARP, "0.2", "0.4")]})
     report = check_pieapp(tmp_path, "val")
     assert [t.label for t in report.triplets] == [0, pytest.approx(0.6)]

@@ -1,4 +1,4 @@
-"""TripletDataset and its transforms: one crop for all three, reproducible to the bit, and files that cannot be read."""
+"""TripletDataset and its transforms: one crop for all three images, reproducible to the bit; unreadable files."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_flip_and_swap_can_be_switched_off(triplets):
 
 
 def test_an_item_is_a_function_of_seed_epoch_and_index_alone(triplets):
-    """A run that resumes in epoch 3 at item 4 sees what the first run saw, read by workers or not."""
+    """A run resumed in epoch 3 at item 4 sees the first run's items, with or without workers."""
     transform = RandomCrop(16)
     first = TripletDataset(triplets, transform, seed=5)
     seen = {}
@@ -212,7 +212,7 @@ def test_an_unreadable_image_is_skipped_and_named_once(triplets, caplog):
         for _ in range(3):
             batches = list(DataLoader(dataset, batch_size=2))
     assert [len(batch[3]) for batch in batches] == [2, 2, 2]
-    assert same(dataset[5], dataset[0])  # the next readable one takes the place
+    assert same(dataset[5], dataset[0])  # the next readable triplet replaces it
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: the file is truncated; triplets with this image are skipped"
     ]
@@ -220,7 +220,7 @@ def test_an_unreadable_image_is_skipped_and_named_once(triplets, caplog):
 
 
 def test_what_takes_the_place_is_cropped_by_the_place(triplets):
-    """The triplet that stands in is seen twice in the epoch, not the same crop of it."""
+    """The replacement triplet appears twice in the epoch, with different crops."""
     damage(triplets, 2, 0)
     dataset = TripletDataset(triplets, RandomCrop(16), on_unreadable="skip")
     assert not same(dataset[2], dataset[3])
@@ -266,7 +266,7 @@ def test_arguments_are_checked(triplets):
 
 
 def open_at(path):
-    """Descriptors by which this process has a file open, and the position of each."""
+    """The descriptors of a file that this process has open, with their positions."""
     wanted, found = path.stat().st_ino, {}
     for descriptor in range(256):
         with contextlib.suppress(OSError):
@@ -276,7 +276,7 @@ def open_at(path):
 
 
 def test_workers_share_no_position_in_an_archive(tmp_path):
-    """A descriptor that a forked worker inherits is the parent's own: reading through it would move both."""
+    """A forked worker shares the position of inherited descriptors with its parent: reading would move both."""
     csv = folders.clic(tmp_path)
     wanted = [TripletDataset(read_clic(csv))[i] for i in range(4)]
     archive = tmp_path / "all.zip"

@@ -1,4 +1,4 @@
-"""fastiqa eval: scores on data sets as distributed, and predictions in CLIC's format."""
+"""fastiqa eval: scores on published layouts, and predictions in CLIC's format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def triplets(tmp_path: Path) -> list[Triplet]:
-    """A picture, and noise of two strengths on it: b is closer in the first, a in the second, in the third they tie."""
+    """A picture with noise of two strengths: b is closer in the first triplet, a in the second, the third is a tie."""
     random = np.random.default_rng(0)
     picture = np.clip(np.linspace(0, 255, 180)[:, None, None] + np.zeros((180, 170, 3)), 0, 255)
     paths = {}
@@ -83,7 +83,7 @@ def test_a_network_is_asked_both_ways(triplets: list[Triplet], weights: Path) ->
     seen: list[tuple[int, int]] = []
     (result,) = evaluate_triplets(triplets, {"net": model}, on_triplet=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    forth, back = result.preferences[:2]  # the second triplet is the first with a and b exchanged
+    forth, back = result.preferences[:2]  # the second triplet swaps a and b of the first
     assert result.swap_consistency is not None
     assert round(3 * result.swap_consistency) >= 2 * int(forth.sign() == -back.sign())
     with torch.no_grad():

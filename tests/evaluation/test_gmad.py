@@ -47,7 +47,7 @@ def test_pairs_of_hand_made_scores() -> None:
 
 
 def slow_pairs(defender: list[float], attacker: list[float], levels: int) -> list[tuple[int, int, int]]:
-    """Every two images of a level beside each other."""
+    """Compare all pairs of images in a level."""
     n = len(defender)
     level = [levels * sum(other < mine for other in defender) // n for mine in defender]
     found = []
@@ -83,7 +83,7 @@ def test_roles_are_exchanged_and_maps_that_increase_change_nothing() -> None:
 
 
 def test_ties_and_infinity() -> None:
-    # Equal scores of the defender are of one level, whatever the order of the images; the others stay empty.
+    # Equal scores of the defender share a level in any order of images; the other levels stay empty.
     assert [p.level for p in gmad_pairs([1] * 12, range(12))] == [1]
     assert gmad_pairs(range(12), [3] * 12) == ()
     (pair,) = gmad_pairs([1, 1, 1, 1], [5, 7, 7, 5], levels=1)
@@ -131,7 +131,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve images of four contents with noise of three strengths, in formats by turns, and refs.csv."""
+    """Twelve images, four contents with noise of three strengths, in alternating formats, and refs.csv."""
     random = np.random.default_rng(0)
     (tmp_path / "images" / "more").mkdir(parents=True)
     rows = ["image,reference"]
@@ -155,7 +155,7 @@ def weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_scores_are_kept_for_the_same_bytes(folder: Path) -> None:
-    """And made anew for other bytes, other weights, or another name; after an error too."""
+    """They are computed again for other bytes, other weights or another name; also after an error."""
     images = sorted(f"{k}.png" for k in (0, 6, 9))
     asked: list[str] = []
 
@@ -187,7 +187,7 @@ def test_scores_are_kept_for_the_same_bytes(folder: Path) -> None:
 
 
 def test_the_images_are_gone_through_as_often_whatever_is_kept(folder: Path) -> None:
-    """Once for all rows of the file, not once for each, which for 4000 images took 2 s."""
+    """Once for all rows of the file; once per row took 2 s for 4000 images."""
 
     class Counted(list[str]):
         passes = 0
@@ -219,7 +219,7 @@ def test_an_unreadable_image_is_named_or_left_out(folder: Path) -> None:
 
 
 def test_sixteen_bits(folder: Path) -> None:
-    """A copy in 16 bits is equal to its reference of 8, and looks like it."""
+    """A 16-bit copy equals its 8-bit reference, in scores and on the page."""
     plain, deep = folder / "ref0.png", folder / "deep.tif"
     tifffile.imwrite(deep, read_image(plain).pixels.astype(np.uint16) * 257, photometric="rgb")
     for name, best in (("psnr", np.inf), ("ssim", 1.0)):
@@ -238,7 +238,7 @@ def test_a_network_of_several_images_is_refused() -> None:
 
 
 class Links(html.parser.HTMLParser):
-    """What a page links to, shows and says."""
+    """The links, images and text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ def random_pair(n=40, ties=False, seed=0):
 
 
 def ranks(values):
-    """Ranks from 1 by counting; ties share the mean of theirs."""
+    """Ranks from 1 by counting; ties share their mean rank."""
     return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
 
 
@@ -121,7 +121,7 @@ def logistic5(x, height, steepness, centre, slope, offset):
     [("logistic4", logistic4, (80, 10, 1020, 7)), ("logistic5", logistic5, (60, 0.2, 1020, 0.3, -250))],
 )
 def test_a_fit_finds_the_curve_again(fit, curve, parameters, sign):
-    """Also where predictions and scores run against each other, and far from zero."""
+    """Also for opposite directions of predictions and scores, and far from zero."""
     x = np.random.default_rng(0).uniform(980, 1060, 80)
     y = sign * curve(x, *parameters)
     np.testing.assert_allclose(fitted(x, y, fit), y, rtol=1e-6)
@@ -134,7 +134,7 @@ def test_a_fit_finds_the_curve_again(fit, curve, parameters, sign):
 def test_a_fit_is_the_best_of_its_curve_and_never_worse_than_a_line(fit):
     x, y = random_pair(60)
     best = rmse(x, y, fit)
-    assert best == pytest.approx(rmse(100 - 7 * x, y, fit), rel=1e-4)  # whatever the unit of the predictions
+    assert best == pytest.approx(rmse(100 - 7 * x, y, fit), rel=1e-4)  # in any unit of the predictions
     slope, offset = np.polyfit(x, y, 1)
     line = rmse(slope * x + offset, y)
     assert best < line if fit == "logistic5" else best < 1.02 * line
@@ -145,7 +145,7 @@ def test_a_fit_is_the_best_of_its_curve_and_never_worse_than_a_line(fit):
 
 
 def rated(n=30, groups=("blur", "noise"), seed=0):
-    """Images with random scores, and predictions that are near them."""
+    """Images with random scores, and predictions near them."""
     generator = np.random.default_rng(seed)
     score = generator.uniform(0, 9, n)
     images = [RatedImage(Path(f"{i}.png"), s, f"ref{i}", groups[i % len(groups)]) for i, s in enumerate(score)]

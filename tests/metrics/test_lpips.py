@@ -1,7 +1,7 @@
 """LPIPS: the authors' package with its published heads and random trunks, gradients, precision, files, commands.
 
-The trunks trained on ImageNet can be had nowhere without a download, so the published values of images are not checked:
-that the same trunk and heads give the same values is.
+Trunks trained on ImageNet need a download, so published values of images are not checked. The tests check that the same
+trunk and heads give the same values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ implementation = importlib.import_module("fastiqa.metrics.lpips")
 
 
 class OneWeight(torch.nn.Linear):
-    """Instead of the 100 million random weights of a classifier that nobody uses."""
+    """Replaces the 100 million random weights of an unused classifier."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(1, 1)
@@ -51,7 +51,7 @@ def oracle(net: str) -> tuple[Any, Path]:
 
 
 def torchvision_keys(trunk: Any) -> dict[str, Tensor]:
-    """slice2.3.weight → features.3.weight, and a classifier."""
+    """Renames slice2.3.weight to features.3.weight, and adds a classifier."""
     weights = {f"features.{key.split('.', 1)[1]}": tensor for key, tensor in trunk.state_dict().items()}
     return {**weights, "classifier.1.weight": torch.zeros(3)}
 
@@ -69,7 +69,7 @@ def test_the_authors_package_from_files(net: str, tmp_path: Path, monkeypatch: p
         p, q = x.clone().requires_grad_(), y.clone().requires_grad_()
         value = model(p, q, **options).flatten()
         value.sum().backward()
-        (of_x,) = torch.autograd.grad(model(p, y, **options).sum(), p)  # y without: its maps are made apart
+        (of_x,) = torch.autograd.grad(model(p, y, **options).sum(), p)  # y has no gradient: its maps are computed apart
         gradients.append((value.detach(), p.grad, q.grad, of_x))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-14)
     theirs.spatial = ours.convention["spatial"] = True
@@ -81,7 +81,7 @@ def test_the_authors_package_from_files(net: str, tmp_path: Path, monkeypatch: p
 
 
 def maps(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Two of three channels in two layouts, with a place of zeros in one and in both, and heads' weights."""
+    """Two maps of three channels in two layouts, with a zero vector in one and in both, and heads' weights."""
     x, y = (torch.rand(2, 2, 3, 4, 5) + 0.1).to(dtype)
     x[0, :, 1, 2] = y[0, :, 1, 2] = x[1, :, 3, 3] = 0
     return x.contiguous(memory_format=torch.channels_last), y, torch.rand(3).to(torch.promote_types(dtype, torch.float))
@@ -116,7 +116,7 @@ def test_batches_of_gradients() -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_one_image_against_many(net: str) -> None:
-    """Either of the two, which goes through the network once; with and without gradients."""
+    """Either image may be the single one, which runs through the network once; with and without gradients."""
     torch.manual_seed(0)
     model = LPIPS(net).double()
     one, many = torch.rand(1, 3, 40, 37, dtype=torch.float64), torch.rand(3, 3, 40, 37, dtype=torch.float64)
@@ -160,7 +160,7 @@ def test_what_each_layer_contributes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_the_authors_whole_file(net: str, tmp_path: Path) -> None:
-    """Their state dict, with images in [-1, 1] as they take them by default."""
+    """The authors' state dict, with images in [-1, 1], their default."""
     theirs, _ = oracle(net)
     torch.save(theirs.float().state_dict(), tmp_path / "lpips.pth")
     ours = LPIPS(net, weights=tmp_path / "lpips.pth", data_range=(-1, 1))
@@ -187,7 +187,7 @@ def test_what_is_not_the_authors_whole_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_heads_of_version_0_0_are_refused(net: str, tmp_path: Path) -> None:
-    """Under any name, as a file of their own and in the authors' whole file."""
+    """Under any name, in a file of heads and in the authors' whole file."""
     theirs, heads = oracle(net)
     trunk, old = tmp_path / "trunk.pth", tmp_path / "heads.safetensors"
     torch.save(torchvision_keys(theirs.net), trunk)
@@ -229,7 +229,7 @@ def test_near_images_lose_no_digits(dtype: torch.dtype) -> None:
 
 def test_equal_flat_and_zero_images_have_finite_gradients() -> None:
     model = LPIPS("squeeze")
-    torch.nn.init.constant_(model.trunk.features[0].bias, -100)  # no feature is alive anywhere
+    torch.nn.init.constant_(model.trunk.features[0].bias, -100)  # all features are dead
     for other in (model, LPIPS("squeeze")):
         for image in (torch.zeros(1, 3, 20, 20), torch.full((1, 3, 20, 20), 0.5), torch.rand(1, 3, 20, 20)):
             x, y = image.clone().requires_grad_(), image.clone().requires_grad_()

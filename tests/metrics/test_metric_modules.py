@@ -52,7 +52,7 @@ def test_modules_of_pytorch_msssim_keep_their_values(case: str) -> None:
 
 
 def test_what_a_twin_does_not_cover() -> None:
-    """Videos and images smaller than the window go to their forward; another window is left."""
+    """Videos and images smaller than the window take the original forward; modules with another window are skipped."""
     module = pytorch_msssim.SSIM(data_range=1.0, spatial_dims=3, channel=1)
     twin = copy.deepcopy(module)
     fastiqa.accelerate(twin)
@@ -136,13 +136,13 @@ def test_mean_score_takes_what_its_base_takes() -> None:
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated", "ignore:This property will be removed in 2.0.0")
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_mean_score_can_be_scripted(reduction: str) -> None:
-    """As torchmetrics' own, which are held to it by its testers."""
+    """Like torchmetrics' own metrics, whose testers require it."""
     for metric in ("psnr", "ms_ssim", LPIPS("squeeze")):
         torch.jit.script(mean_score()(metric, reduction=reduction))
 
 
 def test_mean_score_is_synchronised_by_its_sums() -> None:
-    """What torchmetrics gathers from two processes, put together by the states' own reduction."""
+    """States gathered from two processes, combined by the states' own reduction."""
     parts = []
     x, y = pair(3, 3, 12, 12)
     for part in (slice(0, 1), slice(1, 3)):
@@ -158,7 +158,7 @@ def test_mean_score_is_synchronised_by_its_sums() -> None:
 
 @pytest.mark.parametrize("name", ["psnr", "ssim", "ms_ssim"])
 def test_a_metric_is_one_node_of_torch_fx(name: str) -> None:
-    """So a graph of a network with its loss holds the fused metric, at any size."""
+    """A graph of a network with its loss then holds the fused metric, at any size."""
     loss = MetricLoss(fastiqa.create_metric(name))
     graph = torch.fx.symbolic_trace(loss)
     assert next(node.name for node in graph.graph.nodes if node.op == "call_function") == name

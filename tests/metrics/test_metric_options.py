@@ -1,5 +1,4 @@
-"""Options of the metrics beside the presets: code values, masks, maps, bands, losses; and what low precision, flat and
-opposite images must not do."""
+"""Metric options beside presets: code values, masks, maps, bands, losses; low precision, flat and opposite images."""
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ def test_grey(metric: Any) -> None:
 
 @METRIC
 def test_only_scores_are_checked(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images are read for the message alone, after a score that is not finite."""
+    """Images are read only for the message, after a non-finite score."""
     x, y = pair(2, 1, 161, 161)
     sizes: list[int] = []
     isfinite = torch.isfinite
@@ -72,7 +71,7 @@ def test_only_scores_are_checked(metric: Any, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_right_and_never_above_one(dtype: torch.dtype) -> None:
-    """Where other libraries are off by up to 0.07, and give 1.1 for flat bright images."""
+    """Other libraries are off by up to 0.07 here, and give 1.1 for flat bright images."""
     x, y = pair(2, 3, 256, 256, dtype=dtype)
     for metric in (ssim, ms_ssim):
         assert (metric(x, y).double() - metric(x.double(), y.double())).abs().max() < 2e-6
@@ -119,7 +118,7 @@ def test_scores_are_the_same_alone_in_a_batch_and_in_channels_last(metric: Any) 
 
 
 def by_lpips(x: Tensor, y: Tensor, **options: Any) -> Tensor:
-    """LPIPS of random weights, the same at each call."""
+    """LPIPS with random weights, the same at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         score: Tensor = LPIPS("squeeze", **options)(x, y)
@@ -131,7 +130,7 @@ RANGED = pytest.mark.parametrize("metric", [psnr, ssim, ms_ssim, by_lpips])
 
 @RANGED
 def test_values_outside_the_range_are_refused(metric: Any) -> None:
-    """Also where a large image is looked at in some rows, and as the other of the two."""
+    """Also in a large image, of which only some rows are checked, and in either image."""
     x, y = pair(2, 3, 161, 163, dtype=torch.float32)
     large = pair(1, 3, 400, 500, dtype=torch.float32)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
@@ -166,7 +165,7 @@ def test_every_value_is_looked_at_on_demand(metric: Any) -> None:
 
 @RANGED
 def test_what_a_network_learns_may_leave_the_range(metric: Any) -> None:
-    """As every loss is used; images of another range are warned of, and those that are given still refused."""
+    """As in every loss: a generated image in another range warns, a given one is still refused."""
     x, y = pair(1, 3, 161, 163, dtype=torch.float32)
     learnt = (3 * x - 1).requires_grad_()
     with warnings.catch_warnings():
@@ -185,7 +184,7 @@ def test_what_a_network_learns_may_leave_the_range(metric: Any) -> None:
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
 def test_values_steer_nothing_that_is_traced(metric: Any) -> None:
-    """One graph, and no error, whatever the values; numbers that change from call to call break no graph."""
+    """One graph and no error for any values; numbers that change between calls break no graph."""
     x, y = pair(2, 3, 24, 26, dtype=torch.float32)
     want = metric(255 * x, 255 * y, check_range=False)
     compiled = torch.compile(metric, backend="eager", fullgraph=True)
@@ -227,7 +226,7 @@ def test_black_and_white(metric: Any) -> None:
     ],
 )
 def test_two_floating_dtypes(metric: Any, dtypes: tuple[torch.dtype, torch.dtype], computed: torch.dtype) -> None:
-    """As of a prediction under autocast beside its target; the gradient comes back in the image's dtype."""
+    """Like a prediction under autocast and its target; the gradient has the image's dtype."""
     x, y = (image.to(dtype) for image, dtype in zip(pair(2, 3, 161, 163), dtypes, strict=True))
     for p, q in ((x, y), (y, x)):
         torch.testing.assert_close(metric(p, q), metric(p.to(computed), q.to(computed)), rtol=0, atol=0)
@@ -248,7 +247,7 @@ IMAGE = torch.rand(1, 3, 170, 170)
 @pytest.mark.parametrize("metric", [ssim, ms_ssim, SSIM, MSSSIM], ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize("preset", ["fastiqa", "torchmetrics"])
 def test_bad_conventions(metric: Any, preset: str) -> None:
-    """Of functions where they are called, of modules where they are made."""
+    """Functions refuse them when called, modules when constructed."""
 
     def call(**options: Any) -> None:
         if isinstance(metric, type):
@@ -351,7 +350,7 @@ def test_a_mask_of_ms_ssim_and_of_smaller_images() -> None:
     half = torch.zeros(1, 1, 400, 390)
     half[:, :, :224] = 1
     changed = y.clone()
-    changed[:, :, 320:] = 0  # coarser windows reach further: of the fifth scale 80 pixels
+    changed[:, :, 320:] = 0  # coarser windows reach further, 80 pixels at the fifth scale
     masked = [ms_ssim(x, image, mask=half) for image in (y, changed)]
     torch.testing.assert_close(*masked, rtol=1e-13, atol=0)
     assert ms_ssim(x, y) - ms_ssim(x, changed) > 0.1
@@ -397,7 +396,7 @@ def test_reduction(metric: Any) -> None:
 @pytest.mark.parametrize("size", [(21, 40), (22, 25), (37, 30)])
 @pytest.mark.parametrize("padding", ["reflect", "symmetric", "replicate", "zero"])
 def test_padding_is_that_of_the_map(padding: Any, size: tuple[int, int]) -> None:
-    """Images that are large enough are not padded for the mean, their borders are."""
+    """For the mean, large images are not padded; strips along their borders are."""
     x, y = pair(2, 2, *size)
     values = ssim(x, y, padding=padding, return_map=True)[1]
     torch.testing.assert_close(ssim(x, y, padding=padding), values.mean((1, 2, 3)), rtol=1e-13, atol=0)
@@ -427,7 +426,7 @@ def test_padding_as_scipy_names_it(padding: Any, mode: str) -> None:
 
 
 def test_the_contrast_term_is_ssim_without_luminance() -> None:
-    """The same with a map, a mask of ones and bands, and it has a gradient."""
+    """Equal with a map, a mask of ones and bands; differentiable."""
     x, y = pair(2, 3, 40, 41)
     score, contrast = ssim(x, y, return_contrast=True)
     assert torch.equal(score, ssim(x, y))
@@ -477,7 +476,7 @@ def test_large_images_go_in_bands(metric: Any, options: Any, monkeypatch: pytest
 
 
 def test_bands_hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a kernel too, a large image takes less than its pair holds."""
+    """Also without a kernel, a large image takes less memory than its pair."""
     from fastiqa.bench.runner.memory import peak_bytes
 
     x, y = pair(1, 3, 320, 320, dtype=torch.float32)

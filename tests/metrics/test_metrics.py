@@ -19,7 +19,7 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 def pair(*shape, dtype=torch.float64, noise=0.1, seed=0):
-    """A smooth random image in [0, 1] and the same with noise, rounded to 8-bit code values."""
+    """A smooth random image in [0, 1], and a noisy copy, both rounded to 8-bit code values."""
     generator = torch.Generator().manual_seed(seed)
     n, c, height, width = shape
     coarse = torch.rand(n, c, height // 8 + 2, width // 8 + 2, generator=generator, dtype=torch.float64)
@@ -151,7 +151,7 @@ def test_luma_is_matlabs_grey():
 
 @pytest.mark.parametrize("padding", ["valid", "reflect", "symmetric", "replicate", "zero"])
 def test_gradcheck(padding):
-    """To both images; of an odd 5×4 image and a 3×3 window, each number by itself."""
+    """With respect to both images, each value of an odd 5×4 image by itself, with a 3×3 window."""
     x, y = (image.requires_grad_() for image in pair(1, 1, 5, 4))
     mask = torch.rand(1, 1, 5, 4, dtype=torch.float64)
 
@@ -248,7 +248,7 @@ def test_vmap_and_compile():
 
 
 def test_ms_ssim_in_vmap_and_compiled():
-    """With gradients, which join those of an image and of its half elsewhere than in eager calls."""
+    """With gradients: here those of an image and of its half join elsewhere than in eager calls."""
     x, y = pair(2, 1, 176, 180)
     x.requires_grad_()
     want = torch.autograd.grad(ms_ssim(x, y).sum(), x)[0]
@@ -263,7 +263,7 @@ def test_ms_ssim_in_vmap_and_compiled():
 
 
 def test_tensor_subclasses():
-    """The gradient of MS-SSIM, whose joint node for an image and its half cannot take one."""
+    """MS-SSIM's gradient; its joint node for an image and its half cannot take a subclass."""
 
     class Subclass(torch.Tensor):
         pass

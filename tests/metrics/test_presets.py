@@ -21,7 +21,7 @@ from support.oracles import import_oracle
 
 
 def images(height: int, width: int, n: int = 2) -> tuple[Tensor, Tensor]:
-    """Smooth, with noise that differs from channel to channel, in [0.05, 1]: kornia's epsilon counts in black."""
+    """Smooth, with different noise in each channel, in [0.05, 1]: kornia's epsilon matters in black."""
     x = torch.nn.functional.interpolate(torch.rand(n, 3, 9, 11, dtype=torch.float64), (height, width), mode="bilinear")
     noise = torch.tensor([0.02, 0.08, 0.2], dtype=torch.float64).view(3, 1, 1) * torch.randn_like(x)
     return x.clamp(0.05, 1), (x + noise).clamp(0.05, 1)
@@ -45,7 +45,7 @@ def from_skimage(x: Tensor, y: Tensor, **options: Any) -> Tensor:
 
 
 def by_definition(x: Tensor, y: Tensor) -> Tensor:
-    """fused-ssim's: zeros around the image, a window at every pixel. It needs a GPU, so from its formula."""
+    """fused-ssim, from its formula, since it needs a GPU: zeros around the image, a window at every pixel."""
     row = torch.tensor(window(11, 1.5), dtype=torch.float64).expand(3, 1, 1, 11)
 
     def mean(image: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def test_ssim_of_other_libraries(preset: str) -> None:
     # pytorch-msssim's window is rounded to float32: its sum is not 1, and its variances are off by 1e-7 of the mean²
     tolerance = 1e-6 if preset == "pytorch_msssim" else 1e-9
     torch.testing.assert_close(score, ORACLES[preset](x, y), rtol=0, atol=tolerance)
-    if SSIM_PRESETS[preset] and preset not in ("piq", "skimage_gaussian"):  # it can be told from the default
+    if SSIM_PRESETS[preset] and preset not in ("piq", "skimage_gaussian"):  # it differs from the default
         assert (score - ssim(x, y)).abs().min() > 1e-3
 
 
@@ -137,14 +137,14 @@ def test_ms_ssim_of_other_libraries_at_odd_sides(preset: str, size: tuple[int, i
 
 @pytest.mark.parametrize("sigma", [0.8, 2.0, 4.5])
 def test_windows_that_follow_sigma(sigma: float) -> None:
-    """As those of torchmetrics and scikit-image do; one of a given size, or of another library, stays."""
+    """In torchmetrics and scikit-image they do; a given size, or another library's window, stays."""
     x, y = images(60, 53)
     functional = import_oracle("torchmetrics.functional.image")
     structural = functional.structural_similarity_index_measure
     want, contrast = structural(x, y, sigma=sigma, data_range=1.0, reduction="none", return_contrast_sensitivity=True)
     score = ssim(x, y, preset="torchmetrics", sigma=sigma)
     torch.testing.assert_close(score, want, rtol=0, atol=1e-9)
-    # theirs is of the windows in the image alone
+    # torchmetrics averages windows inside the image only
     of_valid = ssim(x, y, preset="torchmetrics", sigma=sigma, padding="valid", return_contrast=True)[1]
     torch.testing.assert_close(of_valid, contrast, rtol=0, atol=1e-9)
     torch.testing.assert_close(
@@ -165,7 +165,7 @@ def test_scales_of_torchmetrics_with_another_sigma() -> None:
 
 
 def test_black_of_torchmetrics_is_kept() -> None:
-    """Its pair of numbers says how far black and white are apart, not where they are."""
+    """torchmetrics' pair of numbers gives the distance of black and white, not their places."""
     x, y = (2 * image - 1 for image in images(180, 193, n=1))
     functional = import_oracle("torchmetrics.functional.image")
     want = functional.structural_similarity_index_measure(x, y, data_range=(-1.0, 1.0))
