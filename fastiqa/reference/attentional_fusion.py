@@ -1,11 +1,11 @@
-"""Attentional feature fusion: two maps mixed by an attention that looks at each pixel and at the whole map.
+"""Attentional feature fusion: a mix of two maps by attention to each pixel and to the whole map.
 
     L(z) = BN(conv(relu(BN(conv(z)))))             1×1 convolutions, C → C/r → C
-    G(z) = the same, with weights of its own, on mean_hw(z)
+    G(z) = the same, with other weights, on mean_hw(z)
     m = σ(L(x + y) + G(x + y)),   out = m x + (1 − m) y
 
-L + G is the multi-scale channel attention module, MS-CAM. Source: Dai et al., arXiv 2009.14082, equations 1 to 4;
-parameter names of the authors' code.
+L + G is the multi-scale channel attention module, MS-CAM. Source: Dai et al., arXiv 2009.14082, equations 1 to 4; the
+parameters have the names in the authors' code.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fastiqa.reference.batch_norm_act import BatchNormAct2d, NormSequential
 
 
 class AttentionalFeatureFusion(nn.Module):
-    """Weighted mean of two feature maps, the weights decided by MS-CAM.
+    """Weighted mean of two feature maps, with weights from MS-CAM.
 
     Args:
         channels: C, channels of both maps.
-        reduction: r, of the branches' hidden width, ⌊C / r⌋.
-        doubled: put out twice the mean, as the authors' code does and their paper does not; for weights trained so.
+        reduction: r; the branches' hidden width is ⌊C / r⌋.
+        doubled: return twice the mean, as the authors' code does, unlike their paper; for weights trained so.
 
-    Raises: ValueError or TypeError naming the argument. In training mode a batch of one is refused: batch
+    Raises: ValueError or TypeError naming the argument. Training mode refuses a batch of one, because batch
         normalisation has no statistics for the one pixel of the global branch.
     """
 
@@ -60,7 +60,7 @@ class AttentionalFeatureFusion(nn.Module):
         return (
             nn.Conv2d(self.channels, hidden, 1),
             self.norm_block(hidden),
-            nn.Identity(),  # the authors' ReLU, now in the norm: their names count it
+            nn.Identity(),  # the authors' ReLU, which their names count, is in the norm
             nn.Conv2d(hidden, self.channels, 1),
             self.norm_block(self.channels, negative_slope=1.0),
         )

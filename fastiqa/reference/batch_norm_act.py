@@ -1,12 +1,12 @@
-"""Batch normalisation with the activation that follows it.
+"""Batch normalisation and the activation after it.
 
-    y = act((x − mean) / √(var + eps) · weight + bias)      act: leaky ReLU; of slope 0, the default, ReLU; of 1 none
+    y = act((x − mean) / √(var + eps) · weight + bias)      act: leaky ReLU; slope 0, the default, is ReLU, slope 1 none
 
-`torch.nn.SyncBatchNorm.convert_sync_batchnorm` replaces whatever is a batch normalisation by one without an activation.
-Blocks of this package are `NormHolder`s, which give the new norm the activation of the old one; elsewhere the
-conversion is refused.
+`torch.nn.SyncBatchNorm.convert_sync_batchnorm` replaces every batch normalisation by one without an activation. Blocks
+of this package are `NormHolder`s, which give the new norm the activation of the old one; elsewhere the conversion
+raises an error.
 
-Source: Ioffe and Szegedy, arXiv 1502.03167; parameter and buffer names of `torch.nn.BatchNorm2d`.
+Source: Ioffe and Szegedy, arXiv 1502.03167; parameters and buffers are named as in `torch.nn.BatchNorm2d`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastiqa.common.tracing import Leaf
 
 
 class BatchNormAct2d(Leaf, nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` and leaky ReLU; in training by the batch's statistics, else by the running ones.
+    """`torch.nn.BatchNorm2d` and leaky ReLU. Training uses the statistics of the batch, eval mode the running ones.
 
     Args:
         num_features: C, channels of the feature maps.
@@ -30,13 +30,13 @@ class BatchNormAct2d(Leaf, nn.BatchNorm2d):
         eps: added to the variance.
         momentum: share of the newest batch in the running statistics; None averages all batches.
 
-    Inside this package's blocks `torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes a `SyncBatchNormAct2d` of it.
+    Inside this package's blocks `torch.nn.SyncBatchNorm.convert_sync_batchnorm` turns it into a `SyncBatchNormAct2d`.
 
-    Raises: ValueError or TypeError naming the argument. The conversion of a norm with an activation that no such block
-        holds: RuntimeError.
+    Raises: ValueError or TypeError naming the argument. RuntimeError if a norm with an activation is converted outside
+        these blocks.
     """
 
-    is_held = False  # by a NormHolder
+    is_held = False  # set by a NormHolder
     scripted: ClassVar[type[nn.Module]]  # see fastiqa.common.tracing.Scriptable
     __jit_unused_properties__: ClassVar[list[str]] = ["qconfig"]
 
@@ -52,10 +52,10 @@ class BatchNormAct2d(Leaf, nn.BatchNorm2d):
 
     @property
     def qconfig(self) -> Any:
-        """That of eager quantisation, where it was set."""
+        """The configuration of eager quantisation, if set."""
         if "_qconfig" in self.__dict__:
             return self._qconfig
-        # The conversion asks each norm for it: the one moment at which a norm can tell that it is about to be replaced.
+        # The conversion asks each norm for it, which is the only sign to a norm that it is about to be replaced.
         if not self.is_held and self.negative_slope != 1:
             wanted = "it inside a block of fastiqa, or negative_slope=1 and the activation in a module of its own"
             raise RuntimeError(
@@ -73,7 +73,7 @@ class BatchNormAct2d(Leaf, nn.BatchNorm2d):
 
 
 class SyncBatchNormAct2d(Leaf, nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm` and leaky ReLU: what a `NormHolder` makes of a converted `BatchNormAct2d`."""
+    """`torch.nn.SyncBatchNorm` and leaky ReLU: a converted `BatchNormAct2d` inside a `NormHolder`."""
 
     negative_slope: float
 
@@ -83,7 +83,7 @@ class SyncBatchNormAct2d(Leaf, nn.SyncBatchNorm):
 
 
 class ScriptedBatchNormAct2d(BatchNormAct2d):
-    """`BatchNormAct2d` in words that TorchScript knows, which has no `super`."""
+    """`BatchNormAct2d` for TorchScript, which has no `super`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H, W)."""
@@ -104,7 +104,7 @@ BatchNormAct2d.scripted = ScriptedBatchNormAct2d
 
 
 class NormHolder(nn.Module):
-    """Base of blocks whose norms keep their activation when they are converted to `torch.nn.SyncBatchNorm`."""
+    """Base of blocks whose norms keep their activation in a conversion to `torch.nn.SyncBatchNorm`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, self._held(name, value))

@@ -21,7 +21,7 @@ class CrossSubtraction(nn.Module):
         cross_channels: K, output channels of the convolution; the block puts out 2K.
         kernel: odd size of the convolution; the maps keep their size.
         norm: batch normalisation and ReLU after the convolution, which then has no bias. The block runs on each
-            difference separately, so training mode takes the batch statistics of each.
+            difference separately, so training uses the batch statistics of each.
 
     Raises: ValueError naming the argument.
     """

@@ -1,4 +1,4 @@
-"""Feature fusion: high-frequency features join the main branch where two attentions let them.
+"""Feature fusion: two attentions decide where high-frequency features join the main branch.
 
     u = conv([q; h])                                       1×1 convolution, 2C → C
     c = σ(fc2(relu(fc1(mean_hw(u)))))                      a gate for each channel
@@ -6,7 +6,7 @@
     out = q + c · s · u
 
 Source: arXiv 2411.07556 names a feature fusion module that fuses high-frequency features adaptively, by attention; its
-equations could not be read. These gates are those of Woo et al., CBAM, arXiv 1807.06521, side by side.
+equations could not be read. The gates here are those of CBAM (Woo et al., arXiv 1807.06521), side by side.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fastiqa.reference.squeeze_excitation import SqueezeExcitation
 
 
 class FeatureFusion(nn.Module):
-    """FFM: adds to a feature map what channel and spatial attention choose of it and of a second map.
+    """FFM: add to a feature map the parts of it and of a second map that channel and spatial attention choose.
 
     Args:
         channels: C, channels of both maps.
-        reduction: of the channel gate's hidden width, see `SqueezeExcitation`.
+        reduction: divisor for the channel gate's hidden width, see `SqueezeExcitation`.
 
     Raises: ValueError or TypeError naming the argument.
     """
@@ -47,7 +47,7 @@ class FeatureFusion(nn.Module):
         return q + gated
 
     def _spatial_logits(self, u: Tensor) -> Tensor:
-        """What s is the sigmoid of: (N, C, H, W) → (N, 1, H, W)."""
+        """The logits of s: (N, C, H, W) → (N, 1, H, W)."""
         logits: Tensor = self.spatial_gate(torch.cat([u.mean(1, keepdim=True), u.amax(1, keepdim=True)], 1))
         return logits
 

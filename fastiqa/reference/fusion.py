@@ -1,9 +1,9 @@
-"""Three ways of fusing the difference maps of four stages into one map of the finest size.
+"""Three ways to fuse the difference maps of four stages into one map of the finest size.
 
-- ProgressiveFusion, PRFNet's own: each stage is multiplied by a one-channel gate computed from the deeper one.
+- ProgressiveFusion, of PRFNet: a one-channel gate, computed from the deeper stage, multiplies each stage.
 - FPN (Lin et al., arXiv 1612.03144) and BiFPN (Tan et al., arXiv 1911.09070), the ablation of PRFNet's Table 2. The
-  paper gives no sizes; these are the customary ones. Parts that cannot reach the finest output are left out, so that
-  every parameter has a gradient.
+  paper gives no sizes; these are the customary ones. Parts that cannot reach the finest output are left out, so every
+  parameter has a gradient.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class ProgressiveFusion(nn.Module):
 
     Raises: ValueError naming the argument.
 
-    Source: PRFNet, arXiv 2401.06992, equations (3) and (4). The equations do not say that the gate has one channel;
-    "average pooling in channel dimension" does.
+    Source: PRFNet, arXiv 2401.06992, equations (3) and (4). The gate has one channel by the words "average
+    pooling in channel dimension"; the equations do not tell.
     """
 
     def __init__(self, channels: Sequence[int], gate_kernel: int = 1, upsample: str = "bilinear") -> None:
@@ -42,7 +42,7 @@ class ProgressiveFusion(nn.Module):
         arguments.one_of("upsample", upsample, ("bilinear", "nearest"))
         self.upsample = upsample
         self.out_channels = channels[0]
-        # gates[i] reads the map of stage i + 1 and weighs that of stage i.
+        # gates[i] reads the map of stage i + 1 and weighs the map of stage i.
         self.gates = nn.ModuleList(nn.Conv2d(c, c, gate_kernel, padding=gate_kernel // 2) for c in channels[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -50,7 +50,7 @@ class ProgressiveFusion(nn.Module):
         return self.with_gates(maps)[0]
 
     def with_gates(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The result, and the gates (N, 1, H_i, W_i) of every stage but the finest, before their enlargement."""
+        """The result, and the gates (N, 1, H_i, W_i) of all stages but the finest, before their enlargement."""
         self._check(maps)
         fused = maps[-1]
         gates: list[Tensor] = []
@@ -97,10 +97,10 @@ class WeightedNode(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.pointwise = nn.Conv2d(width, width, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
-        self.act = nn.SiLU()  # in place it would change what hooks of bn have seen
+        self.act = nn.SiLU()  # not in place: hooks of bn may keep its result
 
     def reset_parameters(self) -> None:
-        """The weights before training, for networks that get their memory after they were built."""
+        """Set the weights before training, also for networks that get their memory later."""
         nn.init.ones_(self.weight)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class WeightedNode(nn.Module):
 
 
 class BiFPNLayer(nn.Module):
-    """One top-down pass and, unless it is the last layer, one bottom-up pass with a skip from the layer's input."""
+    """A top-down pass and, except in the last layer, a bottom-up pass with a skip from the layer's input."""
 
     def __init__(self, levels: int, width: int, bottom_up: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How features of an auxiliary branch join the main branch of a network at one stage."""
+"""Guidance: features of an auxiliary branch join the main branch of a network at one stage."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Guidance(nn.Module):
     """out = fusion(x, projection(guide)), projection a 1×1 convolution to the channels of the main branch.
 
     Args:
-        guide_channels: of the auxiliary branch.
-        channels: of the main branch.
-        fusion: of two maps (N, channels, H, W) into one.
+        guide_channels: channels of the auxiliary branch.
+        channels: channels of the main branch.
+        fusion: a module that fuses two maps (N, channels, H, W) into one.
 
     Raises: ValueError naming the argument.
     """

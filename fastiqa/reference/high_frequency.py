@@ -1,17 +1,17 @@
-"""High-frequency extraction: a chain of octave convolutions that puts out what its high branch carries.
+"""High-frequency extraction: the high branches of a chain of octave convolutions.
 
     high₀ = stem(image),  (high_i, low_i) = act(BN(octave_i(high_{i−1}, low_{i−1})))       i = 1 … 4, low₀ absent
 
 stem: two 3×3 convolutions of stride 2. octave_1 keeps the size, the others halve it by pooling: strides 4, 8, 16, 32.
-A quarter of the channels is low, act is leaky ReLU of slope 0.2. The low branch takes the coarse part of the signal off
-the high one and lives from module to module; it is never put out, and the last module has none. (A single module that
-drops its low branch at once would be a plain convolution: branches only part where they are chained.)
+A quarter of the channels is low, act is leaky ReLU of slope 0.2. The low branch takes the coarse part of the signal
+from the high one and continues from module to module; it is never returned, and the last module has none. (A single
+module that drops its low branch would be a plain convolution: branches part only in a chain.)
 
-Of the operators for octave convolutions `fastiqa.nn` runs `octave_split` alone here: `octave_merge` joins the low input
-to the high one in modules of stride 1, and the only one of this chain has no low input.
+`fastiqa.nn` runs only `octave_split` of the operators for octave convolutions here: `octave_merge` joins the low input
+to the high one in modules of stride 1, and the only such module of this chain has no low input.
 
-Sources: arXiv 2411.07556 names octave convolutions whose low branch is discarded; sizes are those of the same group's
-HFCG-CNN (Yu et al., VCIP 2022), one octave module a stage. Chen et al., arXiv 1904.05049 (octave convolution).
+Sources: arXiv 2411.07556 names octave convolutions with a discarded low branch. The sizes come from HFCG-CNN by the
+same group (Yu et al., VCIP 2022), with one octave module a stage. Chen et al., arXiv 1904.05049 (octave convolution).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NEGATIVE_SLOPE = 0.2
 
 
 class OctaveSplit(nn.Module):
-    """Leaky ReLU of a high branch, and its average over 2×2 blocks: `pooled` of the `OctaveConv2d` that comes next.
+    """Leaky ReLU of a high branch, and its average over 2×2 blocks, which the next `OctaveConv2d` takes as `pooled`.
 
     Args:
         negative_slope: of the activation.
@@ -51,7 +51,7 @@ class HighFrequencyModule(NormHolder):
     """Octave convolution 3×3, batch normalisation and leaky ReLU of both branches.
 
     Args:
-        channels: C of both branches together, of input and output.
+        channels: C of both branches together, in the input and in the output.
         alpha_in, alpha_out: shares of the low branch, 0 for none: see `OctaveConv2d`.
         stride: 1 or 2.
     """
@@ -64,7 +64,7 @@ class HighFrequencyModule(NormHolder):
         super().__init__()
         self.conv = self.conv_block(channels, channels, 3, alpha_in, alpha_out, stride)
         high, low = self.conv.out_channels
-        # With a low branch the activation comes with the average that the next module needs.
+        # With a low branch the activation also computes the average that the next module needs.
         self.norm_high = self.norm_block(high, negative_slope=1.0 if low else NEGATIVE_SLOPE)
         self.norm_low = self.norm_block(low, NEGATIVE_SLOPE) if low else None
         self.split = self.split_block() if low else None
@@ -72,8 +72,10 @@ class HighFrequencyModule(NormHolder):
     def forward(
         self, high: Tensor, low: Tensor | None = None, pooled: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Both branches and the pooled high one, as `OctaveConv2d` takes them → the same of the result; the latter two
-        are None where `alpha_out` is 0."""
+        """Both branches and the pooled high one, as for `OctaveConv2d` → the same three for the next module.
+
+        The low branch and the pooled one are None if `alpha_out` is 0.
+        """
         high, low = self.conv(high, low, pooled)
         high = self.norm_high(high)
         if self.split is None or self.norm_low is None:
@@ -89,7 +91,7 @@ class HighFrequencyNet(nn.Module):
         width: channels of the second convolution and of both branches together, at least 4.
 
     Attributes:
-        channels: of the four maps: three quarters of `width`, in the last, without a low branch, all of it.
+        channels: of the four maps: three quarters of `width`, and all of it in the last, which has no low branch.
         strides: pixels per element of the four maps, (4, 8, 16, 32).
 
     Raises: ValueError naming the argument.

@@ -1,6 +1,6 @@
-"""High pass: what the averages of 2×2 blocks cannot carry, y = x − up(pool(x)).
+"""High pass: feature maps less the averages of 2×2 blocks, y = x − up(pool(x)).
 
-Source: what an octave convolution (arXiv 1904.05049) leaves to its high branch.
+Source: the high branch of an octave convolution, arXiv 1904.05049.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastiqa.reference.octave_conv import half_size
 
 
 class HighPass(nn.Module):
-    """Takes the average of each 2×2 block away; at odd borders that of the pixels which exist. No parameters."""
+    """Subtract the average of each 2×2 block, at odd borders of its existing pixels. No parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) of any size → (N, C, H, W)."""

@@ -1,8 +1,8 @@
-"""Large-kernel attention: a gate of each element from the 23×23 field around it.
+"""Large-kernel attention: a gate for each element from the 23×23 field around it.
 
     y = u · conv1(conv_spatial(conv0(u)))     depthwise 5×5, depthwise 7×7 of dilation 3, 1×1; each padded to size
 
-Source: Visual Attention Network (arXiv 2202.09741), equations (1) and (2); parameter names of the authors.
+Source: Visual Attention Network (arXiv 2202.09741), equations (1) and (2); parameters have the authors' names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastiqa.common import arguments
 
 
 class LargeKernelAttention(nn.Module):
-    """The input times what its neighbourhood says of it.
+    """Multiply the input by attention from its neighbourhood.
 
     Args:
         dim: C, channels of the feature maps.

@@ -1,4 +1,4 @@
-"""The fine detail of an image: what a Gaussian blur takes off its luminance."""
+"""The fine detail of an image: its luminance less a Gaussian blur."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-# ITU-R BT.601, as in YCbCr of JPEG.
+# ITU-R BT.601, as in JPEG's YCbCr.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
-SIGMA = 1.5  # pixels: that of SSIM's window
+SIGMA = 1.5  # pixels, as in SSIM's window
 RADIUS = 4
 
 
 def luminance_high_pass(image: Tensor) -> Tensor:
-    """y − blur(y), y the luminance, blur a Gaussian of σ = 1.5 pixels cut off at 4, borders mirrored.
+    """y − blur(y) for the luminance y; the Gaussian has σ = 1.5 pixels, ends at 4 pixels, and mirrors borders.
 
     Args:
         image: (N, 3, H, W), RGB, floating point, H and W of at least 5.
 
     Returns:
-        (N, 1, H, W), of mean about zero.
+        (N, 1, H, W), with a mean of about zero.
     """
     luminance = (image * image.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
     offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=image.dtype, device=image.device)

@@ -4,11 +4,11 @@
     q̃_i = AFF(FFM(q_i, P h_i), P' d_i)                                  P, P': 1×1 convolutions to the widths of VAN
     quality = MLP([mean_hw(q̃_1); …; mean_hw(q̃_4)])
 
-VAN is the quality estimation network (QEN), HFEN extracts high frequencies, the ResNet, pre-trained by contrastive
-learning, is the distortion-aware network (DAN). What is fused at a stage is what the next stage of VAN reads.
+VAN is the quality estimation network (QEN). HFEN extracts high frequencies. The ResNet, pre-trained by contrastive
+learning, is the distortion-aware network (DAN). The next stage of VAN reads the fused map of a stage.
 
-Source: arXiv 2411.07556 for the branches and what joins them. Its sizes could not be read: they are those of sister
-papers by the same group, HFCG-CNN (VCIP 2022) and MAMIQA (IEEE SPL 2023), and options of the constructor.
+Source: arXiv 2411.07556 for the branches and their fusion. Its sizes could not be read: they come from sister papers by
+the same group, HFCG-CNN (VCIP 2022) and MAMIQA (IEEE SPL 2023), and are options of the constructor.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ FUSIONS = ("attention", "add")
 
 
 class MFENetOutputs(NamedTuple):
-    """What `MFENet.outputs` returns for N images.
+    """The result of `MFENet.outputs` for N images.
 
     Attributes:
         quality: (N,), float32.
-        high_frequency: (N, 1, H, W), an estimate of `MFENet.high_frequency_target`, or None where the network
-            has no head for it.
-        distortion_logits: (N, distortion_types), or None likewise.
+        high_frequency: (N, 1, H, W), an estimate of `MFENet.high_frequency_target`, or None without a head for it.
+        distortion_logits: (N, distortion_types), or None without a head for them.
     """
 
     quality: Tensor
@@ -49,23 +48,23 @@ class MFENetOutputs(NamedTuple):
 
 
 class MFENet(ImageNetNormalised):
-    """How good is this image? A larger number is a better one, on the scale of the scores it was trained on.
+    """How good is this image? A larger number is better, on the scale of the training scores.
 
-    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W from 32 pixels up. VAN and
-    HFEN see them normalised by ImageNet's mean and standard deviation, the DAN as they are, as in its contrastive
-    pre-training. Results are float32 (N,) whatever the compute dtype; in eval mode they do not depend on the batch. In
-    training mode a batch of one is refused where `AttentionalFeatureFusion` is part of the network.
+    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W of at least 32 pixels. VAN
+    and HFEN get them normalised by ImageNet's mean and standard deviation, the DAN as they are, as in its contrastive
+    pre-training. Results are float32 (N,) in any compute dtype; in eval mode they do not depend on the batch. With
+    `AttentionalFeatureFusion` in the network, training mode refuses a batch of one.
 
     Args:
         qen: size of VAN, "b0" to "b6".
-        depths, widths, mlp_ratios: four numbers each in the place of those of `qen`, see `VAN`.
-        drop_path: of VAN in training.
+        depths, widths, mlp_ratios: four numbers each that replace those of `qen`, see `VAN`.
+        drop_path: VAN's, in training.
         hfen: False leaves the high-frequency branch out (ablation).
         hfen_width: see `HighFrequencyNet`.
         dan: False leaves the distortion-aware branch out (ablation).
         dan_layers, dan_width: see `ResNet`.
-        fusion: "attention": FFM for high-frequency, then AFF for distortion-aware features; "add": sums in the place of
-            both (ablation).
+        fusion: "attention": FFM for high-frequency, then AFF for distortion-aware features; "add": sums instead of both
+            (ablation).
         hidden: widths of the hidden layers of the MLP.
         dropout: probability of dropping a hidden unit in training mode.
         predict_high_frequency: a head on the finest map of HFEN, for a loss.
@@ -76,7 +75,7 @@ class MFENet(ImageNetNormalised):
         options: the constructor's arguments, ready for JSON.
 
     Raises: the constructor ValueError; the methods TypeError (wrong type or dtype) or ValueError (wrong shape, size,
-        device or value), each naming the argument, what came and what was wanted. Values are checked as by `PRFNet`.
+        device or value). Messages name the argument, its value and the demand. Values are checked as in `PRFNet`.
 
     Example (1.0 M parameters):
         >>> small = {"depths": (1, 1, 2, 1), "widths": (16, 32, 64, 96), "mlp_ratios": (4, 4, 4, 4), "hidden": (64,)}
@@ -163,7 +162,7 @@ class MFENet(ImageNetNormalised):
 
     @property
     def backbone(self) -> VAN:
-        """The main branch, `qen`: what `fastiqa.models.load_backbone` loads a file into."""
+        """The main branch, `qen`, into which `fastiqa.models.load_backbone` loads a file."""
         return self.qen
 
     def forward(self, image: Tensor) -> Tensor:
@@ -171,11 +170,11 @@ class MFENet(ImageNetNormalised):
         return self._stages(image)[0]
 
     def outputs(self, image: Tensor) -> MFENetOutputs:
-        """Images (N, 3, H, W) → quality, and what the heads for further losses predict."""
+        """Images (N, 3, H, W) → quality, and the predictions of the heads for further losses."""
         quality, high, distorted = self._stages(image)
         estimate = logits = None
         if self.high_frequency_head is not None:
-            # Each value of the map estimates the block of pixels that it stands for, the last ones beyond the border.
+            # Each value of the map estimates its block of pixels; the last blocks reach beyond the border.
             blocks = pixel_shuffle(self.high_frequency_head(high[0]), STRIDES[0])
             estimate = blocks[..., : image.shape[-2], : image.shape[-1]]
         if self.distortion_head is not None:
@@ -184,14 +183,14 @@ class MFENet(ImageNetNormalised):
 
     @staticmethod
     def high_frequency_target(image: Tensor) -> Tensor:
-        """What `outputs(image).high_frequency` estimates: the luminance less its Gaussian blur of σ = 1.5 pixels.
+        """The target of `outputs(image).high_frequency`: the luminance less its Gaussian blur of σ = 1.5 pixels.
 
         (N, 3, H, W) → (N, 1, H, W).
         """
         return luminance_high_pass(image)
 
     def _stages(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Quality, the maps of HFEN and those of the DAN, none of a branch that was left out."""
+        """Quality, the maps of HFEN and those of the DAN; no maps of a branch that is left out."""
         x, plain = self._inputs(image)
         high = [] if self.hfen is None else self.hfen(x)
         distorted = [] if self.dan is None else self.dan(plain)
@@ -207,12 +206,12 @@ class MFENet(ImageNetNormalised):
         return quality.float(), high, distorted
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What VAN and HFEN see of the image, and what the DAN sees."""
+        """The image for VAN and HFEN, and the image for the DAN."""
         arguments.check_images(arguments.parameter_of(self.head), self.qen.strides[-1], image=image)
         return self._normalised(image), image
 
     def _guidance(self, branch: HighFrequencyNet | ResNet | None, attention: type[nn.Module] | None) -> nn.ModuleList:
-        """A guidance for each stage; none without the branch. Without `attention` they are sums."""
+        """A guidance for each stage, none without the branch; sums without `attention`."""
         if branch is None:
             return nn.ModuleList()
         return nn.ModuleList(

@@ -1,4 +1,4 @@
-"""The mean and standard deviation that a network normalises its images by."""
+"""Normalisation of a network's images by ImageNet's mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageNetNormalised(nn.Module):
     """Base of networks that normalise images (N, 3, H, W) by ImageNet's statistics.
 
-    Both are buffers, so that they are on the network's device, and not part of the state dict, which holds trained
-    values only: no file brings them back where memory was made anew. So they are kept through `to_empty`, and made
-    where a network that was built on the meta device gets its memory.
+    Both are buffers, so they move with the network, but not part of the state dict, which holds trained values only. So
+    no file restores them in new memory: they survive `to_empty`, and appear when a network built on the meta device
+    gets its memory.
 
     Attributes:
         mean, std: (3, 1, 1).
@@ -37,12 +37,14 @@ class ImageNetNormalised(nn.Module):
         if before[0].is_meta and not self.mean.is_meta:
             self._make_statistics(self.mean.device, self.mean.dtype)
         elif not self.mean.is_meta:
-            with torch.no_grad():  # what `fn` gave has this dtype and device, not necessarily these values
+            with torch.no_grad():  # the result of `fn` has this dtype and device, but maybe other values
                 self.mean.copy_(before[0])
                 self.std.copy_(before[1])
         return result
 
     def _normalised(self, image: Tensor) -> Tensor:
-        if self.mean.is_meta and not image.is_meta:  # load_state_dict(assign=True) brings memory for what it loads
+        if (
+            self.mean.is_meta and not image.is_meta
+        ):  # load_state_dict(assign=True) gives memory only to the tensors it loads
             self._make_statistics(image.device, self.mean.dtype)
         return (image - self.mean) / self.std

@@ -3,11 +3,11 @@
     high' = h2h(high) + up(l2h(low))            high: (N, C_H, H, W),  low: (N, C_L, ⌈H/2⌉, ⌈W/2⌉)
     low'  = l2l(low) + h2l(pool(high))          C_L = ⌊α C⌋,  C_H = C − C_L
 
-pool averages 2×2 blocks, up repeats a value over its block. With stride 2 both maps are pooled first and l2h(low) has
-the size of high' already, so that it is not enlarged. At odd borders a block has one row or column, and its average is
-that of the pixels which exist: sizes round up, where public code, for even sizes only, rounds down.
+pool averages 2×2 blocks, up repeats a value over its block. With stride 2 both maps are pooled first, and l2h(low)
+already has the size of high', so it is not enlarged. At odd borders a block has one row or column, and the average
+covers the existing pixels: sizes round up. Public code, for even sizes only, rounds down.
 
-Source: Chen et al., Drop an Octave, arXiv 1904.05049, section 3.2; parameter names of the PyTorch ports.
+Source: Chen et al., Drop an Octave, arXiv 1904.05049, section 3.2; parameters are named as in the PyTorch ports.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fastiqa.common import arguments
 
 
 def half_size(x: Tensor) -> Tensor:
-    """Averages of 2×2 blocks, at odd borders of the pixels which exist: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
+    """Averages of 2×2 blocks, at odd borders of the existing pixels: (N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
     if not torch.compiler.is_exporting():
         return avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-    # Of ceil_mode torch.export asks what it cannot prove for all sizes. A last row counted twice has the same average.
+    # torch.export cannot prove ceil_mode's conditions for all sizes. A last row counted twice has the same average.
     for dim in (2, 3):
         side = x.shape[dim]
         first = 2 * torch.arange((side + 1) // 2, device=x.device)
@@ -38,14 +38,14 @@ class OctaveConv2d(nn.Module):
         in_channels: C of both input branches together.
         out_channels: C of both output branches together.
         kernel_size: odd; the convolutions themselves keep sizes.
-        alpha_in: share of the low branch in the input, in [0, 1). 0: there is none, as in a network's first layer.
-        alpha_out: share of the low branch in the output, in [0, 1). 0: there is none, as in the last layer.
+        alpha_in: share of the low branch in the input, in [0, 1). 0 means none, as in a network's first layer.
+        alpha_out: share of the low branch in the output, in [0, 1). 0 means none, as in the last layer.
         stride: 1 or 2, by pooling.
-        padding: ⌊kernel_size / 2⌋, the only one with which the branches' sizes fit; None stands for it.
+        padding: ⌊kernel_size / 2⌋, or None for it; with any other the branches' sizes do not fit.
         bias: of every convolution.
 
     Attributes:
-        conv_h2h, conv_h2l, conv_l2h, conv_l2l: convolutions; None where a branch is absent.
+        conv_h2h, conv_h2l, conv_l2h, conv_l2l: convolutions; None if a branch is absent.
 
     Raises: ValueError or TypeError naming the argument.
     """
@@ -83,12 +83,12 @@ class OctaveConv2d(nn.Module):
     def forward(
         self, high: Tensor, low: Tensor | None = None, pooled: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Both branches → both branches; the low one is None where its share is 0.
+        """Both branches → both branches; the low one is None if its share is 0.
 
         Args:
             high: (N, C_H, H, W).
-            low: (N, C_L, ⌈H/2⌉, ⌈W/2⌉), or None where `alpha_in` is 0.
-            pooled: pool(high), (N, C_H, ⌈H/2⌉, ⌈W/2⌉), where the caller has it: `fastiqa.ops.octave_split` gives it
+            low: (N, C_L, ⌈H/2⌉, ⌈W/2⌉), or None if `alpha_in` is 0.
+            pooled: pool(high), (N, C_H, ⌈H/2⌉, ⌈W/2⌉), if the caller has it: `fastiqa.ops.octave_split` computes it
                 together with the activation.
         """
         self._check(high, low, pooled)

@@ -1,8 +1,8 @@
-"""Whether a layer may be read instead of called: it is what its class says, and nobody wants to see its calls.
+"""Whether a fused module may read a layer instead of calling it: a plain layer, whose calls nobody observes.
 
-A fused module that computes from the weights of an inner layer passes that layer by. So it does only where nothing is
-lost: no hooks, no adapter, no parametrization, no sharded or quantised weights, no other padding. These functions are
-asked at every call, for 2 to 4 µs a convolution (a busy core of an EPYC).
+A fused module computes from the weights of an inner layer and never calls it. It may do so only if nothing is lost: no
+hooks, no adapter, no parametrization, no sharded or quantised weights, no other padding. Every call asks these
+functions, which takes 2 to 4 µs a convolution (a busy core of an EPYC).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TENSORS = (Tensor, nn.Parameter)
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Whether a hook wants to see the calls of this layer, or of every module."""
+    """Whether a hook observes the calls of this layer, or of every module."""
     return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
@@ -29,10 +29,10 @@ def has_hooks(layer: nn.Module) -> bool:
 
 
 def not_plain(name: str, layer: nn.Module | None, *kinds: type[nn.Module]) -> str | None:
-    """Why a layer must be called, as a text that begins with its `name`, or None. An absent layer is plain.
+    """Return why a layer must be called, in a text that begins with its `name`, or None. An absent layer is plain.
 
-    A plain layer is of one of the classes `kinds`, or of one that says by `same_as` that it computes what such a class
-    does; no hook hears it, its `forward` is that of its class, and its own parameters are ordinary tensors.
+    The class of a plain layer is one of `kinds`, or names one of them by `same_as` as its equivalent. No hook observes
+    the layer, its `forward` is its class's, and its parameters are ordinary tensors.
     """
     if layer is None:
         return None
@@ -52,9 +52,9 @@ def not_plain(name: str, layer: nn.Module | None, *kinds: type[nn.Module]) -> st
 def convolution_not_plain(
     name: str, conv: nn.Module | None, *, dilation: int = 1, depthwise: bool = False, bias: bool = False
 ) -> str | None:
-    """`not_plain` of a `torch.nn.Conv2d` of stride 1 that keeps sizes by zeros around the map.
+    """`not_plain` for a `torch.nn.Conv2d` of stride 1 that keeps the size of a map by zeros around it.
 
-    With `depthwise` it has a group a channel, with `bias` one must be there.
+    With `depthwise` it has one group for each channel, with `bias` it must have a bias.
     """
     if conv is None:
         return None
@@ -79,7 +79,7 @@ def convolution_not_plain(
 
 
 def _is_ordinary(weight: Tensor) -> bool:
-    """No subclass, as weights that are sharded (DTensor) or quantised have; the tensors of traces are no other."""
+    """Whether a weight is no subclass, as sharded (DTensor) and quantised weights are; tensors in traces pass."""
     kind = type(weight)
     return kind in _TENSORS or (
         not torch.compiler.is_dynamo_compiling() and kind.__module__.startswith("torch._subclasses.")

@@ -1,7 +1,7 @@
-"""PRFNet's head: what it does with the feature maps of a reference and of two candidates.
+"""PRFNet's head: from the feature maps of a reference and two candidates to a logit.
 
     D^i   = cat([conv_i(F_ref^i − F_a^i), conv_i(F_ref^i − F_b^i)], 1)                       i = 1 (finest) … stages
-    G     = fusion of the D^i, of the finest size (fusion.py)
+    G     = fusion of the D^i, at the finest size (fusion.py)
     logit = W₂ dropout(relu(W₁ mean_hw(G) + b₁)) + b₂
 
 Source: arXiv 2401.06992, section 2.2.
@@ -24,8 +24,8 @@ class PRFHead(nn.Module):
 
     Args:
         channels: of each stage's feature maps, finest first.
-        cross_channels: output channels of the cross convolutions; one number, one a stage, or None: a quarter of each
-            stage.
+        cross_channels: output channels of the cross convolutions: one number, one for each stage, or None for a quarter
+            of each stage.
         cross_kernel: odd size of the cross convolutions.
         gate_kernel: odd size of the gates' convolutions, used by fusion "prf".
         upsample: "bilinear" or "nearest" enlargement of the gates, used by fusion "prf".
@@ -92,8 +92,8 @@ class PRFHead(nn.Module):
         """Three lists of maps (N, channels[i], H_i, W_i), finest first, or one list of (3N, channels[i], H_i, W_i), the
         reference, a and b one after the other → logits (N,).
 
-        With `return_gates`, of fusion "prf" alone, also where the network looks: for each stage but the finest the gate
-        (N, 1, H_i, W_i), between 0 and 1, that weighs the stage above it; finest first.
+        `return_gates`, for fusion "prf" alone, also returns where the network looks: for each stage but the finest the
+        gate (N, 1, H_i, W_i), between 0 and 1, that weighs the stage above it; finest first.
         """
         ref, a, b = self._unpacked(ref_features, a_features, b_features)
         if return_gates and not isinstance(self.fusion, ProgressiveFusion):
@@ -105,7 +105,7 @@ class PRFHead(nn.Module):
     def _pooled(
         self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], return_gates: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """The fused map's mean (N, fusion.out_channels), and the gates if they are asked for."""
+        """The mean of the fused map (N, fusion.out_channels), and the gates if requested."""
         maps = [cross(*of_stage) for cross, *of_stage in zip(self.cross, ref, a, b, strict=True)]
         if return_gates:
             assert isinstance(self.fusion, ProgressiveFusion)
@@ -131,6 +131,6 @@ class PRFHead(nn.Module):
 
     def _thirds(self, packed: Tensor) -> tuple[Tensor, ...]:
         """(3N, C, H, W) → the maps of the reference, of a and of b."""
-        # chunk decides by sizes, which may be symbols
+        # chunk would decide by sizes, which may be symbols
         thirds: tuple[Tensor, ...] = packed.unflatten(0, (3, packed.shape[0] // 3)).unbind()
         return thirds

@@ -1,12 +1,12 @@
-"""PRFNet in plain PyTorch, as a reader of the paper would write it: oracle of the tests, baseline of the benchmarks.
+"""PRFNet in plain PyTorch, close to the paper: oracle of the tests, baseline of the benchmarks.
 
     F_x^i = stage i of SE-Res2Net-50 on x ∈ {ref, a, b}          shared weights, i = 1 … 4
     D^i   = cat([conv_i(F_ref^i − F_a^i), conv_i(F_ref^i − F_b^i)], 1)
     G⁴    = D⁴,   G^{i−1} = up(σ(mean_c(gate_i(G^i)))) · D^{i−1}
     logit = W₂ dropout(relu(W₁ mean_hw(G¹) + b₁)) + b₂           σ(logit): probability that b is closer to ref
 
-Source: arXiv 2401.06992. What the paper leaves open (width and kernel of the convolutions, upsampling mode, size of the
-MLP) is an option of the constructor.
+Source: arXiv 2401.06992. The constructor has options for what the paper leaves open: width and kernel of the
+convolutions, upsampling mode, size of the MLP.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from fastiqa.reference.se_res2net import SERes2Net
 class PRFNet(ImageNetNormalised):
     """Which of two distorted images is closer to the reference?
 
-    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format; ImageNet's mean and standard
-    deviation are applied inside. H and W are free from 8 · `first_stage_stride` pixels up. Results are float32 (N,)
-    whatever the compute dtype.
+    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format. The network normalises them by
+    ImageNet's mean and standard deviation. H and W are at least 8 · `first_stage_stride` pixels. Results are float32
+    (N,) in any compute dtype.
 
     Args:
         layers, width, base_width, scale, se_reduction, first_stage_stride: see `SERes2Net`. `first_stage_stride` 2 is
             the paper's "minimum downsampled ratio", 4 the stock backbone.
-        cross_channels: output channels of the cross convolutions; one number, four, or None: a quarter of each stage.
+        cross_channels: output channels of the cross convolutions: one number, four, or None: a quarter of each stage.
         cross_kernel: odd size of the cross convolutions.
         cross_norm: batch normalisation and ReLU after the cross convolutions.
         gate_kernel: odd size of the gates' convolutions, used by fusion "prf".
@@ -46,8 +46,8 @@ class PRFNet(ImageNetNormalised):
         options: the constructor's arguments, ready for JSON.
 
     Raises: the constructor ValueError; the methods TypeError (wrong type or dtype) or ValueError (wrong shape, size,
-        device or value), each naming the argument, what came and what was wanted. Values are checked on CPU tensors in
-        eager mode only, since reading them on another device would synchronise it.
+        device or value). Messages name the argument, its value and the demand. Values are checked only on CPU tensors
+        in eager mode, since reading them on another device would synchronise it.
 
     Example:
         >>> model = PRFNet(layers=(1, 1, 1, 1), width=8).eval()
@@ -121,14 +121,14 @@ class PRFNet(ImageNetNormalised):
         return torch.sigmoid(self(ref, a, b))
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Image (N, 3, H, W) → four feature maps, finest first, in the compute dtype: what `compare` takes."""
+        """Image (N, 3, H, W) → four feature maps, finest first, in the compute dtype, for `compare`."""
         self._check(image=image)
         return self._encode(image)
 
     def compare(
         self, ref_features: Sequence[Tensor], a_features: Sequence[Tensor], b_features: Sequence[Tensor]
     ) -> Tensor:
-        """Feature maps of `encode` → logits (N,), float32: `forward` for images encoded once and compared often."""
+        """Feature maps of `encode` → logits (N,), float32: encode an image once, compare it often."""
         arguments.check_pyramids(
             arguments.parameter_of(self.backbone),
             self.backbone.channels,

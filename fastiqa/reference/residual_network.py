@@ -1,9 +1,9 @@
-"""What every residual network here has in common: a stem and four stages of bottlenecks.
+"""The base of the residual networks: a stem and four stages of bottlenecks.
 
     x = maxpool(relu(bn1(conv1(image))))        conv1: 7×7 of stride 2; maxpool: 3×3 of stride 2
-    y_i = layer_i(y_{i−1}), y_0 = x             i = 1 … 4, blocks in sequence; the first has a convolution as shortcut
+    y_i = layer_i(y_{i−1}), y_0 = x             i = 1 … 4, blocks in sequence; the first's shortcut is a convolution
 
-Source: He et al., arXiv 1512.03385; parameter names of torchvision.
+Source: He et al., arXiv 1512.03385; parameters are named as in torchvision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ResidualNetwork(Scriptable, NormHolder):
 
     Args:
         layers: blocks per stage, four numbers.
-        width: channels of the stem; stage i (0 … 3) puts out 4 · width · 2^i channels.
+        width: channels of the stem; stage i (0 … 3) has 4 · width · 2^i output channels.
         first_stage_stride: 4 is the stock network; 2 leaves the max-pooling out and uses the same weights.
         block: makes a block from `inputs`, `planes` (a quarter of its outputs), `stride` and `first` (of its stage).
 
@@ -71,18 +71,18 @@ class ResidualNetwork(Scriptable, NormHolder):
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             inputs = outputs
         for module in self.modules():
-            # Convolutions with a bias are those of gates, which keep PyTorch's initialisation.
+            # Only gates have convolutions with a bias; they keep PyTorch's initialisation.
             if isinstance(module, nn.Conv2d) and module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem(self, image: Tensor) -> Tensor:
-        """Normalised image (N, 3, H, W) → what the first stage takes."""
+        """Normalised image (N, 3, H, W) → the input of the first stage."""
         x: Tensor = self.maxpool(self.bn1(self.conv1(image)))
         return x
 
     @property
     def stages(self) -> tuple[nn.Sequential, ...]:
-        """The four stages, each from the map of the one before it to its own; the first from what `stem` returns."""
+        """The four stages: each takes the map of the stage before, the first the result of `stem`."""
         return self.layer1, self.layer2, self.layer3, self.layer4
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -52,7 +52,7 @@ class Bottleneck(NormHolder):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return torch.relu_(y.add_(shortcut))
         else:  # noqa: RET505, TorchScript leaves out what such a condition decides
-            # In place, but for hooks, which may keep what they saw, and whose views autograd forbids to change.
+            # In place, except with hooks: they may keep the result, and autograd forbids to change their views.
             return torch.relu_(y + shortcut if has_hooks(self.bn3) else y.add_(shortcut))
 
 
@@ -61,7 +61,7 @@ class ResNet(ResidualNetwork):
 
     Args:
         layers: blocks per stage, four numbers; (3, 4, 6, 3) is the 50-layer network.
-        width: channels of the stem; stage i (0 … 3) puts out 4 · width · 2^i channels.
+        width: channels of the stem; stage i (0 … 3) has 4 · width · 2^i output channels.
 
     Attributes:
         channels: widths of the four maps.

@@ -5,8 +5,8 @@
     out = relu(SE(bn3(conv3(cat(y)))) + shortcut)      conv3: 1×1 to 4 · planes channels
     SE(z) = z · sigmoid(fc2(relu(fc1(mean_hw(z)))))
 
-The stride of a stage sits on the 3×3 convolutions, the pooling and the shortcut of its first block. Parameter names are
-those of the published Res2Net-50 files, with the squeeze-and-excitation ones of timm.
+The first block of a stage has the stride, on its 3×3 convolutions, its pooling and its shortcut. Parameters are named
+as in the published Res2Net-50 files, those of squeeze and excitation as in timm.
 
 Sources: Gao et al., arXiv 1904.01169 (Res2Net); Hu et al., arXiv 1709.01507 (squeeze and excitation).
 """
@@ -95,9 +95,9 @@ class SERes2Net(ResidualNetwork):
 
     Args:
         layers: blocks per stage, four numbers; (3, 4, 6, 3) is the 50-layer network.
-        width: channels of the stem; stage i (0 … 3) puts out 4 · width · 2^i channels.
-        base_width: channels of one piece per 64 planes (26 in "26w").
-        scale: pieces a block splits into (4 in "4s"), at least 2.
+        width: channels of the stem; stage i (0 … 3) has 4 · width · 2^i output channels.
+        base_width: channels of one piece for 64 planes (26 in "26w").
+        scale: pieces that a block splits into (4 in "4s"), at least 2.
         se_reduction: reduction of the squeeze-and-excitation.
         first_stage_stride: 4 is the stock network; 2 leaves the max-pooling out and uses the same weights.
 

@@ -3,7 +3,7 @@
     s = σ(fc2(relu(fc1(mean_hw(x)))))                         fc1, fc2: 1×1 convolutions
     y = x · s,   or at the end of a bottleneck   y = relu(x · s + residual)
 
-Source: Hu et al., Squeeze-and-Excitation Networks, arXiv 1709.01507; parameter names of timm.
+Source: Hu et al., Squeeze-and-Excitation Networks, arXiv 1709.01507; parameters are named as in timm.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fastiqa.common import arguments
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gate, with the shortcut and the ReLU that follow it in a bottleneck.
+    """Channel gate, with the following shortcut and ReLU of a bottleneck.
 
     The hidden width is `channels / reduction` rounded to a multiple of 8, at least 8: exactly C/16 for Res2Net-50.
 
     Args:
         channels: C, channels of the feature maps.
-        reduction: of the hidden width.
+        reduction: divisor for the hidden width.
 
     Raises: ValueError or TypeError naming the argument.
     """
@@ -42,7 +42,7 @@ class SqueezeExcitation(nn.Module):
         return gated if residual is None else torch.relu_(gated + residual)
 
     def logits(self, x: Tensor) -> Tensor:
-        """What the gate s is the sigmoid of: (N, C, H, W) → (N, C, 1, 1)."""
+        """Logits of the gate s: (N, C, H, W) → (N, C, 1, 1)."""
         logits: Tensor = self.fc2(torch.relu(self.fc1(x.mean((2, 3), keepdim=True))))
         return logits
 

@@ -5,9 +5,8 @@
     attn(y) = proj_2(LKA(gelu(proj_1(y)))) + y                                      proj: 1×1
     mlp(y)  = fc2(gelu(dwconv(fc1(y))))                                             fc: 1×1, dwconv: depthwise 3×3
 
-Patch embeddings are convolutions (7×7 of stride 4, then 3×3 of stride 2) with a batch norm. In training each branch of
-a block is dropped for whole samples, more often the deeper it lies (stochastic depth). Parameter names are those of the
-authors.
+Patch embeddings are convolutions (7×7 of stride 4, then 3×3 of stride 2) with a batch norm. Training drops branches of
+a block for whole samples, deeper ones more often (stochastic depth). Parameters have the authors' names.
 
 Sources: Guo et al., arXiv 2202.09741 (VAN); Huang et al., arXiv 1603.09382 (stochastic depth).
 """
@@ -29,7 +28,7 @@ from fastiqa.common.tracing import Leaf, Scriptable
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.large_kernel_attention import LargeKernelAttention
 
-LAYER_SCALE = 1e-2  # what s_1 and s_2 are before training
+LAYER_SCALE = 1e-2  # s_1 and s_2 before training
 
 # Depths, widths and MLP ratios of the published networks: table 2 of the paper.
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -44,7 +43,7 @@ SIZES: dict[str, dict[str, tuple[int, ...]]] = {
 
 
 class StochasticDepth(nn.Module):
-    """In training, zero for whole samples with this probability, and the others enlarged to the same expectation."""
+    """Zero whole samples with this probability in training, and enlarge the others to the same expectation."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -62,7 +61,7 @@ class StochasticDepth(nn.Module):
 
 
 class LayerNorm2d(Leaf, nn.LayerNorm):
-    """`torch.nn.LayerNorm` over the channels of a map (N, C, H, W), whose memory format stays."""
+    """`torch.nn.LayerNorm` over the channels of a map (N, C, H, W); keeps the memory format."""
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
@@ -72,7 +71,7 @@ class LayerNorm2d(Leaf, nn.LayerNorm):
 
 
 class SpatialAttention(nn.Module):
-    """attn of the formulas above, (N, C, H, W) → (N, C, H, W)."""
+    """attn in the formulas above, (N, C, H, W) → (N, C, H, W)."""
 
     def __init__(self, dim: int, attention_block: type[LargeKernelAttention]) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ class SpatialAttention(nn.Module):
 
 
 class ConvMLP(nn.Module):
-    """mlp of the formulas above, (N, C, H, W) → (N, C, H, W)."""
+    """mlp in the formulas above, (N, C, H, W) → (N, C, H, W)."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class VANBlock(nn.Module):
 
     Args:
         dim: C, channels of the maps.
-        mlp_ratio: hidden channels of the perceptron, in `dim`.
+        mlp_ratio: hidden channels of the perceptron, as a multiple of `dim`.
         drop_path: probability of stochastic depth, at least 0 and below 1.
     """
 
@@ -123,7 +122,7 @@ class VANBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The layer scales before training, for networks that get their memory after they were built."""
+        """Set the layer scales before training, also for networks that get their memory later."""
         for scale in (self.layer_scale_1, self.layer_scale_2):
             nn.init.constant_(scale, LAYER_SCALE)
 
@@ -149,7 +148,7 @@ class VAN(Scriptable):
     Args:
         depths: blocks per stage, four numbers.
         widths: channels of the four maps.
-        mlp_ratios: hidden channels of the blocks' perceptrons, in the stage's width.
+        mlp_ratios: hidden channels of the blocks' perceptrons, as multiples of the stage's width.
         drop_path: probability of stochastic depth in the last block; 0 in the first, linear in between.
 
     Attributes:
@@ -207,7 +206,7 @@ class VAN(Scriptable):
 
     @property
     def stages(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The four stages, each from the map of the one before it to its own; the first from the image."""
+        """The four stages: each takes the map of the stage before, the first the image."""
         return tuple(functools.partial(self._stage, number) for number in (1, 2, 3, 4))
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -225,7 +224,7 @@ class VAN(Scriptable):
 
 
 def _initialise(conv: nn.Conv2d) -> None:
-    """Normal weights whose variance is 2 over what one input reaches; no bias."""
+    """Draw normal weights of variance 2 / (outputs that one input reaches); zero the bias."""
     fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
     nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / fan_out))
     if conv.bias is not None:
