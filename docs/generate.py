@@ -34,6 +34,7 @@ from fastiqa.ops import OPERATORS, Map, Op  # noqa: E402
 
 DATA = ROOT / "bench" / "data"
 COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+WIDEST = 72  # characters of a line of code that fits the page
 DIRECTIONS = ("fwd", "bwd", "fwd_bwd")
 ABOUT = """
 Every operator takes float64, float32, bfloat16 and float16 in any strides, has gradients of every order, and works in
@@ -150,14 +151,27 @@ def signature(op: Op) -> str:
 def body(op: Op) -> str:
     """The reference's code without its docstring: the definition of the operator, and its last backend."""
     source = textwrap.dedent(inspect.getsource(op.reference))
-    return re.sub(r'^    """.*?"""\n', "", source, count=1, flags=re.S | re.M).rstrip()
+    source = re.sub(r'^    """.*?"""\n', "", source, count=1, flags=re.S | re.M)
+    return re.sub(r"  # type: ignore.*", "", source).rstrip()
 
 
 def documented(module: Any) -> str:
     """The file's docstring after its summary; what it indents, formulas above all, stays as it is printed."""
     text = inspect.cleandoc(module.__doc__).partition("\n")[2].strip("\n")
     text = re.sub(r"\n?^(Adjoint|Bytes|Exact|Saved|Source|Memory format)\b", r"\n\n**\1**", text, flags=re.M)
-    return re.sub(r"^    (?:cpu|cuda|triton)  .*(?:\n    .*)*", kernel_table, text, flags=re.M)
+    text = re.sub(r"^    (?:cpu|cuda|triton)  .*(?:\n    .*)*", kernel_table, text, flags=re.M)
+    return re.sub(rf"^    .{{{WIDEST + 1},}}$", packed, text, flags=re.M)
+
+
+def packed(match: re.Match[str]) -> str:
+    """A long line of formulas, which wide gaps separate, as lines that fit the page."""
+    lines: list[str] = []
+    for part in re.split(" {3,}", match[0].strip()):
+        if lines and len(lines[-1]) + len(part) < WIDEST - 3:
+            lines[-1] += f"   {part}"
+        else:
+            lines.append(part)
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def kernel_table(match: re.Match[str]) -> str:
@@ -217,10 +231,9 @@ def facts(op: Op, gradients: list[Op]) -> str:
         ("under autocast", lowered if op.autocast == "lower" else promoted),
         ("`vmap` folds its dimension into", names(batched) or "nothing: one call a sample"),
         ("gradient operators", names(gradient.name for gradient in gradients) or "itself, or other operators"),
-        ("schema", f"`{op._overload._schema}`"),
         (f"least traffic, float32, a sample of {'×'.join(map(str, shape))}", ", ".join(traffic)),
     ]
-    return markdown(("property", "value"), rows, 2)
+    return f"{markdown(('property', 'value'), rows, 2)}\nSchema:\n\n```text\n{op._overload._schema}\n```"
 
 
 def names(words: Iterable[str]) -> str:
