@@ -1,1 +1,1 @@
-"""What `fastiqa bench` measures beside the operators, which bring their own samples: blocks and whole networks."""
+"""Blocks and networks of `fastiqa bench`. Operators need no entry: their records bring samples."""

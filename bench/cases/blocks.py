@@ -1,6 +1,7 @@
-"""Blocks of the networks, measured as operators are: a module of `fastiqa.nn` beside its twin of `fastiqa.reference`.
+"""Blocks of networks, measured like operators: a module of `fastiqa.nn` beside its twin of `fastiqa.reference`.
 
-Arguments are the feature maps, then the parameters, so that modes with a backward pass include every gradient.
+Arguments are the feature maps, then the parameters, so that modes with a backward pass include every gradient. A new
+block is an entry of `BLOCKS`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Make = Callable[[tuple[int, ...]], nn.Module]
 
 
 class Weight(ops.Map):
-    """A parameter: its values are small enough for a network's maps to keep their size."""
+    """A parameter, whose values are small enough that a network's maps keep their size."""
 
     def drawn(self, x: Tensor) -> Tensor:
         return x * (math.prod(self.shape[1:]) ** -0.5 if len(self.shape) > 1 else 0.1)
 
 
 class Names(NamedTuple):
-    """As an operator's signature has them."""
+    """Names of arguments and results, as in an operator's signature."""
 
     names: tuple[str, ...]
     results: tuple[str, ...]
@@ -41,12 +42,12 @@ class Names(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """A block between three images' pyramids of feature maps and one number a sample.
+    """A block from three images' pyramids of feature maps to one number a sample.
 
     Args:
-        name, label: of its rows in the CSV file.
-        plain, fused: the module for those channels, finest first.
-        op: an operator in it, whose backends are measured.
+        name, label: columns op and arguments of its rows.
+        plain, fused: make the module from the stages' channels, finest first.
+        op: one of its operators, whose backends are measured.
         sizes: of the finest map; every further stage has twice the channels and half the rows and columns.
     """
 

@@ -1,7 +1,8 @@
-"""Whole networks in inference: what `fastiqa.optimize_for_inference` makes beside the network of `fastiqa.reference`.
+"""Whole networks in inference: `fastiqa.optimize_for_inference` beside the network of `fastiqa.reference`.
 
-Arguments are the images. Weights are initial ones, but norms have the statistics of noise and the last layer is larger:
-maps are of order 1 and results depend on the images. A network's time is that of its convolutions; GB/s say little.
+Arguments are the images. Weights are initial ones, but norms have the statistics of noise and the last layer is larger,
+so that maps are of order 1 and results depend on the images. A network's time is that of its convolutions; GB/s say
+little. A new network is an entry of `NETWORKS`.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class Image(ops.Map):
 
 @dataclass(frozen=True)
 class Network:
-    """A network of images, one number for each item of a batch.
+    """A network from images to one number for each item of a batch.
 
     Args:
-        name, label: of its rows in the CSV file.
+        name, label: columns op and arguments of its rows.
         kind: the network's class.
-        method: of the network, which is called.
+        method: the method that is called.
         signature: names of the images and of the result.
-        op: an operator in it, whose backends are measured.
+        op: one of its operators, whose backends are measured.
         sizes: N, 3, H, W of the images.
-        tolerance: largest difference of a result from float64's, by dtype.
+        tolerance: the largest difference of a result from float64's, by dtype.
     """
 
     name: str
@@ -94,13 +95,13 @@ class Network:
         return (Output((images[0].shape[0],), torch.float32, images[0].device),)
 
     def bytes(self, *images: Tensor) -> int:
-        """Of the images."""
+        """Bytes of the images."""
         return sum(image.nbytes for image in images)
 
 
 @torch.no_grad()
 def with_statistics(network: Any, images: int) -> Any:
-    """In eval mode; the norms have the statistics of noise, for maps of order 1; the last layer has larger weights."""
+    """Set eval mode, norms with the statistics of noise, for maps of order 1, and larger weights in the last layer."""
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.momentum = 1.0

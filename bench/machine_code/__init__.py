@@ -1,1 +1,1 @@
-"""What the compilers made of every GPU kernel: `python -m fastiqa.bench.machine_code`."""
+"""Registers, occupancy and accesses of every GPU kernel: `python -m fastiqa.bench.machine_code`."""

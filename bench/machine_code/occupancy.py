@@ -1,8 +1,9 @@
-"""How many warps of a kernel an SM can hold, from its registers, shared memory and block size.
+"""Occupancy: the number of a kernel's warps that an SM can hold, from registers, shared memory and block size.
 
-What an SM has is the table "Technical Specifications per Compute Capability" of the CUDA C++ Programming Guide, section
-17.2; how registers are handed out (to a warp, 256 at a time; warps four at a time) is the occupancy calculator's, and
-that every block costs 1 KB of shared memory more from compute capability 8.0 on the guide's section on that memory.
+The limits of an SM are those of the table "Technical Specifications per Compute Capability" of the CUDA C++ Programming
+Guide, section 17.2. The occupancy calculator gives the allocation of registers: 256 at a time to a warp, warps four at
+a time. From compute capability 8.0 on every block costs 1 KB more of shared memory, by the guide's section on that
+memory.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import NamedTuple
 
 WARP = 32
 REGISTER_UNIT, WARP_UNIT, SHARED_UNIT = 256, 4, 128
-RESERVED = 1024  # bytes of shared memory of every block that the system takes
+RESERVED = 1024  # bytes of every block's shared memory that the system takes
 
 
 class Limits(NamedTuple):
-    """Of one SM."""
+    """Limits of one SM."""
 
     warps: int
     blocks: int
@@ -41,7 +42,13 @@ class Occupancy(NamedTuple):
 
 
 def occupancy(arch: int, threads: int, registers: int, shared: int) -> Occupancy:
-    """Of blocks of that many threads, with registers a thread and bytes of shared memory a block.
+    """The occupancy of an SM by equal blocks.
+
+    Args:
+        arch: compute capability, as 90.
+        threads: of a block.
+        registers: of a thread.
+        shared: bytes of shared memory of a block.
 
     Raises:
         ValueError: an architecture that the table lacks.

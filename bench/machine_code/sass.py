@@ -1,8 +1,8 @@
-"""What a kernel's machine code does with memory, read from its cubin without a disassembler.
+"""Reads memory accesses and loops of a kernel from its cubin, without a disassembler.
 
-Disassembling all kernels takes minutes, and all that is asked here is in a few bits of each instruction, 16 bytes long
-since Volta: opcode and width of the memory accesses, target of the branches. NVIDIA does not publish the encoding;
-tests/build/test_codegen.py compares what is read here with what nvdisasm prints.
+Disassembling all kernels takes minutes. A few bits of each instruction suffice here: opcode and width of memory
+accesses, target of branches. Instructions have 16 bytes since Volta. NVIDIA does not publish the encoding;
+tests/build/test_codegen.py compares this reading with nvdisasm's.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ WIDTHS = np.array([1, 1, 2, 2, 4, 8, 16, 32])  # by bits 73 to 75: U8, S8, U16, 
 
 
 class Code(NamedTuple):
-    """A kernel's code, or the part of it that moves the data."""
+    """Instructions and accesses of a kernel, or of the part of it that moves the data."""
 
     instructions: int
     loads: Counter[int]  # bytes of an access -> accesses to global memory
     stores: Counter[int]
 
     def bytes(self, wide: bool) -> int:
-        """Of global memory that a thread asks for by 128-bit accesses, or by narrower ones."""
+        """Bytes of global memory that a thread requests by 128-bit accesses, or by narrower ones."""
         both = self.loads + self.stores
         return sum(width * count for width, count in both.items() if (width >= WIDE) == wide)
 
@@ -70,8 +70,11 @@ def sections(elf: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def describe(words: Words, arch: int) -> Kernel:
-    """The moving part is the loop that loads most bytes, without the loops in it, since how often a loop runs is not in
-    the code; or the whole kernel where no loop touches global memory."""
+    """Describe a kernel's instructions.
+
+    The moving part is the loop that loads most bytes, without the loops in it, since the code does not tell how often
+    they run; or the whole kernel, where no loop touches global memory.
+    """
     opcode = words[:, 0] & np.uint64(0xFFF)
     access = (opcode == LOAD) | (opcode == STORE)
     width = np.where(access, WIDTHS[((words[:, 1] >> np.uint64(9)) & np.uint64(7)).astype(int)], 0)
@@ -97,14 +100,14 @@ def _code(opcode: Words, width: NDArray[np.int64], part: NDArray[np.bool_]) -> C
 
 
 def branches(words: Words, arch: int) -> list[tuple[int, int]]:
-    """Instructions that branch and, as the number of an instruction, where to."""
+    """(instruction, target) of every branch, by the numbers of instructions."""
     opcode = words[:, 0] & np.uint64(0xFFF)
     places = np.flatnonzero(np.isin(opcode, BRANCHES)).tolist()
     return [(at, at + 1 + _offset(int(words[at, 0]), int(words[at, 1]), arch) // 16) for at in places]
 
 
 def _loops(words: Words, arch: int) -> list[tuple[int, int]]:
-    """From the target of each backward branch to behind the branch; one that targets itself ends the code."""
+    """(target, end) of each backward branch; a branch to itself ends the code and is no loop."""
     first: dict[int, int] = {}
     for at, target in branches(words, arch):
         if target < at:

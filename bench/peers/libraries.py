@@ -1,7 +1,7 @@
-"""What other libraries are asked for: the same score as fastiqa's, by the conventions that each of them has.
+"""Calls of other libraries that compute the same score as a preset of fastiqa.
 
-A peer is its library, a preset of `fastiqa.metrics.presets` that its call computes, and the call: two batches
-(N, C, H, W) in [0, 1] to a score, whose mean is compared.
+A peer has a library, the preset of `fastiqa.metrics.presets` that it computes, and a call from two batches (N, C, H, W)
+in [0, 1] to a score, whose mean is compared. A new library is one more `Peer` in its metric's tuple.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Peer(NamedTuple):
     """One library's way to a score.
 
     Attributes:
-        name: of its rows in the CSV file.
-        library: what is imported.
-        preset: of fastiqa, whose score it computes.
-        make: the call, from the library, and a dtype and device for weights.
+        name: column provider of its rows.
+        library: the module to import.
+        preset: fastiqa's preset of the same score.
+        make: makes the call from the library, and a dtype and device for weights.
         device: "cpu", "cuda" or "any".
-        numpy: computes on arrays, without a gradient.
-        tolerance: of its score in float64, from fastiqa's.
+        numpy: it computes on arrays, without a gradient.
+        tolerance: the largest difference of its score from fastiqa's in float64.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Peer(NamedTuple):
 
 
 def _plain(call: Callable[[Any, Tensor, Tensor], Tensor]) -> Callable[[ModuleType, torch.dtype, str], Call]:
-    """A library's function without weights."""
+    """Make the call of a library's function that has no weights."""
     return lambda library, dtype, device: lambda x, y: call(library, x, y)
 
 
@@ -106,7 +106,7 @@ LPIPS = (Peer("lpips", "lpips", "fastiqa", _authors_lpips),)
 
 
 def _our_lpips(dtype: torch.dtype, device: str) -> Call:
-    """With the peer's trunk and heads: of the authors' weights the package has the heads alone."""
+    """fastiqa's LPIPS with the peer's trunk and heads: the lpips package brings weights for the heads alone."""
     theirs = _lpips_of_random_trunk(import_library("lpips"))
     ours: Any = create_metric("lpips", net="alex")
     ours.trunk.load_state_dict({f"features.{k.split('.', 1)[1]}": w for k, w in theirs.net.state_dict().items()})
@@ -119,7 +119,7 @@ PEERS: dict[str, tuple[Peer, ...]] = {"ssim": SSIM, "ms_ssim": MS_SSIM, "psnr": 
 
 
 def fastiqa_call(metric: str, preset: str, dtype: torch.dtype, device: str) -> Call:
-    """fastiqa's metric by the conventions of a preset."""
+    """fastiqa's metric with the conventions of a preset."""
     if metric == "lpips":
         return _our_lpips(dtype, device)
     call: Call = create_metric(metric, **({} if metric == "psnr" else {"preset": preset}))

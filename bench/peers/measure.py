@@ -3,10 +3,10 @@
     python -m fastiqa.bench.peers [ssim ms_ssim psnr lpips] [--size 1x3x1080x1920] [--dtype float32] [--mode fwd]
                                   [--rounds N] [--memory fresh] [--device cpu] [--csv FILE]
 
-Each case has one preset of fastiqa and the libraries that compute the same score. First everyone's score of a small
-pair of images in float64 is compared with fastiqa's; whoever differs gets a row that says so, and no time, as whoever
-is not installed does. Then all run in interleaved rounds. "fwd_bwd" takes the gradient to the first image, as a loss
-does. err_vs_fp64 is the difference of the mean score from fastiqa's in float64. peak_mem_mb is beyond the images.
+Each case has one preset of fastiqa and the libraries that compute the same score. First each library's score of a small
+pair of images in float64 is compared with fastiqa's. Libraries that differ or are not installed are listed without a
+time. All others run in interleaved rounds. "fwd_bwd" takes the gradient to the first image, as a loss does. err_vs_fp64
+is the difference of the mean score from fastiqa's in float64. peak_mem_mb is beyond the images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SMALL = (1, 3, 177, 192)  # of the comparison: five scales, one side odd
 
 
 def images(size: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Smooth, and the same with noise: in [0.05, 1], for in black kornia's epsilon counts."""
+    """A smooth image and a noisy copy in [0.05, 1]: kornia's epsilon shows in black."""
     generator = torch.Generator().manual_seed(0)
     x = interpolate(torch.rand(*size[:2], 9, 11, generator=generator), size[2:], mode="bilinear")
     y = x + 0.1 * torch.randn(x.shape, generator=generator)
@@ -44,7 +44,7 @@ def images(size: tuple[int, ...], dtype: torch.dtype, device: str) -> tuple[Tens
 
 
 def step(call: Call, x: Tensor, y: Tensor, mode: str) -> Callable[[], Any]:
-    """What is timed."""
+    """The call to be timed."""
     if mode == "fwd":
 
         def forward() -> Tensor:
@@ -57,7 +57,7 @@ def step(call: Call, x: Tensor, y: Tensor, mode: str) -> Callable[[], Any]:
 
 
 def _peak_bytes(call: Callable[[], Any], device: str, numpy: bool) -> int:
-    """Most bytes held at once; NumPy reports its arrays to Python's tracer, not to PyTorch's allocator."""
+    """The most bytes held at once; NumPy reports its arrays to Python's tracer, not to PyTorch's allocator."""
     if not numpy:
         return allocator.peak_bytes(call, device)
     tracemalloc.start()
@@ -68,7 +68,7 @@ def _peak_bytes(call: Callable[[], Any], device: str, numpy: bool) -> int:
 
 
 def _ready(peer: Peer, metric: str, dtype: torch.dtype, device: str, mode: str) -> tuple[Call | None, Row]:
-    """A peer's call, if it is there and right, or the reasons why not."""
+    """A library's call, None if it is absent or wrong, and its columns with the reason."""
     row: Row = {"provider": peer.name, "status": "absent"}
     if peer.device not in ("any", device):
         return None, row | {"note": f"runs on {peer.device} alone"}
@@ -98,7 +98,7 @@ def _score(call: Call, x: Tensor, y: Tensor) -> float:
 
 
 def cases(metric: str) -> Iterator[tuple[str, tuple[Peer, ...]]]:
-    """Each preset, and who computes it."""
+    """Yields each preset and the libraries that compute it."""
     for preset in dict.fromkeys(peer.preset for peer in PEERS[metric]):
         yield preset, tuple(peer for peer in PEERS[metric] if peer.preset == preset)
 

@@ -1,1 +1,1 @@
-"""Tables and figures from the measurements in bench/data: `python -m fastiqa.bench.report`."""
+"""Tables and figures from bench/data: `python -m fastiqa.bench.report`."""

@@ -1,1 +1,1 @@
-"""What is common to all measurements: settings, equality, time, memory, rows; and `fastiqa bench`."""
+"""`fastiqa bench`, and the tools of all measurements: settings, equality, time, memory, rows."""

@@ -1,4 +1,4 @@
-"""`fastiqa bench` at the terminal: progress, a line a case, a summary; Ctrl-C keeps what is measured."""
+"""`fastiqa bench` at the terminal: progress, a line for each case, a summary; Ctrl-C keeps the measured rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .rows import CASE, FASTIQA, Row, bad, machine, median_us, ours, speedup, sp
 from .run import Options, Session
 
 INTERRUPTED = 130
-BUSY = 0.4  # load a core; this process itself has hardly added to the last minute's when it asks
+BUSY = 0.4  # load a core; this process has hardly added to the last minute's yet
 
 
 def run(options: Options) -> int:
-    """Exit status: 0, 1 where a kernel of fastiqa is wrong or breaks, 2 for bad options, 130 after Ctrl-C."""
+    """Exit status: 0, 1 if a kernel of fastiqa is wrong or raises, 2 for bad options, 130 after Ctrl-C."""
     try:
         session = Session(options)
     except ValueError as error:
@@ -63,7 +63,7 @@ def run(options: Options) -> int:
 
 @contextlib.contextmanager
 def _interruptions() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: its exception is lost where it strikes in a finalizer or a callback from C++."""
+    """Yields whether Ctrl-C was pressed: its exception is lost in a finalizer or a callback from C++."""
     asked = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -100,7 +100,7 @@ def _introduce(console: Console, session: Session) -> None:
 
 
 def busy() -> str | None:
-    """A sentence where other processes use the machine, as far as the load average of the last minute tells."""
+    """A warning if, by the load average of the last minute, other processes use the machine."""
     try:
         load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # Windows, macOS

@@ -1,9 +1,9 @@
-"""Equality before timing: nobody's time counts whose results are wrong.
+"""Equality before timing: a provider with wrong results has no time.
 
-A result may be twice as far from float64 as eager PyTorch's own, or one unit in the last place of the largest value,
-which is what eager's own error may happen to be zero beside, or as far as a network's record says. The largest error of
-a few sums is a matter of luck, so who is over the limit is judged once more by eager's largest error over further draws
-of the arguments. Results of fastiqa for an operator whose record says "exact" must equal eager's bit for bit.
+A result may be twice as far from float64 as eager PyTorch's. Where eager's error happens to be zero, one unit in the
+last place of the largest value is allowed; a network's record may allow more. The largest error of a few sums is a
+matter of luck, so a provider over the limit is judged again by eager's largest error over further draws of the
+arguments. fastiqa's results of an operator whose record says "exact" must equal eager's bit for bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MORE_DRAWS = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a provider is wrong (None where it is right), its largest error, and that over eager's."""
+    """The fault of a provider (None if it passes), its largest error, and the ratio of that to eager's."""
 
     wrong: str | None
     error: float
@@ -31,11 +31,12 @@ class Verdict:
 
 
 def wide(args: Sequence[Any]) -> list[Any]:
+    """The arguments with tensors in float64."""
     return [x.double() if isinstance(x, Tensor) else x for x in args]
 
 
 def largest_error(got: Tensor, exact: Tensor) -> float:
-    """NaN where a result is NaN. By samples: a float64 copy of everything at once would be gigabytes."""
+    """The largest difference, NaN where a result is NaN. By samples: one float64 copy would take gigabytes."""
     if got.numel() == 0:
         return 0.0
     pairs = zip(got.unbind(0), exact.unbind(0), strict=True) if got.dim() else [(got, exact)]
@@ -63,7 +64,7 @@ class Truth:
         return exact, results(reference, args, grads, self._mode)
 
     def allowed(self, k: int, draws: bool) -> float:
-        """Limit of the error of the k-th tensor, from eager's error for these arguments, or over `draws` of them."""
+        """The largest allowed error of the k-th tensor, by eager's error for these arguments, or over further draws."""
         if not draws:
             return max(2 * self.errors[k], self.units[k], self.tolerance)
         if not self._over_draws:
@@ -76,13 +77,13 @@ class Truth:
         return max(2 * self._over_draws[k], self.units[k], self.tolerance)
 
     def judge(self, got: Sequence[Tensor], bitwise: bool) -> Verdict:
-        """`got` may be the results alone."""
+        """Judge the results, or the results and gradients; `bitwise` demands equality with eager."""
         wrong = None
         largest = eagers = 0.0
         for k, tensor in enumerate(got):
             if tensor.shape != self.exact[k].shape:
-                want = tuple(self.exact[k].shape)
-                return Verdict(f"result {k} has shape {tuple(tensor.shape)}, want {want}", float("nan"), float("nan"))
+                shape = tuple(self.exact[k].shape)
+                return Verdict(f"result {k} has shape {tuple(tensor.shape)}, want {shape}", float("nan"), float("nan"))
             error = largest_error(tensor, self.exact[k])
             if bitwise and self.eager is not None:
                 if not torch.equal(tensor, self.eager[k]):

@@ -1,4 +1,4 @@
-"""One setting measured: who competes, who is right, how long everyone takes, how much memory everyone needs."""
+"""Measures one setting: the competitors, their equality, times and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .timing import COPY_PEAK_BYTES, Plan, Run, Timer, copy_run, interleaved, la
 
 @dataclass(frozen=True)
 class Provider:
-    """A competitor: a function, or the reason why there is none; for fastiqa the backend to use."""
+    """A competitor: a function, or the reason that there is none; fastiqa's names the backend to use."""
 
     name: str
     function: Function | None
@@ -33,8 +33,10 @@ class Provider:
 
 
 def providers(op: Subject, args: Sequence[Any], compiled: bool) -> Iterator[Provider]:
-    """Eager PyTorch, torch.compile if wanted, each backend of the record for the arguments' device, and where none of
-    them runs fastiqa's fallback."""
+    """Yields eager PyTorch, torch.compile if `compiled`, and the record's backends for the arguments' device.
+
+    Where none of these backends runs, fastiqa's fallback competes.
+    """
     yield Provider("eager", op.reference)
     if compiled:
         yield Provider("compile", torch.compile(op.reference, fullgraph=True, dynamic=False))
@@ -53,7 +55,7 @@ def providers(op: Subject, args: Sequence[Any], compiled: bool) -> Iterator[Prov
 
 
 class Bench:
-    """Measures settings on one device; remembers what every case has in common."""
+    """Measures settings on one device; caches copies and host times, which cases share."""
 
     def __init__(self, device: str, plan: Plan, compiled: bool, about: Row) -> None:
         self.device, self.plan, self.compiled, self.about = device, plan, compiled, about
@@ -63,16 +65,16 @@ class Bench:
         self._host: dict[tuple[Any, ...], float] = {}
         self._no_compiler = ""
 
-    def cases(self, setting: Setting, wanted: Iterable[tuple[str, str]]) -> Iterator[list[Row]]:
-        """The rows of each (mode, memory) in turn."""
+    def cases(self, setting: Setting, chosen: Iterable[tuple[str, str]]) -> Iterator[list[Row]]:
+        """Yields the rows of each (mode, memory)."""
         modes: dict[str, list[str]] = {}
-        for mode, memory in wanted:
+        for mode, memory in chosen:
             modes.setdefault(mode, []).append(memory)
         args = setting.arguments()
         grads = output_gradients(setting.op, args)
         truth = Truth(setting, args, grads, gradients=any(mode != "fwd" for mode in modes))
         for mode, memories in modes.items():
-            # A graph kept for another backward pass forbids torch.compile to write into what it saved.
+            # The graph is kept for another backward pass: torch.compile must not write into saved tensors.
             kept = torch._functorch.config.patch(donated_buffer=False) if mode == "bwd" else contextlib.nullcontext()
             with kept:
                 if self.compiled:
@@ -88,7 +90,7 @@ class Bench:
     def _entry(
         self, provider: Provider, setting: Setting, mode: str, args: Sequence[Any], grads: list[Tensor], truth: Truth
     ) -> tuple[Run | None, Row]:
-        """A provider ready to be timed, if it is right, and what is known of it without timing."""
+        """A provider's run, None unless it passes the equality check, and the columns that need no timing."""
         row: Row = {"provider": provider.name, "status": "absent", "note": provider.note}
         f = provider.function
         if provider.name == "compile" and self._no_compiler:
@@ -114,7 +116,7 @@ class Bench:
                     row["saved_mb"] = round(allocator.saved_bytes(f, leaves_of(args)) / 1e6, 3)
                 if self.device == "cuda":
                     row["launches"] = launches(run)
-            if provider.name != "compile":  # it would be compiled once more for this
+            if provider.name != "compile":  # a tiny tensor would compile it once more
                 row["host_us"] = round(self._host_seconds(provider, setting, mode) * 1e6, 2)
         except Exception as error:  # a competitor's failure is a row, whatever it raises
             reason = _first_line(error)

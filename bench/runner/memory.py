@@ -1,8 +1,8 @@
-"""Memory: which blocks a new tensor gets, how much a call allocates, and what a graph keeps.
+"""Memory: the blocks of new tensors, the bytes that a call allocates, and those that a graph keeps.
 
 On a CPU glibc gives every new block of more than 32 MiB fresh pages from the system and hands them back when it is
-freed, so a large new output costs page faults, which can outweigh all arithmetic ("fresh"). Other allocators keep
-blocks, as PyTorch's on CUDA does ("reused"). Both can be had from glibc, at any time.
+freed. A large new output then costs page faults, which can outweigh all arithmetic ("fresh"). Other allocators keep
+blocks, as PyTorch's does on CUDA ("reused"). glibc can do both, and change at any time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MIB = 1 << 20
 
 
 def choose(memory: str) -> bool:
-    """Large blocks are reused or fresh from now on, in the whole process; False where the C library cannot be told."""
+    """Make large blocks reused or fresh from now on, in the whole process; False where the C library is no glibc."""
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
     if memory == "reused":
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)
-    else:  # where glibc's own, growing thresholds end
+    else:  # the values at which glibc's own thresholds stop to grow
         libc.mallopt(M_MMAP_MAX, 65536)
         libc.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
         libc.mallopt(M_TRIM_THRESHOLD, 64 * MIB)
@@ -39,10 +39,10 @@ def choose(memory: str) -> bool:
 
 
 def peak_bytes(call: Callable[[], Any], device: str) -> int:
-    """Most bytes that a call holds at once beyond what existed before; its results count.
+    """The most bytes that a call holds at once beyond those that existed before; its results count.
 
-    On CUDA from the caching allocator's statistics, on a CPU from the profiler's record of PyTorch's allocator, which
-    also sees what compiled kernels and C++ operators allocate as tensors.
+    On CUDA the caching allocator's statistics tell, on a CPU the profiler's record of PyTorch's allocator. It includes
+    the tensors of compiled kernels and C++ operators.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -59,12 +59,12 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
 
 
 def live_bytes(call: Callable[[], Any]) -> int:
-    """Bytes on the CPU that live when a call has ended, beyond what existed before: its results and their graph."""
+    """CPU bytes that live after a call beyond those that existed before: its results and their graph."""
     return sum(_changes(call))
 
 
 def _changes(call: Callable[[], Any]) -> list[int]:
-    """Bytes that PyTorch's CPU allocator gives, and takes back (negative), while the call runs; its result lives on."""
+    """Bytes that PyTorch's CPU allocator gives, and takes back (negative), during the call; its result stays alive."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it writes two lines to stderr each time
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()
@@ -76,7 +76,7 @@ def _changes(call: Callable[[], Any]) -> list[int]:
 
 
 def saved_bytes(f: Callable[..., Any], leaves: Sequence[Any]) -> int:
-    """Bytes of the distinct storages that the graph of f(*leaves) keeps, those of the leaves among them."""
+    """Bytes of the distinct storages that the graph of f(*leaves) keeps, the leaves' included."""
     storages: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:

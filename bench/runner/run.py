@@ -1,4 +1,4 @@
-"""The runner: every case that was asked for, measured in turn and appended to the CSV file at once."""
+"""The runner: measures the chosen cases in turn and appends each to the CSV file at once."""
 
 from __future__ import annotations
 
@@ -24,31 +24,46 @@ from .timing import Plan
 
 
 def forward_names() -> list[str]:
-    """Operators and blocks, which are measured by default; the backward pass of each is a mode of it."""
+    """The operators and blocks that are measured by default; their backward passes are modes."""
     return [*(name for name in ops.OPERATORS if not name.endswith("_backward")), *BLOCKS]
 
 
 @dataclass
 class Options:
-    """What to measure. The defaults are the full table of bench/data."""
+    """The choice of cases. The defaults are the full table of bench/data.
+
+    Attributes:
+        names: operators, blocks and networks.
+        sizes: (N, C, H, W) of the first map; None: those of `settings.default_sizes`.
+        memory: "reused", "fresh"; None: reused, and fresh too where blocks are large enough for a difference.
+        all_samples: every sample of an operator's record, not the first alone.
+        compiled: torch.compile competes.
+        csv: None: `rows.default_csv`.
+        resume: leave out cases that the file has for this commit.
+        budget: seconds for everything; cases that do not fit are left out.
+    """
 
     names: Sequence[str] = field(default_factory=forward_names)
-    sizes: Sequence[Size] | None = None  # those of settings.default_sizes
+    sizes: Sequence[Size] | None = None
     dtypes: Sequence[str] = ("float32", "bfloat16")
     layouts: Sequence[str] = tuple(LAYOUTS)
     modes: Sequence[str] = MODES
-    memory: Sequence[str] | None = None  # reused, and fresh where blocks are large enough for a difference
+    memory: Sequence[str] | None = None
     all_samples: bool = False
     compiled: bool = True
     plan: Plan = field(default_factory=Plan)
     device: str = "cpu"
     csv: Path | None = None
     resume: bool = False
-    budget: float | None = None  # seconds for everything; what does not fit is left out
+    budget: float | None = None
     smallest_first: bool = False
 
     def check(self) -> None:
-        """ValueError naming the option, what came and what was wanted."""
+        """Refuse unknown names.
+
+        Raises:
+            ValueError: the message names the option, the value and the known ones.
+        """
         for option, given, known in (
             ("OPS", self.names, [*forward_names(), *NETWORKS]),
             ("--dtype", self.dtypes, DTYPES),
@@ -68,9 +83,9 @@ QUICK_SIZES: tuple[Size, ...] = (CACHE_SIZE, (1, 128, 112, 112))
 
 
 def quick(options: Options) -> Options:
-    """Everything at two small sizes in float32, forward and with backward, in `QUICK_SECONDS` at most.
+    """Change the options: two small sizes, float32, forward and with backward, in `QUICK_SECONDS` at most.
 
-    The smaller size comes first, so that every operator has a row where the time does not suffice for all.
+    The smaller size comes first, so that every operator has a row even if the time runs out.
     """
     options.sizes, options.dtypes, options.memory = QUICK_SIZES, ("float32",), ("reused",)
     options.modes = ("fwd", "fwd_bwd")
@@ -80,6 +95,11 @@ def quick(options: Options) -> Options:
 
 
 def parse_size(text: str) -> Size:
+    """N, C, H, W of "NxCxHxW".
+
+    Raises:
+        ValueError: another text.
+    """
     parts = text.split("x")
     if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise ValueError(f"--size: got {text!r}, want NxCxHxW, as 8x256x112x112")
@@ -88,7 +108,16 @@ def parse_size(text: str) -> Size:
 
 
 class Session:
-    """One run: `cases` of them altogether, `done` already in the file where the run resumes."""
+    """One run.
+
+    Attributes:
+        cases: their number.
+        done: the number that the file has already, where the run resumes.
+        left_out: the number that did not fit into the budget, known at the end.
+
+    Raises:
+        ValueError: unknown names, or a file that rows cannot be appended to.
+    """
 
     def __init__(self, options: Options) -> None:
         options.check()
@@ -104,7 +133,7 @@ class Session:
         self._measured = measured_already(read(self.csv), self.about) if options.resume else set()
         self.cases = sum(len(self._wanted(setting)) for setting in self._settings)
         self.done = self.cases - sum(len(self._missing(setting)) for setting in self._settings)
-        self.left_out = 0  # cases for which the budget did not suffice, known at the end
+        self.left_out = 0
 
     def shapes(self) -> list[str]:
         return list(dict.fromkeys(setting.shape for setting in self._settings))
@@ -125,10 +154,10 @@ class Session:
         ]
 
     def measure(self) -> Iterator[list[Row]]:
-        """The rows of each case, after they are in the file.
+        """Yields the rows of each case once they are in the file.
 
-        With a budget the cases that are left share what is left of it, half for timing, half for the checks before it;
-        and none begins whose like took longer than what is left.
+        With a budget the remaining cases share the remaining time, half for timing, half for the checks before it. A
+        case does not begin if the longest one so far took more than the remaining time.
         """
         bench = Bench(self.options.device, self.options.plan, self.options.compiled, self.about)
         plan, left, start = self.options.plan, self.cases - self.done, time.perf_counter()

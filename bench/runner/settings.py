@@ -1,4 +1,4 @@
-"""What is measured: an operator's arguments at one size, dtype and layout, and the calls of each mode."""
+"""Settings: an operator's arguments at one size, dtype and layout, and the calls of each mode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """Arguments of one operator: the `sample`-th of its record's at a size, with a dtype, a layout and a device."""
+    """Arguments of one operator, block or network: a sample of its record at a size, in a dtype and layout."""
 
     op: Subject
     sample: int
@@ -44,7 +44,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The arguments that are not simply maps of the first one's shape, as `name=value`; or the subject's own."""
+        """The arguments other than maps of the first one's shape, as `name=value`; or the subject's own label."""
         if not isinstance(self.op, ops.Op):
             return self.op.label
         first = next(value.shape for value in self.values if isinstance(value, ops.Map))
@@ -60,7 +60,7 @@ class Setting:
         return "x".join(map(str, self.size))
 
     def arguments(self, draw: int = 0) -> tuple[Any, ...]:
-        """Normal values, the same at every call with one `draw`; four-dimensional maps in the layout, others dense."""
+        """Normal values, equal at every call with the same `draw`; 4-D maps in the layout, other tensors dense."""
         generator = torch.Generator(self.device).manual_seed(2 * draw)
         return tuple(self._tensor(v, generator) if isinstance(v, ops.Map) else v for v in self.values)
 
@@ -72,7 +72,7 @@ class Setting:
         return x.contiguous(memory_format=LAYOUTS[self.layout]) if x.dim() == 4 else x
 
     def moved(self) -> int:
-        """Bytes that forward and backward move, without making the arguments."""
+        """The bytes that forward and backward move; no argument is allocated."""
         args = [
             torch.empty(v.shape, dtype=DTYPES[self.dtype], device="meta") if isinstance(v, ops.Map) else v
             for v in self.values
@@ -99,7 +99,12 @@ def settings(
     device: str,
     every: bool,
 ) -> Iterator[Setting]:
-    """Every combination, the operator's first sample, or `every` one, at each size; None: those of every table."""
+    """Every combination of the choices.
+
+    Args:
+        sizes: None: `default_sizes` of each subject.
+        every: take all samples of a record, not the first alone.
+    """
     for name in names:
         op = subject(name)
         for size in sizes or default_sizes(op):
@@ -110,12 +115,12 @@ def settings(
 
 
 def tensors(result: Any) -> tuple[Tensor, ...]:
-    """What an operator returned, as a tuple."""
+    """An operator's result as a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def output_gradients(op: Subject, args: Sequence[Any], draw: int = 0) -> list[Tensor]:
-    """Normal gradients, laid out as the operator's results are; statistics, which come last, have none."""
+    """Normal gradients in the layout of the operator's results; statistics, which come last, have none."""
     generator = torch.Generator(args[0].device).manual_seed(2 * draw + 1)
     return [
         torch.randn(tuple(output.shape), generator=generator, device=output.device)
@@ -126,16 +131,18 @@ def output_gradients(op: Subject, args: Sequence[Any], draw: int = 0) -> list[Te
 
 
 def leaves_of(args: Sequence[Any]) -> list[Any]:
+    """The arguments with detached tensors that require gradients."""
     return [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in args]
 
 
 def gradients(outputs: Any, leaves: Sequence[Any], grads: Sequence[Tensor], keep: bool) -> tuple[Tensor, ...]:
-    wanted = [x for x in leaves if isinstance(x, Tensor)]
-    return torch.autograd.grad([y for y in tensors(outputs) if y.requires_grad], wanted, grads, retain_graph=keep)
+    """Gradients of the tensors among `leaves`; `keep` retains the graph."""
+    inputs = [x for x in leaves if isinstance(x, Tensor)]
+    return torch.autograd.grad([y for y in tensors(outputs) if y.requires_grad], inputs, grads, retain_graph=keep)
 
 
 def call(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -> Callable[[], Any]:
-    """What is timed. "bwd" builds its graph here, once, and keeps it."""
+    """The call to be timed. "bwd" builds its graph here, once, and keeps it."""
     if mode == "fwd":
 
         def forward() -> Any:
@@ -151,7 +158,7 @@ def call(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -
 
 
 def results(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str) -> tuple[Tensor, ...]:
-    """What is checked: the results, and for other modes than "fwd" the gradients after them."""
+    """The tensors to be checked: the results and, unless `mode` is "fwd", the gradients after them."""
     if mode == "fwd":
         with torch.no_grad():
             return tensors(f(*args))
@@ -161,8 +168,11 @@ def results(f: Function, args: Sequence[Any], grads: Sequence[Tensor], mode: str
 
 
 def least_bytes(op: Subject, args: Sequence[Any], mode: str) -> int:
-    """Forward: the record's model. Backward: gradients of results and what the record saves are read, gradients of
-    arguments are written, each once."""
+    """The least traffic of a mode.
+
+    Forward it is the record's model. The backward pass reads the gradients of results and the saved tensors, and writes
+    the gradients of arguments, each once.
+    """
     forward = op.bytes(*args)
     if mode == "fwd":
         return forward
