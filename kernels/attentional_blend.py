@@ -1,11 +1,11 @@
-"""attentional_blend: m x + (1 - m) y with m = sigmoid(local + global), global one number a channel, and its adjoint.
+"""attentional_blend: m x + (1 - m) y with m = sigmoid(local + global), one global number a channel, and its adjoint.
 
     forward    x, y, local (N,C,H,W), global (N,C,1,1) -> (N,C,H,W)                        reads 3, writes 1 map
     backward   grad, x, y, local, global -> grad_x, grad_y, grad_local, grad_global        reads 4, writes 3 maps
 
     grad_x = m g,   grad_y = (1 - m) g,   grad_local = m (1 - m) (x - y) g,   grad_global = the sum of grad_local
 
-The mask is computed again in the backward pass, which writes the gradients and sums them (lib/channel_sums.py).
+The backward pass recomputes the mask, writes the gradients and sums them (lib/channel_sums.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastiqa.kernels.lib.sigmoid import sigmoid
 from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "attentional_blend_kernel": (3, 1, "global, one value a plane"),
     "channel_sums_by_planes_kernel": (4, 3, "global and its gradient, one value a plane"),

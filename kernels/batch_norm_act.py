@@ -1,4 +1,4 @@
-"""batch_norm_act: batch normalisation by the batch's own statistics and leaky ReLU, and the adjoint.
+"""batch_norm_act: batch normalisation by the statistics of the batch and leaky ReLU, and the adjoint.
 
     forward    x (N,C,H,W), weight, bias (C) -> (N,C,H,W), mean, rstd (C)                     reads 2, writes 1 map
     backward   grad, x (N,C,H,W), weight, bias, mean, rstd (C) -> grad_x, grad_weight, grad_bias     reads 4, writes 1
@@ -7,8 +7,9 @@
     g = grad where z > 0, else slope grad;   S = sum of g,   P = sum of g d,   M = N H W
     grad_x = weight rstd (g - S / M - d rstd^2 P / M),   grad_weight = rstd P,   grad_bias = S
 
-Two passes each, as in csrc/ops/batch_norm_act, the first with exact sums (lib/channel_sums.py): of x - shift and its
-square, and S and P. The kernels between the passes, which have some numbers a channel, compute in float64.
+Forward and backward have two passes each, as in csrc/ops/batch_norm_act. The first takes exact sums
+(lib/channel_sums.py), of x - shift and its square, and S and P. The kernels between the passes have a few numbers a
+channel, and compute in float64.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastiqa.kernels.lib.launch import WARPS, block, on_device_of
 from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "batch_norm_act_kernel": (1, 1, "mean, scale and bias, one value a plane"),
     "batch_norm_act_backward_kernel": (2, 1, "numbers of a channel, one value a plane"),
@@ -39,7 +40,7 @@ FLOAT64 = {
     "batch_norm_gradients_kernel": "a few numbers a channel, sums of many parts",
 }
 
-PIXELS = 32  # that the shift is taken from: a row, a column or a pixel of every sample
+PIXELS = 32  # for the shift: from a row, a column, or one pixel of every sample
 
 # ---- numbers of a channel ----
 
@@ -48,8 +49,11 @@ PIXELS = 32  # that the shift is taken from: a row, a column or a pixel of every
 def batch_norm_shift_kernel(
     x_ptr, shift_ptr, channels, stride, step, pixels, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr
 ):  # fmt: skip
-    """The mean of a few of a channel's pixels, to half its digits: then most x - shift are exact, where otherwise all x
-    of one binade share one rounding error. 0 where it is no number, which the sums then tell."""
+    """The mean of a few pixels of a channel, to half its digits.
+
+    So most x - shift are exact; otherwise all x of one binade would share one rounding error. A mean that is no number
+    becomes 0, and the sums show it.
+    """
     c = tl.program_id(0).to(tl.int64) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     pixel = tl.arange(0, BLOCK_ROWS).to(tl.int64)[:, None]
     x = widened(tl.load(x_ptr + c * stride + pixel * step, (pixel < pixels) & (c < channels), 0))
@@ -82,7 +86,7 @@ def batch_norm_gradients_kernel(
     parts_ptr, weight_ptr, rstd_ptr, grad_weight_ptr, grad_bias_ptr, numbers_ptr, strides, parts, channels, count,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of weight and bias; numbers: scale, what is subtracted from g, and from that for each unit of d."""
+    """Gradients of weight and bias; numbers: scale, and what g loses, its mean and a multiple of d."""
     c = tl.program_id(0).to(tl.int64) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     inside = c < channels
     to = numbers_ptr.dtype.element_ty
@@ -149,16 +153,16 @@ def batch_norm_act_backward_kernel(
 
 # ---- launchers ----
 
-# Slope and eps are compiled in: an argument would arrive as float32, whatever the maps are; and a network has one each.
+# Slope and eps are compiled in: an argument would arrive as float32 in any case, and a network has one of each.
 
 
 def for_samples(x: Tensor, *numbers: Tensor) -> tuple[Tensor, ...]:
-    """Numbers of a channel (C,) as values (N, C, 1, 1)."""
+    """Expand numbers of a channel (C,) to values (N, C, 1, 1)."""
     return tuple(column[None, :, None, None].expand(x.shape[0], -1, 1, 1) for column in numbers)
 
 
 def launch_per_channel(kernel: Any, rows: int, x: Tensor, *args: Any, **constants: Any) -> None:
-    """Runs a kernel whose programs have some channels of x each, and that many rows of numbers of them."""
+    """Run a kernel whose programs take some channels of x each, with that many rows of numbers."""
     channels = x.shape[1]
     block_channels, block_rows = block(channels, rows, 1)
     with on_device_of(x):

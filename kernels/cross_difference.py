@@ -3,7 +3,7 @@
     forward    (N,C,H,W) x3 -> (N,2C,H,W)      reads 3, writes 2 maps
     backward   (N,2C,H,W) -> (N,C,H,W) x3      reads 2, writes 3 maps:  ga + gb, -ga, -gb
 
-One program moves a tile of rows of all five maps; the halves of the wide tensor are two operands.
+A program moves a tile of rows of all five maps; the halves of the wide tensor are two operands.
 """
 
 from __future__ import annotations

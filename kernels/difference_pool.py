@@ -1,4 +1,4 @@
-"""difference_pool: sums of gated differences over the pixels, for each tap: a weight's gradient in difference_response.
+"""difference_pool: sums of gated differences over the pixels for each tap, as in a weight's gradient.
 
 forward    (N,C,H,W) x3, (N,1,H,W) -> (N,2,C,k,k)      reads 3 maps
 """

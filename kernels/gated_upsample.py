@@ -3,9 +3,9 @@
     forward    f (N,C,H,W), l (N,1|C,h,w) -> f * up(s), s = sigmoid(l)          reads f and l, writes one map
     backward   g, f (N,C,H,W), l -> g * up(s), s (1 - s) upT(sum_c g * f)       reads g, f and l, writes one map and dl
 
-A gate of one channel is made once for a tile of pixels, which then goes through its channels; backward also sums g * f
-over them, and a second kernel gathers those sums. A gate of C channels is made where it is used. "Planes" are maps
-whose rows lie together (NCHW), "pixels" those whose channels do; tiles are rows of elements along either.
+A program computes a gate of one channel once for its tile of pixels, and then goes through the channels. Backward it
+also sums g * f over them, and a second kernel gathers those sums. A gate of C channels is computed at each use. In
+"planes" rows lie together (NCHW), in "pixels" channels do; tiles are rows of elements along either.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastiqa.kernels.lib.sigmoid import sigmoid
 from fastiqa.kernels.lib.tiles import locate, widened
 from torch import Tensor
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "one_gate_planes_kernel": (1, 1, "logits, which lie half a pack or less beneath a pack of elements"),
     "one_gate_pixels_kernel": (1, 1, "logits and sums, one a pixel, beside packs of channels"),
@@ -34,7 +34,7 @@ NARROW = {
 
 @triton.jit
 def scaled(at, size, outputs, scale, DOUBLE: tl.constexpr):
-    """at and size / outputs in the accumulation type; a float argument is float32, so float64 divides here."""
+    """Return at and size / outputs in the accumulation type. Float arguments are float32, so float64 divides here."""
     if DOUBLE:
         one = tl.full((), 1, tl.float64)
         position, step = at.to(tl.float64), (one * size) / (one * outputs)
@@ -78,7 +78,7 @@ def interpolated_gates(
 def first_output_of(i, step, EXACT: tl.constexpr):
     """An output element at or before the first to which input i contributes; as in csrc/ops/gated_upsample.
 
-    EXACT: where sizes double, the first of five; five because output 0 reaches input 1, with a weight of 0.
+    EXACT: sizes double, and it is the first of five; five because output 0 reaches input 1, with a weight of 0.
     """
     if EXACT:
         return tl.maximum(2 * i - 2, 0)
@@ -88,7 +88,7 @@ def first_output_of(i, step, EXACT: tl.constexpr):
 
 @triton.jit
 def tap_weight(tap0, tap1, w0, w1, i, NEAREST: tl.constexpr):
-    """The weight of the taps for input i, and whether they name it: a 0 counts, as 0 times infinity is NaN."""
+    """The weight of input i among the taps, and whether they name it: a weight of 0 counts, for 0 * inf is NaN."""
     w, names = tl.where(tap0 == i, w0, 0.0), tap0 == i
     if not NEAREST:
         w, names = w + tl.where(tap1 == i, w1, 0.0), names | (tap1 == i)
@@ -111,7 +111,7 @@ def one_gate_planes_kernel(
     total = tl.zeros_like(gate)
     first = tl.program_id(1) * group
     for start in range(first, tl.minimum(first + group, channels), PART):
-        # Sums of a few channels first: one by one, many would lose more than PyTorch's own sum.
+        # Sums of a few channels first: adding many one by one would lose more than PyTorch's sum.
         part = tl.zeros_like(gate)
         for k in range(start, tl.minimum(tl.minimum(start + PART, first + group), channels)):
             c = tl.full((), 0, tl.int64) + k
@@ -215,7 +215,7 @@ def gate_gradient_kernel(
 
 
 class GateCall:
-    """What the kernels of one call share: sizes, scales, the mode and the inner dimension."""
+    """Shared by the kernels of one call: sizes, scales, the mode and the inner dimension."""
 
     def __init__(self, x: Tensor, logits: Tensor, mode: str, out: Tensor) -> None:
         self.n, self.c, *high = x.shape
@@ -232,7 +232,7 @@ class GateCall:
 
 
 def multiply_by_one_gate(call: GateCall, x: Tensor, features: Tensor, out: Tensor, sums: Tensor | None) -> None:
-    """out = x * gate with one gate for all channels; into `sums`, if given, the sum over channels of x * features."""
+    """out = x * gate, with one gate for all channels; `sums`, if given, gets the sum over channels of x * features."""
     pack = pack_of(call.inner, x, features, out)
     maps = (x, features, out)
     args = (
@@ -242,13 +242,13 @@ def multiply_by_one_gate(call: GateCall, x: Tensor, features: Tensor, out: Tenso
     )  # fmt: skip
     if call.pixels:
         packs = call.c // pack
-        # 32 channels at a time or more, and pixels for the rest of the tile.
+        # 32 or more channels at a time, and pixels for the rest of the tile.
         blocks = map_tile(call.n * call.high[0] * call.high[1], min(packs, max(1, 32 // pack)), pack)
         grid = (triton.cdiv(call.n * call.high[0] * call.high[1], blocks["BLOCK_ROWS"]),)
         call.run(one_gate_pixels_kernel, grid, *args, packs, SUM=sums is not None, **blocks)
     else:
         packs, rows = call.high[1] // pack, call.n * call.high[0]
-        # With sums one program has all channels of its pixels, so it has fewer pixels.
+        # With sums a program has all channels of its pixels, so it takes fewer pixels.
         blocks = map_tile(rows, packs, pack, TILE if sums is None else TILE // WARPS)
         tiles = triton.cdiv(rows, blocks["BLOCK_ROWS"]) * triton.cdiv(packs, blocks["BLOCK_PACKS"])
         group = 16 if sums is None else call.c
@@ -281,7 +281,7 @@ def launch_gate_gradient(call: GateCall, grad: Tensor, features: Tensor, sums: T
     pack = pack_of(inner, out, call.logits, *((grad, features) if pixels else ()))
     map_pack = pack if pixels else 1
     packs, rows = out.shape[inner] // pack, out.numel() // out.shape[inner]
-    blocks = map_tile(rows, packs, pack, TILE // 2)  # of 1024 elements, 8 a thread, it took 154 registers
+    blocks = map_tile(rows, packs, pack, TILE // 2)  # with 1024 elements, 8 a thread, it took 154 registers
     doubles = all(high == 2 * low for low, high in zip(call.low, call.high, strict=True))
     windows = (
         (5, 5)

@@ -1,16 +1,16 @@
 """large_kernel_conv: depthwise 5x5, then depthwise 7x7 of dilation 3; and its gradients.
 
     forward           x -> t -> y                          a pass each: reads x and t, writes t and y
-    input_backward    grad -> gt -> grad_x                 the same with kernels turned by half, in the other order
+    input_backward    grad -> gt -> grad_x                 the same with kernels turned by 180 degrees, in reverse order
     backward          both, then grad_w7, grad_b7 of t and grad, grad_w5, grad_b5 of x and gt
 
-What lies between (t and its gradient gt) goes through memory, in float32 (float64 for float64): 2|x| + 2|t| forward,
-5|x| + 5|t| backward, |t| = 2|x| for 16-bit types. One pass for both convolutions would want t of a tile and its halo of
-9 pixels at other addresses than those at which a program has them: shared memory, which Triton does not hand out.
+t and its gradient gt go through memory, in float32 (float64 for float64): 2|x| + 2|t| forward, 5|x| + 5|t| backward,
+|t| = 2|x| for 16-bit types. One pass for both convolutions would need the t of a tile and its halo of 9 pixels in
+shared memory, which Triton does not offer.
 
-"Planes" are maps whose rows lie together (NCHW, any strides), "pixels" those whose channels do; for these a tap's
-weights lie side by side as well. For the gradients of weights a program has one row of a kernel, some channels and some
-pixels, either of which lie along the rows of its tile; a second kernel adds the programs' partial sums in their order.
+In "planes" rows lie together (NCHW, any strides), in "pixels" channels do, and so do the weights of a tap. For the
+gradients of weights a program has one row of a kernel, some channels and some pixels, either of which lie along the
+rows of its tile; a second kernel adds the programs' partial sums in order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastiqa.kernels.lib.tiles import locate, widened
 from torch import Tensor
 
 FOUR = "4 elements a thread, with 8 sums each (8 took 152 registers); in NCHW neighbours of a pack"
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "depthwise_planes_kernel": (0, 1, "neighbours along x of a pack, which start anywhere; weights, one a row"),
     "weight_gradient_sums_kernel": (0, 0, FOUR),
@@ -34,7 +34,7 @@ NARROW = {
 }
 
 DILATIONS = {5: 1, 7: 3}
-STEPS = 8  # tiles that a program sums
+STEPS = 8  # tiles in the sums of a program
 
 # ---- convolutions ----
 
@@ -45,7 +45,7 @@ def convolved(
     K: tl.constexpr, DILATION: tl.constexpr, FLIP: tl.constexpr, BIAS: tl.constexpr,
     PIXELS: tl.constexpr, PACK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of the convolution in the accumulation type; `known` says which channels there are."""
+    """A tile of the convolution in the accumulation type; `known` masks existing channels."""
     HALF: tl.constexpr = DILATION * (K // 2)
     weight_ptr = w_ptr + c * w_strides[0]
     row_of_weight, column_of_weight = steps_of(w_strides, PIXELS, PACK if PIXELS else 1)
@@ -55,14 +55,14 @@ def convolved(
         total += widened(tl.load(b_ptr + c * b_stride, known, other=0.0))
     row_step, column_step = steps_of(x_strides, PIXELS, PACK)
     here = map_at(x_ptr, x_strides, n, c, y, x, PIXELS, PACK)
-    sides = tl.full((), 1, tl.int32) * size[0] * size[1]  # int64 where one of them needs it
-    # An x for each element, in half the registers: otherwise Triton 3.6 spills 152 bytes on sm_80.
+    sides = tl.full((), 1, tl.int32) * size[0] * size[1]  # int64 if one of them needs it
+    # Narrow indices halve the registers for an x of each element: else Triton 3.6 spills 152 bytes on sm_80.
     if not PIXELS and sides.dtype == tl.int32:
         y, x = y.to(tl.int32), x.to(tl.int32)
     for ky in range(K):
         v = y + (ky * DILATION - HALF)
         row_inside = inside & (v >= 0) & (v < size[0])
-        row = zero  # a row of the kernel is summed by itself: fewer roundings upon each other
+        row = zero  # a sum for each row of the kernel: fewer roundings in a chain
         for kx in tl.static_range(K):
             u = x + (kx * DILATION - HALF)
             near = here + ((ky * DILATION - HALF) * row_step + (kx * DILATION - HALF) * column_step)
@@ -180,7 +180,7 @@ def weight_gradient_total_kernel(
 
 
 class DepthwiseWalk:
-    """How the kernels of a call go through maps of one size: by planes or by pixels."""
+    """How the kernels of a call walk maps of one size: by planes or by pixels."""
 
     def __init__(self, out: Tensor) -> None:
         self.shape = out.shape
@@ -188,7 +188,7 @@ class DepthwiseWalk:
         self.inner = 1 if self.pixels else 3
 
     def between(self, like: Tensor) -> Tensor:
-        """What lies between the convolutions."""
+        """An empty map for the values between the convolutions."""
         formats = torch.channels_last if self.pixels else torch.contiguous_format
         wide = torch.promote_types(like.dtype, torch.float32)
         return torch.empty(self.shape, dtype=wide, device=like.device, memory_format=formats)
@@ -209,10 +209,10 @@ class DepthwiseWalk:
         blocks = map_tile(rows, packs, pack)
         grid = (triton.cdiv(rows, blocks["BLOCK_ROWS"]) * triton.cdiv(packs, blocks["BLOCK_PACKS"]),)
         w_strides = weight.stride()
-        if self.pixels:  # a tap's weights side by side, as the channels that they meet
+        if self.pixels:  # a tap's weights side by side, as their channels are
             weight = weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
             w_strides = strides_of(weight, 0, pack)
-        most = 128 if x.dtype != torch.float64 else None  # left alone the compiler takes up to 147 registers
+        most = 128 if x.dtype != torch.float64 else None  # without a limit the compiler takes up to 147 registers
         warps = WARPS if x.dtype != torch.float64 else 2 * WARPS
         b, b_stride = (weight, 0) if bias is None else (bias, bias.stride(0))
         self.run(

@@ -1,4 +1,4 @@
-"""mix_kernels: the kernels of a convolution mixed by the rows of a small matrix, and the gradients.
+"""mix_kernels: sums of convolution kernels, weighted by the rows of a small matrix, and the gradients.
 
     forward    mix (R,S,K), weight (K,C,k,k) -> (R,SC,k,k)                  reads the weight
     backward   grad (R,SC,k,k), mix, weight -> (R,S,K), (K,C,k,k)           reads the weight, writes its gradient
@@ -7,9 +7,8 @@
     grad_mix = grad weight^T      mix_dots_kernel
     grad_weight = mix^T grad      mix_outer_kernel
 
-The columns of the weight are the elements of a kernel in the order in which they lie in memory, as in
-csrc/ops/mix_kernels: runs of neighbours. A tile has some kernels and some columns of a run. The rows of grad are
-gathered first, in the order of the columns.
+The columns of the weight are the elements of a kernel in memory order, as in csrc/ops/mix_kernels: runs of neighbours.
+A tile has some kernels and some columns of a run. A first kernel gathers the rows of grad in the order of the columns.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fastiqa.kernels.lib.launch import MOST_REGISTERS, TILE, WARPS, accumulator,
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
-# For tests: tensors of kernels that a kernel reads and writes, 16 bytes at a time; what else it touches.
+# For tests: how many tensors a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "mix_sums_kernel": (1, 0, "factors, and sums, of which a tile has one a column"),
     "mix_dots_kernel": (1, 0, "rows of grad, of which a tile has one element a column, and sums"),
@@ -34,15 +33,15 @@ NARROW = {
 
 FEW, MANY = 2, 6  # rows at a time
 LANES = 256  # columns of a tile
-BLOCK = 256  # elements of a program that collects or gathers
+BLOCK = 256  # elements for a program that collects or gathers
 
 # ---- on the device ----
 
 
 @triton.jit
 def locate_columns(sizes, groups, PACK: tl.constexpr, LANES: tl.constexpr):
-    """This program's run of columns, elements of it and which exist, group of rows or of kernels, and what is left."""
-    program = tl.program_id(0)  # 32 bits to take apart, which is cheaper, and 64 to multiply
+    """This program's run of columns, its elements and which exist, its group of rows or kernels, and the part."""
+    program = tl.program_id(0)  # 32 bits for divisions, which are cheaper, 64 for products
     blocks, runs = tl.cdiv(sizes[0] * PACK, LANES), sizes[1] * sizes[2]
     x = (program % blocks).to(tl.int64) * LANES + tl.arange(0, LANES)[None, :]
     rest = program // blocks
@@ -52,19 +51,19 @@ def locate_columns(sizes, groups, PACK: tl.constexpr, LANES: tl.constexpr):
 
 @triton.jit
 def offsets(run, x, sizes, strides, PACK: tl.constexpr):
-    """Of elements x of a run; strides between runs are in packs."""
+    """Offsets of elements x of a run; strides between runs are in packs."""
     return (run % sizes[1] * strides[1] + run // sizes[1] * strides[2]) * PACK + x * strides[0]
 
 
 @triton.jit
 def row_of(m, sides, strides):
-    """Where row m of a tensor (R, S ...) is."""
+    """The offset of row m of a tensor (R, S ...)."""
     return m // sides * strides[0] + m % sides * strides[1]
 
 
 @triton.jit
 def rows_from(group, ROWS: tl.constexpr):
-    """The numbers of a group's rows, tiles of one element: the interpreter cannot join a mask with a single truth."""
+    """Row numbers of a group, as tiles of one element: the interpreter cannot combine a mask with a scalar."""
     rows = ()
     for r in tl.static_range(ROWS):
         rows += (group * ROWS + r + tl.arange(0, 1)[:, None],)
@@ -142,7 +141,7 @@ def mix_outer_kernel(
 
 @triton.jit
 def element(i, sides, row_strides, sizes, strides):
-    """Where element i of the rows is: all columns of the first row, then all of the next."""
+    """The offset of element i of the rows: all columns of the first row, then all of the next."""
     columns = tl.full((), 1, tl.int64) * sizes[0] * sizes[1] * sizes[2]
     n = i % columns
     return row_of(i // columns, sides, row_strides) + offsets(n // sizes[0], n % sizes[0], sizes, strides, 1)
@@ -169,7 +168,7 @@ def mix_gather_kernel(grad_ptr, to_ptr, elements, sides, row_strides, sizes, str
 
 
 class Columns(NamedTuple):
-    """Where the columns of a weight are in a tensor: runs of neighbours in two dimensions, strides of all three."""
+    """The columns of a weight in a tensor: runs of neighbours in two dimensions, strides of all three."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
@@ -181,7 +180,7 @@ def columns_of(x: Tensor, weight: Tensor) -> Columns:
 
 
 class Kernels(NamedTuple):
-    """A weight or its gradient for the kernels above, in packs: columns, and what tiles of them are compiled for."""
+    """A weight or its gradient for the kernels above, in packs: columns, and the constants of their tiles."""
 
     stride: int
     columns: Columns
@@ -233,7 +232,7 @@ def mix_kernels_backward(grad: Tensor, mix: Tensor, weight: Tensor, grad_mix: Te
             BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=True,
         )  # fmt: skip
 
-    # A kernel a program where rows are few: there is no other way to many programs.
+    # One kernel a program if rows are few, for only so there are many programs.
     w, at_once = (kernels_of(weight, weight, TILE), FEW) if rows <= FEW else (kernels_of(weight, weight), MANY)
     groups, together = triton.cdiv(rows, at_once), TILE // w.lanes
     with on_device_of(grad):

@@ -1,4 +1,4 @@
-"""octave_merge: high + up(low), up repeating a value over its 2x2 block, and the adjoint of up.
+"""octave_merge: high + up(low), where up repeats a value over its 2x2 block, and the adjoint of up.
 
 forward    (N,C,H,W), (N,C,H/2,W/2) -> (N,C,H,W)      reads 1.25, writes 1 map
 backward   (N,C,H,W) -> (N,C,H/2,W/2)                 reads 1, writes 0.25 maps: sums over blocks
@@ -12,7 +12,7 @@ from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate_
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
-# Bytes of the narrowest access by memory format, where not 16, and why; the code generation test holds us to it.
+# For tests: bytes of the narrowest access by memory format if fewer than 16, and why.
 NARROW = {"nchw": (8, "a row of the half-size map is half as wide as the two rows of 16 bytes that it meets")}
 
 # ---- kernels ----

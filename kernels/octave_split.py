@@ -12,7 +12,7 @@ from fastiqa.kernels.lib.blocks import coarse, launch_blocks, load_fine, locate_
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
-# Bytes of the narrowest access by memory format, where not 16, and why; the code generation test holds us to it.
+# For tests: bytes of the narrowest access by memory format if fewer than 16, and why.
 NARROW = {"nchw": (8, "a row of the half-size map is half as wide as the two rows of 16 bytes that it meets")}
 
 # ---- kernels ----
@@ -54,7 +54,7 @@ def octave_split_backward_kernel(
 
 # ---- launchers ----
 
-# The slope is compiled in: an argument would arrive as float32, whatever the maps are; and a network has one slope.
+# The slope is compiled in: an argument would arrive as float32 in any case, and a network has one slope.
 
 
 def octave_split(x: Tensor, negative_slope: float, act: Tensor, pooled: Tensor) -> None:

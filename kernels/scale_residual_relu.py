@@ -1,11 +1,11 @@
-"""scale_residual_relu: relu(x s + residual), s = sigmoid(gate) one number a channel, and its adjoint.
+"""scale_residual_relu: relu(x s + residual), with s = sigmoid(gate) for each channel, and its adjoint.
 
     forward    x, residual (N,C,H,W), gate (N,C,1,1) -> (N,C,H,W)                       reads 2, writes 1 map
     backward   grad, x, out (N,C,H,W), gate -> grad_x, grad_residual, grad_gate          reads 3, writes 2 maps
 
     with m = grad where out > 0, else 0:   grad_x = m s,   grad_residual = m,   grad_gate = s (1 - s) sum of m x
 
-The sum is taken in the pass that writes the gradients (lib/channel_sums.py).
+The pass that writes the gradients also takes the sum (lib/channel_sums.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastiqa.kernels.lib.sigmoid import sigmoid
 from fastiqa.kernels.lib.tiles import address, locate, widened
 from torch import Tensor
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "scale_residual_relu_kernel": (2, 1, "the gate, one value a plane"),
     "channel_sums_by_planes_kernel": (3, 2, "the gate and its gradient, one value a plane"),

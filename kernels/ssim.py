@@ -3,11 +3,11 @@
     forward     x, y -> values, or each program's sums of them, and then their totals
     backward    grads, x, y -> four maps of the windows -> grad_x, grad_y
 
-A thread has a column of windows and goes down the rows. Of each row it sums what its windows see, from pixels that the
-cache hands to its neighbours as well, and adds that to the sums of every window that the row lies in, which stay in
-registers: 22 loads and 88 multiplications for a window of 11, and nothing goes through memory. The maps of backward
-do, since there windows of other columns meet: 16 bytes a pixel written and read, which CUDA's kernel does without.
-Of windows far larger than 11 the sums do not fit the registers: as exact, but slow.
+A thread has a column of windows and goes down the rows. It sums the part of each row under its windows, whose pixels
+the cache also hands to its neighbours, and adds it to the sums of every window with that row, which stay in registers:
+22 loads and 88 multiplications for a window of 11, and nothing goes through memory. The maps of the backward pass do,
+since there windows of other columns meet: 16 bytes a pixel written and read, which CUDA's kernel saves. Sums of windows
+far larger than 11 do not fit the registers: as exact, but slow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastiqa.ops.ssim import window
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "ssim_kernel": (0, 0, "neighbours in a window, which start anywhere; a column of windows a thread"),
     "ssim_mean_kernel": (0, 0, "sums of programs"),
@@ -30,19 +30,19 @@ NARROW = {
     "ssim_spread_kernel": (0, 0, "images and gradients, a column a thread; not the four maps"),
 }
 
-# For tests: kernels that compute in float64 whatever the dtype.
+# For tests: kernels that compute in float64 for every dtype.
 FLOAT64 = {"ssim_mean_kernel": "once a program of the others; in float32 2^24 windows of equal images would not give 1"}
 
-LANES = 32 * WARPS  # columns of windows of a program
-ROWS, FEWEST_ROWS = 64, 32  # of windows; before them come all but one of the first window's
-FILL = 1024  # programs; of fewer rows where there would be fewer
+LANES = 32 * WARPS  # columns of windows for a program
+ROWS, FEWEST_ROWS = 64, 32  # of windows; a program starts with the other rows of the first window
+FILL = 1024  # programs; with fewer, a program takes fewer rows
 
 # ---- where a program works ----
 
 
 @triton.jit
 def locate_windows(planes, high, wide, rows, BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
-    """Its tile of planes and columns, x, and which planes exist; its first row and how many."""
+    """This program's planes and which exist, its columns x, its first row and the number of rows."""
     across, down = tl.cdiv(wide, BLOCK_COLUMNS), tl.cdiv(high, rows)
     program = tl.program_id(0)
     plane = ((program // across // down).to(tl.int64) * BLOCK_PLANES + tl.arange(0, BLOCK_PLANES))[:, None]
@@ -65,8 +65,10 @@ def steps(strides):
 
 @triton.jit
 def mean_of_some(pointer, strides, n, c, known, y, x, high, wide):
-    """Of eight pixels of `high` x `wide` in each plane, no two in a row or column; 0 where that is not finite, so that
-    no other pixel suffers."""
+    """The mean of eight pixels of `high` x `wide` in each plane, no two in a row or column.
+
+    0 if that is not finite, so that no other pixel suffers.
+    """
     lane = tl.arange(0, 8).to(tl.int64)[None, :]
     pixels = pixel_at(pointer, strides, n, c, y + (high - 1) * lane // 7, x + (wide - 1) * (3 * lane % 8) // 7)
     mean = tl.sum(widened(tl.load(pixels, known, other=0.0)), 1, keep_dims=True) / 8
@@ -85,7 +87,7 @@ def centre(x_ptr, y_ptr, x_strides, y_strides, n, c, known, y, x, high, wide):
 
 @triton.jit
 def packed(a, b, c, d):
-    """Four tiles as one, whose last dimension a thread has."""
+    """Join four tiles to one, whose last dimension lies in one thread."""
     both = tl.join(tl.join(a, c), tl.join(b, d))
     return tl.reshape(both, (a.shape[0], a.shape[1], 4))
 
@@ -100,7 +102,7 @@ def unpacked(x):
 
 @triton.jit
 def image_row(x_at, y_at, x_step, y_step, inside, middle, zero, WEIGHTS: tl.constexpr):
-    """A row's part of E[x], E[d], E[d^2] and E[xy] under windows that begin at these pixels, x and d less `middle`."""
+    """The part of a row in E[x], E[d], E[d^2] and E[xy] under windows from these pixels on, x and d less `middle`."""
     sum_x, sum_d, sum_dd, sum_xy = zero, zero, zero, zero
     for k in tl.static_range(len(WEIGHTS)):
         x = tl.load(x_at, inside, other=0.0).to(zero.dtype)
@@ -118,7 +120,7 @@ def image_row(x_at, y_at, x_step, y_step, inside, middle, zero, WEIGHTS: tl.cons
 
 @triton.jit
 def pushed(sums, row, WEIGHTS: tl.constexpr):
-    """With one more row, sums of windows that begin here, a row before, two before and so on; the last are whole."""
+    """Add a row to the sums of windows that begin here, one row before, two before, ...; the last are complete."""
     result = (WEIGHTS[0] * row,)
     for k in tl.static_range(1, len(WEIGHTS)):
         result += (sums[k - 1] + WEIGHTS[k] * row,)
@@ -133,12 +135,12 @@ def quotient(x, y):
 
 @triton.jit
 def similarity(sums, middle, C1: tl.constexpr, C2: tl.constexpr):
-    """Luminance and contrast, and for gradients: the means of x and d whole, what the divisors are, and the excess of
-    contrast's over its dividend."""
+    """Luminance and contrast, and for gradients the full means of x and d, both divisors, and the excess of contrast's
+    divisor over its dividend."""
     mean_x, mean_d, square_d, product = unpacked(sums)
     twice = 2 * (product - mean_x * (mean_x - mean_d))
     excess = square_d - mean_d * mean_d
-    excess = tl.where(excess < 0, 0.0, excess)  # what rounding may have made of variances; NaN stays
+    excess = tl.where(excess < 0, 0.0, excess)  # rounding may make variances negative; NaN stays
     excess = tl.where(excess < -2 * twice, -2 * twice, excess)
     x, d = mean_x + middle[0], mean_d + middle[1]
     contrast, luminance = twice + C2, 2 * x * (x - d) + C1
@@ -222,7 +224,7 @@ def ssim_maps_kernel(
     WEIGHTS: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr,
     BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """What each window spreads over its pixels: P_x, P_y, U and R of csrc/ops/ssim, (planes, high, wide, 4)."""
+    """The values that each window spreads over its pixels: P_x, P_y, U, R of csrc/ops/ssim, (planes, high, wide, 4)."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
     plane, known, x, top, count = locate_windows(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists, left = plane // channels, plane % channels, known & (x < wide), tl.min(x)
@@ -266,7 +268,7 @@ def ssim_spread_kernel(
     planes, channels, high, wide, rows,
     WEIGHTS: tl.constexpr, BLOCK_PLANES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """grad_x = w*P_x + x w*U - d w*R and grad_y = w*P_y + (x - d) w*U + d w*R; high x wide are the image's."""
+    """grad_x = w*P_x + x w*U - d w*R and grad_y = w*P_y + (x - d) w*U + d w*R; high x wide is the image."""
     HALO: tl.constexpr = len(WEIGHTS) - 1
     plane, known, x, top, count = locate_windows(planes, high, wide, rows, BLOCK_PLANES, BLOCK_COLUMNS)
     n, c, exists = plane // channels, plane % channels, known & (x < wide)
@@ -274,7 +276,7 @@ def ssim_spread_kernel(
     windows_high, windows_wide = high - HALO, wide - HALO
     zero = tl.zeros((BLOCK_PLANES, BLOCK_COLUMNS, 4), maps_ptr.dtype.element_ty)
     sums = (zero,) * (HALO + 1)
-    first = tl.maximum(top - HALO, 0)  # what is above spreads nothing
+    first = tl.maximum(top - HALO, 0)  # there is nothing above
     map_at = maps_ptr + ((plane * windows_high + first) * windows_wide + x)[:, :, None] * 4
     map_at += tl.arange(0, 4)[None, None, :]
     column = tl.broadcast_to(x.to(tl.int32), (BLOCK_PLANES, BLOCK_COLUMNS))[:, :, None]
@@ -282,7 +284,9 @@ def ssim_spread_kernel(
         parts = zero
         if top + (row - HALO) < windows_high:
             for k in tl.static_range(HALO + 1):
-                inside = exists[:, :, None] & ((column - k).to(tl.uint32) < windows_wide)  # negative ones are large
+                inside = exists[:, :, None] & (
+                    (column - k).to(tl.uint32) < windows_wide
+                )  # negative numbers become large
                 parts += WEIGHTS[k] * tl.load(map_at - 4 * k, inside, other=0.0)
         sums = pushed(sums, parts, WEIGHTS)
         map_at += tl.full((), 4, tl.int64) * windows_wide
@@ -302,7 +306,7 @@ def ssim_spread_kernel(
 
 
 class WindowWalk:
-    """How programs go through the windows, or the pixels, of the planes of maps."""
+    """How programs walk the windows, or the pixels, of the planes of maps."""
 
     def __init__(self, x: Tensor, high: int, wide: int) -> None:
         self.planes, self.channels, self.high, self.wide = x.shape[0] * x.shape[1], x.shape[1], high, wide
@@ -313,7 +317,7 @@ class WindowWalk:
         self.rows = ROWS
         while self.rows > FEWEST_ROWS and across * triton.cdiv(high, self.rows) < FILL:
             self.rows //= 2
-        self.parts = triton.cdiv(wide, columns) * triton.cdiv(high, self.rows)  # programs of a plane
+        self.parts = triton.cdiv(wide, columns) * triton.cdiv(high, self.rows)  # programs for a plane
         self.grid = (across * triton.cdiv(high, self.rows),)
 
     def run(self, kernel: Any, *args: Any, **constants: Any) -> None:

@@ -1,1 +1,1 @@
-"""What several operators' Triton kernels share: launches, tiles, sums, passes over maps."""
+"""Shared by the Triton kernels of several operators: launches, tiles, sums, passes over maps."""

@@ -1,11 +1,11 @@
 """A pass over the 2x2 blocks of maps: the Triton form of csrc/passes/blocks.
 
-Fine maps have the full size (N, C, H, W), coarse maps one value a block. A program gets a tile of runs of blocks;
-`load_fine` gives four tensors, one a pixel of the blocks (zeros where there is no pixel), and `store_fine` takes four;
-`coarse` gives the pointers of a coarse map's tile, one a block.
+Fine maps have the full size (N, C, H, W), coarse maps one value for each block. A program gets a tile of runs of
+blocks. `load_fine` returns four tensors, one for each pixel of the blocks (zero for a missing pixel), and `store_fine`
+takes four. `coarse` returns the pointers of a coarse map's tile, one for each block.
 
-Two walks. Along the columns, where they lie side by side: a row of pixels is one access, taken apart into even and odd
-columns in registers. Else each pixel of the blocks is an access of its own, along the channels.
+There are two walks. If columns lie side by side, a row of pixels is one access, split into even and odd columns in
+registers. Otherwise every pixel of the blocks is one access, along the channels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 @triton.jit
 def locate_blocks(sizes, RUNS: tl.constexpr, COUNT: tl.constexpr):
     """This program's tile: three indices of its runs, its first block in a run, which runs exist."""
-    one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
+    one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant without a dtype
     across = tl.cdiv(one * sizes[0], COUNT)
     program = tl.program_id(0).to(tl.int64)
     run = (program // across) * RUNS + tl.arange(0, RUNS)
@@ -43,7 +43,7 @@ def second_row(tile, height, COLUMNS: tl.constexpr):
 
 @triton.jit
 def shares(tile, size, like, COLUMNS: tl.constexpr, COUNT: tl.constexpr):
-    """1 / pixels that exist, for each block, in the dtype of `like`."""
+    """1 / existing pixels, for each block, in the dtype of `like`."""
     rows = tl.where(second_row(tile, size[0], COLUMNS), 0.5, 1.0).to(like.dtype)[:, None]
     if COLUMNS:
         result = rows * tl.where(2 * (tile[3] + tl.arange(0, COUNT)) + 1 < size[1], 0.5, 1.0).to(like.dtype)[None, :]
@@ -129,11 +129,11 @@ def coarse(pointer, tile, strides, packs, COLUMNS: tl.constexpr, PACK: tl.conste
 def launch_blocks(
     kernel: Any, fine_maps: Sequence[Tensor], coarse_maps: Sequence[Tensor] = (), **constants: float
 ) -> None:
-    """Runs `kernel(*fine, *coarse, sizes, strides, size, packs, ...)`, inputs before outputs in both sequences.
+    """Run `kernel(*fine, *coarse, sizes, strides, size, packs, ...)`; inputs come before outputs in both sequences.
 
-    sizes: blocks along the run, and three outer sizes; strides: of each operand, from block to block in those three, to
-    the next row and column of pixels, and along the run, all but the last in packs; size: (H, W); packs: in a run of a
-    fine map, and of a coarse one.
+    sizes: blocks along the run, and three outer sizes. strides: for each operand the steps from block to block in those
+    three, to the next row and column of pixels, and along the run; all but the last are in packs. size: (H, W).
+    packs: in a run of a fine map, and of a coarse one.
     """
     (n, c, h, w), operands = fine_maps[0].shape, (*fine_maps, *coarse_maps)
     columns = all(x.stride(3) == 1 or x.shape[3] == 1 for x in operands)

@@ -1,11 +1,11 @@
-"""Passes over feature maps that also sum every channel of every sample: with values as in channels.py.
+"""Passes over feature maps, with values as in channels.py, that also sum every channel of every sample.
 
-The Python form of csrc/passes/channelwise. Sums are taken plane by plane in NCHW; in channels-last maps each program
-sums some pixels of some channels, and a second kernel adds up the programs' partial sums. No atomics: the order depends
-on sizes and layout alone.
+The Python form of csrc/passes/channelwise. NCHW maps are summed plane by plane. In channels-last maps each program sums
+some pixels of some channels, and a second kernel adds the programs' partial sums. There are no atomics: the order
+depends on sizes and layout alone.
 
-A sum is a pair: its value so far and, if it is exact, what its roundings lost. Exact means that the roundings of many
-terms do not add up, without float64, in which most GPUs compute 32 or 64 times slower.
+A sum is a pair: its value so far and, if exact, the loss by roundings. In an exact sum the roundings of many terms do
+not add up, without float64, in which most GPUs compute 32 or 64 times slower.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from fastiqa.kernels.lib.launch import TILE, WARPS, block, on_device_of, pack_si
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
-STEPS = 8  # tiles of pixels that a program sums by pixels
-LINE = 128  # bytes of a pixel in such a tile, at most: the wider it is, the fewer pixels share a partial sum
+STEPS = 8  # tiles of pixels in the sums of a program by pixels
+LINE = 128  # most bytes of a pixel in such a tile: the wider, the fewer pixels share a partial sum
 
 # ---- sums in tiles, plain or exact ----
 
 
 @triton.jit
 def add_terms(sums, terms, EXACT: tl.constexpr):
-    """To each sum its term."""
+    """Add to each sum its term."""
     result = ()
     for k in tl.static_range(len(terms)):
         before, lost = sums[k]
@@ -42,16 +42,16 @@ def add_terms(sums, terms, EXACT: tl.constexpr):
 
 @triton.jit
 def lane_totals(sums, AXIS: tl.constexpr, EXACT: tl.constexpr):
-    """Each tile's total along an axis, and after each exact one what that lost."""
+    """Each tile's total along an axis; after each exact total its loss."""
     result = ()
     for k in tl.static_range(len(sums)):
         lanes, lost = sums[k]
         if EXACT:
-            # First the leading digits: multiples of the last place of a number so large that they add up without
-            # rounding. What is left of each lane is, in float32, below 2^-21 of the lanes' magnitudes together, and its
-            # roundings came to 2^-40 of them at most in 300 random tiles of 1024.
+            # First the leading digits: multiples of the last place of a number so large that they add without rounding.
+            # The rest of each lane is, in float32, below 2^-21 of the sum of the lanes' magnitudes; its roundings were
+            # at most 2^-40 of that sum in 300 random tiles of 1024.
             large = 4 * tl.sum(tl.abs(lanes), AXIS, keep_dims=True)
-            large = tl.where(large == float("inf"), 0.0, large)  # an infinite sum stays one, and what it lost is NaN
+            large = tl.where(large == float("inf"), 0.0, large)  # an infinite sum stays infinite, and its loss is NaN
             leading = (lanes + large) - large
             rest = tl.sum(lanes - leading + lost, AXIS, keep_dims=True)
             result += (tl.sum(leading, AXIS, keep_dims=True), rest)
@@ -62,7 +62,7 @@ def lane_totals(sums, AXIS: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def exact_total(parts_ptr, k, parts, channels, c, BLOCK_ROWS: tl.constexpr):
-    """In float64 sum k of channels c, a row, from exact sums and what they lost: (sums, 2, parts, channels)."""
+    """Sum k of channels c, a row, in float64 from the exact sums and their losses: (sums, 2, parts, channels)."""
     total = tl.zeros(c.shape, tl.float64)
     for start in range(0, parts, BLOCK_ROWS):
         part = (start + tl.arange(0, BLOCK_ROWS).to(tl.int64))[:, None]
@@ -96,7 +96,7 @@ def map_address(pointer, n, c, y, x, strides, PACK: tl.constexpr, BY_PIXELS: tl.
 
 @triton.jit
 def load_values(columns, n, c, inside):
-    """Of each channel of a tile its values, in the accumulation type."""
+    """The values of each channel of a tile, in the accumulation type."""
     return [widened(tl.load(x[0] + n * x[1][0] + c * x[1][1], inside, 0)) for x in columns]
 
 
@@ -173,9 +173,9 @@ def as_summed(values, sums):
 
 
 class ChannelWalk(NamedTuple):
-    """How the kernels go through maps.
+    """How the kernels walk maps.
 
-    strides: of each map, as map_address takes them; rows: planes, or pixels of a sample; packs: of a row; tile: what
+    strides: of each map, for map_address; rows: planes, or pixels of a sample; packs: of a row; tile: constants that
     the kernels are compiled for.
     """
 
@@ -194,7 +194,7 @@ def channel_walk(maps: Sequence[Tensor]) -> ChannelWalk:
         strides = [(*s[:2], 0, s[2] if w == 1 else s[3]) for s in strides]
         h, w = 1, h * w
     by_pixels = c > 1 and (h * w == 1 or strides[-1][1] < strides[-1][3])
-    if by_pixels and h == 1:  # channel_sums_by_pixels_kernel divides by w: of 64 bits that is a call, by 1 nothing
+    if by_pixels and h == 1:  # channel_sums_by_pixels_kernel divides by w: a call in 64 bits, nothing for 1
         h, w, strides = w, 1, [(*s[:2], s[3], 0) for s in strides]
     length, along, rows = (c, 1, h * w) if by_pixels else (w, 3, n * c)
     inner = [1 if length == 1 else s[along] for s in strides]
@@ -211,7 +211,7 @@ def channel_walk(maps: Sequence[Tensor]) -> ChannelWalk:
 
 
 def columns(tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, tuple[int, ...]], ...]:
-    """What load_values and store_totals take."""
+    """The tensors and their strides, for load_values and store_totals."""
     return tuple((x, x.stride()[:2]) for x in tensors)
 
 
@@ -241,11 +241,11 @@ def launch_by_pixels(walk: ChannelWalk, numbers: int, maps: Sequence[Tensor], va
 def launch_sums(
     terms: Any, finish: Any, maps: Sequence[Tensor], values: Sequence[Tensor], totals: Sequence[Tensor]
 ) -> None:
-    """One pass over maps, outputs, if any, last, that sums over H and W; values and totals are (N, C, 1, 1).
+    """Run one pass over maps, outputs last, that sums over H and W; values and totals are (N, C, 1, 1).
 
-    terms: device function `(pointers of the maps, values, n, c, y, x, inside, strides, CONSTANT, PACK, BY_PIXELS)` of a
-    tile, to be used with map_address; it writes the outputs and returns the terms of the sums. finish: device function
-    `(values, sums)` that gives the totals.
+    terms: device function `(pointers of the maps, values, n, c, y, x, inside, strides, CONSTANT, PACK, BY_PIXELS)` for
+    a tile, used with map_address; it writes the outputs and returns the terms of the sums. finish: device function
+    `(values, sums)` that returns the totals.
     """
     walk, given = channel_walk(maps), columns(values)
     constants = {"TERMS": terms, "CONSTANT": None, "SUMS": len(totals), "EXACT": False}
@@ -264,7 +264,7 @@ def launch_sums(
 def exact_sums(
     terms: Any, count: int, maps: Sequence[Tensor], values: Sequence[Tensor], constant: float | None = None
 ) -> Tensor:
-    """As launch_sums, but exact parts of `count` sums over N, H and W: (count, 2, parts, C), for exact_total.
+    """As launch_sums, for exact parts of `count` sums over N, H and W: (count, 2, parts, C), for exact_total.
 
     constant: a number that the terms are compiled for.
     """

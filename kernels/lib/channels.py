@@ -1,8 +1,8 @@
-"""Feature maps of which every channel of every sample has values of its own.
+"""Element-wise passes over feature maps with values for every channel of every sample.
 
-The Python form of csrc/passes/channelwise; the passes that also sum are in channel_sums.py. Where the pixels of a
-channel are neighbours in memory (by planes: NCHW) a row of a tile has one of each value; where the channels of a pixel
-are (by pixels: channels-last) all rows have the same values.
+The Python form of csrc/passes/channelwise; passes that also sum are in channel_sums.py. If the pixels of a channel are
+neighbours in memory (by planes: NCHW), a row of a tile has one of each value; if the channels of a pixel are (by
+pixels: channels-last), all rows have the same values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @triton.jit
 def channel_values(values, i0, i1, i2, element, inside, sizes, PACK: tl.constexpr, A_ROW: tl.constexpr):
-    """Values for a tile of tiles.locate: of each one a row, or one an element."""
+    """Values for a tile of tiles.locate: one for each row, or one for each element."""
     loaded = ()
     for k in tl.static_range(len(values)):
         pointer, strides, inner = values[k]
@@ -36,11 +36,11 @@ def channel_values(values, i0, i1, i2, element, inside, sizes, PACK: tl.constexp
 
 
 def launch_channelwise(kernel: Any, maps: Sequence[Tensor], values: Sequence[Tensor], **constants: Any) -> None:
-    """Runs an element-wise kernel over maps, outputs last, and values (N, C, 1, 1).
+    """Run an element-wise kernel over maps, outputs last, and values (N, C, 1, 1).
 
-    `kernel(*maps, values, sizes, strides, inner, packs)` as launch.launch; values, for channel_values, are a pointer,
-    strides and an inner stride each. A_ROW says that there is one value a row, and that its strides are in elements;
-    else they are in packs as the maps'.
+    The kernel is called as `kernel(*maps, values, sizes, strides, inner, packs)`, see launch.launch; each of the
+    values, for channel_values, is a pointer, strides and an inner stride. With A_ROW there is one value for each row,
+    and its strides are in elements; otherwise they are in packs, as the maps' strides are.
     """
     count = len(values)
     strides = [x.expand(maps[0].shape).stride() for x in (*values, *maps)]

@@ -22,7 +22,7 @@ from fastiqa.kernels.lib.launch import MOST_REGISTERS, TILE, WARPS, accumulator,
 from fastiqa.kernels.lib.tiles import widened
 from torch import Tensor
 
-# For tests: maps that a kernel reads and writes, 16 bytes at a time; what else it touches, and may touch in less.
+# For tests: how many maps a kernel reads and writes 16 bytes at a time, and which accesses may be narrower.
 NARROW = {
     "difference_sums_kernel": (3, 0, "weights, and sums, of which a tile has one a pixel"),
     "difference_products_kernel": (3, 0, "shifted maps, and sums, of which a tile has one a channel"),
@@ -32,21 +32,21 @@ NARROW = {
 }
 
 LANES = 256
-BLOCK = 256  # results of a program that adds up parts
+BLOCK = 256  # results for a program that adds parts
 
 # ---- device functions ----
 
 
 @triton.jit
 def extents(limits, FORM: tl.constexpr, PACK: tl.constexpr):
-    """Pixels and channels of a map; `limits` counts the inner ones, channels where FORM is 1, in packs."""
+    """Pixels and channels of a map; `limits` counts the inner ones (channels for FORM 1) in packs."""
     one = tl.full((), 1, tl.int64)
     return one * limits[0] * (1 if FORM == 1 else PACK), one * limits[1] * (PACK if FORM == 1 else 1)
 
 
 @triton.jit
 def form_address(pointer, n, c, p, w, strides, FORM: tl.constexpr, PACK: tl.constexpr):
-    """Pointers of one map's tile; strides but the lanes' own are in packs."""
+    """Pointers of one map's tile; all strides but the lanes' are in packs."""
     if FORM == 0:
         offset = (n * strides[0] + c.to(tl.int64) * strides[1]) * PACK + p
     elif FORM == 1:
@@ -71,7 +71,7 @@ def differences(ref_ptr, a_ptr, b_ptr, n, c, p, w, strides, inside, FORM: tl.con
 
 @triton.jit
 def row_weights(pointer, n, r, c, strides, taps, size, exists):
-    """A row's row_weights of both sides for some channels."""
+    """The weights of a row, of both sides, for some channels."""
     t = r % taps
     at = pointer + n * strides[0] + r // taps * strides[1] + t // size * strides[4] + t % size * strides[5]
     wa = widened(tl.load(at + c.to(tl.int64) * strides[3], exists, 0.0))
@@ -81,7 +81,7 @@ def row_weights(pointer, n, r, c, strides, taps, size, exists):
 
 @triton.jit
 def shifted(pointer, n, r, p, h, w, strides, taps, size, exists):
-    """A row's map at some pixels: its output's map, moved by its tap; and where it exists."""
+    """The map of a row at some pixels: its output's map, moved by its tap; and where it exists."""
     t = r % taps
     y = p // w - t // size + size // 2
     x = p % w - t % size + size // 2
@@ -92,14 +92,14 @@ def shifted(pointer, n, r, p, h, w, strides, taps, size, exists):
 
 @triton.jit
 def bound(limit, r, rows):
-    """The limit for a row that exists, else zero; the interpreter cannot join a mask with a single truth."""
+    """The limit for an existing row, else zero: the interpreter cannot combine a mask with a scalar."""
     return limit * (r < rows).to(tl.int64)
 
 
 @triton.jit
 def locate_part(across, groups, parts, GROUP: tl.constexpr):
-    """This program's place along memory, its first of a group, its part of a sum, its sample."""
-    program = tl.program_id(0)  # 32 bits to take apart, which is cheaper, and 64 to multiply
+    """This program's place along memory, the first of its group, its part of a sum, its sample."""
+    program = tl.program_id(0)  # 32 bits for divisions, which are cheaper, 64 for products
     place, group = program % across, program // across % groups * GROUP
     rest = program // across // groups
     return place, group, (rest % parts).to(tl.int64), (rest // parts).to(tl.int64)
@@ -107,7 +107,7 @@ def locate_part(across, groups, parts, GROUP: tl.constexpr):
 
 @triton.jit
 def axes(first_c, first_p, FORM: tl.constexpr, OUTER: tl.constexpr, LANES: tl.constexpr):
-    """Channels and pixels of a tile: one is a column, the other a row. Both are counted in 32 bits."""
+    """Channels and pixels of a tile, one a column, the other a row, both counted in 32 bits."""
     first_c = first_c.to(tl.int32)
     first_p = first_p.to(tl.int32)
     outer = tl.arange(0, OUTER)[:, None]
@@ -132,7 +132,7 @@ def difference_sums_kernel(
 ):  # fmt: skip
     PIXELS: tl.constexpr = OUTER if FORM == 1 else LANES
     CHANNELS: tl.constexpr = LANES if FORM == 1 else OUTER
-    one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant, which has no dtype to widen
+    one = tl.full((), 1, tl.int64)  # a size of one arrives as a constant without a dtype
     pixels, channels = extents(limits, FORM, PACK)
     across, groups = tl.cdiv(pixels, PIXELS).to(tl.int32), tl.cdiv(one * rows, ROWS).to(tl.int32)
     first_p, r, part, n = locate_part(across, groups, parts, ROWS)
@@ -289,11 +289,11 @@ def difference_collect_kernel(
 
 
 class Triple(NamedTuple):
-    """Three maps of one size: sizes, strides (but the lanes' own in packs), and the form of their tiles."""
+    """Three maps of one size: sizes, strides (all but the lanes' in packs), and the form of their tiles."""
 
     sizes: tuple[int, int, int, int]
     strides: tuple[tuple[int, ...], ...]
-    limits: tuple[int, int]  # pixels and channels; what lanes run along in packs
+    limits: tuple[int, int]  # pixels and channels; those along the lanes in packs
     form: int
     pack: int
     outer: int
@@ -316,19 +316,19 @@ def triple(maps: Sequence[Tensor]) -> Triple:
     lane = {0: (2, 3), 1: (1,), 2: ()}[form]
     packed = tuple(tuple(s[d] if d in lane else s[d] // pack for d in range(4)) for s in strides)
     limits = (h * w, c // pack) if form == 1 else (h * w // pack, c)
-    most = TILE if maps[0].dtype == torch.float64 else LANES  # one channel's weights take fewer registers
+    most = TILE if maps[0].dtype == torch.float64 else LANES  # the weights of one channel take fewer registers
     lanes = min(most, triton.next_power_of_2(length))
     return Triple((n, c, h, w), packed, limits, form, pack, TILE // lanes, lanes)
 
 
 def weight_strides(weight: Tensor) -> tuple[int, ...]:
-    """Of samples (0 where all share one), outputs, sides, channels, rows and columns."""
+    """Strides of samples (0 if all share one weight), outputs, sides, channels, rows and columns."""
     *sample, output, channel, row, column = weight.stride()
     return (sample[0] if sample else 0, output, weight.shape[-3] // 2 * channel, channel, row, column)
 
 
 def rows_at_once(rows: int, dtype: torch.dtype) -> int:
-    return 1 if rows == 1 or dtype == torch.float64 else 3  # three sums of float64 are more than the registers
+    return 1 if rows == 1 or dtype == torch.float64 else 3  # three sums of float64 exceed the registers
 
 
 def difference_sums(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -358,7 +358,7 @@ def difference_sums(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None,
 def difference_products(
     maps: Sequence[Tensor], gate: Tensor, strides: Sequence[int], size: int, each: bool, out: Tensor
 ) -> None:
-    """`strides` are those of the output as a weight: weight_strides."""
+    """`strides`: those of the output as a weight, see weight_strides."""
     t, outputs = triple(maps), gate.shape[1]
     (n, c, h, w), rows, (pixels, channels) = t.sizes, outputs * size**2, t.tile
     at_once = rows_at_once(rows, out.dtype)

@@ -1,7 +1,7 @@
-"""What every Triton launcher shares: the device guard, the folded loop nest, and fixed launch heuristics.
+"""Shared by all Triton launchers: the device guard, the folded loop nest, and fixed launch heuristics.
 
-No autotuning: a kernel's block sizes follow from its sizes, so the number of compiled variants stays small and the
-first call on a new shape does not stall.
+There is no autotuning: block sizes follow from the sizes of the maps, so the compiled variants stay few and the first
+call on a new shape does not stall.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-# Elements a program: 4 warps of 32 threads, 8 elements each: two 16-byte accesses of float32, one of bfloat16.
+# Elements of a program: 4 warps of 32 threads with 8 elements each, two 16-byte accesses of float32, one of bfloat16.
 TILE = 1024
 WARPS = 4
 
@@ -24,7 +24,7 @@ MOST_REGISTERS = 128  # told to ptxas 13, which otherwise limits one kernel to 6
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Makes the tensor's GPU current: Triton launches on the current device, wherever the pointers point."""
+    """Make the tensor's GPU current: Triton launches on the current device, whatever the pointers."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
@@ -47,7 +47,7 @@ class Nest(NamedTuple):
 
 
 def joined(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """Dimensions from the innermost, joined where every operand allows: sizes, and each one's strides of all operands.
+    """Join dimensions, from the innermost on, if all operands allow: sizes, and for each the strides of all operands.
 
     The last operand, an output, decides the order of the walk. There are always four dimensions; the rest have size 1.
     """
@@ -69,10 +69,11 @@ def joined(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list
 
 
 def pack_size(element_size: int, inner: Iterable[int], *multiples: int) -> int:
-    """Elements of a pack: 16 bytes, or fewer where a length or stride is no multiple, or 1 for inner strides but 1.
+    """Elements of a pack: 16 bytes, fewer if a length or stride is not a multiple, or 1 for an inner stride other than
+    1.
 
-    Lengths and strides are handed over in packs, so that the compiler knows what they are multiples of and keeps
-    16-byte accesses under the mask; a plain length gives them up unless it happens to be a multiple of 16.
+    Launchers pass lengths and strides in packs. So the compiler knows their divisors and keeps 16-byte accesses under
+    the mask; with a plain length it would not, unless that is a multiple of 16.
     """
     pack = 16 // element_size if all(i == 1 for i in inner) else 1
     while pack > 1 and any(n % pack for n in multiples):
@@ -81,7 +82,7 @@ def pack_size(element_size: int, inner: Iterable[int], *multiples: int) -> int:
 
 
 def fold(operands: Sequence[Tensor]) -> Nest:
-    """Folds four-dimensional operands of equal sizes; the last one, an output, decides the order of the walk."""
+    """Fold four-dimensional operands of equal sizes; the last one, an output, decides the order of the walk."""
     sizes, steps = joined(operands[0].shape, [x.stride() for x in operands])
     inner = tuple(steps[0])
     pack = pack_size(operands[0].element_size(), inner, sizes[0], *(s for step in steps[1:] for s in step))
@@ -115,7 +116,7 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def launch(kernel: Any, operands: Sequence[Tensor]) -> None:
-    """Runs an element-wise kernel over operands of equal sizes, outputs last: `kernel(*pointers, *nest, *tile)`."""
+    """Run an element-wise kernel over operands of equal sizes, outputs last: `kernel(*pointers, *nest, *tile)`."""
     nest = fold(operands)
     block_rows, block_packs, grid = tile(nest)
     with on_device_of(operands[0]):

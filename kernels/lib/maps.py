@@ -1,6 +1,6 @@
-"""Maps that are not folded, because neighbours along y and x matter: addresses and tiles.
+"""Addresses and tiles of maps that are not folded, because neighbours along y and x matter.
 
-"Planes" are maps whose rows lie together (NCHW, any strides), "pixels" those whose channels do.
+In "planes" rows lie together (NCHW, any strides), in "pixels" channels do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The logistic function, 1 / (1 + exp(-x)), as accurate as the type it is computed for."""
+"""The logistic function, 1 / (1 + exp(-x)), as accurate as the dtype."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def _exp_float32(x):
-    """As vector_exp in csrc/core/sigmoid.h, within 0.98 units in the last place and bit for bit the same.
+    """exp within 0.98 units in the last place, equal to vector_exp in csrc/core/sigmoid.h bit for bit.
 
     tl.exp is the GPU's ex2.approx of a rounded multiple of x: off by 2 units for small x, by tens at x = 80.
     """
@@ -30,11 +30,11 @@ def _exp_float32(x):
 
 @triton.jit
 def sigmoid(x):
-    """Of values as they are stored; in float64 for float64, in float32 for all else."""
+    """The logistic function of stored values: in float64 for float64, in float32 otherwise."""
     if x.dtype == tl.float64:
         y = 1 / (1 + tl.exp(-x))
     elif x.dtype == tl.float32:
-        # A division within 2 units in the last place: the exact one is a call, around which registers are spilled.
+        # This division is within 2 units in the last place; an exact one is a call that spills registers.
         y = 1 / (1 + _exp_float32(-x))
     else:
         y = 1 / (1 + tl.exp(-x.to(tl.float32)))
