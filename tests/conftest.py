@@ -14,6 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -34,6 +35,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test file is imported, for they ask `cases` for the backends of this run."""
+    passed_by = [folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir()
+                 for pattern in config.getini("norecursedirs") if fnmatch(folder.name, pattern)]  # fmt: skip
+    assert set(passed_by) <= {"__pycache__"}, f"pytest reads no tests in {passed_by}"
     if asks_for_gpu(config) and torch.cuda.is_available():
         cases.run_on_gpu()
     else:
