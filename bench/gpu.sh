@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Everything that only a CUDA machine can show, within eight minutes: build, tests, compute-sanitizer, benchmark.
+# All checks that need a CUDA machine, within eight minutes: build, tests, compute-sanitizer, benchmark.
 #
 #   bench/gpu.sh                      from a checkout; python3 has a CUDA build of torch (PYTHON=... chooses another)
-#   bench/gpu.sh --skip-build         with fastiqa/*.so, and build/template/*.so if there, made elsewhere
+#   bench/gpu.sh --skip-build         with fastiqa/*.so, and build/template/*.so if present, from another build
 #   bench/gpu.sh [OP ...]             measures these operators alone
 #   OUT=DIR bench/gpu.sh              copies logs, rows and a summary to DIR, eight files, after every step
 #
-# Exit status: 0; 1 where a step failed, after the others have run; 2 for an option that it does not know; 3 where there
-# is no CUDA device or no CUDA torch. Rows go to bench/data/<device>.csv, logs to build/gpu/.
+# Exit status: 0; 1 if a step failed, after the others have run; 2 for an unknown option; 3 without a CUDA device or a
+# CUDA torch. Rows go to bench/data/<device>.csv, logs to build/gpu/.
 set -euo pipefail
-set -m # a background process of a script ignores Ctrl-C, with which a step that takes too long is asked to end
+set -m # otherwise background processes ignore Ctrl-C, which ends a step that takes too long
 OUT=${OUT:-}
 [[ -z $OUT || $OUT == /* ]] || OUT=$PWD/$OUT
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 LOGS=build/gpu
-TOTAL=${TOTAL:-455} # seconds, of which a step gets at most what is left; ten more to end one that does not
-LARGEST=4000000     # bytes of a log that are copied: its end
+TOTAL=${TOTAL:-455} # seconds; a step gets at most the rest, and ten more to end
+LARGEST=4000000     # bytes at the end of a log that are copied
 
 absent() {
     echo "bench/gpu.sh: $1; nothing was run" >&2
@@ -58,7 +58,7 @@ say() {
     echo "$*" | tee -a "$LOGS/summary.txt"
 }
 
-# save: what there is so far to $OUT
+# save: copy the files so far to $OUT
 save() {
     [ -n "$OUT" ] || return 0
     mkdir -p "$OUT"
@@ -138,8 +138,8 @@ step info 40 "$PYTHON" -m fastiqa.cli.info
 rows=$("$PYTHON" -c 'from fastiqa.bench.runner.rows import default_csv, environment; print(default_csv(environment("cuda")))' ||
     true)
 
-# Tests and both checks at once: the GPU is idle for most of each. The checks are of the kernels of namespace fastiqa,
-# each allocation on its own, so that an address past its end belongs to no other.
+# Tests and both checks run at once: the GPU is idle for most of each. The checks watch the kernels of namespace fastiqa.
+# Without caching each allocation is its own, so an address past its end belongs to no other.
 workers=()
 if "$PYTHON" -c 'import xdist' 2>/dev/null; then
     cores=$(nproc)
@@ -166,7 +166,7 @@ finish tests
     finish "$tool"
 done
 
-# Maps beyond the caches, first beside eager PyTorch alone, then as long as there is time beside torch.compile as well.
+# Maps beyond the caches: first beside eager PyTorch alone, then beside torch.compile too for the rest of the time.
 bench=("$PYTHON" -m fastiqa bench --device cuda --size 8x256x112x112 --layout nhwc --mode fwd --mode fwd_bwd
     --rounds 9 --seconds 0.5)
 step bench 240 "${bench[@]}" --no-compile --resume "$@"

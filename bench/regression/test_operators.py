@@ -1,12 +1,12 @@
-"""The regression suite: every operator and block, memory format and direction at a size that a cache holds.
+"""The regression suite: every operator and block, memory format and direction, at a size that fits into a cache.
 
-    pytest bench                                   table of times, the backend that fastiqa chooses
-    pytest bench --benchmark-save=before           kept in .benchmarks; then, after a change:
+    pytest bench                                   a table of times, by the backend that fastiqa chooses
+    pytest bench --benchmark-save=before           into .benchmarks; then, after a change:
     pytest bench --benchmark-compare --benchmark-compare-fail=median:10%
-    pytest bench --benchmark-disable               each once, as `make test` does: a smoke test
+    pytest bench --benchmark-disable               each case once, as in `make test`: a smoke test
 
-Driven by the operator records: a new operator is measured by being in the folder. `fastiqa bench` compares with eager
-PyTorch and torch.compile; this suite compares fastiqa with itself, earlier, on the same machine.
+The operator records drive it, so a new operator needs no entry. `fastiqa bench` compares with eager PyTorch and
+torch.compile; this suite compares fastiqa with an earlier fastiqa on the same machine.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""`fastiqa bench` as the user runs it: rows, failures that are reported and not hidden, interruption, resumption,
-machines without a compiler; the models of bytes and memory; the report. No test looks at how long anything took."""
+"""`fastiqa bench` as users run it: rows, reported failures, interruption, resumption, machines without a compiler.
+
+Also the models of bytes and memory, and the report. No test depends on a time.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,7 @@ def test_rows_are_appended_and_resumed(bench, tmp_path):
 
 
 def test_a_budget_is_kept_and_what_it_leaves_out_is_measured_later(bench, tmp_path, monkeypatch):
-    """The clock is the test's: a case takes 10 seconds of it, or 40 from the third on."""
+    """The test has its own clock: a case takes 10 seconds of it, from the third on 40."""
     now, original = [0.0], run.Bench._timed
 
     def timed(self, *arguments):
@@ -117,7 +119,7 @@ def test_a_busy_machine_is_warned_of(load, warned, bench, monkeypatch):
 
 
 def test_a_cut_last_row_is_measured_again_with_its_case(tmp_path, caplog):
-    """Wherever a kill or a full disk cut it: --resume finds whole cases and adds to them."""
+    """Wherever a kill or a full disk cuts it, --resume finds whole cases and adds to them."""
     file = tmp_path / "rows.csv"
     cases = [[row(name, 1.0, shape=shape, note='of "two"\nlines') for name in ("eager", "cpu")] for shape in "abc"]
     for case in cases:
@@ -126,7 +128,7 @@ def test_a_cut_last_row_is_measured_again_with_its_case(tmp_path, caplog):
     about = {"device": "D", "threads": "", "torch": "", "commit": "new"}
     for end in range(whole.index(b"\n"), len(whole)):
         if whole[:end].endswith(b'lines",\n') or whole[:end].endswith(b'lines"\n'):
-            continue  # between two rows nothing is cut
+            continue  # a cut between two rows removes nothing
         file.write_bytes(whole[:end])
         rows.make_ready(file)
         kept = rows.read(file)
@@ -142,7 +144,7 @@ def test_a_cut_last_row_is_measured_again_with_its_case(tmp_path, caplog):
 
 
 def test_fresh_memory_is_measured_where_blocks_are_large(tmp_path):
-    """Without --memory: below 32 MiB both kinds are the same."""
+    """Without --memory: below 32 MiB both kinds are equal."""
     sizes = [settings.CACHE_SIZE, settings.MEMORY_SIZE]
     options = run.Options(names=["high_pass"], sizes=sizes, dtypes=["float32"], csv=tmp_path / "rows.csv")
     assert run.Session(options).cases == 2 * 3 * (1 + 2)
@@ -188,7 +190,7 @@ def test_an_exact_operator_may_not_differ_by_a_bit(bench, tmp_path, monkeypatch)
 
 
 def test_a_lucky_draw_of_eager_does_not_condemn():
-    """Over the limit of eager's error for these arguments, but within that over further draws: right."""
+    """An error above the limit for these arguments, but within the limit over further draws, passes."""
     setting = settings.Setting(ops.OPERATORS["high_pass"], 0, (1, 1, 8, 8), "float32", "nchw", "cpu")
     args = setting.arguments()
     truth = equality.Truth(setting, args, settings.output_gradients(setting.op, args), gradients=False)
@@ -246,8 +248,10 @@ def test_an_interruption_keeps_whole_cases(tmp_path):
 
 @pytest.mark.slow
 def test_without_compiler_and_library(tmp_path):
-    """A checkout where nothing is built, and no compiler for torch.compile: eager and fastiqa's fallback are measured,
-    and each column that is missing says why."""
+    """In a checkout without a library and a compiler, eager and fastiqa's fallback are measured.
+
+    Rows of missing providers give the reason.
+    """
     source = checkout(tmp_path / "source")
     (tmp_path / "bin").mkdir()
     command = [sys.executable, "-m", "fastiqa", "bench", "high_pass", *ONE, "--compile", "--csv", "rows.csv"]
@@ -293,7 +297,7 @@ def test_allocated_and_saved_bytes():
     op = ops.OPERATORS["cross_difference"]
     args = settings.Setting(op, 0, (1, 4, 16, 16), "float32", "nchw", "cpu").arguments()
     one = args[0].nbytes
-    assert memory.peak_bytes(lambda: op.reference(*args), "cpu") == 4 * one  # two differences and what joins them
+    assert memory.peak_bytes(lambda: op.reference(*args), "cpu") == 4 * one  # two differences and their concatenation
     assert memory.peak_bytes(lambda: op(*args), "cpu") == 2 * one
     leaves = settings.leaves_of(args)
     assert memory.saved_bytes(op, leaves) == 0
@@ -356,7 +360,7 @@ def test_a_table_says_what_is_missing(tmp_path):
 
 
 def check_speedups(figure: Any) -> None:
-    """Every direction has a colour and a name, no operator an empty row, and the title ends within the figure."""
+    """Every direction has a colour and a name, no operator has an empty row, and the title fits into the figure."""
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["o", "octave_merge"]
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"fwd", "bwd"}
@@ -372,7 +376,7 @@ def test_figures_or_a_message(tmp_path, capsys, monkeypatch):
     measured = [
         row("eager", 2.0, **more),
         row("cpu", 1.0, **more),
-        row("eager", 2.0, **more | {"op": "octave_merge", "mode": "bwd"}),  # a direction that the first has not
+        row("eager", 2.0, **more | {"op": "octave_merge", "mode": "bwd"}),  # a direction that the first lacks
         row("cpu", 1.0, **more | {"op": "octave_merge", "mode": "bwd", "commit": " ".join(["0123abc"] * 40)}),
         row("fastiqa", 1.0, **peers),
         row("piq", 9.0, **peers),

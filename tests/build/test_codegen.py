@@ -1,4 +1,4 @@
-"""What the compilers made of the kernels, without running them: access widths, registers, spills, atomics, symbols."""
+"""Compiled kernels, without running them: access widths, registers, spills, atomics, symbols."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dump(*args: str) -> str:
 
 
 def compared(recorded: Path, rows: list[Row]) -> list[str]:
-    """What got worse; prints what limits the comparison, such as another compiler."""
+    """Lines for numbers that got worse; prints the limits of the comparison, such as another compiler."""
     before = tables.read_table(recorded)
     print(*tables.remarks(before, rows), sep="\n")
     return tables.worse_kernels(before, rows)
@@ -80,8 +80,8 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
         loads, stores = ([width(access) for access in kernel[kind]] for kind in ("loads", "stores"))
         assert loads
         assert stores
-        # A kernel file gives its reasons for less than 16 bytes, NARROW: for a memory format how many bytes, for a
-        # kernel how many maps it reads and writes, which are moved 16 bytes at a time, and what is not.
+        # A kernel file gives its reasons for less than 16 bytes in NARROW: for a memory format the number of bytes, for
+        # a kernel the numbers of maps that it reads and writes 16 bytes at a time, and the reason for the rest.
         if kernel["narrow"] is None:
             assert {*loads, *stores} == {16}, kernel
         elif len(kernel["narrow"]) == 2:
@@ -94,14 +94,14 @@ def test_triton_moves_16_bytes_at_a_time(triton_kernels: list[dict[str, Any]]) -
             narrow[key] = narrow.get(key, False) or {*loads, *stores} != {16}
             assert loads.count(16) >= loaded * packs, f"may be narrow for {reason} alone: {kernel}"
             assert stores.count(16) >= stored * packs, f"may be narrow for {reason} alone: {kernel}"
-    if cases.ALL:  # some are needed in one of the other cases alone
+    if cases.ALL:  # only another case needs some of them
         assert all(narrow.values()), f"reasons without need: {narrow}"
 
 
 def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict[str, Any]]) -> None:
     for kernel in triton_kernels:
         assert kernel["atomics"] == []
-        # A kernel file gives its reasons, FLOAT64: kernels between the passes over maps.
+        # A kernel file gives its reasons in FLOAT64: kernels between the passes over maps.
         if kernel["dtype"] != "float64":
             assert (kernel["float64"] > 0) == (kernel["wide"] is not None), kernel
         for usage in resources(Path(kernel["cubin"])).values():
@@ -113,7 +113,7 @@ def test_triton_has_no_atomics_spills_or_stray_float64(triton_kernels: list[dict
 
 
 def test_triton_kernels_are_not_worse_than_recorded(triton_kernels: list[dict[str, Any]]) -> None:
-    """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
+    """Where one is worse, python -m fastiqa.bench.machine_code writes new tables, and the commit says why."""
     rows = [row for row in triton_rows(triton_kernels) if row["op"] in ops.OPERATORS]
     assert compared(tables.KERNELS, rows) == []
 
@@ -125,9 +125,9 @@ def test_calls_launch_no_more_kernels_than_recorded() -> None:
 
 
 def test_triton_variants_stay_bounded_and_uncontracted(tmp_path: Path) -> None:
-    """Fifty sizes compile no kernel more than once a size, and no product is fused with a sum behind the source's back.
+    """Fifty sizes compile no kernel more than once a size, and the compiler fuses no product with a sum by itself.
 
-    Triton compiles anew where a size or stride becomes 1, divisible by 16, or neither: 19 to 85 times here.
+    Triton compiles again where a size or stride becomes 1, divisible by 16, or neither: 19 to 85 times here.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, str(COMPILE_TRITON), "--variants"]
@@ -193,7 +193,7 @@ def test_cuda_kernels_do_not_spill(cuda_kernels: list[Row]) -> None:
 @needs_cuda_library
 @needs_binutils
 def test_cuda_kernels_are_not_worse_than_recorded(cuda_kernels: list[Row]) -> None:
-    """Where one is: python -m fastiqa.bench.machine_code writes the tables anew, and its commit says why."""
+    """Where one is worse, python -m fastiqa.bench.machine_code writes new tables, and the commit says why."""
     assert compared(tables.KERNELS, cuda_kernels) == []
 
 

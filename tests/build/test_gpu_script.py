@@ -1,4 +1,4 @@
-"""bench/gpu.sh with stand-ins for the driver, Python and the sanitizer: what it runs, brings back and ends with."""
+"""bench/gpu.sh with stand-ins for the driver, Python and the sanitizer: its steps, its files, its exit status."""
 
 from __future__ import annotations
 

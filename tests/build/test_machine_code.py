@@ -47,7 +47,7 @@ def recorded() -> list[Row]:
 
 
 def test_tables_are_of_each_other(recorded: list[Row]) -> None:
-    """The page is made of the CSV files, has no time in it, and says so."""
+    """The page follows from the CSV files, has no times, and says so."""
     launches = tables.read_table(tables.LAUNCHES)
     page = tables.PAGE.read_text()
     assert page == tables.machine_code_page(recorded, launches)
@@ -66,7 +66,7 @@ def test_tables_are_of_each_other(recorded: list[Row]) -> None:
 )
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 def test_a_planted_regression_is_found(recorded: list[Row], backend: str, column: str, value: str, line: str) -> None:
-    """One better number in the table, and the kernel as it is got worse, in that column alone."""
+    """With one better number in the table, the kernel got worse in that column alone."""
     assert tables.worse_kernels(recorded, recorded) == []
     at = next(k for k, row in enumerate(recorded) if row["backend"] == backend)
     planted = [*recorded[:at], recorded[at] | {column: value}, *recorded[at + 1 :]]

@@ -1,4 +1,4 @@
-"""`python -m fastiqa.bench.peers`: rows of everyone, no time for whoever differs, is absent or fails."""
+"""`python -m fastiqa.bench.peers`: a row for each library, without a time if it differs, is absent or fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def broken(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def test_only_equal_scores_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Among real ones: of kornia the score is fastiqa's, scikit-image's has no gradient."""
+    """Planted faults beside real libraries: kornia's score equals fastiqa's, scikit-image's has no gradient."""
     planted = [Peer(f.__name__, "torch", "fastiqa", lambda *_, f=f: f) for f in (wrong, broken)]
     planted += [Peer("missing", "no_such_library", "fastiqa", lambda *_: wrong)]
     planted += [Peer("on_a_gpu", "torch", "fastiqa", lambda *_: wrong, device="cuda")]
