@@ -69,8 +69,7 @@ def joined(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list
 
 
 def pack_size(element_size: int, inner: Iterable[int], *multiples: int) -> int:
-    """Elements of a pack: 16 bytes, fewer if a length or stride is not a multiple, or 1 for an inner stride other than
-    1.
+    """Elements of a pack: 16 bytes, fewer if a length or stride is not a multiple, 1 unless inner strides are 1.
 
     Launchers pass lengths and strides in packs. So the compiler knows their divisors and keeps 16-byte accesses under
     the mask; with a plain length it would not, unless that is a multiple of 16.

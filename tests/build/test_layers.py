@@ -1,13 +1,11 @@
 """Layers of the Python sources: who may import whom, no circles, and no name for two things.
 
-How to read a failure. "a imports b" breaks a rule: move what `a` needs into a lower layer, or hand it over as an
-argument. `KNOWS` is the picture of the layers: a package may import those that stand behind its name, and itself.
-`IMPORTS_TO_GO` and `NAMES_TO_GO` hold what broke the rules when they were written, a line each with the owner of the
-repair; nobody adds a line. A line that is no longer needed fails too: delete it.
+How to read a failure: "a imports b" breaks a rule. Move the things that `a` needs into a lower layer, or pass them as
+arguments. `KNOWS` is the picture of the layers: a package may import the packages behind its name, and itself.
 
-What counts as an import. Every `import` statement counts, also inside a function and under `TYPE_CHECKING`. A lazy
-import only hides a circle until the function runs, and a type that a lower layer names is knowledge of a higher one.
-`from package import module` is an import of the module alone, not of what the package's `__init__` collects.
+Every `import` statement counts, also inside a function and under `TYPE_CHECKING`. A lazy import only hides a circle
+until the function runs, and a lower layer that names a type of a higher one knows the higher one.
+`from package import module` imports the module alone, not the names that the package's `__init__` collects.
 `fastiqa/__init__.py` is the face: it imports on first use and stands above all layers. The layers below take only the
 version from it.
 """
@@ -48,15 +46,9 @@ KNOWS = {
     "cli": "common runtime ops metrics data models evaluation training bench",
 }
 
-# (importing module, imported module), both below fastiqa.
-IMPORTS_TO_GO: set[tuple[str, str]] = set()
-
 # Each operator's page has these parts; one word names an operator everywhere, so fastiqa.kernels is a scope of its own.
 PARTS_OF_A_RECORD = {"reference", "adjoint", "layout", "samples"}
 PARTS_OF_A_RECORD |= {f"backward_{part}" for part in PARTS_OF_A_RECORD}
-
-# Names that several public functions of one scope (the package, the kernels, the benchmark) have.
-NAMES_TO_GO: dict[str, set[str]] = {}
 
 
 class Module(NamedTuple):
@@ -187,15 +179,8 @@ def test_every_package_has_its_place(modules: dict[str, Module]) -> None:
 
 
 def test_imports_follow_the_layers_without_circles(graph: dict[str, set[str]]) -> None:
-    without = {
-        name: {other for other in others if (name, other) not in IMPORTS_TO_GO} for name, others in graph.items()
-    }
-    wrong = [f"{name} imports {other}: {rule}" for (name, other), rule in sorted(broken(without).items())]
+    wrong = [f"{name} imports {other}: {rule}" for (name, other), rule in sorted(broken(graph).items())]
     assert not wrong, "\n".join(wrong)
-
-
-def test_no_exception_outlives_its_need(graph: dict[str, set[str]]) -> None:
-    assert not IMPORTS_TO_GO - set(broken(graph)), "these lines of IMPORTS_TO_GO are no longer needed"
 
 
 def _texts(tree: ast.AST) -> Iterator[str]:
@@ -204,10 +189,6 @@ def _texts(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value = ast.Constant(None)
     yield from (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-
-
-# (module, word): paths into tests/ that are still there.
-PATHS_TO_GO: set[tuple[str, str]] = set()
 
 
 def test_nothing_runs_or_reads_the_tests(modules: dict[str, Module]) -> None:
@@ -221,8 +202,7 @@ def test_nothing_runs_or_reads_the_tests(modules: dict[str, Module]) -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found |= {(name, text) for text in names if text.partition(".")[0] in ("tests", "support", "conftest")}
-    assert not found - PATHS_TO_GO
-    assert not PATHS_TO_GO - found, "these lines of PATHS_TO_GO are no longer needed"
+    assert not found
 
 
 def shared_names(modules: Mapping[str, Module]) -> dict[str, set[str]]:
@@ -249,7 +229,4 @@ def shared_names(modules: Mapping[str, Module]) -> dict[str, set[str]]:
 
 def test_no_two_public_functions_share_a_name(modules: dict[str, Module]) -> None:
     """Of the package, of the kernels, and of the benchmark, each for itself: a name finds one function."""
-    shared = shared_names(modules)
-    assert not {name: homes for name, homes in shared.items() if not homes <= NAMES_TO_GO.get(name, set())}
-    stale = {name: homes - shared.get(name, set()) for name, homes in NAMES_TO_GO.items()}
-    assert not {name: homes for name, homes in stale.items() if homes}, "these of NAMES_TO_GO are no longer needed"
+    assert not shared_names(modules)
