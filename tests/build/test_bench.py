@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastiqa.bench.report import command, figures
+from fastiqa.bench.report import command, figures, results
 from fastiqa.bench.runner import equality, memory, rows, run, settings, timing
 from test_package import ROOT, checkout, clean_environment
 
@@ -357,6 +357,25 @@ def test_a_table_says_what_is_missing(tmp_path):
     assert [cell.strip() for cell in line.split("|")][6:12] == ["2", "absent", "1", "2.00", "1.0", "2.0"]
     assert command.main([str(file)]) == 0
     assert (tmp_path / "d.md").read_text() == command.measurements_page(file)
+
+
+def test_results_have_losses_and_memory(tmp_path):
+    """README's table: worst and best case, other libraries as rivals of metrics, memory in percent of the rival's."""
+    measured = [row("eager", 8.0, op="high_pass"), row("cpu", 2.0, op="high_pass")]
+    measured += [row("eager", 1.0, op="octave_merge"), row("cpu", 2.0, op="octave_merge")]
+    step = {"op": "prfnet_step", "mode": "fwd_bwd"}
+    measured += [row("eager", 3.0, saved_mb=200.0, **step), row("cpu", 1.0, saved_mb=50.0, **step)]
+    peers = {"op": "ssim_peers", "arguments": "preset=fastiqa"}
+    measured += [row("fastiqa", 1.0, peak_mem_mb=0.0, **peers), row("piq", 30.0, peak_mem_mb=9.0, **peers)]
+    measured += [row("kornia", 20.0, peak_mem_mb=5.0, **peers), row("skimage", "", **peers)]
+    rows.append(tmp_path / "d.csv", measured)
+    lines = results.results_table([tmp_path / "d.csv"]).splitlines()
+    assert lines[0] == "|  | beside | D | memory |"
+    found = {line.split(" | ")[0]: line.split(" | ")[2:] for line in lines[2:]}
+    assert found["| operators, forward"] == ["1.4 (0.50 – 4.0)", "– |"]
+    assert found["| PRFNet, training step"] == ["3.0 (3.0 – 3.0)", "25 % |"]
+    assert found["| SSIM, 1080p"] == ["20 (20 – 20)", "< 1 % |"]
+    assert found["| PSNR, 1080p"] == ["–", "– |"]
 
 
 def check_speedups(figure: Any) -> None:
