@@ -229,7 +229,7 @@ class LPIPS(nn.Module):
         self.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, y: Tensor, return_layers: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Distances of two batches (N, 3, H, W) as of `lpips`: (N,), or with ``spatial`` (N, 1, H, W)."""
+        """Distances of two batches (N, 3, H, W), as `lpips` returns them: (N,), or (N, 1, H, W) with ``spatial``."""
         convention = {**self.convention, "return_layers": return_layers}
         result: Tensor | tuple[Tensor, list[Tensor]]
         result = lpips(x, y, trunk=self.trunk, heads=self.heads.weights(), **convention)

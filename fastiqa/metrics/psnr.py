@@ -93,9 +93,7 @@ def _squares(x: Tensor, y: Tensor, channels: Channels, white: float, mask: Tenso
     # One pass over both images; (x − y).square() took 2.4 times as long.
     errors = mse_loss(x, y, reduction="none")
     if mask is None:
-        _, c, h, w = (
-            errors.shape
-        )  # as a tensor, whatever they are: symbols in torch.compile, tensors in torch.jit.trace
+        _, c, h, w = errors.shape  # symbols in torch.compile, tensors in torch.jit.trace: both can be multiplied
         return _sum(errors), torch.ones_like(errors[:, 0, 0, 0], dtype=torch.float64) * (c * h * w)
     weights = mask.to(errors.dtype).expand_as(errors[:, :1])
     return _sum(errors * weights), _sum(weights) * errors.shape[1]

@@ -61,6 +61,6 @@ def image_files(folder: Path) -> list[Path]:
             elif suffix in OTHER_SUFFIXES or suffix in PIL.Image.registered_extensions():
                 left_out[suffix] += 1
     if left_out:
-        what = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
-        _log.warning("%s: left out, for they are not read: %s", one_line(str(folder)), what)
+        skipped = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        _log.warning("%s: left out, for they are not read: %s", one_line(str(folder)), skipped)
     return sorted(found)

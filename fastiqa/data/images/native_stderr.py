@@ -1,4 +1,4 @@
-"""Silences what native libraries write to stderr themselves."""
+"""Silences native libraries that write to stderr themselves."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SETS: the public data sets of rated images, read from the layouts as distributed; read_rated reads one.
 
-A set is a reader and its line in :data:`SETS`. A reader yields what the label file says, row by row, as `Rating`; file
-names are looked up in any case. Each reader's docstring shows its layout.
+A set is a reader and its line in :data:`SETS`. A reader yields the rows of the label file as `Rating`; file names match
+in any case. Each reader's docstring shows its layout.
 
 Sources:
     LIVE              Sheikh et al., TIP 2006, doi 10.1109/TIP.2006.881959
@@ -158,8 +158,8 @@ def koniq10k(files: Files) -> Iterator[Rating | Problem]:
         1024x768/<name> or 512x384/<name>    koniq10k_distributions_sets.csv: image_name, ..., MOS, SD, set
                                              koniq10k_scores_and_distributions.csv: image_name, ..., MOS_zscore
 
-    MOS counts where the first table, with the official parts, is there; else MOS_zscore of the second. Both run from 0
-    to 100. Of two image folders the full-size one counts.
+    MOS counts if the first table, with the official parts, is there; else MOS_zscore of the second. Both run from 0 to
+    100. The full-size folder goes before the other.
     """
     with_parts = files.find("koniq10k_distributions_sets.csv")
     source = with_parts or files.table("koniq10k_scores_and_distributions.csv")
@@ -228,7 +228,7 @@ class RatedSet:
     reader: Callable[[Files], Iterator[Rating | Problem]]
 
     def check(self, folder: str | os.PathLike[str]) -> RatedReport:
-        """Report what the folder holds.
+        """Report the contents of a folder.
 
         Raises:
             FileNotFoundError: no such folder, no label file. ValueError: a label file that cannot be read, naming it.

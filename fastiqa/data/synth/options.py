@@ -96,7 +96,7 @@ class SynthOptions:
             raise SynthError(str(error)) from None
 
     def labeller_of(self, labellers: Mapping[str, Labeller]) -> Labeller:
-        """The labeller that `metric` names. Raises SynthError for another name, or where its package is missing."""
+        """The labeller named by `metric`. Raises SynthError for an unknown name or a missing package."""
         if self.metric not in labellers:
             raise SynthError(f"metric: got {self.metric!r}, want one of {', '.join(labellers)}")
         labeller = labellers[self.metric]

@@ -1,8 +1,8 @@
 """The work on photographs, in one process or several: a folder of PNG files each, and a record, written last.
 
-    <folder>/reference.png           the photograph, 8 bits, cropped where that was asked for
+    <folder>/reference.png           the photograph in 8 bits, cropped if `max_size` says so
     <folder>/00_jpeg.png …           the distorted images
-    <folder>/photograph.json         the record: what each file is, its SHA-256, the labelled pairs
+    <folder>/photograph.json         the record: settings and SHA-256 of each file, the labelled pairs
 
 Images are stored as PNG, not as coded files. A decoder's output depends on its version (inverse transforms, chroma
 upsampling), and a chain that ends in a resize has no coded file. So a label belongs to exactly the pixels on disk; the

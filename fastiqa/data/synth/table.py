@@ -60,7 +60,7 @@ def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None =
 
 
 def check_synth(folder: str | os.PathLike[str], split: str) -> Report:
-    """Report what one split of the folder holds, and which images are missing. Raises as :func:`read_synth`."""
+    """Report the contents of one split and its missing images. Raises as :func:`read_synth`."""
     arguments.one_of("split", split, SPLITS)
     path = Path(folder) / TRIPLETS
     rows = [Row(triplet, f"{path}:{line}") for line, triplet, row in _rows(path) if row["split"] == split]

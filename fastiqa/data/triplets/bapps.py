@@ -53,7 +53,7 @@ def read_bapps(
 
 
 def check_bapps(folder: str | os.PathLike[str], split: str = "train", subsets: Sequence[str] | None = None) -> Report:
-    """Report what the folder holds. Arguments as for :func:`read_bapps`; ValueError for another split or subset."""
+    """Report a folder's contents. Arguments as for :func:`read_bapps`; ValueError for another subset or split."""
     arguments.one_of("split", split, tuple(SUBSETS))
     for name in subsets or ():
         arguments.one_of("subsets", name, SUBSETS[split])

@@ -61,7 +61,7 @@ def check_clic(
     average_duplicates: bool = True,
     check_files: bool = True,
 ) -> Report:
-    """Report what CLIC's files hold. Arguments as for :func:`read_clic`.
+    """Report the contents of CLIC's files. Arguments as for :func:`read_clic`.
 
     Raises: FileNotFoundError for a missing csv; ValueError for a csv that is no text, and for a damaged archive.
     """

@@ -52,7 +52,7 @@ def read_pieapp(
 
 
 def check_pieapp(folder: str | os.PathLike[str], split: str = "train") -> Report:
-    """Report what the folder holds. Arguments as for :func:`read_pieapp`; raises for another split or no list."""
+    """Report the contents of the folder. Arguments as for :func:`read_pieapp`; raises for another split or no list."""
     arguments.one_of("split", split, SPLITS)
     root = Path(folder)
     reference_list = root / f"{split}_reference_list.txt"
