@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import scipy.io
 
 from fastiqa.data import SETS, RatedImage, decode, read_image, read_rated, split_by_reference
+from fastiqa.data.triplets.sets import TRIPLET_SETS
 from support import labelled_folders
 from support import rated_folders as folders
 from support.rated_folders import FLIVE_NAMES, FOLDERS
@@ -321,3 +323,10 @@ def test_data_check_of_rated_images_fails_in_one_line(tmp_path, fastiqa_command)
         status, out, err = fastiqa_command("data", "check", "kadid10k", *rest)
         assert (status, out, len(err.splitlines())) == (2, "", 1)
         assert message in err
+
+
+@pytest.mark.parametrize("command", [("data", "check"), ("eval",)], ids=" ".join)
+def test_the_help_of_the_commands_names_every_set(fastiqa_command, command):
+    status, said, _ = fastiqa_command(*command, "--help")
+    assert status == 0
+    assert not {*TRIPLET_SETS, *SETS} - set(re.findall(r"\w+", said))

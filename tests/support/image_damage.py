@@ -1,8 +1,7 @@
-"""How much damage `read_image` finds, by format. `python tests/support/image_damage.py` prints the table of
-docs/damaged_files.md.
+"""How much damage `read_image` finds in each format: prints the table of docs/damaged_files.md.
 
-Files of smooth colour with grain, 256x256, are damaged at random places of the second half: one byte is changed, one
-bit, or 512 bytes are zeros.
+Files of smooth colour with grain, 256x256 pixels, are damaged at random places in their second half: one byte or bit
+is changed, or 512 bytes become zeros. Run `python tests/support/image_damage.py`.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ FORMATS = {
 
 
 def damaged(data: bytes, kind: str, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Copies of a file with damage of a kind, each in another place."""
+    """Damaged copies of a file, each at another place."""
     generator = np.random.default_rng(seed)
     for _ in range(count):
         at = int(generator.integers(len(data) // 2, len(data) - 512))
@@ -78,7 +77,7 @@ def damaged(data: bytes, kind: str, count: int, seed: int = 0) -> Iterator[bytes
 
 
 def found(data: bytes, kind: str, count: int, folder: Path) -> tuple[int, int]:
-    """Of so many damaged copies, how many are refused, and how many of the others have the right pixels."""
+    """Count damaged copies: how many are refused, and how many of the others have the right pixels."""
     file = folder / "image"
     file.write_bytes(data)
     pixels = read_image(file).pixels

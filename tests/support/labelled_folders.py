@@ -1,4 +1,4 @@
-"""Tiny data sets in the exact layout of CLIC, BAPPS and PieAPP as they are distributed."""
+"""Tiny data sets in the published layouts of CLIC, BAPPS and PieAPP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def png(path: Path, size: int | tuple[int, int] = 16) -> Path:
-    """A PNG of random codes, of a side or of (height, width)."""
+    """Write a PNG of random codes; `size` is a side, or (height, width)."""
     shape = (size, size) if isinstance(size, int) else size
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(RANDOM.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path, "PNG")
@@ -26,7 +26,7 @@ def md5_name(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest() + ".png"
 
 
-# (O, A, B, T); the first triplet stands in three rows, its people disagree; one compares a file with itself
+# (O, A, B, T); the first triplet has three rows, whose people disagree; one compares a file with itself
 CLIC_ROWS = [
     ("o1", "a1", "b1", "1"),
     ("o1", "b1", "a1", "0"),
@@ -38,7 +38,7 @@ CLIC_ROWS = [
 
 
 def clic(folder: Path, size: int = 16) -> Path:
-    """clic_2021_perceptual_valid.zip, unpacked: oracle.csv, which is returned, and PNG files beside it."""
+    """clic_2021_perceptual_valid.zip, unpacked: oracle.csv, which is returned, and PNG files next to it."""
     for name in sorted({name for row in CLIC_ROWS for name in row[:3]}):
         png(folder / md5_name(name), size)
     lines = [",".join([*map(md5_name, row[:3]), row[3]]) for row in CLIC_ROWS]
@@ -48,7 +48,7 @@ def clic(folder: Path, size: int = 16) -> Path:
 
 
 def into_shards(folder: Path, kind: str) -> None:
-    """Replace the PNG files of a folder by archives 0.tar ... f.tar (or .zip), by the first digit of the name."""
+    """Pack the PNG files of a folder into archives 0.tar ... f.tar (or .zip), by the first digit of the name."""
     for digit in "0123456789abcdef":
         files = sorted(folder.glob(f"{digit}*.png"))
         if kind == "zip":
@@ -97,14 +97,14 @@ def pieapp(folder: Path, split: str, rows: dict[int, list[tuple[str, ...]]], siz
 
 
 def truncated(path: Path) -> Path:
-    """The file cut to half of its length."""
+    """Cut a file to half its length."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path
 
 
 def npy(value: object, **options: object) -> bytes:
-    """An .npy file of any value."""
+    """Write any value to an .npy file."""
     stream = io.BytesIO()
     np.save(stream, value, **options)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Tiny sets of rated images in the exact layouts as distributed: every folder and label file, a few images."""
+"""Tiny sets of rated images in the published layouts: every folder and label file, a few images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = {".bmp": "BMP", ".png": "PNG", ".jpg": "JPEG"}
 
 
 def image(path: Path) -> Path:
-    """An image of 16x12 random pixels in the format of its suffix, whatever its case."""
+    """Write an image of 16x12 random pixels in the format of its suffix, in either case."""
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(PIXELS).save(path, FORMATS[path.suffix.lower()])
     return path
@@ -156,7 +156,7 @@ FLIVE_NAMES = ["blur_dataset/motion0044.jpg", "voc_emotic_ava/AVA__102506.jpg", 
 
 
 def flive(folder: Path) -> Path:
-    """One image of each part; training is what no table names."""
+    """One image of each part; no table names the training image."""
     database = folder / "database"
     for name in FLIVE_NAMES:
         image(database / name)
