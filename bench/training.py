@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa import models, reference
-from fastiqa.training.run import rates
+from fastiqa.training.run import optimizer
 from fastiqa.training.tasks.comparison import PackedComparison
 
 from .cases.networks import with_statistics
@@ -75,8 +75,8 @@ def _cases(
     made = {f"memory={level}": Case(plain, packed(twin(level)), packed(plain)) for level in LEVELS}
     pair = (copy.deepcopy(plain), twin())
     for model in pair:
-        rates.freeze(model, {part: 0.0})
-        rates.set_training(model, {part: 0.0})
+        optimizer.freeze(model, {part: 0.0})
+        optimizer.set_training(model, {part: 0.0})
     return made | {f"frozen={part}": Case(pair[0], packed(pair[1]), packed(pair[0]))}
 
 

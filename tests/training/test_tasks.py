@@ -22,9 +22,8 @@ from fastiqa.data.distortions import CLASSES
 from fastiqa.models import create_model
 from fastiqa.training import CheckpointError, Recipe, RecipeError, TrainingError, read_recipe, train
 from fastiqa.training.config.settings import Optimizer, Schedule, Step
-from fastiqa.training.run import rates
 from fastiqa.training.run.batches import epoch_order
-from fastiqa.training.run.optimizer import build_optimizer, learning_rate
+from fastiqa.training.run.optimizer import build_optimizer, freeze, learning_rate, parameter_groups, set_training
 from fastiqa.training.run.processes import Processes
 from fastiqa.training.run.setup import build_datasets, build_model
 from fastiqa.training.tasks import TASKS
@@ -218,12 +217,12 @@ def test_a_branch_learns_at_its_own_rate_or_not_at_all(factor: float, tmp_path: 
 def test_the_longest_beginning_of_a_name_counts() -> None:
     model: Any = nn.ModuleDict({"a": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "ab": nn.Linear(2, 2)})
     factors = {"a": 0.0, "a.1": 0.5}
-    rates.freeze(model, factors)
-    rates.set_training(model, factors)
-    groups = {group["factor"]: len(group["params"]) for group in rates.parameter_groups(model, factors)}
+    freeze(model, factors)
+    set_training(model, factors)
+    groups = {group["factor"]: len(group["params"]) for group in parameter_groups(model, factors)}
     assert groups == {0.5: 2, 1.0: 2}
     assert [model["a"][0].training, model["a"][1].training, model["ab"].training] == [False, True, True]
-    optimizer = build_optimizer(Optimizer("adam"), rates.parameter_groups(model, factors))
+    optimizer = build_optimizer(Optimizer("adam"), parameter_groups(model, factors))
     assert type(optimizer) is torch.optim.Adam
 
 

@@ -23,9 +23,10 @@ from fastiqa.common.weight_files import read_weights
 from fastiqa.evaluation.two_afc import agreement
 from fastiqa.models import create_model
 from fastiqa.training import CheckpointError, DataError, RecipeError, Stopped, TrainingError, read_recipe, train
-from fastiqa.training.run import interruptions, rates
+from fastiqa.training.run import processes
 from fastiqa.training.run.folder import RunFolder
 from fastiqa.training.run.logs import BatchReport, EpochReport
+from fastiqa.training.run.optimizer import freeze, set_training
 from fastiqa.training.run.progress import ProgressBar
 from fastiqa.training.tasks import TASKS
 from fastiqa.training.tasks.comparison import PackedComparison
@@ -111,7 +112,7 @@ def test_a_signal_stops_a_run_after_a_checkpoint(number, iteration, whole, tmp_p
 def test_a_signal_that_a_shell_ignores_is_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interruptions.interruptions() as signals:
+        with processes.interruptions() as signals:
             os.kill(os.getpid(), signal.SIGINT)
             assert signals.number == 0
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -125,8 +126,8 @@ def test_a_stop_is_pickled():
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):
-    monkeypatch.setattr(interruptions, "SAME", 0.0)
-    with interruptions.interruptions() as signals:
+    monkeypatch.setattr(processes, "SAME_SIGNAL", 0.0)
+    with processes.interruptions() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
@@ -389,8 +390,8 @@ def test_what_cannot_be_built_is_said_before_the_folder_is_made(override, messag
 def test_a_frozen_backbone_keeps_nothing_for_the_backward_pass():
     model = create_model("prfnet", **MODEL)
     module = PackedComparison(model).train()
-    rates.freeze(model, {"backbone": 0.0})
-    rates.set_training(model, {"backbone": 0.0})
+    freeze(model, {"backbone": 0.0})
+    set_training(model, {"backbone": 0.0})
     assert (model.head.training, any(m.training for m in model.backbone.modules())) == (True, False)
     before = {key: tensor.clone() for key, tensor in model.backbone.state_dict().items()}
     images = torch.rand(3, 2, 3, 64, 64)

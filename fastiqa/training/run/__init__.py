@@ -1,1 +1,1 @@
-"""A training run: batches, steps, checkpoints, logs, resumption."""
+"""The trainer: builds a run, cuts and reads batches, updates, validates, logs, and resumes from checkpoints."""

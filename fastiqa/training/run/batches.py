@@ -1,8 +1,8 @@
 """Batches: which items, in which order, to which process.
 
-The order of an epoch depends on (seed, epoch) alone, so a run that goes on in the middle of an epoch sees what it would
-have seen. A batch is cut into `processes · accumulate` equal parts; process r computes parts r · accumulate and
-following, one by one. So a run on two processes sees the parts of a run on one that accumulates two.
+The order of an epoch depends on (seed, epoch) alone, so a run that resumes in the middle of an epoch sees the batches
+that it would have seen. A batch is cut into `processes · accumulate` equal parts. Process r computes `accumulate` parts
+from number r · accumulate on, one by one. So two processes see the same parts as one that accumulates two.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ Key = tuple[str, int]  # a data set and an index in it
 
 
 class DataError(RuntimeError):
-    """Items that cannot be trained on. The message is one line: data set, index, what came and what was wanted."""
+    """Items that cannot be trained on. The message is one line: data set, index, "got X, want Y"."""
 
 
 class Batch(NamedTuple):
-    """Items of one data set: what the network reads and what it should say, (N, ...) each."""
+    """Items of one data set.
+
+    Attributes:
+        source: the data set's name in the recipe.
+        indices: the items' indices in it.
+        inputs, targets: tensors (N, ...), as the task's `ItemLayout` has them.
+    """
 
     source: str
     indices: list[int]
@@ -40,17 +46,17 @@ class Batch(NamedTuple):
 
 
 def seed_of(*key: int) -> int:
-    """A seed for torch that depends on every number of the key."""
+    """A 64-bit seed for torch that depends on every number of the key."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def epoch_order(
     blocks: Mapping[str, Sequence[Sequence[int]]], batch_size: int, seed: int, epoch: int
 ) -> list[list[Key]]:
-    """The batches of an epoch: each of one data set, all data sets' shuffled together.
+    """The batches of an epoch, each from one data set, shuffled together.
 
-    Of each data set its blocks, see `blocks_of`, are shuffled, and cut where a batch ends within one. What is left over
-    when a data set is cut into batches, less than a batch, is left out of this epoch; the order is new in each.
+    Each data set's blocks, see `blocks_of`, are shuffled and then cut into batches; a batch may end within a block. The
+    rest of a data set, less than a batch, is left out of this epoch. Every epoch has its own order.
     """
     random = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
     batches: list[list[Key]] = []
@@ -62,14 +68,14 @@ def epoch_order(
 
 
 def parts_of(batch: Sequence[Key], process: int, processes: int, accumulate: int) -> list[list[Key]]:
-    """The parts of a batch that one of the processes computes."""
+    """The parts of a batch that process number `process` computes."""
     size = len(batch) // (processes * accumulate)
     first = process * accumulate
     return [list(batch[k * size : (k + 1) * size]) for k in range(first, first + accumulate)]
 
 
 class _Joined(Dataset[tuple[Key, tuple[Tensor, ...]]]):
-    """Several data sets behind one index, which says where an item came from."""
+    """Several data sets behind one index; an item comes with its key."""
 
     def __init__(self, layout: ItemLayout, datasets: Mapping[str, Items]) -> None:
         self._noun, self._datasets = layout.noun, dict(datasets)
@@ -89,10 +95,17 @@ def load(
     workers: int,
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
-    """Read the parts one after the other.
+    """Read the parts, one batch each.
 
-    Raises: DataError naming data set and index where an item cannot be read, where its images or those of a part
-        differ in size, and where its targets are refused.
+    Args:
+        layout: the layout of the items.
+        datasets: the data sets by name.
+        parts: the keys of each part.
+        workers: processes that read; 0 reads in this one.
+        pin_memory: for copies to a CUDA device.
+
+    Raises: DataError naming data set and index if an item cannot be read, images of an item or part differ in size, or
+        targets are refused.
     """
     loader: DataLoader[Batch] = DataLoader(
         _Joined(layout, datasets),  # type: ignore[arg-type]  # batches, not items
@@ -103,13 +116,13 @@ def load(
     )
     try:
         yield from loader
-    except DataError as error:  # from a worker it brings the worker's traceback along
+    except DataError as error:  # a worker's brings its traceback along
         message = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: ")
         raise DataError(message) from error
 
 
 def collate(layout: ItemLayout, items: Sequence[tuple[Key, tuple[Tensor, ...]]]) -> Batch:
-    """Join items of one data set. Raises DataError where they do not fit together or a target is refused."""
+    """A batch of items from one data set. Raises DataError if sizes differ or a target is refused."""
     (_, first), (like, *_) = items[0]
     count = len(layout.inputs)
     for (name, index), tensors in items:

@@ -1,11 +1,11 @@
-"""Checkpoints of a run: one safetensors file, whose metadata hold the rest as JSON.
+"""Checkpoints of a run: one safetensors file, with everything but tensors as JSON in its metadata.
 
     model.<key>                     the network's state dict
-    optimizer.<parameter>.<state>   what the optimizer remembers
-    ema.<key>                       the averaged network, where there is one
+    optimizer.<parameter>.<state>   the optimizer's state
+    ema.<key>                       the averaged network, if the run averages
     metadata "fastiqa.run"          {"recipe": ..., "position": ..., "versions": ...}
 
-Random numbers need no place in it: all are functions of the recipe's seed and of the position.
+Random states need no place: all random numbers depend on the recipe's seed and the position alone.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ METADATA = "fastiqa.run"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, or that a run cannot go on from. One line: the file and the reason."""
+    """A checkpoint cannot be written, or a run cannot resume from it. One line: the file and the reason."""
 
 
 @dataclass
 class Position:
-    """How far a run is.
+    """A position in a run.
 
     Attributes:
-        epoch: the one under way, counted over the whole run from 0.
-        batch: batches of it that are done.
-        iteration: batches that are done since the start of the run.
-        losses: of the epoch under way: for each data set the sum of the batches' losses, and their number.
+        epoch: the epoch under way, counted over the whole run from 0.
+        batch: batches of this epoch that are done.
+        iteration: batches done since the start of the run.
+        losses: for each data set the sum of this epoch's batch losses, and their number.
     """
 
     epoch: int = 0
@@ -61,16 +61,16 @@ class Position:
         self.iteration += 1
 
     def next_epoch(self) -> None:
-        """Begin the epoch that follows."""
+        """Move to the start of the next epoch."""
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
 
     def mean_losses(self) -> dict[str, float]:
-        """The mean loss of the epoch's batches by data set."""
+        """The mean loss of this epoch's batches, by data set."""
         return {name: total / count for name, (total, count) in self.losses.items()}
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds, its tensors on the CPU."""
+    """The contents of a checkpoint, its tensors on the CPU; `optimizer` is as of `optimizer_tensors`."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -79,9 +79,9 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Mapping[str, Any]) -> None:
-    """Write a checkpoint in the place of an older one, all or nothing.
+    """Replace a run's checkpoint, all or nothing.
 
-    Raises: CheckpointError where it cannot be written, as on a full disk; the older one stays.
+    Raises: CheckpointError if it cannot be written, as on a full disk; the older one stays.
     """
     tensors = {
         f"{group}.{key}": tensor.detach().cpu().contiguous()
@@ -99,11 +99,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, recipe: Mapping[str, Any
 
 
 def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, Tensor]) -> Checkpoint:
-    """Read a checkpoint for a run of this recipe and of a network with this state dict.
+    """Read a checkpoint to resume a run.
 
-    Raises: CheckpointError for a file that is truncated or foreign, for one of another network, naming the keys that
-        differ, and for one of another task or recipe, naming the fields that differ. What an older version did not
-        know of counts as its default.
+    Args:
+        path: the file.
+        recipe: the run's recipe, as of `Recipe.as_dict`. Keys that an older version did not know count as their
+            defaults.
+        model: the state dict of the run's network.
+
+    Raises: CheckpointError for a file that is truncated or foreign, of another network, naming the keys that differ, or
+        of another task or recipe, naming the fields that differ.
     """
     try:
         tensors, metadata = read_weights(path)
@@ -132,12 +137,12 @@ def read_checkpoint(path: Path, recipe: Mapping[str, Any], model: Mapping[str, T
     return Checkpoint(groups["model"], groups["optimizer"], groups["ema"], position)
 
 
-def _differing(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What a state dict and that of the network do not share."""
-    missing = [f"{key} is missing" for key in wanted if key not in saved]
-    unexpected = [f"{key} has no place" for key in saved if key not in wanted]
-    pairs = [(key, saved[key].shape, wanted[key].shape) for key in wanted if key in saved]
-    shapes = [f"{key} is {tuple(got)}, want {tuple(want)}" for key, got, want in pairs if got != want]
+def _differing(saved: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> list[str]:
+    """The differences between a saved state dict and the network's."""
+    missing = [f"{key} is missing" for key in want if key not in saved]
+    unexpected = [f"{key} has no place" for key in saved if key not in want]
+    pairs = [(key, saved[key].shape, want[key].shape) for key in want if key in saved]
+    shapes = [f"{key} is {tuple(got)}, want {tuple(size)}" for key, got, size in pairs if got != size]
     return missing + unexpected + shapes
 
 

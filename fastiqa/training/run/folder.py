@@ -1,13 +1,13 @@
 """The folder of a run.
 
 recipe.yaml               the recipe in full
-checkpoint.safetensors    what the run goes on from
-model.safetensors         the network after the last finished epoch, for `fastiqa.load_model`, or of contrastive
-                          pre-training its backbone, for `load_backbone`; the averaged one where there is one
+checkpoint.safetensors    what a resumed run starts from
+model.safetensors         the network after the last finished epoch, averaged if the run averages, for
+                          `fastiqa.load_model`; after contrastive pre-training its backbone, for `load_backbone`
 log.jsonl                 see `fastiqa.training.run.logs`
-curve.png                 the learning curve, where matplotlib is installed
-tensorboard/              where the recipe asks for it
-.fastiqa.lock             while a process trains: its id, see `fastiqa.common.files.locked`
+curve.png                 the learning curve, if matplotlib is installed
+tensorboard/              if the recipe asks for it
+.fastiqa.lock             the id of the process that trains, see `fastiqa.common.files.locked`
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ from fastiqa.common.files import is_empty, locked, remove_unfinished, replacing
 from fastiqa.training.recipes.recipe import Recipe
 from fastiqa.training.recipes.recipe_file import as_yaml
 from fastiqa.training.run.checkpoint import CheckpointError, Position
-from fastiqa.training.run.curve import draw_curve
-from fastiqa.training.run.logs import JSONLog, Observer, TensorBoardLog
+from fastiqa.training.run.logs import JSONLog, Observer, TensorBoardLog, draw_curve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class RunFolder:
-    """Names of the files of a run, and what is done with them by the first process alone; a context manager.
+    """The files of a run, which only its first process writes; a context manager.
 
-    From `begin` to the end of the context no other run can use the folder.
+    From `begin` to the end of the context, no other run can use the folder.
 
     Args:
         path: the folder.
-        save: writes the network that the run ends with.
+        save: writes the network that the run ends with to a path.
+
+    Attributes:
+        checkpoint, model: paths of the checkpoint and of the network.
     """
 
     def __init__(self, path: Path, save: Callable[[nn.Module, Path], None]) -> None:
@@ -56,7 +58,7 @@ class RunFolder:
         self._lock.close()
 
     def begin(self, resume: bool) -> None:
-        """Make the folder ready, and keep others out of it.
+        """Make the folder if need be, and lock it.
 
         Raises: FileExistsError if it is a file, holds a run that is not to be resumed, or holds other files than a
             run's; FolderInUseError if another run writes to it.
@@ -73,8 +75,8 @@ class RunFolder:
         remove_unfinished(self.path)
 
     def observers(self, recipe: Recipe, position: Position) -> list[Observer]:
-        """Open the logs that the recipe asks for and write it."""
-        # The log first: it is what tells a run, killed here, from a folder of other files.
+        """Write the recipe and open the logs that it asks for."""
+        # The log comes first: it tells a run that is killed here from a folder of other files.
         observers: list[Observer] = [JSONLog(self._log, position, recipe.log_every)]
         with replacing(self.path / "recipe.yaml") as temporary:
             temporary.write_text(as_yaml(recipe), encoding="utf-8")
@@ -85,7 +87,7 @@ class RunFolder:
     def end_epoch(self, model: nn.Module) -> None:
         """Write the network and draw the curve.
 
-        Raises: CheckpointError where the network cannot be written; an older file stays.
+        Raises: CheckpointError if the network cannot be written; an older file stays.
         """
         try:
             self._save(model, self.model)

@@ -1,13 +1,15 @@
-"""What a run reports while it goes, and the observers that keep it: log.jsonl and TensorBoard."""
+"""The reports of a run, the observers that keep them (log.jsonl, TensorBoard), and the learning curve of a log."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import math
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,14 +26,14 @@ class BatchReport:
 
     Attributes:
         step: the step's name.
-        epoch, batch, batches: which epoch, from 1, and how many of its batches are done.
+        epoch, batch, batches: the epoch, from 1, the number of its batches done, and of all its batches.
         iteration: updates since the start of the run.
         data: the data set of the batch.
-        loss: mean over the batch, of all processes.
+        loss: mean over the batch in all processes.
         gradient_norm: Euclidean norm of all gradients together.
         lr: learning rate.
-        images_per_second: of all processes.
-        memory_mb: greatest memory so far of this process, MB: allocated on its CUDA device, else resident.
+        images_per_second: images per second in all processes.
+        memory_mb: this process's greatest memory so far in MB: allocated on its CUDA device, else resident.
     """
 
     step: str
@@ -53,9 +55,9 @@ class EpochReport:
 
     Attributes:
         step, epoch, iteration: as in `BatchReport`.
-        loss: mean of the batches by data set.
+        loss: mean over the epoch's batches, by data set.
         validation: by data set the task's values, such as "accuracy" (two-alternative forced choice) and "bce", the
-            most telling one first, where there was a validation.
+            most telling one first; empty without a validation.
     """
 
     step: str
@@ -66,7 +68,7 @@ class EpochReport:
 
 
 class Observer(Protocol):
-    """Hears of every update and of every epoch."""
+    """Gets a report of every update and every epoch."""
 
     def batch(self, report: BatchReport) -> None: ...
 
@@ -78,15 +80,15 @@ class Observer(Protocol):
 class JSONLog:
     """One JSON object a line: {"event": "batch" or "epoch", and the fields of the report}.
 
-    A correlation that is undefined, as of equal scores, is null: JSON has no NaN. A resumed run drops the lines that
-    its checkpoint does not cover.
+    An undefined correlation, as of equal scores, is null: JSON has no NaN. A resumed run drops the lines that its
+    checkpoint does not cover.
 
     Args:
         path: the file.
-        position: where the run begins or goes on.
+        position: where the run begins or resumes.
         every: batches between two lines.
 
-    Raises: CheckpointError naming the file and line where there is a file that is no log of a run.
+    Raises: CheckpointError naming file and line if the file is no log of a run.
     """
 
     def __init__(self, path: Path, position: Position, every: int) -> None:
@@ -118,7 +120,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed process left unfinished is left out.
+    """The lines of a log, without one that a killed process left unfinished.
 
     Raises: CheckpointError naming the file and line.
     """
@@ -141,9 +143,9 @@ def _is_before(line: dict[str, Any], position: Position) -> bool:
 
 
 class TensorBoardLog:
-    """Scalars for TensorBoard, against the iteration.
+    """Scalars for TensorBoard over the iteration; arguments as of `JSONLog`.
 
-    Raises: ImportError without tensorboard.
+    Raises: ImportError if tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, position: Position, every: int) -> None:
@@ -152,7 +154,7 @@ class TensorBoardLog:
         except ImportError:
             raise ImportError(f"tensorboard: true needs tensorboard: {install_command('train')}") from None
         self._every = every
-        # What was written after the checkpoint is hidden.
+        # Hides what was written after the checkpoint.
         self._writer = module.SummaryWriter(str(folder), purge_step=position.iteration + 1)
 
     def batch(self, report: BatchReport) -> None:
@@ -172,7 +174,7 @@ class TensorBoardLog:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The greatest memory so far, in MB: allocated on a CUDA device, else resident memory of this process."""
+    """The greatest memory so far in MB: allocated on a CUDA device, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:
@@ -181,3 +183,61 @@ def peak_memory_mb(device: torch.device) -> float:
         return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def draw_curve(log: Path, picture: Path) -> bool:
+    """Draw a log's losses and validation over the updates of the weights, as PNG.
+
+    Returns: False, without a picture, if matplotlib is not installed or no epoch is done.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    lines = read_log(log)
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    if not epochs:
+        return False
+    from matplotlib.figure import Figure
+
+    validated = [line for line in epochs if line["validation"]]
+    figure = Figure(figsize=(8, 6 if validated else 3.5), layout="constrained")
+    panels = figure.subplots(2 if validated else 1, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_losses(panels[0], [line for line in lines if line["event"] == "batch"], epochs)
+    if validated:
+        _draw_validation(panels[1], validated)
+    for before, after in pairwise(epochs):
+        if before["step"] != after["step"]:
+            for axes in panels:
+                axes.axvline(before["iteration"], color="black", linewidth=0.8)
+    panels[-1].set_xlabel("updates of the weights")
+    with replacing(picture) as temporary:
+        # No date or version in the file: the same log gives the same bytes.
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})
+    return True
+
+
+def _draw_losses(axes: Any, batches: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> None:
+    """Batches as dots, epoch means as lines, a colour for each data set."""
+    for k, name in enumerate(dict.fromkeys(name for line in epochs for name in line["loss"])):
+        mine = [line for line in batches if line["data"] == name]
+        axes.plot(*_points(mine, lambda line: line["loss"]), ".", color=f"C{k}", markersize=2, alpha=0.3)
+        means = [line for line in epochs if name in line["loss"]]
+        axes.plot(*_points(means, lambda line, name=name: line["loss"][name]), "-o", color=f"C{k}", ms=3, label=name)
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:
+    """The first value of each validation, the most telling one."""
+    first = next(iter(next(iter(epochs[0]["validation"].values()))))
+    for k, name in enumerate(dict.fromkeys(name for line in epochs for name in line["validation"])):
+        mine = [line for line in epochs if name in line["validation"]]
+        values = _points(mine, lambda line, name=name: line["validation"][name][first])
+        axes.plot(*values, "-o", color=f"C{k}", ms=3, label=name)
+    axes.set_ylabel(first)
+    axes.legend()
+
+
+def _points(lines: list[dict[str, Any]], value: Any) -> tuple[list[int], list[float]]:
+    numbers = [math.nan if (number := value(line)) is None else number for line in lines]  # null: undefined
+    return [line["iteration"] for line in lines], numbers

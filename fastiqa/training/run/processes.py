@@ -1,10 +1,18 @@
-"""The processes of a run: one, or those that `torchrun --nproc-per-node=N` started."""
+"""The processes of a run, one or those of `torchrun --nproc-per-node=N`, and the signals that end it.
+
+After Ctrl-C or SIGTERM the update in progress ends, a checkpoint is written, and the run stops.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -14,28 +22,36 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastiqa.training.config.fields import RecipeError
 
+SAME_SIGNAL = 2.0  # seconds within which a signal counts once: torchrun hands the terminal's Ctrl-C on
+
 
 class Processes(NamedTuple):
-    """This process among those of the run, and the device it computes on."""
+    """This process among those of the run.
+
+    Attributes:
+        rank: its number, from 0.
+        size: the number of processes.
+        device: the device that it computes on.
+    """
 
     rank: int
     size: int
     device: torch.device
 
-    def parallel(self, module: nn.Module, partial: bool = False) -> nn.Module:
-        """The module, its gradients averaged over all processes in the backward pass.
+    def parallel(self, module: nn.Module, unused_parameters: bool = False) -> nn.Module:
+        """The module, with gradients averaged over all processes in the backward pass.
 
         Args:
-            module: computes losses or what they are made of.
-            partial: whether parameters may be left without a gradient, for which the others would wait.
+            module: computes losses or their parts.
+            unused_parameters: whether parameters may get no gradient, which other processes would wait for.
         """
         if self.size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
+        return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=unused_parameters)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The values of all processes, of equal shapes, one after the other."""
+        """The values of all processes, of equal shapes, joined along the first dimension."""
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
@@ -43,7 +59,7 @@ class Processes(NamedTuple):
         return torch.cat(parts)
 
     def gather_shares(self, values: Tensor, count: int) -> Tensor:
-        """All of `count` values in order, of which process r has numbers r, r + size, r + 2 · size, ..."""
+        """All `count` values in order; process r has numbers r, r + size, r + 2 · size, ..."""
         share = -(-count // self.size)
         padded = values.new_zeros(share, *values.shape[1:])
         padded[: len(values)] = values
@@ -51,25 +67,25 @@ class Processes(NamedTuple):
         return together.transpose(0, 1).flatten(0, 1)[:count]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Statistics of batch normalisation as the first process has them, for all."""
+        """Give all processes the first one's buffers, the statistics of batch normalisation."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     def greatest(self, number: int) -> int:
-        """The greatest of the processes' numbers, so that all of them know of a signal to one, after the same batch."""
+        """The greatest of the processes' numbers: all learn of a signal to one after the same batch."""
         if self.size == 1:
             return number
         return int(self.gather(torch.tensor([number], device=self.device)).max())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
 
 def gradients_stay_here(module: nn.Module, stay: bool) -> contextlib.AbstractContextManager[None]:
-    """While it lasts the gradients of a parallel module are added up in this process alone, if `stay`."""
+    """A context in which, if `stay`, a parallel module adds up gradients in this process alone."""
     if stay and isinstance(module, DistributedDataParallel):
         return module.no_sync()
     return contextlib.nullcontext()
@@ -77,11 +93,11 @@ def gradients_stay_here(module: nn.Module, stay: bool) -> contextlib.AbstractCon
 
 @contextlib.contextmanager
 def joined(device: str | None = None) -> Iterator[Processes]:
-    """Join the other processes of the run, through NCCL on CUDA devices and gloo on CPUs.
+    """Join the other processes of the run, by NCCL on CUDA devices and gloo on CPUs.
 
     Args:
-        device: "cpu", "cuda" or "cuda:1"; None is CUDA where there is one. Of several processes each takes the CUDA
-            device of its number on the machine.
+        device: "cpu", "cuda" or "cuda:1"; None is CUDA if there is any. With several processes, each takes the CUDA
+            device with its number on the machine.
 
     Raises: RecipeError for a device that PyTorch does not have.
     """
@@ -96,7 +112,7 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     processes = Processes(rank, size, chosen)
     try:
         yield processes
-        processes.wait()  # one that goes while another still writes has been seen to abort in its last moments
+        processes.wait()  # a process that ended while another still wrote was seen to abort
     finally:
         dist.destroy_process_group()
 
@@ -116,3 +132,60 @@ def _device(name: str | None, size: int) -> torch.device:
     elif device.type != "cpu":
         raise RecipeError(f"device: got {name!r}, want cpu or cuda")
     return device
+
+
+class Stopped(Exception):
+    """A signal ended the run after its checkpoint was written. The message is one line.
+
+    Attributes:
+        number: the signal's number.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int, str]]:
+        return type(self), (self.number, str(self))
+
+
+class Interruptions:
+    """The first signal that came, if any.
+
+    Attributes:
+        number: the signal's number, 0 while there is none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+
+    def note(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal: keep the first; a second Ctrl-C raises KeyboardInterrupt."""
+        again = self.number and time.monotonic() - self._since > SAME_SIGNAL
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+            if number == signal.SIGINT:
+                print("stopping after this batch with a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def interruptions() -> Iterator[Interruptions]:
+    """Collect SIGINT and SIGTERM instead of ending the process, in the main thread.
+
+    A signal that the process was started to ignore stays ignored, such as Ctrl-C for a shell's background jobs.
+    """
+    found = Interruptions()
+    if threading.current_thread() is not threading.main_thread():
+        yield found  # only the main thread may install handlers
+        return
+    # None: a handler that Python did not install and could not restore.
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, found.note) for number in heard}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

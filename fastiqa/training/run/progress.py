@@ -1,4 +1,4 @@
-"""A progress bar of a run on the terminal: loss, images per second, memory, time left; a line for each epoch."""
+"""A run's progress bar on the terminal: loss, images per second, memory, time left; and a line for each epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastiqa.training.run.logs import BatchReport, EpochReport
 
 
 class ProgressBar:
-    """Observer that draws on a rich console; where that is no terminal only the line of each epoch is printed."""
+    """Observer that draws on a rich console; if it is no terminal, only the line of each epoch is printed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

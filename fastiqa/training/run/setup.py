@@ -1,4 +1,4 @@
-"""What a run needs before its first batch: the network, the data sets, and batches that can be cut."""
+"""Builds a run's network and data sets, and checks them before its first batch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 from fastiqa.common import limits
 from fastiqa.training.config.fields import RecipeError
 from fastiqa.training.recipes.recipe import Recipe
-from fastiqa.training.run import rates
+from fastiqa.training.run.optimizer import factors_error
 from fastiqa.training.tasks import TASKS, Items
 
-# Of a network that a recipe may ask for: 4 GB in float32, forty times a PRFNet.
+# Limits of a recipe's network: 4 GB in float32, forty times a PRFNet.
 MOST_TENSORS, MOST_NUMBERS = 20_000, 1_000_000_000
 
 
 def build_model(recipe: Recipe) -> nn.Module:
-    """The network with its initial weights, a function of the seed. Raises RecipeError."""
+    """The network with its initial weights, which the seed decides. Raises RecipeError."""
     torch.manual_seed(recipe.seed)
     try:
         with limits.limited(MOST_TENSORS, MOST_NUMBERS):
@@ -28,7 +28,7 @@ def build_model(recipe: Recipe) -> nn.Module:
 
 
 def build_datasets(recipe: Recipe, given: Mapping[str, Items]) -> dict[str, Items]:
-    """The data sets that the steps and the validation name, those given first. Raises RecipeError."""
+    """The data sets that the steps and the validation name; `given` ones replace the recipe's. Raises RecipeError."""
     names = [name for step in recipe.steps.values() for name in step.losses]
     return {
         name: given[name] if name in given else _build_dataset(name, recipe)
@@ -47,10 +47,9 @@ def _build_dataset(name: str, recipe: Recipe) -> Items:
 
 
 def check_parts(recipe: Recipe, built: Mapping[str, Items]) -> None:
-    """Raise RecipeError where the parts of a set to train on and to validate on have a reference in common.
+    """Raise RecipeError if training and validation parts of a set share a reference.
 
-    That happens where one of them has another seed of the split, or other shares, than the other. The same part twice
-    is what it says.
+    They do when their split seeds or shares differ. Naming one part in both is allowed.
     """
     for tested in recipe.validation.data:
         for trained in dict.fromkeys(name for step in recipe.steps.values() for name in step.losses):
@@ -63,9 +62,9 @@ def check_parts(recipe: Recipe, built: Mapping[str, Items]) -> None:
 
 
 def check_types(recipe: Recipe, built: Mapping[str, Items], model: nn.Module) -> None:
-    """Raise RecipeError for a loss of types of distortion that the network has no numbers for.
+    """Raise RecipeError if the data has more types of distortion than the network's head, or data sets differ in them.
 
-    The data sets of a step have one head in common, so a number must mean the same in all of them.
+    A step trains one head on all its data sets, so a type's number must mean the same in all of them.
     """
     for name, step in recipe.steps.items():
         types = {source: _types(built[source]) for source in step.losses if "distortion_type" in step.terms(source)}
@@ -88,19 +87,19 @@ def _shortened(names: list[str]) -> str:
 
 
 def _references(dataset: Items) -> set[str]:
-    """Of a data set of rated images: the contents that they show."""
+    """The references of a data set of rated images."""
     return {record.reference for record in getattr(dataset, "records", ()) if hasattr(record, "reference")}
 
 
-def check_rates(recipe: Recipe, model: nn.Module) -> None:
-    """Raise RecipeError for factors of parameters that the network does not have."""
+def check_lr_factors(recipe: Recipe, model: nn.Module) -> None:
+    """Raise RecipeError for factors of parameters that the network lacks."""
     for name, step in recipe.steps.items():
-        if reason := rates.refused(model, step.factors()):
+        if reason := factors_error(model, step.factors()):
             raise RecipeError(f"steps.{name}.lr_factors: {reason}")
 
 
 def check_batches(recipe: Recipe, built: Mapping[str, Items], processes: int) -> None:
-    """Raise RecipeError for a batch that cannot be cut among the processes, and for data sets without a whole batch."""
+    """Raise RecipeError for a batch that the processes cannot share, and for data sets without a whole batch."""
     items = f"{TASKS[recipe.task].item.noun}s"
     for name, step in recipe.steps.items():
         if step.batch_size % (processes * step.accumulate):
@@ -109,9 +108,9 @@ def check_batches(recipe: Recipe, built: Mapping[str, Items], processes: int) ->
         for source in step.losses:
             length = len(built[source])  # type: ignore[arg-type]  # a Dataset has a length
             if length < step.batch_size:
-                wanted = f"at least the {step.batch_size} of a batch of steps.{name}"
-                raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")
+                want = f"at least the {step.batch_size} of a batch of steps.{name}"
+                raise RecipeError(f"data.{source}: got {length} {items}, want {want}")
     for source in recipe.validation.data:
         if (length := len(built[source])) < processes:  # type: ignore[arg-type]
-            wanted = f"at least one to validate with in each of {processes} processes"
-            raise RecipeError(f"data.{source}: got {length} {items}, want {wanted}")
+            want = f"at least one to validate with in each of {processes} processes"
+            raise RecipeError(f"data.{source}: got {length} {items}, want {want}")

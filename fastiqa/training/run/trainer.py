@@ -1,15 +1,15 @@
-"""train: the weights that a recipe ends with.
+"""train: runs a recipe to its final weights.
 
-Exact resume: the order of the items, their crops, dropout and the initial weights are functions of the recipe's seed
-and of the position in the run, and a checkpoint holds everything else. So a run that was killed goes on with the same
-batches and ends with the same bits, on the same machine with as many threads and processes (tested on CPUs).
+A killed run resumes with the same batches and ends bit-identical, on the same machine with as many threads and
+processes (tested on CPUs). The order of the items, their crops, dropout and the initial weights depend on the recipe's
+seed and the position in the run alone, and a checkpoint holds everything else.
 
-Several processes (`torchrun`): each computes its share of every batch, and DistributedDataParallel averages the
-gradients, so an update is that of one process with the whole batch. Batch normalisation in training takes its
-statistics over what a process computes at once, batch_size / (processes · accumulate) items; the running ones are those
-of the first process. A loss that compares the items of a batch, as of contrastive pre-training, sees as many. Two
-processes are thus equivalent to one that accumulates two parts, and, where the backbone is frozen and the head has no
-normalisation, to one that computes the batch at once.
+With several processes (`torchrun`), each computes its share of every batch and DistributedDataParallel averages the
+gradients, so an update equals one process's with the whole batch. In training, batch normalisation takes its statistics
+over the items that a process computes at once, batch_size / (processes · accumulate); the running statistics are the
+first process's. A loss that compares the items of a batch, as in contrastive pre-training, sees as many. So two
+processes equal one that accumulates two parts. If the backbone is frozen and the head has no normalisation, they also
+equal one that computes the batch at once.
 """
 
 from __future__ import annotations
@@ -21,32 +21,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastiqa.training.config.settings import Step
 from fastiqa.training.recipes.recipe import Part, Recipe
-from fastiqa.training.run import rates, setup
-from fastiqa.training.run.batches import Batch, Key, epoch_order, load, parts_of
+from fastiqa.training.run import setup
+from fastiqa.training.run.batches import Batch, Key, epoch_order, load, parts_of, seed_of
 from fastiqa.training.run.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
 from fastiqa.training.run.folder import RunFolder
-from fastiqa.training.run.gradients import backward
-from fastiqa.training.run.interruptions import Interruptions, Stopped, interruptions
 from fastiqa.training.run.logs import BatchReport, EpochReport, Observer, peak_memory_mb
 from fastiqa.training.run.optimizer import (
     build_optimizer,
+    freeze,
     learning_rate,
     load_optimizer_tensors,
     optimizer_tensors,
+    parameter_groups,
     set_learning_rate,
+    set_training,
 )
-from fastiqa.training.run.processes import Processes, joined
+from fastiqa.training.run.processes import (
+    Interruptions,
+    Processes,
+    Stopped,
+    gradients_stay_here,
+    interruptions,
+    joined,
+)
 from fastiqa.training.run.validation import validate
-from fastiqa.training.tasks import TASKS, Items, blocks_of
+from fastiqa.training.tasks import TASKS, Items, Task, blocks_of
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on. The message is one line: step, epoch, batch and reason."""
+    """The run cannot go on. The message is one line: step, epoch, batch and reason."""
 
 
 def train(
@@ -60,30 +68,30 @@ def train(
 ) -> Path:
     """Train a network.
 
-    Under `torchrun` every process calls this alike. PyTorch's random numbers are left as they were.
+    Under `torchrun`, every process makes this call. PyTorch's random state is left as it was.
 
     Args:
-        recipe: see `fastiqa.training.read_recipe`.
-        folder: of the run, see `fastiqa.training.run.folder`.
-        resume: go on from the folder's checkpoint, or begin where there is none yet.
-        device: "cpu" or "cuda"; None is CUDA where there is one.
+        recipe: from `fastiqa.training.read_recipe`.
+        folder: the run's folder, see `fastiqa.training.run.folder`; made if it does not exist.
+        resume: resume from the folder's checkpoint, or begin if there is none yet.
+        device: "cpu" or "cuda"; None is CUDA if there is any.
         datasets: data sets by name that replace the recipe's, see `fastiqa.training.tasks`.
-        observers: what else hears of every batch and epoch, in the first process.
+        observers: get a report of every batch and epoch, in the first process.
 
     Returns:
-        The file of the trained network, for `fastiqa.load_model`; of contrastive pre-training that of its backbone, for
-        `fastiqa.models.load_backbone`.
+        The file of the trained network, for `fastiqa.load_model`; after contrastive pre-training the file of its
+        backbone, for `fastiqa.models.load_backbone`.
 
     Raises:
-        RecipeError: for a recipe whose model or data cannot be built, or whose batches cannot be cut.
-        FileExistsError: where the folder holds a run and `resume` is False, or other files and no run.
-        fastiqa.common.files.FolderInUseError: an OSError, where another run writes to the folder.
-        CheckpointError: for a checkpoint of another run, or one that cannot be written; the older one stays.
-        DataError: naming data set and item.
-        TrainingError: where the loss or its gradients are not finite: it names the batch, and no weight is changed.
-            Where weights or a validation are not finite after an update: no file is written any more.
-        Stopped: after Ctrl-C or SIGTERM, when the update in progress has ended and a checkpoint is written. Only the
-            main thread of a process can wait for these signals.
+        RecipeError: the model or the data cannot be built, or the batches cannot be cut.
+        FileExistsError: the folder is a file, holds a run while `resume` is False, or holds other files and no run.
+        fastiqa.common.files.FolderInUseError: an OSError: another run writes to the folder.
+        CheckpointError: a checkpoint of another run, or one that cannot be written; the older one stays.
+        DataError: an item cannot be read or has another size; it names data set and item.
+        TrainingError: the loss or its gradients are not finite; it names the batch, and no weight is changed. Or
+            weights or a validation are not finite after an update; no file is written any more.
+        Stopped: Ctrl-C or SIGTERM came; the update in progress has ended and a checkpoint is written. Only the main
+            thread of a process can wait for these signals.
 
     Example:
         >>> import tempfile
@@ -115,7 +123,7 @@ class Trainer:
         setup.check_parts(recipe, self._datasets)
         setup.check_batches(recipe, self._datasets, processes.size)
         self._model: nn.Module = setup.build_model(recipe).to(processes.device)
-        setup.check_rates(recipe, self._model)
+        setup.check_lr_factors(recipe, self._model)
         setup.check_types(recipe, self._datasets, self._model)
         if recipe.channels_last:
             self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -134,7 +142,7 @@ class Trainer:
         self._signals = Interruptions()
 
     def run(self, observers: Sequence[Observer], signals: Interruptions) -> Path:
-        """Train to the end; returns the file of the network."""
+        """Train to the end. Returns the file of the network."""
         self._signals = signals
         if self._processes.rank == 0:
             self._observers = [*self._folder.observers(self._recipe, self._position), *observers]
@@ -157,11 +165,11 @@ class Trainer:
         self._saved = saved
 
     def _begin(self, part: Part) -> None:
-        """What a step has of its own: which weights are trained, and their optimizer."""
+        """Start a step: freeze weights and build its optimizer."""
         factors = part.step.factors()
-        rates.freeze(self._model, factors)
+        freeze(self._model, factors)
         self._module = self._processes.parallel(self._task.module(self._model), self._task.unused_parameters)
-        self._optimizer = build_optimizer(part.step.optimizer, rates.parameter_groups(self._model, factors))
+        self._optimizer = build_optimizer(part.step.optimizer, parameter_groups(self._model, factors))
         if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
             load_optimizer_tensors(self._optimizer, self._names, self._saved.optimizer)
         self._saved = None
@@ -169,7 +177,7 @@ class Trainer:
     def _epoch(self, part: Part) -> None:
         step, position = part.step, self._position
         self._module.train()
-        rates.set_training(self._model, step.factors())
+        set_training(self._model, step.factors())
         for dataset in self._datasets.values():
             if hasattr(dataset, "set_epoch"):
                 dataset.set_epoch(position.epoch)
@@ -208,24 +216,24 @@ class Trainer:
         self._stop(self._processes.greatest(self._signals.number))
 
     def _stop(self, number: int) -> None:
-        """End the run, whose checkpoint is written, if there was a signal."""
+        """Raise Stopped if there was a signal; the checkpoint is written."""
         if number:
             raise Stopped(number, f"stopped; --resume goes on from {self._folder.checkpoint}")
 
     def _load(self, step: Step, order: Sequence[Sequence[Key]]) -> Iterator[Batch]:
-        """This process's parts of the batches, one after the other."""
+        """Read this process's parts of the batches, one after the other."""
         rank, size, device = self._processes
         parts = [part for batch in order for part in parts_of(batch, rank, size, step.accumulate)]
         return load(self._task.item, self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
 
     def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
-        """Update the weights by one batch; returns its mean loss and the norm of its gradients."""
+        """Update the weights by one batch. Returns its mean loss and the norm of its gradients."""
         recipe, position, source = self._recipe, self._position, keys[0][0]
         where = f"{_where(part, position)}, batch {position.batch + 1}: data.{source}"
         key = (recipe.seed, position.epoch, position.batch)
         try:
             losses = backward(self._task, self._module, loaded, part.step, self._processes, recipe.amp, key)
-        except (TypeError, ValueError) as error:  # images that the network does not take
+        except (TypeError, ValueError) as error:  # the network refuses the images
             raise TrainingError(f"{where}: {error}") from error
         bad = [str(index) for (_, index), loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
         if bad:
@@ -242,27 +250,27 @@ class Trainer:
         return float(losses.mean()), norm
 
     def _end_epoch(self, part: Part) -> None:
-        position, wanted = self._position, self._recipe.validation
+        position, asked = self._position, self._recipe.validation
         self._check_weights(part)
         result: nn.Module = self._model if self._ema is None else self._ema.module
         validation = {}
-        if (position.epoch + 1 - part.first) % wanted.every == 0 or position.epoch + 1 == part.last:
-            data = {name: self._datasets[name] for name in wanted.data}
+        if (position.epoch + 1 - part.first) % asked.every == 0 or position.epoch + 1 == part.last:
+            data = {name: self._datasets[name] for name in asked.data}
             workers, amp = self._recipe.workers, self._recipe.amp
             try:
-                validation = validate(self._task, result, data, self._processes, wanted.batch_size, workers, amp)
+                validation = validate(self._task, result, data, self._processes, asked.batch_size, workers, amp)
             except ValueError as error:
                 raise TrainingError(f"{_where(part, position)}: {error}; older files are kept") from error
         report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
         for observer in self._observers:
             observer.epoch(report)
         if self._processes.rank == 0:
-            self._folder.end_epoch(result)  # before the checkpoint, which says that all of the epoch is done
+            self._folder.end_epoch(result)  # before the checkpoint, which says that the epoch is done
         position.next_epoch()
         self._checkpoint(part)
 
     def _check_weights(self, part: Part) -> None:
-        """Raise TrainingError where the last update left weights or statistics that are not finite."""
+        """Raise TrainingError if the last update left weights or statistics that are not finite."""
         for name, value in self._model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise TrainingError(f"{_where(part, self._position)}: {name} is not finite; older files are kept")
@@ -278,3 +286,40 @@ class Trainer:
 
 def _where(part: Part, position: Position) -> str:
     return f"step {part.name}, epoch {position.epoch + 1}"
+
+
+def backward(
+    task: Task,
+    module: nn.Module,
+    parts: Iterator[Batch],
+    step: Step,
+    processes: Processes,
+    amp: bool,
+    key: tuple[int, ...],
+) -> Tensor:
+    """Add the gradients of a batch's mean loss to those of the module's parameters.
+
+    Args:
+        task: computes the losses.
+        module: `task.module` of a network, after `processes.parallel`.
+        parts: yields this process's `step.accumulate` parts of the batch.
+        step: the losses by data set, and the batch size.
+        processes: share the batch.
+        amp: compute in bfloat16 under autocast.
+        key: differs from batch to batch. Dropout masks depend on it and on the part's place in the batch.
+
+    Returns:
+        The loss of each item of the batch in all processes, (batch_size,), float32, in the order of the batch.
+    """
+    share = step.batch_size // processes.size
+    losses = []
+    for k in range(step.accumulate):
+        batch = next(parts).to(processes.device)
+        torch.manual_seed(seed_of(*key, processes.rank * step.accumulate + k))
+        with gradients_stay_here(module, k < step.accumulate - 1):
+            with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
+                output = module(*batch.inputs)
+            loss = task.total_loss(step.terms(batch.source), output, batch.targets)
+            (loss.sum() / share).backward()
+        losses.append(loss.detach())
+    return processes.gather(torch.cat(losses))

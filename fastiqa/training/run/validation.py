@@ -1,4 +1,4 @@
-"""validate: how well a network does its task on data sets."""
+"""validate: a task's figures for a network on data sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ def validate(
     workers: int = 0,
     amp: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """The task's summary of all items of each data set, each process computing its share.
+    """The task's summary of each data set; each process computes its share of the items.
 
-    It leaves the network in eval mode.
+    Args:
+        task: makes rows of outputs and sums them up.
+        model: the network; left in eval mode.
+        datasets: the data sets by name.
+        processes: share the items.
+        batch_size: items in a batch.
+        workers: processes that read, for each process.
+        amp: compute in bfloat16 under autocast.
 
-    Returns: by data set what the task's summary names, such as "accuracy" and "bce" of triplets.
+    Returns: for each data set the values of the task's summary, such as "accuracy" and "bce" of triplets.
 
     Raises: ValueError naming the data set and an item for which the network gives no finite number.
     """

@@ -30,7 +30,7 @@ from fastiqa.training.tasks.task import DataOptions, ItemLayout, Items, Task, bl
 
 MOST_CROPS = 10_000
 SCORE_LOSSES = {"l1": l1_loss, "mse": mse_loss, "smooth_l1": smooth_l1_loss}
-RANKING_SCALE = 0.1  # of scores: a pair this far apart in the right order has a loss of 0.31, of 0.2 levels apart 0.13
+RANKING_SCALE = 0.1  # in scores: a pair in the right order has a loss of 0.31 at this distance, 0.13 at 0.2, a level
 
 
 class RandomRated(Generated):
@@ -48,19 +48,19 @@ class RandomRated(Generated):
 
 
 class WithTypes(Items):
-    """Rated images with the number of their type of distortion, int64.
+    """Rated images with the number of their type of distortion: (image, score, number), the number int64.
 
     Args:
-        dataset: of the images.
-        types: what is numbered; of a part of a set the types of the whole set, so that a number means the same in every
-            part. None: those of the images, sorted.
+        dataset: the images with their scores.
+        types: names of the types in the order of their numbers. For a part of a set these are the whole set's, so that
+            a number means the same in every part. None: the images' own, sorted.
 
     Attributes:
-        records: what the images are.
-        types: their names by number.
+        records: the `RatedImage` of each item.
+        types: names of the types by number.
+        blocks: as of the data set.
 
-    Raises: ValueError for a data set that puts another image, which need not have this type, in the place of an
-        unreadable one.
+    Raises: ValueError for a data set that replaces an unreadable image by another, which may have another type.
     """
 
     def __init__(self, dataset: LabelledDataset[RatedImage, RatedItem], types: Sequence[str] | None = None) -> None:
@@ -71,7 +71,7 @@ class WithTypes(Items):
         self.blocks = blocks_of(dataset)
 
     def set_epoch(self, epoch: int) -> None:
-        """As of the data set."""
+        """Tell the data set the epoch."""
         self._dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -204,13 +204,13 @@ class RatedSetOptions(DataOptions):
 
 
 class Estimate(NamedTuple):
-    """What is known of N images.
+    """The network's outputs for N images.
 
     Attributes:
         score: (N,), float32.
-        high_frequency: (N,), mean distance of the network's high frequencies from those of the image; None where it
-            has no head for them, and in eval mode.
-        distortion_logits: (N, types), likewise.
+        high_frequency: (N,), mean distance of the network's high frequencies from the image's; None in eval mode, and
+            if the network has no head for them.
+        distortion_logits: (N, types); None likewise.
     """
 
     score: Tensor
@@ -219,11 +219,11 @@ class Estimate(NamedTuple):
 
 
 class QualityEstimator(nn.Module):
-    """Images → `Estimate`; several crops of each image give means over the crops.
+    """Images → `Estimate`, the mean over the crops of each image.
 
     Args:
-        model: images (M, 3, h, w) → scores (M,). In training mode its `outputs` where it has such a method, see
-            `fastiqa.reference.MFENet`.
+        model: images (M, 3, h, w) → scores (M,). In training mode its method `outputs` is called instead, if it has
+            one, see `fastiqa.reference.MFENet`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -231,7 +231,7 @@ class QualityEstimator(nn.Module):
         self.model: Any = model  # nn.Module's attributes have no types
 
     def forward(self, image: Tensor) -> Estimate:
-        """Images (N, 3, h, w), or crops (N, K, 3, h, w), in [0, 1] → what is known of N images."""
+        """Images (N, 3, h, w), or crops (N, K, 3, h, w), in [0, 1] → outputs for N images."""
         crops = image.flatten(0, -4)
 
         def by_image(values: Tensor) -> Tensor:
@@ -252,9 +252,9 @@ class QualityEstimator(nn.Module):
 def _item_losses(name: str, estimate: Estimate, score: Tensor, distortion: Tensor | None = None) -> Tensor:
     """The loss of each image, (N,).
 
-    "l1" (MFENet's), "mse", "smooth_l1" of the score; "high_frequency", L1 of the high frequencies; "distortion_type",
-    cross-entropy of the type; "ranking", see `ranking_losses`. Raises ValueError for the last three where the network
-    or the data do not have what it takes.
+    "l1" (MFENet's), "mse" and "smooth_l1" compare the score; "high_frequency" is L1 of the high frequencies,
+    "distortion_type" the cross-entropy of the type; for "ranking" see `ranking_losses`. Raises ValueError for the last
+    three if the network has no head for it or the data no types.
     """
     if name in SCORE_LOSSES:
         return SCORE_LOSSES[name](estimate.score, score, reduction="none")
@@ -272,10 +272,17 @@ def _item_losses(name: str, estimate: Estimate, score: Tensor, distortion: Tenso
 
 
 def ranking_losses(mine: Tensor, theirs: Tensor, distortion: Tensor) -> Tensor:
-    """How badly each image is ranked among those of its batch that have the same type of distortion, (N,).
+    """RankNet's loss (Burges et al., ICML 2005) of each image among those of its batch with its type of distortion.
 
-    The mean over images j with another score of log(1 + exp(∓(s_i − s_j) / 0.1)), minus where i is the better one:
-    RankNet's loss (Burges et al., ICML 2005); 0 where there is none. Arguments (N,) each.
+    The mean over images j with another score of log(1 + exp(∓(s_i − s_j) / 0.1)), with minus if i is the better one; 0
+    if there is no such j.
+
+    Args:
+        mine: the network's scores s, (N,).
+        theirs: the data set's scores, (N,).
+        distortion: numbers of the types, (N,), integers.
+
+    Returns: (N,).
     """
     margins = theirs[:, None] - theirs
     pairs = (distortion[:, None] == distortion) & (margins != 0)
@@ -290,15 +297,15 @@ def _target_error(score: Tensor, distortion: Tensor | None = None) -> str | None
 
 
 def _rows(estimate: Estimate, score: Tensor, *distortion: Tensor) -> Tensor:
-    """The network's score and the data set's, and the type of distortion where it is known."""
+    """For each image the network's score, the data set's, and the type of distortion if it is known, (N, 2 or 3)."""
     return torch.stack((estimate.score, score, *distortion), 1)
 
 
 def _summary(rows: Tensor) -> dict[str, float]:
     """Correlations of the network's scores with the data set's, the most telling one first.
 
-    Where types of distortion are known "srcc_of_types", the mean of the "srcc" within each; "srcc" of the ranks; "plcc"
-    without a fit. Of fewer than three images or of equal scores they are NaN; such types do not count.
+    "srcc_of_types", if types are known: the mean of "srcc" within each type; "srcc": of the ranks; "plcc": without a
+    fit. For fewer than three images or equal scores they are NaN; such types do not count.
     """
     mine, theirs, *types = rows.unbind(1)
     values = {}
