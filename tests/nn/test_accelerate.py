@@ -1,4 +1,4 @@
-"""accelerate: the same model before and after, and what is left alone."""
+"""accelerate: the model computes the same before and after; modules that it leaves alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MFENET: dict[str, Any] = {"depths": (1, 1, 1, 1), "widths": (8, 8, 12, 12), "mlp
 
 
 def packed(head: nn.Module, *maps: Tensor) -> Any:
-    """The maps of three images, one after the other in each stage."""
+    """The maps of three images, stacked in each stage."""
     return head(list(maps))
 
 
@@ -37,7 +37,7 @@ def shown(network: nn.Module, *images: Tensor) -> Any:
 
 
 def exported(network: nn.Module, *branches: Tensor) -> Any:
-    """Branches that are there, one after the other."""
+    """The existing branches."""
     return tuple(y for y in network(*branches) if y is not None)
 
 
@@ -99,7 +99,7 @@ def test_every_fused_module_has_its_plain_twin() -> None:
 
 @every_case
 def test_a_class_is_all_that_differs(case: Case) -> None:
-    """No attribute is made by the fused constructor alone, and the accelerated module is the fused one, inside too."""
+    """The fused constructor makes no further attribute; the accelerated module equals the fused one, inside too."""
     module, built = plain(case), {**vars(fast_nn), **vars(models)}[case.name](**case.options)
     fastiqa.accelerate(module)
     assert type(module) is type(built)
@@ -120,7 +120,7 @@ def test_results_gradients_and_state_stay(case: Case, training: bool) -> None:
     inputs = inputs_of(case)
     steps = []
     for module in (before, after, copy.deepcopy(after), pickle.loads(pickle.dumps(after))):
-        torch.manual_seed(1)  # the same units drop out
+        torch.manual_seed(1)  # dropout takes the same units
         steps.append(step(case, module, inputs))
     # The networks' results are float32.
     rtol, atol = (2e-7, 1e-7) if case.name in ("PRFNet", "MFENet") else (1e-11, 1e-12)
@@ -193,7 +193,7 @@ def test_a_shared_module_is_swapped_once() -> None:
 
 
 def calls(case: Case, module: nn.Module) -> set[str]:
-    """Names of inner modules with a hook that ran."""
+    """Names of inner modules whose hooks ran."""
     ran: set[str] = set()
     for name, inner in module.named_modules():
         inner.register_forward_hook(lambda *_, name=name: ran.add(name))
@@ -203,7 +203,7 @@ def calls(case: Case, module: nn.Module) -> set[str]:
 
 @every_case
 def test_hooks_run_as_before(case: Case) -> None:
-    """Registered before, on every module: a module whose twin would pass one over is left."""
+    """Hooks on every module, registered before; a module whose twin would skip one stays plain."""
     module = plain(case)
     want = calls(case, copy.deepcopy(module))
     ran = calls(case, module)
@@ -230,7 +230,7 @@ def test_hooks_of_swapped_modules_stay() -> None:
 
 
 def test_modules_with_hooks_or_strangers_inside_are_left() -> None:
-    """Their twins would read the weights and not call the layer."""
+    """Their twins would read the weights instead of calling the layer."""
 
     class Doubled(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:

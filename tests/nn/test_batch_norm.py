@@ -1,4 +1,4 @@
-"""BatchNormAct2d beyond what test_nn.py asks of every module: running statistics, memory, what cannot be normalised."""
+"""BatchNormAct2d beyond the tests of every module in test_nn.py: running statistics, memory, refused inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ batch_norm_act = OPERATORS["batch_norm_act"]
 
 
 class Split(nn.Module):
-    """Two convolutions of one half of the channels each, and one of all: what is saved are views and the whole."""
+    """Two convolutions of half the channels each, and one of all: autograd saves views and the whole."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Split(nn.Module):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 def test_followed_by_keeps_the_input_alone(memory_format: torch.memory_format) -> None:
-    """Results and gradients to the bit, of both orders too; and the normalised map is gone between the passes."""
+    """Results and gradients of both orders to the bit; the normalised map is gone between the passes."""
     norm, layer = BatchNormAct2d(8, 0.1).double(), Split(8).double().to(memory_format=memory_format)
     x = torch.randn(2, 8, 9, 7, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
     parameters = [x, *norm.parameters(), *layer.parameters()]
@@ -108,7 +108,7 @@ def test_running_statistics_are_those_of_pytorch(momentum: float | None) -> None
 
 @pytest.mark.parametrize("kept", [True, False], ids=["frozen", "removed"])
 def test_statistics_that_are_not_tracked(kept: bool) -> None:
-    """Switched off after the module was made: the batch's own in training, the running ones stay."""
+    """Tracking switched off later: training uses the batch's statistics, and the running ones stay."""
     ours, theirs = BatchNormAct2d(6), nn.BatchNorm2d(6)
     for norm in (ours, theirs):
         norm.track_running_stats = False
@@ -139,7 +139,7 @@ def test_one_value_a_channel_has_no_variance() -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
 def test_maps_far_from_zero(offset: float) -> None:
-    """The variance is no difference of large numbers: beside float64 of the same float32 maps."""
+    """The variance is no difference of large numbers: compared with float64 on the same float32 maps."""
     x = torch.randn(4, 3, 20, 20) + offset
     weight, bias = torch.ones(3), torch.zeros(3)
     out, mean, rstd = batch_norm_act(x, weight, bias, 1.0)
@@ -151,7 +151,7 @@ def test_maps_far_from_zero(offset: float) -> None:
 
 
 def test_parameters_of_another_dtype_stay_exact() -> None:
-    """bfloat16 maps with float32 parameters, as under autocast: nothing is rounded to bfloat16 but the result."""
+    """bfloat16 maps with float32 parameters, as under autocast: only the result is rounded to bfloat16."""
     x = torch.randn(2, 4, 6, 6).bfloat16()
     weight, bias = torch.rand(4) + 1e-3, torch.randn(4)
     out, mean, _ = batch_norm_act(x, weight, bias)
@@ -162,7 +162,7 @@ def test_parameters_of_another_dtype_stay_exact() -> None:
 
 
 def test_the_backbone_trains_as_its_twin_under_autocast() -> None:
-    """Its bfloat16 gradients are as near to those of float32 as the twin's."""
+    """Its bfloat16 gradients are as close to float32 gradients as the twin's are."""
     options: dict[str, Any] = {"layers": (1, 1, 1, 1), "width": 8}
     fused, plain = SERes2Net(**options), reference.SERes2Net(**options)
     fused.load_state_dict(plain.state_dict())
@@ -195,7 +195,7 @@ every_network = pytest.mark.parametrize(("name", "options", "images"), NETWORKS,
 def test_conversion_to_synchronised_norms_keeps_the_network(
     name: str, options: dict[str, Any], images: int, package: Any
 ) -> None:
-    """Results in both modes (one process has nobody to synchronise with), keys and parameters."""
+    """The same results in both modes (one process synchronises with none), keys and parameters."""
     network = getattr(package, name)(**options)
     randomise(network)
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
@@ -208,7 +208,7 @@ def test_conversion_to_synchronised_norms_keeps_the_network(
         want, got = (model.train(training)(*x) for model in (network, converted))
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(converted.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-4)
-    if package is models:  # and they fold as the norms that they were
+    if package is models:  # and they fold as before the conversion
         fast = fastiqa.optimize_for_inference(converted)
         torch.testing.assert_close(fast(*x), converted.eval()(*x), rtol=1e-3, atol=1e-3)
 
@@ -260,7 +260,7 @@ def test_norms_without_weight_or_bias(gone: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", [reference.Bottleneck, Bottleneck], ids=["plain", "fused"])
 def test_hooks_of_the_last_norm_keep_what_they_saw(kind: Any) -> None:
-    """Its result is not overwritten by the sum behind it, which autograd refuses where a backward hook listens."""
+    """The following sum does not overwrite its result, which autograd forbids with a backward hook."""
     block = kind(8, 4, 1, first=True)
     x = torch.randn(2, 8, 6, 6)
     want = block(x)

@@ -38,7 +38,7 @@ def test_bifpn_is_its_graph() -> None:
     nodes = [node for layer in bifpn.layers for node in (*layer.down, *layer.up)]
     for node in nodes:
         node.weight.uniform_(-0.2, 2.0)
-    nodes[0].weight[0] = -1.0  # counts as 0
+    nodes[0].weight[0] = -1.0  # a weight below 0 counts as 0
 
     def node_of(node: Any, *inputs: Tensor) -> Tensor:
         weights = node.weight.clamp(min=0)

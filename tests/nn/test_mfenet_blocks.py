@@ -1,4 +1,4 @@
-"""MFENet's own blocks against their equations: high-frequency extraction, feature fusion, the target of its loss."""
+"""MFENet's blocks against their equations: high-frequency extraction, feature fusion, the target of its loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.oracles import randomise
 
 
 def test_high_frequency_net_is_its_equations() -> None:
-    """Even sizes: convolutions, pooling and enlargement by two, written out; one low branch from end to end."""
+    """Even sizes: convolutions, pooling and enlargement by two, written out, with one low branch throughout."""
     net = reference.HighFrequencyNet(width=8).double().eval()
     randomise(net)
     state = net.state_dict()
@@ -46,7 +46,7 @@ def test_high_frequency_net_is_its_equations() -> None:
 
 @pytest.mark.parametrize("package", [reference, nn], ids=["plain", "fused"])
 def test_the_low_branch_lives_and_is_not_put_out(package: Any) -> None:
-    """The first map knows nothing of the low branch, the second what the first module made of it, the last all."""
+    """The first map ignores the low branch, the second depends on the first module's, the last on all."""
     net = package.HighFrequencyNet(width=8).double().eval()
     randomise(net)
     image = torch.rand(2, 3, 64, 64, dtype=torch.float64)

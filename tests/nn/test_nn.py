@@ -33,7 +33,7 @@ def listed(module: nn.Module, *inputs: Tensor) -> Any:
 
 
 class Case(NamedTuple):
-    """A module of both packages, its options and the shapes of its inputs; `call` hands them over."""
+    """A module of both packages, its options and the shapes of its inputs; `call` passes them."""
 
     name: str
     options: dict[str, Any]
@@ -45,14 +45,14 @@ class Case(NamedTuple):
 
 
 def activated(module: nn.Module, high: Tensor, *low: Tensor) -> Any:
-    """The pooled map comes from outside, as behind an activation."""
+    """The caller passes the pooled map, as after an activation."""
     act = leaky_relu(high, 0.2)
     return module(act, *low, pooled=avg_pool2d(act, 2, ceil_mode=True, count_include_pad=False))
 
 
 PYRAMID = [(2, 3, 21, 16), (2, 5, 11, 8), (2, 4, 6, 4), (2, 6, 3, 2)]
 UNRELATED = [(2, 3, 17, 9), (2, 5, 5, 8), (2, 4, 6, 3)]
-BOTH = [(2, 6, 9, 10), (2, 2, 5, 5)]  # the branches of eight channels at a share of a quarter
+BOTH = [(2, 6, 9, 10), (2, 2, 5, 5)]  # branches of eight channels, a quarter of them low
 CASES = [
     *(
         Case("ProgressiveFusion", {"channels": [c for _, c, *_ in maps], "gate_kernel": k, "upsample": up}, maps,
@@ -105,7 +105,7 @@ def tensors(result: Any) -> list[Tensor]:
 
 
 def step(case: Case, module: nn.Module, inputs: Sequence[Tensor], run: Any = None) -> dict[str, Any]:
-    """Results, and every gradient and statistic after a backward pass, by name."""
+    """Results, and every gradient and statistic, by name, after a backward pass."""
     leaves = [x.clone(memory_format=torch.preserve_format).requires_grad_() for x in inputs]
     results = tensors(case.call(module if run is None else run, *leaves))
     generator = torch.Generator().manual_seed(1)
@@ -138,7 +138,7 @@ def test_equals_the_twin(case: Case, training: bool, channels_last: bool) -> Non
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @every_case
 def test_float32_is_as_exact_as_the_twin(case: Case, training: bool) -> None:
-    """Errors from float64, result by result: at most twice the twin's, or some roundings of the largest value."""
+    """Errors against float64, result by result: at most twice the twin's, or some roundings of the largest value."""
     exact, _ = pair(case, training=training)
     inputs = inputs_of(case, torch.float32)
     truth = step(case, exact, [x.double() for x in inputs])
@@ -160,7 +160,7 @@ def test_state_dict_both_ways(case: Case) -> None:
     torch.testing.assert_close(case.call(again, *inputs), case.call(fused, *inputs), rtol=0, atol=0)
 
 
-# A fusion of one map returns that map, and Inductor compiles no module that returns its argument: it fails in PyTorch.
+# A fusion of one map returns that map, and Inductor fails to compile a module that returns its argument.
 COMPILED = [(case, "aot_eager") for case in CASES] + [
     pytest.param(case, "inductor", marks=pytest.mark.slow)
     for case in CASES[:: 1 if cases.ALL else 4]
@@ -179,9 +179,9 @@ def test_compile(case: Case, backend: str) -> None:
 
 @every_case
 def test_autocast(case: Case) -> None:
-    """Dtypes of the twin; errors in norm, result by result, at most twice the twin's, by the median of nine draws.
+    """The twin's dtypes; errors in norm, result by result, at most twice the twin's, in the median of nine draws.
 
-    The median, since a sum that rounding carries over the ReLU's kink changes one element of a gradient altogether.
+    The median, since a sum that rounding carries over the ReLU's kink changes an element of a gradient completely.
     """
     plain, fused = pair(case, torch.float32)
     norms: dict[str, list[Tensor]] = {}
@@ -192,7 +192,7 @@ def test_autocast(case: Case) -> None:
             want, got = step(case, plain, inputs), step(case, fused, inputs)
         for name, exact in truth.items():
             if not exact.is_floating_point():
-                continue  # batches counted
+                continue  # counts of batches
             assert got[name].dtype == want[name].dtype, name
             parts = (got[name] - exact, want[name] - exact, 4 * torch.finfo(got[name].dtype).eps * exact)
             norms.setdefault(name, []).append(torch.stack([x.float().norm() for x in parts]))
@@ -241,7 +241,7 @@ class Adapted(nn.Module):
 
 
 class Labelled(Tensor):
-    """Weights of a class of their own, as those that are sharded or quantised."""
+    """Weights of a subclass, like sharded or quantised ones."""
 
 
 def convolutions(module: nn.Module) -> list[tuple[nn.Module, str, Any]]:
@@ -286,7 +286,7 @@ def label_weights(module: nn.Module) -> None:
 
 
 CHANGES = [adapt, doubled_by_hooks, doubled_by_forward, normalise_weights, prune_half, pad_in_circles, label_weights]
-# Modules that read inner layers, with a part of each whose calls are seen.
+# Modules that read inner layers, and a part of each whose calls a hook observes.
 READERS = [
     Case("OctaveConv2d", {"in_channels": 8, "out_channels": 8, "alpha_in": 0.25, "alpha_out": 0.25}, BOTH),
     Case("OctaveConv2d", {"in_channels": 8, "out_channels": 8, "alpha_in": 0.25, "alpha_out": 0.25, "stride": 2}, BOTH),
@@ -300,7 +300,7 @@ READERS = [
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("case", READERS, ids=str)
 def test_layers_that_are_no_plain_ones_are_called(case: Case, change: Callable[[nn.Module], None]) -> None:
-    """Two steps of training, the second with other weights: results and every gradient are the twin's."""
+    """Two training steps, the second with other weights: results and all gradients equal the twin's."""
     trained = []
     plain, fused = pair(case)
     for module in (plain, fused):
@@ -317,7 +317,7 @@ def test_layers_that_are_no_plain_ones_are_called(case: Case, change: Callable[[
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-11, atol=1e-12)
     assert not any(torch.equal(trained[0][0][name], trained[0][1][name]) for name in trained[0][0] if "result" in name)
     name = {"adapt": "Adapted", "doubled_by_hooks": "has hooks", "label_weights": "Labelled"}.get(change.__name__, "")
-    # The adapter is around the 1x1 convolution, which is called; so is the one that only pads otherwise.
+    # The adapter wraps the 1x1 convolution, which is called; so is the one with other padding.
     if (case.name, change) in (("LargeKernelAttention", adapt), ("CrossSubtraction", pad_in_circles)):
         assert fused.why_not() is None
     else:
@@ -327,7 +327,7 @@ def test_layers_that_are_no_plain_ones_are_called(case: Case, change: Callable[[
 
 @pytest.mark.parametrize("case", [*READERS, Case("FeatureFusion", {"channels": 6}, [(2, 6, 9, 10)] * 2)], ids=str)
 def test_hooks_of_every_kind_run_as_the_twins(case: Case) -> None:
-    """Those of single layers, forward and backward, and those of all modules: how often, and what they see."""
+    """Hooks of single layers, forward and backward, and of all modules: how often they run, and what they see."""
 
     def seen(module: nn.Module, everywhere: bool) -> list[tuple[str, Any]]:
         log: list[tuple[str, Any]] = []
@@ -369,7 +369,7 @@ def test_networks_say_which_modules_run_block_by_block() -> None:
 
 
 def test_single_convolutions_may_be_sharded(tmp_path: Any) -> None:
-    """FSDP2 gathers a layer's weights where it is called, and leaves them sharded elsewhere."""
+    """FSDP2 gathers a layer's weights for its call, and leaves them sharded otherwise."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         mesh = torch.distributed.init_device_mesh("cpu", (1,))
@@ -384,7 +384,7 @@ def test_single_convolutions_may_be_sharded(tmp_path: Any) -> None:
                 found = {name: x for name, x in step(case, module, inputs).items() if x is not None}
                 results.append({n: x.full_tensor() if hasattr(x, "full_tensor") else x for n, x in found.items()})
             torch.testing.assert_close(results[1], results[0], rtol=1e-11, atol=1e-12)
-        for memory in ("lean", "least"):  # blocks that compute again gather the weights again
+        for memory in ("lean", "least"):  # blocks that recompute gather the weights again
             block = fast_nn.Bottleneck(8, 4, 1, first=True).double()
             image = torch.randn(2, 8, 6, 6, dtype=torch.float64)
             block(image).sum().backward()
@@ -414,19 +414,19 @@ every_network = pytest.mark.parametrize(("name", "options", "images"), [(k, *v) 
 @torch.no_grad()
 @every_network
 def test_memory_made_after_the_network(name: str, options: dict[str, Any], images: int) -> None:
-    """On the meta device first, then either way of `load_state_dict`: what no file holds is made too."""
+    """First on the meta device, then either way of `load_state_dict`: tensors that no file holds appear too."""
     model = fastiqa.create_model(name, **options).eval()
     x = torch.rand(images, 2, 3, 64, 64)
     want = model(*x)
     for assign in (False, True):
         with torch.device("meta"):
             built = fastiqa.create_model(name, **options).eval()
-        whole = nn.ModuleDict({"network": built})  # it is inside another module that memory is made
+        whole = nn.ModuleDict({"network": built})  # another module around it gets the memory
         if not assign:
             whole.to_empty(device="cpu")
         built.load_state_dict(model.state_dict(), assign=assign)
         torch.testing.assert_close(built(*x), want, rtol=0, atol=0)
-    # Statistics of one's own stay, through memory made anew and through other dtypes.
+    # The user's statistics survive new memory and other dtypes.
     model.mean.fill_(0.5)
     assert model.to_empty(device="cpu").half().mean.flatten().tolist() == [0.5] * 3
     fast = fastiqa.optimize_for_inference(fastiqa.create_model(name, **options))
@@ -436,7 +436,7 @@ def test_memory_made_after_the_network(name: str, options: dict[str, Any], image
 
 @pytest.mark.parametrize("kind", [reference.VANBlock, reference.fusion.WeightedNode])
 def test_parameters_are_reset_where_memory_was_made_anew(kind: Any) -> None:
-    """By every module that has some itself, as FSDP asks for."""
+    """Every module with parameters resets them, as FSDP requires."""
     with torch.device("meta"):
         module = kind(4, 2)
     module.to_empty(device="cpu")
@@ -447,7 +447,7 @@ def test_parameters_are_reset_where_memory_was_made_anew(kind: Any) -> None:
 
 
 def replicated(network: nn.Module) -> nn.Module:
-    """As `torch.nn.parallel.replicate` copies for each GPU: what were parameters are attributes."""
+    """A copy as `torch.nn.parallel.replicate` makes for each GPU: parameters become attributes."""
     modules = list(network.modules())
     copies = {module: module._replicate_for_data_parallel() for module in modules}  # type: ignore[no-untyped-call]
     for module, replica in copies.items():
@@ -472,7 +472,7 @@ def test_replicas_of_data_parallel() -> None:
 
 
 def saved_bytes(case: Case, module: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Memory that the backward pass needs and that neither inputs, results nor parameters hold anyway."""
+    """Bytes kept for the backward pass beyond inputs, results and parameters."""
     storages: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -505,7 +505,7 @@ def walk(module: nn.Module) -> Iterator[str]:
 
 
 def test_published_names() -> None:
-    """Those of d-li14's octave convolution, the authors' AFF and attention, and timm's squeeze and excitation."""
+    """Names of d-li14's octave convolution, the authors' AFF and attention, and timm's squeeze and excitation."""
     octave = fast_nn.OctaveConv2d(8, 8, 3, 0.5, 0.5)
     assert sorted(walk(octave)) == [f"conv_{path}.weight" for path in ("h2h", "h2l", "l2h", "l2l")]
     assert {name: tuple(x.shape) for name, x in fast_nn.OctaveConv2d(8, 12, 3, 0.25, 0.25).state_dict().items()} == {
@@ -526,7 +526,7 @@ def test_published_names() -> None:
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_octave_convolution_is_its_equations(stride: int) -> None:
-    """Even sizes, where public code runs too: plain pooling and enlargement by two."""
+    """Even sizes, as public code requires: plain pooling and enlargement by two."""
     module = reference.OctaveConv2d(8, 12, 3, 0.25, 0.5, stride, padding=1, bias=True).double()
     state = module.state_dict()
     high, low = torch.randn(2, 6, 8, 12, dtype=torch.float64), torch.randn(2, 2, 4, 6, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""PRFNet's head in one pass: beside the plain blocks, in value, gradient, memory and on every backend."""
+"""PRFNet's head in one pass against the plain blocks: values, gradients, memory, on every backend."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_packed_maps_are_three_lists(index: int, channels_last: bool) -> None:
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
 def test_the_gradient_of_packed_maps_is_written_in_one_piece(channels_last: bool) -> None:
-    """No backward pass joins three gradients of maps; with `create_graph`, where it must, it can be differentiated."""
+    """No backward pass joins three gradients of maps, except with `create_graph`, for a differentiable one."""
     _, head = pair("halved", gate_kernel=3)
     maps = features("halved", channels_last=channels_last)
     packed = [torch.cat([x.detach() for x in stage]).requires_grad_() for stage in zip(*maps, strict=True)]
@@ -121,7 +121,7 @@ def test_the_gradient_of_packed_maps_is_written_in_one_piece(channels_last: bool
     torch.testing.assert_close(again, grads, rtol=1e-12, atol=1e-13)
     sizes = torch.stack([g.square().sum() for g in again]).sum()
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(sizes, packed, retain_graph=True))
-    # Batches of gradients have no memory to look at: is_grads_batched, jacobian(vectorize=True).
+    # Batches of gradients have no memory to compare: is_grads_batched, jacobian(vectorize=True).
     batch = torch.autograd.grad(logits, packed, torch.ones(2, *logits.shape).double(), is_grads_batched=True)
     torch.testing.assert_close([g[1] for g in batch], list(grads), rtol=1e-11, atol=1e-12)
 
@@ -138,7 +138,7 @@ def test_gates_are_those_of_the_blocks(kernels: tuple[int, int]) -> None:
 
 @torch.no_grad()
 def test_swapping_the_candidates_swaps_the_weights() -> None:
-    """f(ref, b, a) is f(ref, a, b) with every weight exchanged that reads a half of the differences."""
+    """f(ref, b, a) equals f(ref, a, b) with exchanged weights for the halves of the differences."""
     _, head = pair("halved", gate_kernel=3)
     ref, a, b = features("halved")
     want = head(ref, b, a)
@@ -151,7 +151,7 @@ def test_swapping_the_candidates_swaps_the_weights() -> None:
 
 @torch.no_grad()
 def test_equal_images_differ_from_the_reference_alike() -> None:
-    """With b = a the two halves of what the MLP reads are equal; with both equal to the reference only biases speak."""
+    """With b = a both halves of the MLP's input are equal; with both equal to the reference only biases remain."""
     _, head = pair("halved")
     ref, a, _ = features("halved")
     first, second = head._pooled(ref, a, a, False)[0].chunk(2, 1)
@@ -162,7 +162,7 @@ def test_equal_images_differ_from_the_reference_alike() -> None:
 
 @pytest.mark.parametrize("backend", cases.BACKENDS if cases.ALL else cases.BACKENDS[:2])
 def test_gradcheck(backend: str) -> None:
-    """Formulas are the same on every backend, whose gradients test_ops.py has one by one."""
+    """All backends share the formulas; test_ops.py tests each backend's gradients."""
     head = fast_nn.PRFHead((2, 3), (2, 2), cross_kernel=3, gate_kernel=3, hidden=3, dropout=0).double()
     randomise(head)
     maps = [torch.randn(1, c, s, s + 1, dtype=torch.float64) for _ in range(3) for c, s in ((2, 4), (3, 2))]
@@ -195,7 +195,7 @@ def test_low_precision_is_as_exact_as_the_blocks(dtype: torch.dtype) -> None:
 
 
 def test_what_is_saved_is_the_features_and_little_else() -> None:
-    """Bytes beyond the feature maps and the parameters, which exist anyway: at most 2 % of those of the blocks."""
+    """Bytes beyond the feature maps and the parameters: at most 2 % of those of the blocks."""
     channels, sizes = (64, 128, 256), (56, 28, 14)
     plain, fused = reference.PRFHead(channels), fast_nn.PRFHead(channels)
     maps = [[torch.randn(1, c, s, s, requires_grad=True) for c, s in zip(channels, sizes, strict=True)] for _ in "rab"]

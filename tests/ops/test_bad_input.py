@@ -1,7 +1,7 @@
-"""Arguments that an operator cannot take, and the smallest that it can: refused by name, with one text everywhere.
+"""Arguments that an operator refuses, by name and with one text everywhere, and the smallest that it takes.
 
-Driven by the operator records. "Everywhere" is the call, the backend "torch", a call that wants gradients, `torch.ops`,
-`explain`, fake tensors and meta tensors: what a user sees of a mistake does not depend on when it is found.
+Driven by the operator records. "Everywhere" means the call, the backend "torch", a call that needs gradients,
+`torch.ops`, `explain`, fake tensors and meta tensors: the user gets the same message whenever the mistake is found.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def routes(op: Op, args: tuple[Any, ...]) -> Iterator[tuple[str, Callable[[], An
     kinds = [(k, (Tensor, type(None))) for k in op.signature.tensors] + [
         (k, kind) for k, kind, _ in op.signature._plain
     ]
-    if all(isinstance(args[k], kind) for k, kind in kinds):  # others the dispatcher refuses, by name, in its own words
+    if all(
+        isinstance(args[k], kind) for k, kind in kinds
+    ):  # the dispatcher refuses all others, by name and in its words
         yield "registered", lambda: registered(*args)
         yield "fake", lambda: as_fake(registered)
         if len({x.device for x in args if isinstance(x, Tensor)}) == 1:
@@ -64,7 +66,7 @@ def routes(op: Op, args: tuple[Any, ...]) -> Iterator[tuple[str, Callable[[], An
 
 
 def refusal(op: Op, args: tuple[Any, ...]) -> tuple[type[BaseException], str]:
-    """The error of every route, which is the same."""
+    """The error that all routes share."""
     found = {}
     for route, call in routes(op, args):
         with pytest.raises((TypeError, ValueError)) as error:
@@ -109,7 +111,7 @@ def with_changed(op: Op, argument: str, change: Callable[[Tensor], Any]) -> Iter
 def test_wrong_kind(
     name: str, argument: str, change: Callable[[Tensor], Any], error: type[BaseException], message: str
 ) -> None:
-    """Refused by name; or of a rank that the operator takes as well, and then it is the reference's result."""
+    """An argument of a wrong kind is refused by name, or has a rank for which the reference's result comes out."""
     op = cases.operators()[name]
     for args in with_changed(op, argument, change):
         if error is ValueError and not refuses(op, args):
@@ -139,7 +141,7 @@ def test_no_grid_of_numbers(name: str, argument: str, change: Callable[[Tensor],
     op = cases.operators()[name]
     k = op.signature.names.index(argument)
     args = next(args for args in cases.arguments(op, SIZE) if isinstance(args[k], Tensor))
-    # One number expanded has the strides that a sparse tensor says it has: its plan must not serve that one.
+    # A sparse tensor claims the strides of one expanded number, whose plan must not serve it.
     op(*(x.flatten()[0].expand(x.shape) if j == k else x for j, x in enumerate(args)))
     args = (*args[:k], change(args[k]), *args[k + 1 :])
     calls = [route for route in routes(op, args) if route[0] in ("call", "torch", "gradient", "explain")]
@@ -151,7 +153,7 @@ def test_no_grid_of_numbers(name: str, argument: str, change: Callable[[Tensor],
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_no_tensor(name: str, argument: str) -> None:
-    """None is what an optional argument is by default, and an error for every other."""
+    """None is the default of an optional argument, and an error for every other."""
     op = cases.operators()[name]
     optional = op.signature.names.index(argument) in op.signature._optional
     for args in with_changed(op, argument, lambda x: None):
@@ -175,7 +177,7 @@ def test_another_device(name: str, argument: str) -> None:
 @pytest.mark.parametrize("dim", range(4))
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 def test_one_size_differs(name: str, argument: str, dim: int) -> None:
-    """Refused by name, or a shape that the operator takes, and then it is the reference's result."""
+    """A tensor with one other size is refused by name, or gives the reference's result."""
     op = cases.operators()[name]
 
     def longer(x: Tensor) -> Tensor:
@@ -203,7 +205,7 @@ def test_one_size_differs(name: str, argument: str, dim: int) -> None:
 @pytest.mark.parametrize("size", [(0, 4, 6, 5), (2, 0, 6, 5), (2, 4, 0, 5), (2, 4, 6, 0), (0, 0, 6, 5)], ids=str)
 @pytest.mark.parametrize("name", cases.names())
 def test_empty_maps(name: str, size: tuple[int, int, int, int]) -> None:
-    """An empty batch works. No channels and no pixels give the reference's result, or an error with a name."""
+    """An empty batch works; maps without channels or pixels give the reference's result or an error with a name."""
     op = cases.operators()[name]
     for args in cases.arguments(op, Case(size)):
         try:
@@ -244,7 +246,7 @@ def maps(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 FULL, HALF, GATE, CHANNEL = (2, 4, 6, 6), (2, 4, 3, 3), (2, 1, 3, 3), (2, 4, 1, 1)
 
-# What only some operators can be given, each of them by name.
+# Errors of single operators, by name.
 PARTICULAR: list[tuple[str, tuple[Any, ...], type[BaseException], str]] = [
     ("octave_split", (*maps(FULL), -0.1), ValueError, "negative_slope: got -0.1, want at least 0"),
     ("octave_split", (*maps(FULL), float("nan")), ValueError, "negative_slope: got nan, want at least 0"),

@@ -1,4 +1,4 @@
-"""What tests of operators stand on: tensors keep their layout on the way to a device; which files a run reads."""
+"""The base of the operators' tests: tensors keep their layout on the way to a device; the files of a run."""
 
 from __future__ import annotations
 

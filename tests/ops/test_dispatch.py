@@ -59,7 +59,7 @@ def test_use_is_undone_by_an_error() -> None:
 
 
 def test_use_in_several_threads_that_end_in_any_order(args: tuple[torch.Tensor, ...]) -> None:
-    """Of open blocks the one entered last decides, and the end of the last of all leaves what was before."""
+    """The open block entered last decides; after the last block has ended, the state is that before the first."""
     before = fastiqa.explain("high_pass", args[0])
     names = ("torch", "cpu", "triton")
     for entered, left in itertools.product(itertools.permutations(range(3)), repeat=2):
@@ -195,7 +195,7 @@ def test_a_kernel_missing_from_the_library_is_a_reason() -> None:
 
 @pytest.mark.parametrize("capability", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 1), (11, 0), (13, 0), (7, 5), (8, 0)])
 def test_a_gpu_without_code_is_refused(capability: tuple[int, int]) -> None:
-    """Real code for 8.6, 9.0 and 10.0 serves their later minors, PTX of 10.0 everything after it."""
+    """Code for 8.6, 9.0 and 10.0 runs on later minors of these, PTX for 10.0 on everything later."""
     reason = native._arch_reason([86, 90, 100], 100, capability)
     if capability in ((7, 5), (8, 0)):
         assert "FASTIQA_CUDA_ARCHS" in str(reason)
@@ -254,7 +254,7 @@ def test_mixed_dtypes_promote_as_in_eager(args: tuple[torch.Tensor, ...]) -> Non
         mixed = [x.to(d).requires_grad_() for x, d in zip((ref, a, b), dtypes, strict=True)]
         got = cross_difference(*mixed)
         assert got.dtype == cross_difference.reference(*mixed).dtype == torch.float32
-        # Eager rounds ref - b to bfloat16 before it widens; here the whole computation is in the result's dtype.
+        # Eager rounds ref - b to bfloat16 and widens then; here everything is computed in the result's dtype.
         assert torch.equal(got, cross_difference.reference(*(x.float() for x in mixed)))
         gradients = torch.autograd.grad(got.sum(), mixed)
         assert [g.dtype for g in gradients] == list(dtypes)

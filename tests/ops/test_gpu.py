@@ -52,7 +52,7 @@ def loss_and_gradients(model: nn.Module, images: tuple[Tensor, ...]) -> list[Ten
 
 
 def distance(got: list[Tensor], exact: list[Tensor]) -> float:
-    """The largest of ||got - exact|| / ||exact||, where that is no sum that cancels to nothing."""
+    """The largest ||got - exact|| / ||exact|| among results that are not sums which cancel."""
     pairs = [(g.cpu().double(), x.cpu()) for g, x in zip(got, exact, strict=True)]
     largest = max(float(x.norm()) for _, x in pairs)
     return max(float((g - x).norm()) / max(float(x.norm()), 1e-3 * largest) for g, x in pairs)
@@ -62,7 +62,7 @@ def distance(got: list[Tensor], exact: list[Tensor]) -> float:
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 def test_a_network_and_its_gradients(name: str, backend: str, memory_format: torch.memory_format) -> None:
-    """At most four times as far from float64 as the same network without our kernels: both sum in another order."""
+    """At most four times as far from float64 as the network without our kernels, which sums in another order."""
     model, twin, images = networks(name)
     exact = loss_and_gradients(twin, tuple(image.double() for image in images))
     on_gpu = copy.deepcopy(model).to(DEVICE, memory_format=memory_format)
@@ -139,7 +139,7 @@ def test_a_cpu_generator_draws_the_same_distortions(name: str) -> None:
     images = torch.nn.functional.interpolate(coarse, scale_factor=8, mode="bicubic")
     images = (images + 0.03 * torch.randn_like(images)).clamp(0, 1)
     here, there = (distort(x, name, 3, torch.Generator().manual_seed(0)).cpu() for x in (images, images.to(DEVICE)))
-    # What goes through 8 bits or steps may round to another side.
+    # Distortions with 8 bits or steps may round to the other side.
     stepped = name in ("colour_quantisation", "jpeg2000", "jpeg", "quantisation")
     assert ((here - there).abs() < 1e-9).double().mean() > (0.98 if stepped else 1 - 1e-9)
 
@@ -160,7 +160,7 @@ def test_inductor_calls_the_kernels(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_map_of_more_than_two_to_the_31_elements(backend: str) -> None:
-    """4 GiB of bfloat16, of which the first and the last channel are looked at."""
+    """4 GiB of bfloat16; the first and the last channel are compared."""
     rows, columns = 4096, 4097
     channels = 2**31 // (rows * columns) // 2 + 1
     if DEVICE == "cuda" and torch.cuda.mem_get_info()[0] < 10 << 30:

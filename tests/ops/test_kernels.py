@@ -1,5 +1,4 @@
-"""The compiled kernels called as they are, past what fastiqa.ops checks of arguments: wrong ones, and those that share
-memory."""
+"""The compiled kernels without the checks of fastiqa.ops: wrong arguments, and arguments that share memory."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ def kernel(backend: str, name: str) -> Callable[..., Any]:
 
 
 def sampled(op: Op) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
-    """Arguments as kernels get them, and tensors for the results."""
+    """A kernel's arguments, and tensors for its results."""
     for given in cases.arguments(op, BASE):
         args = op.signature.promote(given)
         yield args, [output.empty() for output in op.layout(*args)]
 
 
 def other_tensors(x: Tensor) -> Iterator[Tensor]:
-    """Of other ranks, sizes and dtypes."""
+    """Tensors of other ranks, sizes and dtypes."""
     yield x[None]
     yield x[0]
     for d in range(x.dim()):
@@ -54,7 +53,7 @@ def others(value: Any) -> Iterator[Any]:
 
 
 def fits(op: Op, args: list[Any], outs: list[Tensor]) -> bool:
-    """Whether the layout rule takes these arguments, as they are, for these results."""
+    """Whether the layout rule takes these arguments unchanged for these results."""
     try:
         promised = op.layout(*args)
     except (TypeError, ValueError):
@@ -65,7 +64,7 @@ def fits(op: Op, args: list[Any], outs: list[Tensor]) -> bool:
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])
 def test_wrong_arguments_are_refused(name: str, backend: str) -> None:
-    """Whatever the layout rule refuses, one argument or result at a time, by an error that names it."""
+    """A kernel refuses what the layout rule refuses, one argument or result at a time, by name."""
     op, run = cases.operators()[name], kernel(backend, name)
     refused = 0
     for args, outs in sampled(op):
@@ -95,7 +94,7 @@ def test_what_is_no_floating_tensor_with_memory_is_refused(name: str) -> None:
 
 
 def test_copy_on_write_inputs_stay_uncopied(name: str) -> None:
-    """Inputs are only read, on one thread and on two; results that share their memory get their own first."""
+    """Kernels only read inputs, on one thread and on two; a result that shares their memory becomes a copy first."""
     op, run = cases.operators()[name], kernel("cpu", name)
     for args, outs in sampled(op):
         want = [out.clone() for out in outs]
@@ -117,7 +116,7 @@ def test_copy_on_write_inputs_stay_uncopied(name: str) -> None:
 
 
 def test_cuda_launchers_ask_for_inputs_to_be_read(name: str) -> None:
-    """As the stable ABI's two kinds of pointers are asked for: PyTorch copies what is copy-on-write for one of them."""
+    """Launchers ask the stable ABI for pointers to read; for pointers to write PyTorch makes copies."""
     op = cases.operators()[name]
     for args, outs in sampled(op):
         access = emulation.call(name, *args, *outs)

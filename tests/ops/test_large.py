@@ -1,4 +1,4 @@
-"""Beyond 2^31 elements: every operator's addresses, on every backend, and whole maps of that size on the CPU."""
+"""Beyond 2^31 elements: addresses of every operator on every backend, and whole maps of that size on the CPU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_far_addresses(name: str, backend: str, dtype: torch.dtype) -> None:
                 return storage.as_strided(shape, strides, next(places))
 
             args = [tensor(v.shape).copy_(torch.randn(v.shape)) if isinstance(v, Map) else v for v in sample]
-            # Statistics of 16-bit maps are float32, which the storage is not.
+            # Statistics of 16-bit maps are float32, unlike the storage.
             outs = [
                 tensor(tuple(o.shape)).fill_(float("nan")) if o.dtype == dtype else o.empty() for o in op.layout(*args)
             ]
@@ -51,23 +51,23 @@ def test_far_addresses(name: str, backend: str, dtype: torch.dtype) -> None:
                 torch.testing.assert_close(got, w)
 
 
-# One channel more than 2^31 elements fill, in rows of an odd length.
+# One channel more than fits into 2^31 elements, in rows of an odd length.
 ROWS, COLUMNS = 4096, 4097
 CHANNELS = 2**31 // (ROWS * COLUMNS) + 1
 
 
 def counted(channels: int) -> Tensor:
-    """Maps that differ from pixel to pixel and use the memory of one: every channel is the first."""
+    """Maps with different pixels in the memory of one channel: every channel is the first."""
     one = (torch.arange(ROWS * COLUMNS) % 251).to(torch.bfloat16)
     return one.view(1, 1, ROWS, COLUMNS).expand(1, channels, ROWS, COLUMNS)
 
 
 @pytest.mark.parametrize("name", ["cross_difference", "high_pass"])
 def test_results_of_more_than_two_to_the_31_elements(name: str) -> None:
-    """Element-wise and in blocks: 4 GiB of bfloat16, of which the first and the last channel are looked at."""
+    """Element-wise and in blocks: 4 GiB of bfloat16; the first and the last channel are compared."""
     if name == "high_pass":
         x = counted(CHANNELS)
-        with poison.off():  # filled with NaN first, 4 GiB would take twice as long
+        with poison.off():  # filling 4 GiB with NaN first would double the time
             y = high_pass(x)
         first = last = high_pass(x[:, :1].contiguous())[:, 0]
     else:

@@ -1,8 +1,8 @@
 """Every operator on every backend: values against float64, layouts, gradients of both orders, memory around outputs.
 
-Driven by the operator records: a new operator is tested by being in the folder. `triton` runs under its interpreter and
-`cuda` through the CPU emulation of its sources, so all four lanes run on a machine without a GPU; `pytest -m gpu` runs
-those two on one, where arguments go and results come back (`cases.placed`). There Triton has a share of its own
+Driven by the operator records: every operator in the folder is tested. `triton` runs under its interpreter and `cuda`
+through the CPU emulation of its sources, so all four lanes run without a GPU. `pytest -m gpu` runs those two on a GPU,
+to which arguments go and from which results return (`cases.placed`). Triton takes a smaller share there
 (`triton_on_gpu`; 0: none), since it compiles anew for most cases.
 """
 
@@ -39,7 +39,7 @@ def wide(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x.double() if isinstance(x, Tensor) else x for x in args)
 
 
-DRAWS = 64  # with 16, PyTorch's own fallback was once over its budget, by 2 %: some 10^5 results are compared
+DRAWS = 64  # with 16, PyTorch's fallback once exceeded its budget by 2 %: some 10^5 results are compared
 
 
 def worst(results: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]:
@@ -49,9 +49,11 @@ def worst(results: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]
 
 
 def eager_error(run: Callable[[bool], tuple[Tensor, ...]], k: int) -> tuple[float, float]:
-    """Eager's own error for result k, the worst of several draws of the arguments: one draw of the few numbers of a
-    small case may be lucky, even exact, and then says little of eager. As a number, because sums cancel, and as a share
-    of the largest number in the result."""
+    """Eager's error for result k, the worst of several draws of the arguments.
+
+    One draw of a small case may be lucky, even exact, and then tells little about eager. The error comes as a number,
+    because sums cancel, and as a share of the largest number in the result.
+    """
     errors, shares = [], []
     for seed in range(DRAWS):
         torch.manual_seed(seed)
@@ -64,7 +66,7 @@ def eager_error(run: Callable[[bool], tuple[Tensor, ...]], k: int) -> tuple[floa
 
 
 def redrawn(values: tuple[Any, ...], double: bool) -> tuple[Any, ...]:
-    """Other values of the same shapes and dtypes, or the same in float64."""
+    """Other values with the same shapes and dtypes, or with float64."""
     fresh = tuple(torch.randn(x.shape).to(x.dtype) if isinstance(x, Tensor) else x for x in values)
     return wide(fresh) if double else fresh
 
@@ -76,7 +78,7 @@ def usual_error(op: Any, args: tuple[Any, ...]) -> Callable[[int], tuple[float, 
 def assert_within_budget(
     got: Tensor, eager: Tensor, exact: Tensor, bitwise: bool, usual: Callable[[], tuple[float, float]] | None = None
 ) -> None:
-    """Bit for bit, or at most twice eager PyTorch's own error against float64: here, or in the usual case."""
+    """Equal bit for bit, or at most twice eager PyTorch's error against float64, here or in the usual case."""
     assert got.dtype == eager.dtype
     assert got.shape == eager.shape
     if bitwise:
@@ -118,7 +120,7 @@ def test_gradients(name: str, backend: str, dtype: torch.dtype, layout: str) -> 
     first = cases.DTYPES.index(dtype)
     for turn, (shape, grad_layout) in enumerate(itertools.product(shapes, grad_layouts)):
         if backend == "triton" and (turn + turn // 3 + first) % (6 if name.startswith(("large_kernel", "ssim")) else 3):
-            continue  # interpreted, it takes a hundred times as long: each shape once, or half of them, by turns
+            continue  # the interpreter takes a hundred times as long: each shape once, or half of them, by turns
         for args in cases.arguments(op, Case(shape, dtype, (layout,), turn=turn + first)):
             _check_gradients(op, backend, args, grad_layout)
 
@@ -144,13 +146,13 @@ def _check_gradients(op: Any, backend: str, args: tuple[Any, ...], grad_layout: 
 
 
 def test_gradcheck(name: str, backend: str) -> None:
-    """Of both orders: every derivative; where that takes longer, of one sample along random directions."""
+    """Gradients of both orders: every derivative, or, where that takes long, random directions for one sample."""
     if backend in ("triton", "cuda"):
-        # Formulas are the same on every backend. test_partial_gradients finds a gradient one millionth off: tried
-        # in gated_upsample and mix_kernels.
+        # All backends share the formulas. test_partial_gradients finds a gradient that is one millionth off: tried in
+        # gated_upsample and mix_kernels.
         pytest.skip("minutes interpreted or emulated; test_partial_gradients has every gradient, to 1e-13")
     op = cases.operators()[name]
-    # Not everywhere: PyTorch's fast mode fails where a gradient is zero by definition, as that for octave_split's act.
+    # Not everywhere: PyTorch's fast mode fails for gradients that are zero by definition, as octave_split's for act.
     slow = name.startswith("ssim") or (name.startswith("large_kernel_conv") and not cases.ALL)
     for args in itertools.islice(cases.arguments(op, Case((2, 2, 3, 2), torch.float64)), 1 if slow else None):
         leaves = [x.requires_grad_() if isinstance(x, Tensor) else x for x in args]
@@ -160,9 +162,9 @@ def test_gradcheck(name: str, backend: str) -> None:
 
 
 def test_partial_gradients(name: str, backend: str) -> None:
-    """Each input alone: its gradient is right, and no other is made."""
+    """Each input alone gets the right gradient, and no other gradient is computed."""
     op = cases.operators()[name]
-    # Interpreted, all samples of some take 12 s; the formulas are those of the other backends.
+    # The interpreter takes 12 s for all samples of some; the formulas are those of the other backends.
     turn = 0 if backend == "triton" and not cases.ALL else None
     for args in cases.arguments(op, Case((2, 4, 3, 5), torch.float64, turn=turn)):
         tensors = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
@@ -180,9 +182,9 @@ def test_partial_gradients(name: str, backend: str) -> None:
 @pytest.mark.share(triton=2, cuda=2, cpu=2, triton_on_gpu=0)
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_nothing_around_the_outputs_is_touched(name: str, backend: str, dtype: torch.dtype) -> None:
-    """Lengths from 1 to 40 at every offset that a vector may be off by; the guard elements keep their value."""
+    """Lengths from 1 to 40 at every misalignment of a vector; the guard elements keep their values."""
     op = cases.operators()[name]
-    # Interpreted it takes a hundred times as long, ssim 2 s a length: some lengths, which still meet every offset.
+    # The interpreter takes a hundred times as long, 2 s a length of ssim: fewer lengths, but every offset.
     step = 1 if backend != "triton" else 7 if name.startswith("ssim") else 3
     for length in range(1, 41, step):
         offset = length % 8
@@ -211,7 +213,7 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
     torch.use_deterministic_algorithms(True)
     try:
         samples = cases.arguments(op, Case((2, 5, 9, 7)))
-        # Interpreted, programs run one after another: what is left to find is memory that nobody wrote.
+        # The interpreter runs one program after another: only unwritten memory remains to be found.
         for args in itertools.islice(samples, 1 if backend == "triton" and not cases.ALL else None):
             with cases.backend(backend):
                 first = outputs(cases.placed(op)(*args))
@@ -229,8 +231,8 @@ def test_repeats_bit_for_bit(name: str, backend: str) -> None:
 def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
     """Infinities, NaN, zeros, the largest and smallest numbers: eager's result, or float64's, which overflows later.
 
-    Where results are rounded sums, finite ones are close to either, and the large numbers are such that no product or
-    sum of them overflows: whether it does halfway depends on the order of a sum, which nobody promises.
+    If results are rounded sums, finite ones are close to either. Large numbers are chosen so that no product or sum of
+    them overflows: whether a sum overflows halfway depends on its order, which nobody promises.
     """
     op = cases.operators()[name]
     info = torch.finfo(dtype)
@@ -262,9 +264,9 @@ def test_special_values(name: str, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.share(triton=2, cuda=2, triton_on_gpu=0)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_an_infinity_at_a_border_stays_where_it_is(name: str, backend: str, layout: str) -> None:
-    """It meets none of the zeros beyond the border or of a vector's end: results are finite where eager's are.
+    """An infinity meets no zero beyond the border or at a vector's end: results are finite where eager's are.
 
-    Not so an infinite weight of a convolution, which does meet the zeros that pad the map.
+    An infinite weight of a convolution, though, meets the zeros that pad the map.
     """
     op = cases.operators()[name]
     for args in cases.arguments(op, Case((1, 4, 5, 7), torch.float32, (layout,))):

@@ -1,4 +1,4 @@
-"""What is found once for arguments of equal metadata (fastiqa/runtime/plan.py), and that nothing else is remembered."""
+"""Plans serve calls with equal metadata (fastiqa/runtime/plan.py), and remember nothing else."""
 
 from __future__ import annotations
 

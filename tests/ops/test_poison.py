@@ -1,4 +1,4 @@
-"""What nobody writes is NaN: new memory, whoever hands it out, and the results of a kernel that does nothing."""
+"""Unwritten memory is NaN: new memory from every source, and the results of a kernel that does nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_new_tensors_are_nan(name: str) -> None:
 
 @pytest.mark.parametrize("name", cases.names())
 def test_a_kernel_that_writes_nothing_leaves_nan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new plan's results, and those of a plan that other calls have used."""
+    """The results of a new plan, and of one that other calls have used."""
     op = cases.operators()[name]
     for shape in ((2, 4, 9, 8), (1, 2, 3, 5)):
         args = next(cases.arguments(op, Case(shape, turn=0)))

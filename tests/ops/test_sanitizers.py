@@ -1,5 +1,5 @@
-"""The kernels of both devices under the address, undefined-behaviour and thread sanitizers, without PyTorch: the CPU's
-as they are, the CUDA sources on the CPU (lane 3)."""
+"""The kernels under the address, undefined-behaviour and thread sanitizers, without PyTorch: the CPU's kernels, and the
+CUDA sources on the CPU (lane 3)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CALLS = [
     Case((3, 64, 9, 8), torch.bfloat16),
 ]
 
-# Runs that fill the rows of partial sums of the CPU's kernels with nothing left over, and others that do not.
+# Runs that fill the rows of partial sums of the CPU's kernels exactly, and others.
 LONG_RUNS = [
     Case((1, 8, 33, 33), torch.float32, ("nhwc",)),
     Case((1, 16, 33, 33), torch.bfloat16, ("nhwc",)),
@@ -49,15 +49,15 @@ LONG_RUNS = [
     Case((1, 3, 32, 64), torch.float32, ("nchw",)),
 ]
 
-# Fewer dtypes compile sooner. float16 differs from bfloat16 in conversions alone, and the order of accesses, which the
-# thread sanitizer watches, is not a matter of the dtype.
+# Fewer dtypes compile sooner. float16 differs from bfloat16 in conversions alone, and the thread sanitizer watches the
+# order of accesses, which does not depend on the dtype.
 DTYPES = {
     ("cuda", "address_undefined"): (torch.float64, torch.float32, torch.bfloat16),
     ("cuda", "thread"): (torch.float32,),
     ("cpu", "address_undefined"): (torch.float32, torch.bfloat16),
 }
 
-# Said once by the address sanitizer wherever there are fibers, even where it is told of each switch as here.
+# The address sanitizer says so once wherever there are fibers, even if it is told of each switch, as here.
 FIBERS = "WARNING: ASan doesn't fully support makecontext/swapcontext functions"
 
 
@@ -66,17 +66,17 @@ def dtypes(device: str, sanitizer: str) -> tuple[torch.dtype, ...]:
 
 
 def calls(device: str, sanitizer: str) -> list[Case]:
-    """To the thread sanitizer a third of the cases, which take it several times as long."""
+    """The cases; a third of them for the thread sanitizer, which takes several times as long."""
     if device == "cpu":
         return CALLS + LONG_RUNS
     return CALLS[::3] if sanitizer == "thread" and not cases.ALL else CALLS
 
 
-Made = tuple[Op, tuple[Any, ...], list[Tensor]]  # an operator, its arguments as kernels get them, where results go
+Made = tuple[Op, tuple[Any, ...], list[Tensor]]  # an operator, its kernel's arguments, tensors for the results
 
 
 def run(device: str, sanitizer: str, calls: list[Made], folder: Path) -> None:
-    """Nothing is reported, and the results are right."""
+    """Run a case: no report, and right results."""
     driver = emulation.program(device, sanitizer, dtypes(device, sanitizer))
     done = emulation.run_recorded(driver, [(op.name, (*args, *outs)) for op, args, outs in calls], folder)
     assert done.returncode == 0, done.stderr[:4000]
@@ -101,9 +101,11 @@ def test_kernels_are_clean(device: str, sanitizer: str, tmp_path: Path) -> None:
 
 
 def random_calls(count: int) -> list[Made]:
-    """Operators by turns at sizes, samples, offsets and layouts by chance, which results have too."""
+    """Operators by turns with random sizes, samples, offsets and layouts, also of the results."""
     draw = random.Random(0)
-    dense = [name for name in cases.LAYOUTS if not name.startswith("expanded")]  # one element a place, for results
+    dense = [
+        name for name in cases.LAYOUTS if not name.startswith("expanded")
+    ]  # results: no two elements share an address
     made: list[Made] = []
     for _, op in zip(range(count), itertools.cycle(cases.operators().values()), strict=False):
         shape = (
@@ -123,14 +125,14 @@ def random_calls(count: int) -> list[Made]:
 
 
 def without(x: Tensor, storage: Tensor) -> Tensor:
-    """The bytes of a storage like that of x, the elements of x zeroed."""
+    """The bytes of the storage of x, with zeros in the elements of x."""
     rest = storage.clone()
     rest.view(x.dtype).as_strided(x.shape, x.stride(), x.storage_offset()).zero_()
     return rest
 
 
 def test_random_calls_are_clean(tmp_path: Path) -> None:
-    """On the CPU; what lies between and around the elements of the results stays as it is."""
+    """On the CPU; memory between and around the elements of the results stays unchanged."""
     made = random_calls(3000 if cases.ALL else 78)
     for begin in range(0, len(made), 500):
         part = made[begin : begin + 500]
@@ -168,7 +170,7 @@ def test_a_fault_is_found(sanitizer: str, fault: int, message: str, tmp_path: Pa
 
 
 def test_a_fault_of_the_cpu_kernels_is_found(tmp_path: Path) -> None:
-    """Where runs fill the rows of partial sums, kernels once read the element after a row of values on the stack."""
+    """If runs fill the rows of partial sums, kernels once read the element after a row of values on the stack."""
     sources = shutil.copytree(emulation.CSRC, tmp_path / "csrc")
     runs = sources / "passes" / "channelwise" / "cpu.h"
     mended, old = "for (int k = 0; kOne && k < kValues; ++k) one[k]", "for (int k = 0; k < kValues; ++k) one[k]"

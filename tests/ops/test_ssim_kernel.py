@@ -31,7 +31,7 @@ def results(x: Tensor, y: Tensor, *, map: bool = False) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("map", [False, True])
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_equal_images_are_exactly_one(dtype: torch.dtype, map: bool) -> None:
-    """And no pixel has a gradient, so that a loss stays where it is best."""
+    """Equal images are exactly 1, and no pixel has a gradient, so a loss stays at its best."""
     x = (255 * pair(1, 2, 45, 61)[1]).to(dtype)
     value, contrast, *gradients = results(x, x.clone(), map=map)
     assert (value == 1).all()
@@ -54,7 +54,7 @@ def test_flat_bright_images_lose_no_digits(step: float) -> None:
 @pytest.mark.parametrize("size", [1, 17, 33])
 @pytest.mark.parametrize("width", [33, 40, 48, 49, 59, 64, 65, 96, 113])
 def test_windows_and_widths_of_every_kind(size: int, width: int, dtype: torch.dtype) -> None:
-    """Where moments at hand end in the middle of a window, and where windows reach over several tiles."""
+    """Moments in registers that end in the middle of a window, and windows over several tiles."""
     x, y = pair(1, 1, 34, width)
     terms = (size, 1.5, 0.01, 0.02, True)
     leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
@@ -71,7 +71,7 @@ def test_windows_and_widths_of_every_kind(size: int, width: int, dtype: torch.dt
 
 
 def test_gradients_of_a_map_by_its_sum() -> None:
-    """The same at every window, in memory once."""
+    """Every window has the same gradient, stored once."""
     x, y = (image.float().requires_grad_() for image in pair(1, 2, 50, 70))
     with cases.backend("cpu"):
         expanded = torch.autograd.grad(ssim(x, y, map=True)[0].sum(), (x, y))
@@ -111,7 +111,7 @@ def test_a_large_image_is_within_the_budget() -> None:
     eager, exact = by_reference(x, y), by_reference(x.double(), y.double())
     got = results(x, y)
     for mine, theirs, want in zip(got, eager, exact, strict=True):
-        rounding = torch.finfo(torch.float32).eps * want.abs().max()  # of a mean: eager's may be exact by luck
+        rounding = torch.finfo(torch.float32).eps * want.abs().max()  # of a mean: eager's error may be zero by luck
         assert (mine - want).abs().max() <= 2 * (theirs - want).abs().max() + rounding
     last = results(*(image.contiguous(memory_format=torch.channels_last) for image in (x, y)))
     assert all(torch.equal(one, other) for one, other in zip(got, last, strict=True))
@@ -119,7 +119,7 @@ def test_a_large_image_is_within_the_budget() -> None:
 
 @pytest.mark.parametrize("dtype", cases.DTYPES[1:3], ids=str)
 def test_channels_last_is_the_same(dtype: torch.dtype) -> None:
-    """Of RGB, whose pixels are taken apart by shuffles, and of more channels."""
+    """RGB, whose pixels shuffles take apart, and more channels."""
     for channels in (3, 5):
         images = [image.to(dtype) for image in pair(2, channels, 37, 70)]
         one, other = (results(*(image.contiguous(memory_format=f) for image in images)) for f in LAYOUTS)

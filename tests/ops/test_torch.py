@@ -45,7 +45,7 @@ def assert_equal(got: Any, want: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck(name: str, layout: str, grad: bool) -> None:
-    small = int(name.startswith("ssim"))  # the sample with a window of 3: that of 11 makes a graph that takes 20 s
+    small = int(name.startswith("ssim"))  # the sample with a window of 3: the graph for 11 takes 20 s
     op, args = example(name, Case((2, 3, 4, 5), torch.float32, (layout,), turn=small))
     args = tuple(x.detach().requires_grad_(grad) if isinstance(x, Tensor) else x for x in args)
     torch.library.opcheck(getattr(torch.ops.fastiqa, op.name).default, args)
@@ -60,16 +60,16 @@ def test_compile_is_one_graph(name: str, dynamic: bool) -> None:
     def step(*args: Any) -> Tensor:
         return total(op(*(2 * x if isinstance(x, Tensor) else x for x in args)))
 
-    # The gradient of a backward operator is PyTorch's own operations, whose C++ would take Inductor up to two minutes;
-    # the backward operators themselves go through Inductor as the gradients of the others. Sizes that are symbols are
-    # traced the same for every backend, and Inductor's C++ for them took four to nine minutes of all operators.
+    # The gradient of a backward operator consists of PyTorch's operations, whose C++ would take Inductor up to two
+    # minutes; the backward operators go through Inductor as gradients of the others. Symbolic sizes are traced alike
+    # for every backend; Inductor's C++ for them took four to nine minutes for all operators.
     backend = "aot_eager" if dynamic or name.endswith("_backward") else "inductor"
     turn = [*cases.operators()].index(name) // 2 % 2  # gradients mostly follow their operators
     if name.endswith("_backward") and (dynamic == (name == "ssim_backward") or turn) and not cases.ALL:
         pytest.skip("compiled as the gradient of its operator above; on its own by turns, in make test-all always")
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
     for shape in ((2, 3, 4, 5), (3, 8, 6, 7)) if dynamic else ((2, 3, 4, 5),):
-        # Of each static layout Inductor makes other code; the operators take turns.
+        # Inductor makes other code for each static layout; the operators take turns.
         for layout in ("nchw", "nhwc") if dynamic or cases.ALL else (("nchw", "nhwc")[turn],):
             _, args = example(name, Case(shape, torch.float64, (layout,)), grad=True)
             leaves = [x for x in args if isinstance(x, Tensor)]
@@ -93,7 +93,7 @@ def test_export(name: str) -> None:
 
 
 def test_vmap(name: str) -> None:
-    """A mapped dimension anywhere, and arguments that are not mapped."""
+    """A mapped dimension at any place, and unmapped arguments."""
     op = cases.operators()[name]
     arguments = [next(cases.arguments(op, Case((2, 4, 3, 5), torch.float64))) for _ in range(3)]
     tensors = [k for k, x in enumerate(arguments[0]) if isinstance(x, Tensor)]
@@ -114,7 +114,7 @@ def test_vmap(name: str) -> None:
 
 
 def test_vmap_of_nothing(name: str) -> None:
-    """A mapped dimension of size 0: shapes and dtypes of the results, and gradients that are as empty."""
+    """A mapped dimension of size 0: shapes and dtypes of the results, and empty gradients."""
     op, args = example(name, Case((2, 4, 3, 5)))
     places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
     for mapped in (places, places[:1], places[-1:]):
@@ -143,9 +143,9 @@ def test_vmap_of_a_gradient(name: str) -> None:
         torch.testing.assert_close(g, torch.stack([w[k] for w in want]), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")  # by PyTorch: it runs a batch sample by sample
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch warns that it runs a batch sample by sample
 def test_batched_gradients(name: str) -> None:
-    """Autograd's own batches, of both orders: is_grads_batched, which jacobian(vectorize=True) is made of."""
+    """Autograd's batches, of both orders: is_grads_batched, on which jacobian(vectorize=True) rests."""
     op, args = example(name, Case((2, 2, 3, 2), torch.float64), grad=True)
     leaves = [x for x in args if isinstance(x, Tensor)]
 
@@ -178,7 +178,7 @@ def test_vectorized_jacobians(name: str, strategy: str) -> None:
 
 
 def test_functionalize(name: str) -> None:
-    """The transform of torch.func that knows no autograd functions, alone and around a graph of PyTorch's."""
+    """The transform of torch.func without autograd functions, alone and around a graph of PyTorch's."""
     op, args = example(name, Case((2, 2, 3, 4)))
     want = op(*args)
     assert_equal(torch.func.functionalize(op)(*args), want)
@@ -187,10 +187,10 @@ def test_functionalize(name: str) -> None:
     assert_equal(graph(*args), want)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by PyTorch itself, in forward mode
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's warning in forward mode
 @pytest.mark.parametrize("how", ["dual", "func", "vmap"])
 def test_forward_mode(name: str, how: str) -> None:
-    """By the product that both modes know: of the outputs' gradients with the tangents, of the inputs'."""
+    """Both modes agree in a product: outputs' gradients times tangents equal inputs' gradients times tangents."""
     op, args = example(name, Case((2, 3, 4, 5), torch.float64), grad=True)
     places = [k for k, x in enumerate(args) if isinstance(x, Tensor)]
     leaves, rest = [args[k] for k in places], list(args)
@@ -222,7 +222,7 @@ def test_forward_mode(name: str, how: str) -> None:
 
 
 def test_forward_mode_of_the_overload_is_refused(name: str) -> None:
-    """Below it there are kernels alone, which would lose the tangents without a word."""
+    """Beneath the overload are kernels alone, which would lose the tangents silently."""
     op, args = example(name, Case((2, 3, 4, 5)))
     with forward_ad.dual_level():
         args = tuple(forward_ad.make_dual(x, torch.ones_like(x)) if isinstance(x, Tensor) else x for x in args)
@@ -265,7 +265,7 @@ def test_inputs_survive_and_are_usable_twice(name: str) -> None:
 
 
 def test_out_is_not_written_behind_the_back_of_autograd(name: str) -> None:
-    """As PyTorch: what was saved before is known to have changed, and what requires a gradient is not written."""
+    """As in PyTorch: autograd notices changes of saved tensors, and a tensor that requires a gradient is refused."""
     op, args = example(name, Case((2, 3, 4, 5), torch.float64))
     wanted = outputs(op(*args))
 
@@ -311,7 +311,7 @@ def test_out_overlaps_nothing(name: str) -> None:
                     op(*args, out=[out if i != j else y for i, out in enumerate(outs(k, y))])
         for at in places:
             x = args[at]
-            # One buffer for both: they share its middle, or lie one after the other.
+            # One buffer for both: they share its middle, or follow each other.
             buffer = torch.randn(x.numel() + y.numel())
             shared = (*args[:at], buffer[: x.numel()].view(x.shape).copy_(x), *args[at + 1 :])
             with pytest.raises(ValueError, match=rf"out: .* shares memory with {op.signature.names[at]}, want"):
@@ -322,7 +322,7 @@ def test_out_overlaps_nothing(name: str) -> None:
 
 
 def test_out_takes_what_pytorch_takes(name: str) -> None:
-    """Any strides, views of conjugates, slices that lie between the input's elements; inside torch.compile too."""
+    """Any strides, views of conjugates, slices between the input's elements; inside torch.compile too."""
     op, args = example(name, Case((2, 4, 4, 6)))
     wanted = outputs(op(*args))
     negative = [torch.view_as_complex(torch.zeros(*y.shape, 2)).conj().imag for y in wanted]
@@ -353,7 +353,7 @@ def test_out_takes_what_pytorch_takes(name: str) -> None:
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 def test_another_default_device(name: str, backend: str) -> None:
-    """Results and derivatives of two orders lie where the arguments do."""
+    """Results and derivatives of two orders are on the arguments' device."""
     op, args = example(name, Case((2, 2, 4, 6), torch.float64), grad=True)
     leaves = [x for x in args if isinstance(x, Tensor)]
 
@@ -371,7 +371,7 @@ def test_another_default_device(name: str, backend: str) -> None:
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_copy_on_write_stays_uncopied(name: str, layout: str) -> None:
-    """Inputs and gradients of outputs are only read, in both passes; what is written leaves its clone alone."""
+    """Both passes only read inputs and output gradients; writing a tensor leaves its clone unchanged."""
     op, args = example(name, Case((2, 4, 6, 8), torch.float32, (layout,)), grad=True)
 
     def lazy(x: Any) -> Any:
@@ -393,7 +393,7 @@ def test_copy_on_write_stays_uncopied(name: str, layout: str) -> None:
 
 
 def test_copies_and_pickles_are_the_operator(name: str) -> None:
-    """And those of a module that holds one; pickled by name."""
+    """Copies and pickles are the operator itself, also within a module; pickled by name."""
     op = cases.operators()[name]
     assert copy.deepcopy(op) is copy.copy(op) is pickle.loads(pickle.dumps(op)) is op
     module = torch.nn.Sequential(torch.nn.ReLU())
@@ -428,12 +428,12 @@ def test_inference_mode_and_no_grad(name: str) -> None:
     ],
 )
 def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> None:
-    """Outputs beyond the caches, which the CPU kernels write another way; aligned rows and rows that are not."""
-    # These never write past the caches, and their windows in float64 take 10 to 36 s of all channels.
+    """Outputs larger than the caches, which CPU kernels write past them, with aligned and misaligned rows."""
+    # These never write past the caches; their windows in float64 would take 10 to 36 s for all channels.
     if name.startswith(("ssim", "large_kernel_conv")) and not cases.ALL:
         size = (1, size[1] // 4, *size[2:])
     op, args = example(name, Case(size, torch.float32, (layout,), 1))
-    # Unless exact, against float64: in a sum of many terms eager's own error is larger than the default tolerance.
+    # Unless exact, against float64: in a sum of many terms eager's error exceeds the default tolerance.
     wide = args if op.exact else tuple(x.double() if isinstance(x, Tensor) else x for x in args)
     with cases.threads(2):
         results = outputs(op(*args))
@@ -448,7 +448,7 @@ def test_large_maps(name: str, layout: str, size: tuple[int, int, int, int]) -> 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_large_batch_is_its_samples(name: str, layout: str, dtype: torch.dtype) -> None:
-    """Results that are streamed past the caches, in one to three maps, are those of samples small enough not to be."""
+    """Results streamed past the caches, in one to three maps, equal those of samples small enough for the caches."""
     op, args = example(name, Case((6, 13, 401, 603), dtype, (layout,), 1))
     with cases.threads(2):
         whole = outputs(op(*args))
@@ -457,12 +457,12 @@ def test_a_large_batch_is_its_samples(name: str, layout: str, dtype: torch.dtype
                 x[n : n + 1] if key in op.batched else x for key, x in zip(op.signature.names, args, strict=True)
             ]
             for got, sample in zip(whole, outputs(op(*batched)), strict=True):
-                if got.shape[0] == 6 and sample.shape[0] == 1:  # not a weight's gradient
+                if got.shape[0] == 6 and sample.shape[0] == 1:  # but not a weight's gradient
                     assert torch.equal(got[n : n + 1], sample)
 
 
 def test_threads_agree(name: str) -> None:
-    """The same bits on one thread and on two, on a size that is split between them."""
+    """One thread and two give the same bits, at a size that two threads share."""
     op, args = example(name, Case((2, 16, 64, 65)))
     with cases.threads(1):
         one = op(*args)
@@ -474,8 +474,8 @@ def test_threads_agree(name: str) -> None:
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc", "every_other_column"])
 def test_on_a_gpu(name: str, backend: str, layout: str) -> None:
-    """What only a GPU can show: forward and backward on a side stream whose earlier work writes the arguments late, and
-    a captured graph whose input changes. Elsewhere `test_ops.py` has more cases of every value."""
+    """Forward and backward on a side stream whose earlier work writes the arguments late, and a captured graph with a
+    changed input, which only a GPU can show. `test_ops.py` has more cases of values."""
     op, args = example(name, Case((3, 17, 33, 40), torch.float32, (layout,), offset=1))
     values = [cases.to_device(x, "cuda") if isinstance(x, Tensor) else x for x in args]
     promised = op.layout(*args)[: len(op.signature.results) - len(op.statistics)]
@@ -485,7 +485,7 @@ def test_on_a_gpu(name: str, backend: str, layout: str) -> None:
     late_grads = [late_copy(y) for y in grads_on_gpu]
     leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in late]
     with fastiqa.use(backend):
-        op(*values)  # whatever is compiled or loaded once waits for the device
+        op(*values)  # compiling and loading, which happen once, wait for the device
         torch.cuda.synchronize()
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
@@ -507,12 +507,12 @@ def test_on_a_gpu(name: str, backend: str, layout: str) -> None:
 
 
 def late_copy(x: Tensor) -> Tensor:
-    """A tensor of the same strides whose values are still to come."""
+    """A tensor of the same strides, without its values yet."""
     return cases.to_device(x, x.device).fill_(float("nan"))
 
 
 def copy_late(late: list[Any], values: list[Any]) -> None:
-    """Behind some 20 ms of other work on the current stream."""
+    """Copy after some 20 ms of other work on the current stream."""
     busy = torch.ones(8192, 8192, device="cuda")
     busy @ busy
     for to, x in zip(late, values, strict=True):
@@ -523,7 +523,7 @@ def copy_late(late: list[Any], values: list[Any]) -> None:
 def assert_right(
     op: Any, args: tuple[Any, ...], grads: list[Tensor], results: tuple[Tensor, ...], gradients: tuple[Tensor, ...]
 ) -> None:
-    """Bit for bit, or at most twice as far from float64 as eager PyTorch on the CPU."""
+    """Equal bit for bit, or at most twice as far from float64 as eager PyTorch on the CPU."""
 
     def everything(values: tuple[Any, ...], output_gradients: list[Tensor]) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in values]
