@@ -255,7 +255,9 @@ def rows_of(name: str, case: Case, rounds: int) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastiqa.bench.parts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("network", choices=("mfenet", "octave"))
     parser.add_argument("--items", type=int, nargs="+", default=[1, 8], help="images in a batch")
     parser.add_argument("--rounds", type=int, default=5)

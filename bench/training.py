@@ -149,7 +149,11 @@ def measure_steps(name: str, items: int, size: int, rounds: int) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastiqa.bench.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--items", type=int, help="triplets or images in a batch")
     parser.add_argument("--size", type=int)

@@ -123,7 +123,11 @@ def extract() -> tuple[list[Row], list[Row]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastiqa.bench.machine_code",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     if not in_checkout() or not LIBRARY.exists():

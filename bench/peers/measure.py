@@ -150,7 +150,9 @@ def measure_case(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastiqa.bench.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("metric", nargs="*", choices=[[], *PEERS], help="all but lpips by default")
     parser.add_argument("--size", default="1x3x1080x1920")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")

@@ -100,7 +100,9 @@ def regressions(file: Path, base: str) -> tuple[str, bool]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m fastiqa.bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", nargs="*", type=Path, help="CSV files; all of bench/data by default")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--figures", action="store_true")

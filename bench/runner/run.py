@@ -131,14 +131,14 @@ class Session:
         if options.smallest_first:
             self._settings.sort(key=lambda setting: math.prod(setting.size))
         self._measured = measured_already(read(self.csv), self.about) if options.resume else set()
-        self.cases = sum(len(self._wanted(setting)) for setting in self._settings)
+        self.cases = sum(len(self._chosen(setting)) for setting in self._settings)
         self.done = self.cases - sum(len(self._missing(setting)) for setting in self._settings)
         self.left_out = 0
 
     def shapes(self) -> list[str]:
         return list(dict.fromkeys(setting.shape for setting in self._settings))
 
-    def _wanted(self, setting: Setting) -> list[tuple[str, str]]:
+    def _chosen(self, setting: Setting) -> list[tuple[str, str]]:
         memory = self.options.memory or (MEMORY if setting.moved() >= LARGE else ("reused",))
         if self.options.device == "cuda":
             memory = ("reused",)  # as PyTorch's allocator there always does
@@ -149,7 +149,7 @@ class Session:
         tail = (setting.dtype, setting.layout, setting.shape)
         return [
             (mode, memory)
-            for mode, memory in self._wanted(setting)
+            for mode, memory in self._chosen(setting)
             if (setting.op.name, setting.label, mode, memory, *tail) not in self._measured
         ]
 
