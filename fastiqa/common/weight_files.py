@@ -59,8 +59,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             raise ValueError(f"{path}: truncated, or not a safetensors file: {error}") from error
     if path.suffix in _TORCH_SUFFIXES:
         return _without_wrappers(path, _flatten(path, _unpickle(path))), {}
-    wanted = ", ".join((".safetensors", *_TORCH_SUFFIXES))
-    raise ValueError(f"{path}: a file of weights ends in one of {wanted}")
+    suffixes = ", ".join((".safetensors", *_TORCH_SUFFIXES))
+    raise ValueError(f"{path}: got {path.suffix or 'no suffix'}, want one of {suffixes}")
 
 
 def load_matching(model: nn.Module, path: str | os.PathLike[str], weights: Mapping[str, Tensor]) -> None:

@@ -315,7 +315,7 @@ def test_paths(load: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         load(tmp_path)
     (tmp_path / "a.onnx").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\.onnx: a file of weights ends in one of \.safetensors, \.pth"):
+    with pytest.raises(ValueError, match=r"a\.onnx: got \.onnx, want one of \.safetensors, \.pth"):
         load(tmp_path / "a.onnx")
 
 
