@@ -1,4 +1,4 @@
-"""MFENet on the fused operators."""
+"""MFENet of fused operators."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastiqa.nn.recomputation import CheckpointedNetwork
 class MFENet(CheckpointedNetwork, reference.MFENet):
     """Equivalent to `fastiqa.reference.MFENet`, whose constructor, methods and state dict it shares.
 
-    The blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it is no property of
-    the network and is not saved with it. Source: arXiv 2411.07556.
+    Its blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it does not change the
+    network and is not saved with it. Source: arXiv 2411.07556.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""PRFNet on the fused operators."""
+"""PRFNet of fused operators."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fastiqa.nn.fused import FusedNetwork
 class PRFNet(FusedNetwork, reference.PRFNet):
     """Equivalent to `fastiqa.reference.PRFNet`, whose constructor, methods and state dict it shares.
 
-    The blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it is no property of
-    the network and is not saved with it. Source: arXiv 2401.06992.
+    Its blocks are those of `fastiqa.nn`. `memory` is "off", "lean" or "least", see `set_memory`; it does not change the
+    network and is not saved with it. Source: arXiv 2401.06992.
 
     Example:
         >>> import torch
@@ -32,6 +32,6 @@ class PRFNet(FusedNetwork, reference.PRFNet):
             self.set_memory(memory)
 
     def set_memory(self, level: str) -> None:
-        """What the backbone keeps for the backward pass, see `fastiqa.nn.SERes2Net.set_memory`."""
+        """Set how much the backbone keeps for the backward pass, see `fastiqa.nn.SERes2Net.set_memory`."""
         backbone: Any = self.backbone
         backbone.set_memory(level)

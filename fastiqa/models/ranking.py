@@ -1,11 +1,11 @@
-"""Many candidates in the order of their closeness to one reference, from comparisons of two.
+"""rank: candidates in the order of their closeness to one reference, from comparisons of pairs.
 
     l_ij = f(ref, i, j)                     log-odds that j is closer to the reference than i, for each pair i < j
     s = argmax Σ_{i<j} p_ij log σ(s_j − s_i) + (1 − p_ij) log σ(s_i − s_j),    p_ij = σ(l_ij),   Σ_i s_i = 0
 
-Each image is encoded once: K + 1 passes of the backbone instead of the 3 K (K − 1) / 2 of as many triplets.
+Each image is encoded once: K + 1 backbone passes instead of 3 K (K − 1) / 2 for as many triplets.
 
-Sources: Bradley and Terry, Biometrika 39 (1952); Hunter, Annals of Statistics 32 (2004): the maximum exists, since no
+Sources: Bradley and Terry, Biometrika 39 (1952). Hunter, Annals of Statistics 32 (2004): the maximum exists, since no
 probability is 0 or 1. Sun and Tran-Dinh, Mathematical Programming 178 (2019): the length of the Newton steps.
 Grassmann, Taksar and Heyman, Operations Research 33 (1985): elimination without subtraction.
 """
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from fastiqa.common import arguments
 
-# Log-odds beyond this count as this: σ(30) = 1 − 1e-13 is still less than 1.
+# Log-odds are clipped to this: σ(30) = 1 − 1e-13 is still less than 1.
 LARGEST_LOGIT = 30.0
-# Steps of this size end the search for strengths, which are ordered when rounded to it: their last digits break no tie.
+# The search ends at steps of this size. Strengths are ordered after rounding to it, so that last digits break no tie.
 TOLERANCE = 1e-9
-# Steps of a search, times the number of candidates; ten times what any table was seen to need.
+# The most steps of a search for each candidate: ten times as many as any table was seen to need.
 LONGEST_SEARCH = 100
 
 
@@ -36,11 +36,11 @@ class Ranking(NamedTuple):
     """Candidates in order.
 
     Attributes:
-        order: indices of the candidates, the closest to the reference first; among equals the lower index.
-        scores: (K,), float64, on the CPU: Bradley-Terry strengths of mean zero, larger is closer. Their differences
+        order: indices of the candidates, the closest to the reference first; among equals the lower index first.
+        scores: (K,), float64, on the CPU: Bradley-Terry strengths of mean zero; larger is closer. Their differences
             are log-odds.
-        probability: (K, K), float64, on the CPU: [i, j] is the probability that j is closer than i as the model gives
-            it for this pair alone, [j, i] is 1 - [i, j], the diagonal 0.5.
+        probability: (K, K), float64, on the CPU: [i, j] is the model's probability for this pair alone that j is closer
+            than i; [j, i] is 1 - [i, j], and the diagonal is 0.5.
     """
 
     order: tuple[int, ...]
@@ -52,24 +52,24 @@ class Ranking(NamedTuple):
 def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, both_orders: bool = False) -> Ranking:
     """Order images by their closeness to a reference.
 
-    Every image is encoded once and its feature maps are kept until the end (96 MB each in float32 for PRFNet at
-    448x448); then every pair is compared.
+    Every image is encoded once; then every pair is compared. Feature maps are kept until the end, 96 MB an image in
+    float32 for PRFNet at 448x448.
 
     Args:
-        model: a PRFNet, or another module with its `encode` and `compare`, in eval mode.
-        ref: one image, (3, H, W) or (1, 3, H, W), as the model takes it: RGB in [0, 1].
+        model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode.
+        ref: one image, (3, H, W) or (1, 3, H, W), RGB in [0, 1], in the model's dtype.
         candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
-        both_orders: also compare each pair the other way round and take the mean log-odds, for twice the comparisons.
-            PRFNet is not antisymmetric; with this the result does not depend on the order of the candidates.
+        both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. PRFNet is
+            not antisymmetric; with this the result does not depend on the order of the candidates.
 
     Returns:
         A `Ranking`. Log-odds are clipped to ±30.
 
     Raises:
         TypeError: a model without `encode` and `compare`; candidates that are no sequence; an image that is no tensor
-            or of the wrong dtype.
-        ValueError: a model in training mode, or one whose comparisons are NaN; fewer than two candidates; images of a
-            wrong shape, size, device or value.
+            or has the wrong dtype.
+        ValueError: a model in training mode or with NaN in its comparisons; fewer than two candidates; an image of the
+            wrong shape, size, device or range.
 
     Example:
         >>> import fastiqa
@@ -88,7 +88,7 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
     images = _images(model, ref, candidates)
     of_ref, *maps = [network.encode(image) for image in images.values()]
 
-    # One pair at a time: of eight candidates, batches took 0.69 s instead of 0.86, but their copies 0.4 (one thread).
+    # One pair at a time: for eight candidates, batches took 0.69 s instead of 0.86, but their copies 0.4 (one thread).
     def log_odds(pairs: list[tuple[int, int]]) -> Tensor:
         logits = torch.cat([network.compare(of_ref, maps[i], maps[j]) for i, j in pairs])
         return logits.cpu().double().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
@@ -113,8 +113,8 @@ def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor
         if candidates.dim() != 4:
             raise ValueError(f"candidates: shape {tuple(candidates.shape)}, want (K, 3, H, W)")
     elif not isinstance(candidates, Sequence):
-        wanted = "a sequence of images or a tensor (K, 3, H, W)"
-        raise TypeError(f"candidates: got {type(candidates).__name__}, want {wanted}")
+        want = "a sequence of images or a tensor (K, 3, H, W)"
+        raise TypeError(f"candidates: got {type(candidates).__name__}, want {want}")
     if len(candidates) < 2:
         raise ValueError(f"candidates: got {len(candidates)}, want at least 2")
     images = {"ref": ref} | {f"candidates[{i}]": image for i, image in enumerate(candidates)}
@@ -131,9 +131,9 @@ def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor
 def _strengths(logits: Tensor) -> Tensor:
     """Maximum-likelihood strengths s, (K,), of mean zero for antisymmetric log-odds (K, K): [i, j] that j is closer.
 
-    Newton's method from the least-squares fit of s_j − s_i to the log-odds, which is the maximum where they are of that
-    form. A step that changes no difference by more than β is shortened to log(1 + β) / β, so that each is an ascent.
-    In 6,000 random tables of up to eight candidates it took at most 10 K steps, of 100 in strict order 498.
+    Newton's method starts from the least-squares fit of s_j − s_i to the log-odds, which is the maximum if they have
+    that form. A step that changes no difference by more than β is multiplied by log(1 + β) / β, so that each ascends.
+    In 6,000 random tables of up to eight candidates it took at most 10 K steps, for 100 in strict order 498.
     """
     table = logits.numpy()
     sign = np.where(table > 0, -1.0, 1.0)
@@ -141,9 +141,9 @@ def _strengths(logits: Tensor) -> Tensor:
     strengths: NDArray[np.float64] = table.mean(0)
     for _ in range(LONGEST_SEARCH * len(table)):
         differences = strengths - strengths[:, None]
-        # p − σ(d) as a difference of the smaller tails: near 1 both would round to it.
+        # p − σ(d) as a difference of the smaller tails: near 1 both would round to 1.
         residuals = sign * (given - _sigmoid(sign * differences))
-        # Strengths hundreds apart have a weight of 0; this little keeps every candidate joined to the others.
+        # Strengths hundreds apart have weight 0; this minimum keeps every candidate joined to the others.
         weights = np.maximum(_sigmoid(differences) * _sigmoid(-differences), np.finfo(np.float64).tiny)
         step = _newton_step(weights, residuals)
         spread = float(np.ptp(step))
@@ -156,9 +156,9 @@ def _strengths(logits: Tensor) -> Tensor:
 def _newton_step(weights: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
     """Δ of Σ_j w_jk (Δ_k − Δ_j) = Σ_j r_jk for each k, with Δ_0 = 0; w, (K, K), is symmetric and r antisymmetric.
 
-    Candidates are eliminated one by one, and a residual of two goes on as one of two others. Sums of weights have no
-    differences in them, and residuals within a group of candidates never meet those between groups, of 1e-13: added up
-    candidate by candidate they would drown these, whose steps then never got below 1e-3.
+    Candidates are eliminated one by one; a residual between two is passed on to residuals between others. Sums of
+    weights then contain no differences, and residuals within a group of candidates never meet those between groups, of
+    1e-13. Added up candidate by candidate they would drown these, and steps never got below 1e-3.
     """
     count = len(weights)
     weights, residuals, step = weights.copy(), residuals.copy(), np.zeros(count)

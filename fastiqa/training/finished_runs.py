@@ -1,7 +1,9 @@
-"""evaluate_run: the network of a run on a data set of rated images, by the protocol of papers.
+"""evaluate_run, evaluate_weights: a trained network's correlations on rated images, by the papers' protocol.
 
-On the data set that it was trained on, a run is evaluated on the images that its own split left for the test, whatever
-the seed; on any other, on all images (cross-database). So nothing that it was trained on is in the figures.
+On its training set, a run is evaluated on the test images of its own split, whatever the seed; on any other data set,
+on all images (cross-database). So no training image counts.
+
+This stands above `run` and `evaluation`: it reads the recipe of a finished run to know its split, view and data sets.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from fastiqa.models import load_model
 from fastiqa.training.recipes.recipe import Recipe
 from fastiqa.training.recipes.recipe_file import read_recipe
 
-METHOD = "MFENet"  # the network that the task "quality" trains
-AT_ONCE = 8  # crops in a batch, which bounds the memory that they need
-SPLIT = ("official", "split_seed", "train", "val")  # a recipe's options that say who is in which part
+METHOD = "MFENet"  # the network of the task "quality"
+AT_ONCE = 8  # crops in a batch, which bounds memory
+SPLIT = ("official", "split_seed", "train", "val")  # the options that decide which image is in which part
 
 
 @torch.inference_mode()
@@ -40,20 +42,22 @@ def evaluate_run(
     """Evaluate the network that a run of ``fastiqa train`` wrote.
 
     Args:
-        run: the run's folder. Its recipe says what it was trained on, with which split, and by which view of an image
-            it is validated, which is used here too: crops, by default 25 of 224x224, or whole images. It is resized
-            before on the recipe's own data set alone.
-        dataset, folder: a name of `fastiqa.data.SETS`, and where that set lies.
-        device: where the network computes.
-        network: makes a network in eval mode on that device from a file; None loads it as it is, in float32.
-        on_image: called with the number of images done and of all.
+        run: the run's folder. Its recipe gives the training sets, their split, and the view of an image at validation,
+            which is used here too: crops, by default 25 of 224x224, or whole images. Images are resized first only on
+            the recipe's own data set.
+        dataset: a name in `fastiqa.data.SETS`.
+        folder: the folder of that data set.
+        device: the device of the network.
+        network: makes a network in eval mode on that device from a file; None loads the file in float32.
+        on_image: called with the number of images done and of all images.
 
-    Returns: its method is "MFENet", its split the seed of the run's.
+    Returns: the evaluation, with the method "MFENet" and the run's split seed as its split.
 
     Raises:
-        FileNotFoundError: no run, no data set. ValueError: another name; a run of another task, or one trained on the
-            set's test part too; and as :func:`fastiqa.data.read_rated`. :class:`fastiqa.data.ImageError`: an image that
-            cannot be read.
+        FileNotFoundError: no such run or data set.
+        ValueError: another name; a run of another task, or one trained on the set's test part too; and as
+            :func:`fastiqa.data.read_rated`.
+        fastiqa.data.ImageError: an image cannot be read.
     """
     path = Path(run)
     recipe = read_recipe(path / "recipe.yaml")
@@ -85,10 +89,10 @@ def evaluate_weights(
     network: Callable[[Path], nn.Module] | None = None,
     on_image: Callable[[int, int], object] = lambda done, total: None,
 ) -> RatedEvaluation:
-    """Evaluate a network's file on all images of a data set, whole; what it was trained on is not known.
+    """Evaluate a network's file on all whole images of a data set, without knowing its training data.
 
-    Arguments and errors as of `evaluate_run`. The method is the file's name, and it is taken to have learned that
-    higher is better, as those of ``fastiqa train`` do.
+    Arguments and errors are those of `evaluate_run`. The method is the file's name. Higher scores are assumed to be
+    better, as ``fastiqa train`` teaches.
     """
     path = Path(file)
     images = read_rated(dataset, folder)
@@ -116,7 +120,7 @@ def _scores(
     device: torch.device | str,
     on_image: Callable[[int, int], object],
 ) -> list[float]:
-    """The mean over the crops of each image."""
+    """Each image's score, the mean over its crops."""
     scores: list[float] = []
     for crops, _ in DataLoader(RatedDataset(images, view)):
         parts = crops.flatten(0, -4).to(device).split(AT_ONCE)
@@ -128,7 +132,7 @@ def _scores(
 def _images(
     run: Path, dataset: str, folder: str | os.PathLike[str], own: Sequence[Mapping[str, Any]]
 ) -> list[RatedImage]:
-    """The images that the run was not trained on."""
+    """The images that the run was not trained on; `own` are the options of its training sets of this name."""
     if not own:
         return read_rated(dataset, folder)
     split = {name: own[0][name] for name in SPLIT if name in own[0]}
@@ -141,7 +145,7 @@ def _images(
 
 
 def _view(recipe: Recipe, resized: bool) -> RatedTransform:
-    """How the run was validated: crops, or whole images."""
+    """The view of an image at the run's validation: crops, or the whole image."""
     views = [recipe.data[name] for name in recipe.validation.data]
     if any(options.get("view") == "whole" for options in views):
         return whole_image
@@ -159,5 +163,5 @@ def _title(kind: str) -> str:
 
 
 def _higher_is_better(trained: Sequence[Mapping[str, Any]]) -> bool:
-    """Of what the network was taught: qualities, unless a recipe asked for a set's own scores."""
+    """Whether the training scores were better when higher: qualities are, a set's own scores need not be."""
     return all(options.get("scores") != "own" or SETS[options["kind"]].scale.higher_is_better for options in trained)
