@@ -1,8 +1,8 @@
-"""Every test: seeded, strict about fallbacks, and with fresh memory poisoned (poison.py), so that an element that a
-kernel forgets is a NaN and not yesterday's right answer.
+"""Every test is seeded, strict about fallbacks, and has poisoned fresh memory (poison.py): an element that a kernel
+forgets is a NaN, not yesterday's right answer.
 
-`pytest -m gpu` is a run of its own: Triton compiles, operators run on the GPU, and only files with such tests are read,
-which need PyTorch, Triton, NumPy and pytest alone. In every other run Triton interprets and tests marked `gpu` are
+`pytest -m gpu` is a separate run: Triton compiles, operators run on the GPU, and only files with such tests are read,
+which need PyTorch, Triton, NumPy and pytest alone. In every other run Triton interprets, and tests marked `gpu` are
 removed.
 """
 
@@ -26,15 +26,15 @@ import torch
 from support import cases, interpreter, poison
 
 poison.install()
-# torch.compile's cache on disk knows operators by their names: a gradient that has changed since would be yesterday's.
+# torch.compile's disk cache knows operators by name: without a new key, a changed gradient would be the old one.
 _ops = sorted((Path(__file__).parents[1] / "fastiqa" / "ops").glob("*.py"))
 torch.compiler.config.cache_key_tag = hashlib.sha256(b"".join(file.read_bytes() for file in _ops)).hexdigest()
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # a core a worker: two that share theirs took half as long again
+    torch.set_num_threads(1)  # one core a worker: two workers on shared cores took half as long again
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test file is imported, for they ask `cases` for the backends of this run."""
+    """Choose the backends of this run before test files, which ask `cases` for them, are imported."""
     passed_by = [folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir()
                  for pattern in config.getini("norecursedirs") if fnmatch(folder.name, pattern)]  # fmt: skip
     assert set(passed_by) <= {"__pycache__"}, f"pytest reads no tests in {passed_by}"
@@ -50,7 +50,7 @@ def asks_for_gpu(config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Whether a file is left unread: importing all of them to keep a few tests took minutes and needs every oracle."""
+    """Whether to leave a file unread: importing all files for a few tests took minutes and needs every oracle."""
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if is_test and asks_for_gpu(config) and b"mark.gpu" not in collection_path.read_bytes() else None
 
@@ -69,8 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """Of tests marked `share`, what is left to `make test-all`: of each operator on each backend one case in so many is
-    kept, another one from operator to operator, so that together they meet every case."""
+    """Tests marked `share` that are left to `make test-all`. Each operator keeps, on each backend, one case in so many;
+    the case changes from operator to operator, so together they meet every case."""
     groups: dict[tuple[object, ...], list[pytest.Item]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("share"):
@@ -90,14 +90,14 @@ def not_their_turn(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         turn = turns[function, backend]
         turns[function, backend] += 1
         for k, item in enumerate(group):
-            # k // share: cases come dtype by dtype, and each is to meet other layouts than the one before it.
+            # k // share: cases come dtype by dtype, and each dtype should meet other layouts than the one before.
             if (k + k // share + turn) % share:
                 yield item
 
 
 def later_turns(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """Of tests marked `turns`, what `make test` leaves to `make test-kernels`. Names of tests differ in length, so that
-    it keeps other operators of each."""
+    """Tests marked `turns` that `make test` leaves to `make test-kernels`. The length of a test's name decides which
+    operators it keeps, so tests keep different ones."""
     names = cases.names()
     for item in items:
         mark = item.get_closest_marker("turns")
@@ -115,14 +115,14 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _poisoned_on_gpu() -> None:
-    """What kernels take from PyTorch's allocator themselves; PyTorch fills it where algorithms are deterministic."""
+    """Poison memory that kernels take from PyTorch's allocator: deterministic algorithms make PyTorch fill it."""
     if cases.on_gpu():
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @pytest.fixture
 def fastiqa_command(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
-    """The command line run in this process: exit status, stdout, stderr (file descriptors, so native code counts)."""
+    """Run the command line in this process: exit status, stdout, stderr (of file descriptors, native code included)."""
     from fastiqa.cli import main
 
     def run(*arguments: object) -> tuple[object, str, str]:

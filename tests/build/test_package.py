@@ -1,4 +1,4 @@
-"""The package as installed: import cost, the kernels folder in every kind of installation, wheels, builds."""
+"""The installed package: import cost, the kernels folder in every kind of installation, wheels, builds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastiqa.runtime import native
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])
 
-# Imports the Triton kernels and a foreign `kernels` package, runs an operator, and says from where.
+# Imports the Triton kernels and a foreign `kernels` package, runs an operator, and prints their places.
 PROBE = """
 import sys, torch, fastiqa, fastiqa.kernels.cross_difference, fastiqa.kernels.lib.launch
 from fastiqa.ops import cross_difference
@@ -61,16 +61,16 @@ def foreign(tmp_path: Path) -> Path:
 
 @functools.cache
 def environment(folder: Path) -> str:
-    """A virtual environment that sees this one's packages, but not this one's fastiqa."""
+    """A virtual environment with this one's packages, but without its fastiqa."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
-    # Only plain packages are seen through a path file; an editable installation's hook in it is not run.
+    # A path file shows only plain packages; it does not run an editable installation's hook.
     (site / "borrowed.pth").write_text(f"{SITE}\n")
     return str(folder / "bin" / "python")
 
 
 def wheel(folder: Path, source: Path, **extra: str) -> tuple[Path, str]:
-    """A wheel, and what `pip -v` printed while it was made."""
+    """A wheel, and the output of `pip -v` while making it."""
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "-w", str(folder), "."]
     done = subprocess.run(command, cwd=source, env=clean_environment(**extra), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -95,7 +95,7 @@ def setup(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
 
 
 def some_torch(folder: Path, cuda: str | None) -> str:
-    """A folder for PYTHONPATH with what a build asks of torch before it compiles anything."""
+    """A folder for PYTHONPATH with the parts of torch that a build reads before it compiles."""
     (folder / "torch").mkdir(parents=True)
     (folder / "torch" / "__init__.py").touch()
     (folder / "torch" / "version.py").write_text(f"__version__, cuda = '2.99.0', {cuda!r}\n")
@@ -112,7 +112,7 @@ def program(path: Path, *lines: str) -> str:
 
 
 def checkout(folder: Path) -> Path:
-    """A copy of the sources: what git tracks and what it would."""
+    """A copy of the sources that git tracks or would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in files:
@@ -126,7 +126,7 @@ def checkout(folder: Path) -> Path:
 
 
 def test_import_is_cheap_and_touches_nothing(tmp_path: Path) -> None:
-    """Under 0.3 s beyond torch, everything public included; no CUDA, no Triton, no compiled library, no output."""
+    """Under 0.3 s beyond torch, with everything public; no CUDA, no Triton, no compiled library, no output."""
     # Of the processor: other tests run beside this one. Without torch's objects, which the collector looks through at
     # some allocation or other after its import: 0.1 s on a machine where fastiqa's own is 0.15.
     timed = (
@@ -189,12 +189,12 @@ def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
 
 
 def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
-    """Made of the source distribution, which has what is compiled and no test."""
+    """A wheel from the source distribution, which has the compiled sources and no test."""
     source = sdist(tmp_path / "sdist", checkout(tmp_path / "source"))
     assert not (source / "tests").exists()
     for file in (source / "csrc").glob("ops/*/*.cpp"):
         if file.stem != "cross_difference":
-            file.unlink()  # all are compiled by the same lines, and are for this environment's own installation
+            file.unlink()  # the same lines compile all of them, in this environment's installation
     built, printed = wheel(tmp_path / "wheels", source, FASTIQA_CUDA="0")
     assert re.search(r"fastiqa: CPU 1 of 1: cross_difference\.cpp, \d+ s", printed)
     tag = re.fullmatch(r"fastiqa_kernels-[\d.]+-py3-none-manylinux_2_(\d+)_\w+\.whl", built.name)
@@ -214,7 +214,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     versions = subprocess.run(["objdump", "-T", str(library)], capture_output=True, text=True, check=True).stdout
     glibc = [int(minor) for minor in re.findall(r"\bGLIBC_2\.(\d+)", versions)]
     assert max(glibc) <= int(tag[1]) <= max(28, *glibc)  # GCC 12 and later may need more, for libstdc++
-    for file in site.rglob("fastiqa*/**/*"):  # no path of the build
+    for file in site.rglob("fastiqa*/**/*"):  # no path from the build
         content = file.read_bytes() if file.is_file() else b""
         assert not [path for path in (source, SITE, ROOT) if str(path).encode() in content], file
     out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
@@ -232,7 +232,7 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     ids=str,
 )
 def test_without_a_compiler(tmp_path: Path, foreign: Path, variables: dict[str, str]) -> None:
-    """Asked for, or for want of a compiler, a pure Python wheel: torch runs it, Triton's interpreter too."""
+    """A pure Python wheel, on request or without a compiler: torch runs it, and so does Triton's interpreter."""
     source = checkout(tmp_path / "source")
     built, _ = wheel(tmp_path / "wheels", source, **variables)
     assert built.name.endswith("-py3-none-any.whl")
@@ -263,7 +263,7 @@ def test_build_errors_say_what_to_do(variables: dict[str, str], message: str) ->
 
 
 def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error only where a library was demanded; else a text in its place, which the first call repeats."""
+    """An error only if a library was demanded; otherwise a note in its place, which the first call repeats."""
     failing = 'echo "probe.cpp:9:21: error: no dispatcher found" >&2', "exit 1"
     compilers = {
         "CXX": program(tmp_path / "old-g++", *failing),
@@ -289,7 +289,7 @@ def test_compilers_that_fail_are_told_and_do_without(tmp_path: Path, monkeypatch
 def test_the_cuda_library_is_for_a_torch_that_has_cuda(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None
 ) -> None:
-    """Where nvcc is found and torch has none, it is built if it is asked for, and `fastiqa info` says so."""
+    """With nvcc but no CUDA in torch, the library is built only on request, and `fastiqa info` tells."""
     home = str(Path(program(tmp_path / "cuda" / "bin" / "nvcc", "exit 1")).parents[1])
     beside = {"CUDA_HOME": home, "CXX": program(tmp_path / "g++", "exit 1")}
     beside["PYTHONPATH"] = some_torch(tmp_path / "site", cuda)
@@ -330,7 +330,7 @@ def test_torch_without_the_stable_abi_is_named(tmp_path: Path, monkeypatch: pyte
 def test_compute_capabilities_are_those_that_nvcc_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """nvcc before 12.8 knows no Blackwell: its PTX of what is left runs there."""
+    """nvcc before 12.8 does not know Blackwell, which runs the PTX of the newest other architecture."""
     nvcc = program(tmp_path / "nvcc", *(f"echo compute_{arch}" for arch in (50, 80, 86, 89, 90)))
     monkeypatch.delenv("FASTIQA_CUDA_ARCHS", raising=False)
     assert build().cuda_archs(nvcc) == ("80", "90")
@@ -352,7 +352,7 @@ def test_compute_capabilities_are_those_that_nvcc_knows(
     ],
 )
 def test_a_wheel_is_tagged_with_what_its_libraries_need(tmp_path: Path, versions: list[str], system: str) -> None:
-    """auditwheel's policies, and of glibc the very version."""
+    """auditwheel's policies, with the exact version of glibc."""
     (tmp_path / "library.so").write_bytes(b"\x7fELF\0" + b"\0".join(map(str.encode, versions)) + b"\0")
     assert build().manylinux([tmp_path / "library.so"]) == system
 
@@ -368,7 +368,7 @@ def test_a_wheel_is_tagged_with_what_its_libraries_need(tmp_path: Path, versions
     ],
 )
 def test_setuptools_of_fresh_environments(setuptools: str, hidden: list[str], prints: str) -> None:
-    """Python 3.10 and 3.11 bring 65.5, without a wheel command before 70.1 and with another licence before 77."""
+    """Python 3.10 and 3.11 bring 65.5; before 70.1 there is no wheel command, before 77 another licence field."""
     code = f"""
 import runpy, sys, types, setuptools
 setuptools.__version__ = {setuptools!r}
@@ -432,7 +432,7 @@ def test_objects_are_made_again_when_what_they_are_made_of_changes(tmp_path: Pat
     compiler = [build().find_cxx(), "-c"]
 
     def made(command: list[str]) -> bool:
-        """Whether there is a new object now."""
+        """Whether a new object exists."""
         before = obj.stat().st_mtime_ns if obj.exists() else None
         assert build()._compile(command, [source], tmp_path, jobs=1) == [obj]
         return obj.stat().st_mtime_ns != before

@@ -1,4 +1,4 @@
-"""Rules of the sources that no run would show: device guards, wide indices, no atomics, no shortcuts, no marks."""
+"""Rules of the sources that no run would test: device guards, wide indices, no atomics, no shortcuts, no marks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def sources(*patterns: str) -> dict[str, str]:
-    """Path below the root -> text, of what git tracks and what it would."""
+    """Path below the root -> text, of files that git tracks or would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return {name: (ROOT / name).read_text() for name in names if (ROOT / name).is_file()}
 
 
 def where(pattern: str, files: dict[str, str]) -> list[str]:
-    """file:line of every match."""
+    """file:line for every match."""
     return [
         f"{name}:{number}"
         for name, text in files.items()
@@ -35,7 +35,7 @@ def native() -> dict[str, str]:
     return sources("csrc/*.cpp", "csrc/*.cu", "csrc/*.h")
 
 
-# Tensors of a module, which are made where the user wants the module.
+# These make tensors of a module, on the device that the user chose for the module.
 ON_THE_DEFAULT_DEVICE = {"__init__", "reset_parameters"}
 FACTORIES = {
     *("arange", "as_tensor", "asarray", "complex", "empty", "empty_permuted", "empty_strided", "eye", "full"),
@@ -45,7 +45,7 @@ FACTORIES = {
 
 
 def unplaced(tree: ast.AST, function: str = "") -> Iterator[int]:
-    """Lines of calls that make a tensor wherever torch.set_default_device says."""
+    """Lines of calls that make a tensor on the default device of torch.set_default_device."""
     for node in ast.iter_child_nodes(tree):
         inner = node.name if isinstance(node, ast.FunctionDef) else function
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -58,7 +58,7 @@ def unplaced(tree: ast.AST, function: str = "") -> Iterator[int]:
 
 
 def test_new_tensors_have_a_device() -> None:
-    """With another default device they would not be where their neighbours are, or where their generator is."""
+    """With another default device they would be away from their neighbours, or from their generator."""
     example = "import torch\ndef f():\n    return g(torch.zeros(3)) + torch.ones(3, device='cpu')"
     assert list(unplaced(ast.parse(example))) == [3]
     files = sources("fastiqa/*.py", "kernels/*.py")
@@ -80,7 +80,7 @@ def test_indices_are_widened_before_they_are_multiplied(native: dict[str, str]) 
 
 @pytest.mark.parametrize("library", ["cpu", "cuda"])
 def test_a_library_has_one_type_of_a_name(native: dict[str, str], library: str) -> None:
-    """Of headers that no one file includes, too: of their functions of equal names the linker would keep one."""
+    """Also among headers that no file includes together: of equally named functions the linker would keep one."""
     extension, foreign = {"cpu": (".cpp", "cuda.h"), "cuda": (".cu", "cpu.h")}[library]
     included: set[str] = set()
     waiting = [name for name in native if name.startswith("csrc/ops/") and name.endswith(extension)]
@@ -102,7 +102,7 @@ def test_a_library_has_one_type_of_a_name(native: dict[str, str], library: str) 
 
 
 def test_every_triton_launch_has_a_device_guard() -> None:
-    """A launch is the call of a subscript: kernel[grid](...)."""
+    """A launch calls a subscript: kernel[grid](...)."""
 
     def launches(node: ast.AST) -> list[int]:
         return [n.lineno for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Subscript)]
@@ -133,7 +133,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
 
 
 def test_files_are_finished_and_named() -> None:
-    """No marks of unfinished work, and no file whose name says nothing."""
+    """No marks of unfinished work, and no file whose name tells nothing."""
     files = sources("*.py", "*.cpp", "*.cu", "*.h")
     for name in files:
         assert not re.search(r"^(utils|helpers)\b", Path(name).name), name

@@ -1,4 +1,4 @@
-"""The tests themselves: `make test` and `make test-kernels` run each of them once, the first some of every operator."""
+"""`make test` and `make test-kernels` run each test once, the first a share of every operator's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from support import cases
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Files of `make test-kernels`, whole.
+# Whole files of `make test-kernels`.
 KERNELS = {"test_codegen.py", "test_large.py", "test_machine_code.py", "test_sanitizers.py"}
 
 
 @pytest.fixture
 def collected(request: pytest.FixtureRequest) -> list[pytest.Function]:
-    """The tests of the files of this run, before `-m` or `-k` takes a part of them."""
+    """The tests in the files of this run, before `-m` or `-k` selects some."""
     return [item for item in request.config.stash[cases.COLLECTED] if isinstance(item, pytest.Function)]
 
 
 def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Function]) -> None:
-    """One run takes what is marked `kernels`, in turn later, or slow, the other everything else; CI makes both."""
+    """One run takes tests marked `kernels`, slow, or with a later turn, the other takes the rest; CI runs both."""
     runs = re.findall(r"^\t\$\(PYTEST\) (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert runs == ['-m "not (kernels or slow)" tests', '-m "kernels or slow" tests']
     assert re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.M) == ["test", "test-kernels"]
@@ -33,7 +33,7 @@ def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Function]) -> N
 
 
 def test_every_operator_has_its_share_of_make_test(collected: list[pytest.Function]) -> None:
-    """Values and gradients on every backend; derivatives of both orders where neither interpreted nor emulated."""
+    """Values and gradients on every backend; derivatives of both orders unless interpreted or emulated."""
     ran = {
         (item.originalname, item.callspec.params["name"], item.callspec.params["backend"])
         for item in collected

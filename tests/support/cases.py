@@ -26,8 +26,8 @@ from fastiqa.runtime import dispatch, native
 from fastiqa.runtime.op import Map, Op
 from support import emulation
 
-# `make test-all`. Otherwise tests that are marked `share`, or ask here, leave out what other cases are likely to find:
-# all of them took three quarters of an hour of two slow cores.
+# `make test-all`. Otherwise tests marked `share`, or that ask here, leave out cases whose faults others are likely to
+# find: all of them took three quarters of an hour on two slow cores.
 ALL = os.environ.get("FASTIQA_TESTS") == "all"
 
 COLLECTED = pytest.StashKey[list[pytest.Item]]()  # conftest.py's, for test_suite.py
@@ -35,7 +35,7 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()  # conftest.py's, for test_suit
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 OFFSETS = (0, 1, 7, 3)
 
-# Empty batches, single pixels, odd sizes, C that is no multiple of a vector, C that is, more than one block's work.
+# Empty batches, single pixels, odd sizes, C with and without a rest beside vectors, more work than one block takes.
 SHAPES = (
     (2, 8, 8, 8),
     (1, 3, 7, 33),
@@ -131,14 +131,14 @@ def arguments(op: Op, case: Case) -> Iterator[tuple[Any, ...]]:
 
 
 def outputs(result: Any) -> tuple[Tensor, ...]:
-    """What an operator returned, as a tuple."""
+    """The results of an operator, as a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def tensor(shape: tuple[int, ...], dtype: torch.dtype, layout: str, offset: int = 0) -> Tensor:
-    """Standard normal values in that layout, their storage `offset` elements into an allocation.
+    """Standard normal values in that layout, `offset` elements into an allocation.
 
-    Layouts are those of maps; what has no four dimensions (a bias, weights a sample) is dense.
+    Layouts apply to maps; tensors without four dimensions (a bias, weights for each sample) are dense.
     """
     arrange = LAYOUTS[layout] if len(shape) == 4 else _dense
     values = arrange(torch.randn(shape, dtype=torch.float64).to(dtype))
@@ -146,7 +146,7 @@ def tensor(shape: tuple[int, ...], dtype: torch.dtype, layout: str, offset: int 
 
 
 def moved(x: Tensor, offset: int) -> Tensor:
-    """The same values and strides, `offset` elements into a larger storage whose rest is NaN."""
+    """The same values and strides, `offset` elements into a larger storage, which is NaN elsewhere."""
     storage = x.untyped_storage().nbytes() // x.element_size()
     larger = torch.full((storage + 2 * offset,), float("nan"), dtype=x.dtype)
     larger[offset : offset + storage] = whole_storage(x)
@@ -155,7 +155,7 @@ def moved(x: Tensor, offset: int) -> Tensor:
 
 @functools.cache
 def operators() -> dict[str, Op]:
-    """Every operator of the library, and the template, built and registered as one of them."""
+    """Every operator of the library, and the template, built and registered like them."""
     native.kernel("cpu", "cross_difference")  # the library proper comes first: it defines the namespace
     torch.ops.load_library(str(_template_library("cpu")))
     if on_gpu():
@@ -177,7 +177,7 @@ def operators() -> dict[str, Op]:
 
 
 def _template_library(kind: str) -> Path:
-    """libfastiqa_<kind>_template.so, built for the GPU at hand; FASTIQA_PREBUILT=1 takes what lies there."""
+    """libfastiqa_<kind>_template.so, built for the present GPU; FASTIQA_PREBUILT=1 takes an existing one."""
     work = emulation.ROOT / "build" / "template"
     library = work / f"libfastiqa_{kind}_template.so"
     with emulation.building(work):
@@ -198,7 +198,7 @@ def names() -> list[str]:
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Within it PyTorch, and the CPU kernels, have n threads."""
+    """In the block PyTorch and the CPU kernels have n threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -210,11 +210,11 @@ def threads(n: int) -> Iterator[None]:
 # ---- where operators run ----
 
 BACKENDS: tuple[str, ...] = ("torch", "cpu", "triton", "cuda")
-DEVICE: str | None = None  # where `placed` operators run, if not where their arguments are
+DEVICE: str | None = None  # the device of `placed` operators; None: that of their arguments
 
 
 def run_on_gpu() -> None:
-    """`pytest -m gpu`: the two backends of a GPU, on it, for every test file that is imported from here on."""
+    """`pytest -m gpu`: both GPU backends, on the GPU, for every test file imported from now on."""
     global BACKENDS, DEVICE
     BACKENDS, DEVICE = ("cuda", "triton"), "cuda"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -225,8 +225,8 @@ def on_gpu() -> bool:
 
 
 def backend(name: str) -> Any:
-    """Within it operators run through that backend: on CPU tensors, triton interpreted and cuda emulated; or on a GPU,
-    if they are `placed`."""
+    """In the block operators run through that backend: on CPU tensors, with triton interpreted and cuda emulated, or on
+    a GPU if they are `placed`."""
     if name == "cuda" and not on_gpu():
         return _Emulated()
     return dispatch.use(name)
@@ -244,8 +244,9 @@ class _Emulated:
 
 
 def placed(op: Callable[..., Any]) -> Callable[..., Any]:
-    """The operator on CPU tensors wherever it is tested: in a run on a GPU its arguments and gradients go there and its
-    results come back, with their strides and offsets. So the judges, on the CPU, are the same for all."""
+    """The operator on CPU tensors, wherever it is tested: in a GPU run its arguments and gradients go to the GPU and
+    its
+    results return, with their strides and offsets. So the checks, on the CPU, are the same for all."""
     if DEVICE is None:
         return op
     device = torch.device(DEVICE)
@@ -265,7 +266,7 @@ def placed(op: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _OnDevice(torch.autograd.Function):
-    """`to_device`, for values and for their gradients on the way back."""
+    """`to_device` for values, and for their gradients on the way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, device: torch.device) -> Tensor:
@@ -278,7 +279,7 @@ class _OnDevice(torch.autograd.Function):
 
 
 def to_device(x: Tensor, device: torch.device | str) -> Tensor:
-    """On that device, with its strides and what lies around it: `x.to(device)` makes slices dense."""
+    """Move a tensor with its strides and surroundings to a device: `x.to(device)` makes slices dense."""
     return whole_storage(x).to(device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
 
 

@@ -1,8 +1,8 @@
-"""Triton's interpreter, with the conversions mended in which it differs from the compiled kernels.
+"""Triton's interpreter, with mended conversions where it differs from the compiled kernels.
 
-Compiled code rounds float32 -> bfloat16 to nearest even (`cvt.rn.bf16.f32`) and widens bfloat16 by a shift; the
-interpreter of triton 3.9 cuts the lower bits off, and changes infinities, NaN and subnormals on the way up. That of
-triton 3.6 makes a number of an array of one element, which NumPy refuses from 2.4 on.
+Compiled code rounds float32 -> bfloat16 to nearest even (`cvt.rn.bf16.f32`) and widens bfloat16 by a shift. The
+interpreter of triton 3.9 drops the lower bits, and changes infinities, NaN and subnormals when it widens. That of
+triton 3.6 turns an array of one element into a number, which NumPy refuses from 2.4 on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 def interpret() -> None:
-    """From here on Triton interprets in this process: to be called before it is first imported."""
+    """Let Triton interpret in this process; call it before the first import of Triton."""
     os.environ["TRITON_INTERPRET"] = "1"
     _mend_bfloat16()
     _mend_index()

@@ -1,4 +1,4 @@
-"""Other people's implementations, as oracles; tests that need one are skipped, with the reason, where it is absent."""
+"""Other people's implementations as oracles; a test whose oracle is absent is skipped, with the reason."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def timm_features(network: Any, image: Tensor, maxpool: bool = True) -> list[Ten
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Values in which a mistake shows: no bias of 0, no scale of 1, no statistics of 0 and 1, signals of order 1."""
+    """Set values that show mistakes: no bias of 0, no scale of 1, no statistics of 0 and 1, signals of order 1."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):

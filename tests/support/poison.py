@@ -1,9 +1,9 @@
-"""Fresh memory is NaN in tests, so that an element that nobody writes is no right answer of an earlier call.
+"""Fresh memory is NaN in tests, so an unwritten element is not the right answer of an earlier call.
 
-Every function of PyTorch that hands out memory without values is replaced, once and before an operator runs:
-`runtime/plan.py` keeps such a function, so one replaced for a test alone would miss plans made before it. Memory that
-C++ kernels take for themselves: csrc/core/scratch.h under emulation, `host_memory` below for the CPU library,
-PyTorch's own filling (`conftest.py`) on a GPU.
+Every function of PyTorch that returns memory without values is replaced, once and before an operator runs:
+`runtime/plan.py` keeps such a function, so a replacement for one test would miss earlier plans. Memory that C++ kernels
+allocate is filled by csrc/core/scratch.h under emulation, by `host_memory` below for the CPU library, and by PyTorch
+(`conftest.py`) on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _on = True
 
 
 def install() -> None:
-    """Replaces the functions for good."""
+    """Replace the functions for good."""
     _device_constructors()  # PyTorch's own list of them, cached on first use
     for owner, names in ((torch, FUNCTIONS), (Tensor, METHODS)):
         for name in names:
@@ -45,7 +45,7 @@ def _poisoning(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """Within it memory is as the system hands it out: for tensors of gigabytes that are not touched everywhere."""
+    """In the block memory stays as the system returns it: for gigabytes that are not touched everywhere."""
     global _on
     before, _on = _on, False
     try:
@@ -56,9 +56,9 @@ def off() -> Iterator[None]:
 
 @contextlib.contextmanager
 def host_memory() -> Iterator[None]:
-    """Within it what glibc hands out is 0x7f7f..., 3.4e38 in float32 and NaN in float16, in place of what was there.
+    """In the block glibc fills memory with 0x7f7f..., which is 3.4e38 in float32 and NaN in float16.
 
-    Blocks of less than a kilobyte are handed on as they are. Other C libraries know no such thing.
+    Blocks of less than a kilobyte may be reused as they are. Other C libraries lack such a setting.
     """
     perturb, number = -6, 0x80  # M_PERTURB; new memory is filled with the complement, freed memory with the number
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
