@@ -244,9 +244,11 @@ class _Emulated:
 
 
 def placed(op: Callable[..., Any]) -> Callable[..., Any]:
-    """The operator on CPU tensors, wherever it is tested: in a GPU run its arguments and gradients go to the GPU and
-    its
-    results return, with their strides and offsets. So the checks, on the CPU, are the same for all."""
+    """The operator on CPU tensors, wherever it is tested.
+
+    In a GPU run its arguments and gradients go to the GPU and its results return, with their strides and offsets. So
+    the checks, on the CPU, are the same for all.
+    """
     if DEVICE is None:
         return op
     device = torch.device(DEVICE)
