@@ -1,4 +1,4 @@
-"""SE-Res2Net against timm's, from the same weights."""
+"""SE-Res2Net against timm's, with the same weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def timm_se_res2net50() -> Any:
 
 
 def same_weights(network: Any, **options: Any) -> SERes2Net:
-    """Ours with timm's weights: the keys must be the same but for the classifier's."""
+    """Ours with timm's weights: all keys but the classifier's must agree."""
     ours = SERes2Net(**options).to(next(network.parameters()).dtype)
     weights = {key: value.clone() for key, value in network.state_dict().items() if not key.startswith("fc.")}
     ours.load_state_dict(weights, strict=True)
@@ -172,7 +172,7 @@ def noise(*size: int) -> Tensor:
 @packages
 @pytest.mark.parametrize(("name", "options"), [*BACKBONES.items(), *HFEN.items()], ids=lambda x: str(x)[:9])
 def test_graphs_of_fx(name: str, options: dict[str, Any], package: Any) -> None:
-    """In both modes, for other sizes than the traced ones, which there are none of; statistics are updated."""
+    """In both modes and at sizes that were not traced; statistics are updated."""
     network = made(package, name, options)
     for training in (True, False):
         graph = torch.fx.symbolic_trace(network.train(training))
@@ -211,7 +211,7 @@ def test_features_of_inner_modules() -> None:
 @packages
 @pytest.mark.parametrize(("name", "options"), BACKBONES.items(), ids=BACKBONES)
 def test_backbones_are_compiled_by_torchscript(name: str, options: dict[str, Any], package: Any, tmp_path: Any) -> None:
-    """As their plain twins, on the same parameters; the network that was given stays as it is."""
+    """Like their plain twins, on the same parameters; the given network does not change."""
     network = made(package, name, options)
     kinds = [type(module) for module in network.modules()]
     for norm in network.modules():

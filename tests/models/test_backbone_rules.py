@@ -1,4 +1,4 @@
-"""What holds for every backbone: stages, sizes, layouts, batches, levels of memory."""
+"""Rules for every backbone: stages, sizes, layouts, batches, memory levels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_batch_is_its_images(name: str) -> None:
 
 
 def step(backbone: Any, image: Tensor) -> dict[str, Tensor]:
-    """Maps, gradients and buffers of a training step; what is dropped by chance is the same in every step."""
+    """Maps, gradients and buffers of a training step; every step drops the same paths."""
     torch.manual_seed(5)
     maps = backbone.train()(image)
     torch.stack([x.square().mean() for x in maps]).sum().backward()

@@ -1,4 +1,4 @@
-"""Weights in and out: the published key layouts, safetensors of our own, and files that must be refused."""
+"""Weight files: published key layouts, our own safetensors, and files that must be refused."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ NESTING = (
 
 @pytest.mark.parametrize("nest", NESTING)
 def test_published_files_nest_weights(nest: str, tmp_path: Path) -> None:
-    """Under the names of timm, BasicSR and others; averaged weights are those that their authors evaluate."""
+    """Under the names of timm, BasicSR and others; their authors evaluate the averaged weights."""
     trained, backbone = tiny_backbone(1), tiny_backbone(2)
     other = dict(tiny_backbone(3).state_dict()) if "ema" in nest else None
     weights = {"epoch": 40, "state_dict": other, "model": other, "params": other, nest: dict(trained.state_dict())}
@@ -391,7 +391,7 @@ def test_what_is_wrapped_is_saved_as_the_plain_model(name: str, tmp_path: Path) 
 
 
 def test_wrapped_state_dicts_load(tmp_path: Path) -> None:
-    """Such as torch.save writes them, and as save_model did before it took wrappers off."""
+    """As torch.save writes them, and as save_model did before it removed wrappers."""
     plain = tiny(1)
     wrapped = torch.optim.swa_utils.AveragedModel(compiled_in_part(copy.deepcopy(plain)))
     wrapped.module.head.mlp = wrapped.module.head.mlp.module

@@ -1,4 +1,4 @@
-"""optimize_for_inference: the same results as the network it was given, which stays as it is."""
+"""optimize_for_inference: the same results as the given network, which does not change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-3}
 
 
 def network(kind: Any = models.PRFNet, **options: Any) -> Any:
-    """With weights that are no initial ones, whose logits are near 0, where probabilities differ most."""
+    """With other weights than initial ones, whose logits are near 0, where probabilities differ most."""
     model = kind(**SMALL, **options)
     randomise(model)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_probabilities_are_the_same(
 
 
 def test_every_feature_map_is_the_same() -> None:
-    """Also those that the next stage reads: what a block overwrites belongs to it alone."""
+    """Also the maps that the next stage reads: a block overwrites only its own memory."""
     model, image = network().float(), images(dtype=torch.float32)[0]
     before = image.clone()
     fast = fastiqa.optimize_for_inference(model)
@@ -130,7 +130,7 @@ def test_a_bottleneck_ends_in_one_call(dtype: torch.dtype, stride: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu", "leaky_relu"])
 def test_convolutions_end_in_what_comes_after(activation: str, dtype: torch.dtype) -> None:
-    """Their weights are packed anew for other sizes and other weights, and not copied or saved as such."""
+    """Their weights are repacked for other sizes and weights; packed weights are neither copied nor saved."""
     torch.manual_seed(0)
     scalars = (0.2,) if activation == "leaky_relu" else ()
     conv = with_activation(nn.Conv2d(16, 16, 3, padding=1, groups=2), activation, *scalars)
@@ -201,7 +201,7 @@ SMALL_MFENET: dict[str, Any] = {"depths": (1, 2, 1, 1), "widths": (8, 8, 12, 12)
 
 
 def small(kind: str) -> tuple[Any, Tensor]:
-    """A network in eval mode, and its images, more than one argument of the forward pass."""
+    """A network in eval mode and its images, the arguments of `forward`."""
     model = network().float() if kind == "prfnet" else models.MFENet(**SMALL_MFENET)
     randomise(model)
     return model.eval(), images(dtype=torch.float32)[: 3 if kind == "prfnet" else 1]
@@ -212,7 +212,7 @@ every_kind = pytest.mark.parametrize("kind", ["prfnet", "mfenet"])
 
 @every_kind
 def test_hooks_keep_what_they_saw(kind: str) -> None:
-    """Of every module of the optimised network: arguments and results are not overwritten later in the pass."""
+    """For every module of the optimised network, later steps overwrite neither arguments nor results."""
     model, triplet = small(kind)
     fast = fastiqa.optimize_for_inference(model, **({"passes": "batch"} if kind == "prfnet" else {}))
     want = fast(*triplet)
@@ -245,7 +245,7 @@ class Wrapped(nn.Module):
 @every_kind
 @pytest.mark.parametrize("change", ["adapter", "hook", "parametrization"])
 def test_layers_that_are_no_plain_ones_are_not_folded(kind: str, change: str) -> None:
-    """One layer of each kind in each part of the network: the results are those of eval mode."""
+    """One layer of each kind in each part of the network: results equal eval mode's."""
     model, triplet = small(kind)
     names = {
         "prfnet": ["backbone.conv1", "backbone.layer1.0.conv3", "backbone.layer2.0.convs.1", "head.cross.1.conv",
@@ -341,7 +341,7 @@ def test_the_faster_way_is_measured_once() -> None:
 
 @pytest.fixture
 def passes() -> Iterator[list[int]]:
-    """How many images each pass through a backbone had."""
+    """The number of images in each backbone pass."""
     sizes: list[int] = []
 
     def note(module: nn.Module, args: tuple[Tensor]) -> None:

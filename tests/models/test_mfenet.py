@@ -39,21 +39,21 @@ both_packages = pytest.mark.parametrize("package", [reference, models], ids=["pl
 
 
 def network(package: Any = models, seed: int = 0, **options: Any) -> Any:
-    """A small network in float64 and eval mode, its weights a function of the seed."""
+    """A small network in float64 and eval mode; the seed decides its weights."""
     model = package.MFENet(**{**SMALL, **options})
     randomise(model, seed)
     return model.double().eval()
 
 
 def images(n: int = 3, h: int = 65, w: int = 47, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Noise of a colour and a contrast that differ from image to image."""
+    """Noise with a colour and contrast of its own in every image."""
     generator = torch.Generator().manual_seed(1)
     noise, colour = (torch.rand(n, 3, *size, generator=generator, dtype=dtype) for size in ((h, w), (1, 1)))
     return noise * colour
 
 
 def step(model: Any, image: Tensor) -> dict[str, Any]:
-    """What a training step leaves: every output, gradient and running statistic."""
+    """Every output, gradient and running statistic of a training step."""
     torch.manual_seed(2)  # the same units drop out
     image = image.clone(memory_format=torch.preserve_format).requires_grad_()
     outputs = {name: y for name, y in model.train().outputs(image)._asdict().items() if y is not None}
@@ -174,7 +174,7 @@ def test_inference_is_the_same(options: dict[str, Any], memory_format: torch.mem
 
 @torch.no_grad()
 def scores(model: Any, image: Tensor) -> dict[str, Tensor]:
-    """Of a batch, of two of its images alone, and channels-last, which model and images are."""
+    """For a batch, for two of its images alone, and with model and images channels-last."""
     found = {"batch": model(image), "alone": torch.cat([model(one) for one in image[:2].split(1)])}
     assert type(model) is reference.MFENet or torch.equal(model(image), found["batch"]), "from run to run"
     if not isinstance(model, InferenceMFENet):  # whose weights have a layout of their own
@@ -183,7 +183,7 @@ def scores(model: Any, image: Tensor) -> dict[str, Tensor]:
 
 
 def assert_as_exact_as_plain(plain: Any, fast: dict[str, Any], image: Tensor) -> None:
-    """Errors from float64, in norm: however the images come at most twice plain's, or some roundings."""
+    """Errors from float64, in norm: in every case at most twice the plain network's, or a few roundings."""
     with torch.no_grad():
         exact = copy.deepcopy(plain).double()(image.double())
 
@@ -198,7 +198,7 @@ def assert_as_exact_as_plain(plain: Any, fast: dict[str, Any], image: Tensor) ->
 
 
 def with_64_scores(plain: Any) -> tuple[Any, Any]:
-    """The network and its fused twin in float32; 64 scores an image, for that of one may be right by luck."""
+    """The network and its fused twin in float32; 64 scores an image, since one may be right by luck."""
     plain.head[-1] = nn.Linear(plain.head[-1].in_features, 64)
     fused = copy.deepcopy(plain)
     fastiqa.accelerate(fused)
@@ -218,7 +218,7 @@ def test_single_precision_is_as_exact_as_plain(options: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_single_precision_of_a_network_in_use() -> None:
-    """MFENet with VAN-B0 at 224 pixels, with weights as training starts from."""
+    """MFENet with VAN-B0 at 224 pixels, with initial weights."""
     made = create_model("mfenet", qen="b0")
     plain = reference.MFENet(**made.options)
     plain.load_state_dict(made.state_dict())
@@ -268,7 +268,7 @@ def test_heads(package: Any) -> None:
 
 
 def test_levels_of_memory() -> None:
-    """The same step at each, less kept for it; running statistics are updated once."""
+    """The same step at each level with less memory; running statistics are updated once."""
     image, steps, kept = images(), {}, {}
     for level in MEMORY:
         model = network(**HEADS, memory=level)

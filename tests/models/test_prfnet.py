@@ -46,7 +46,7 @@ def pair(seed: int = 0, **options: Any) -> tuple[Any, Any]:
 
 
 def triplet(n: int = 2, h: int = 65, w: int = 47, seed: int = 1, **kind: Any) -> tuple[Tensor, ...]:
-    """Noise of a colour that differs from image to image, so that pooled features differ too."""
+    """Noise with a colour of its own in every image, so that pooled features differ too."""
     generator = torch.Generator().manual_seed(seed)
     noise, colour = torch.rand(3, n, 3, h, w, generator=generator), torch.rand(3, n, 3, 1, 1, generator=generator)
     ref, a, b = (noise * colour).to(**kind)
@@ -112,7 +112,7 @@ def test_halves_of_the_difference() -> None:
 @pytest.mark.parametrize("model", pair(seed=5), ids=["plain", "fused"])
 @torch.no_grad()
 def test_swapping_the_candidates_swaps_the_weights(model: Any) -> None:
-    """f(ref, b, a) is f(ref, a, b) with every weight that reads or writes a half of D exchanged."""
+    """f(ref, b, a) equals f(ref, a, b) with the weights for the halves of D exchanged."""
     images = ref, a, b = triplet()
     want = model(ref, b, a)
     assert (want - model(*images)).abs().max() > 0.02
@@ -326,7 +326,7 @@ def test_bad_features() -> None:
 
 @torch.no_grad()
 def test_values_are_read_in_eager_mode_only() -> None:
-    """Rounding passes; compiled and mapped calls do not look."""
+    """Rounding errors pass; compiled and mapped calls do not check."""
     assert CHECKED(GOOD, GOOD * 2.0005, GOOD - 0.5005).isfinite().all()
     wide = GOOD * 3
     assert torch.compile(CHECKED, fullgraph=True, backend="eager")(wide, wide, wide).shape == (1,)

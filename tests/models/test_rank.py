@@ -1,4 +1,4 @@
-"""rank: probabilities beside triplet calls, passes counted, strengths beside known ones."""
+"""rank: probabilities against triplet calls, the number of passes, strengths against known ones."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def prfnet(block: type[reference.PRFNet] = models.PRFNet) -> Any:
 
 
 def images(n: int, h: int = 33, w: int = 40) -> Tensor:
-    """Noise of a colour that differs from image to image."""
+    """Noise with a colour of its own in every image."""
     return torch.rand(n, 3, h, w) * torch.rand(n, 3, 1, 1)
 
 
@@ -162,7 +162,7 @@ def test_expected_wins_are_the_given_ones(count: int, scale: float) -> None:
 
 @pytest.mark.parametrize("size", [30.0, 1e4, math.inf])
 def test_certain_comparisons_stay_finite_and_in_order(size: float) -> None:
-    """All for one order; the equations hold in the small tails too, where a wrong strength would not show in p."""
+    """All for one order; the equations hold in the small tails too, where p would not show a wrong strength."""
     order = [3, 0, 5, 1, 4, 2]
     place = torch.tensor(order).argsort()
     logits = torch.where(place < place[:, None], size, -size).fill_diagonal_(0)
@@ -191,7 +191,7 @@ def grouped(random: np.random.Generator) -> Tensor:
 
 
 def test_the_search_ends_at_the_maximum_of_any_table() -> None:
-    """Of every set of the strongest candidates: what they win of the others is what they were given, to rounding.
+    """For every set of the strongest candidates, expected and given wins over the others agree to rounding.
 
     The small tails on both sides of a cut are 1e-13 where the groups are certain: 1e-12 of these is asked for.
     """
@@ -210,7 +210,7 @@ def test_the_search_ends_at_the_maximum_of_any_table() -> None:
 
 
 def test_two_clear_groups() -> None:
-    """Digits of a search in 50 digits; the search in float64 went round for ever in 26 of 30 such tables."""
+    """Values of a search in 50 digits; the search in float64 never ended in 26 of 30 such tables."""
     random = np.random.default_rng(0)
     for count in (4, 5, 8):
         group = torch.arange(count) < count // 2
@@ -222,7 +222,7 @@ def test_two_clear_groups() -> None:
 
 
 def in_50_digits(logits: Tensor) -> Tensor:
-    """Newton's method as it stands in a textbook."""
+    """A textbook's Newton method."""
     with mpmath.workdps(50):
         table, count = logits.tolist(), len(logits)
 

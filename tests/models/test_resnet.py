@@ -1,4 +1,4 @@
-"""ResNet-50 against timm's, from the same weights, and its checkpoint files."""
+"""ResNet-50 against timm's, with the same weights, and its weight files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = pytest.mark.parametrize("kind", [reference.ResNet, fast_nn.ResNet], ids=
 
 
 def timm_resnet(layers: tuple[int, ...] = (3, 4, 6, 3)) -> Any:
-    """timm's ResNet, whose names and results are torchvision's."""
+    """timm's ResNet, with torchvision's names and results."""
     resnet = import_oracle("timm.models.resnet")
     network = resnet.ResNet(resnet.Bottleneck, list(layers)).double()
     randomise(network)

@@ -1,4 +1,4 @@
-"""Sizes are symbols: a graph that was compiled, exported or traced at one size is right at every other, or says no."""
+"""Sizes are symbols: a graph compiled, exported or traced at one size is right at every other, or refuses it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ THINGS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
 
 @pytest.fixture(autouse=True)
 def without_remarks() -> Iterator[None]:
-    """torch.jit is deprecated, and remarks on every look at a size, of which nothing is decided here."""
+    """torch.jit is deprecated, and warns at every read of a size, though none decides anything here."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -55,14 +55,14 @@ def without_remarks() -> Iterator[None]:
 
 
 def made(name: str) -> tuple[nn.Module, Images]:
-    """The module in eval mode, and images for it of a batch, height and width beyond the least."""
+    """The module in eval mode, and images with batch, height and width above the minimum."""
     make, images, least = THINGS[name]
     torch.manual_seed(0)
     return make().eval(), lambda n, h, w: [torch.rand(n, 3, least + h, least + w) for _ in range(images)]
 
 
 def check_everywhere(got: Callable[..., Tensor], want: nn.Module, images: Images) -> None:
-    """At even and odd sides, where one of them alone is odd, and at other batches."""
+    """At even sides, odd sides, one odd side, and other batches."""
     for size in ((2, 32, 16), (1, 9, 25), (3, 1, 14), (2, 30, 7)):
         inputs = images(*size)
         torch.testing.assert_close(got(*inputs), want(*inputs), rtol=1e-5, atol=1e-5)
@@ -96,7 +96,7 @@ def test_an_export_is_right_at_every_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["psnr", "ssim, padded", "ms_ssim, piq"])
 def test_one_graph_has_all_sizes(name: str) -> None:
-    """Apart from a batch of one, which PyTorch always takes for itself."""
+    """Except at a batch of one, which PyTorch always specialises."""
     module, images = made(name)
     graphs: list[Any] = []
     check_everywhere(torch.compile(module, backend=keeping(graphs), dynamic=True), module, images)
@@ -104,7 +104,7 @@ def test_one_graph_has_all_sizes(name: str) -> None:
 
 
 def keeping(graphs: list[Any]) -> Callable[[Any, Any], Any]:
-    """A backend of torch.compile that adds to the list what it is given, and runs it as it is."""
+    """A torch.compile backend that appends each graph to the list and runs it unchanged."""
 
     def keep(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)
@@ -121,7 +121,7 @@ def test_a_size_that_decides_is_not_traced() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 4e-3)])
 def test_the_head_of_prfnet_has_one_graph(dtype: torch.dtype, tolerance: float) -> None:
-    """In float16 its gates are scaled by a function of the size, lest sums overflow."""
+    """In float16 its gates are scaled by a function of the size, so that sums do not overflow."""
     torch.manual_seed(0)
     head = fastiqa.nn.PRFHead((8, 16)).to(dtype).eval()
     graphs: list[Any] = []
@@ -134,7 +134,7 @@ def test_the_head_of_prfnet_has_one_graph(dtype: torch.dtype, tolerance: float) 
 
 @pytest.mark.parametrize("name", ["mfenet", "ms_ssim"])
 def test_onnx_has_no_operators_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An export to ONNX is made of PyTorch's own operators: the graph is right, and none of its nodes is fastiqa's."""
+    """An export to ONNX has PyTorch's own operators: the graph is right, and no node is fastiqa's."""
     module, images = made(name)
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     exported = torch.export.export(module, tuple(images(2, 16, 24)))

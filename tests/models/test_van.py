@@ -1,4 +1,4 @@
-"""VAN against its equations, against Hugging Face's from the same weights, and its checkpoint files."""
+"""VAN against its equations, against Hugging Face's with the same weights, and its weight files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def image(n: int = 2, h: int = 61, w: int = 45) -> Tensor:
 
 
 def by_the_book(w: dict[str, Tensor], image: Tensor, depths: tuple[int, ...]) -> list[Tensor]:
-    """The maps in eval mode, of a state dict, by elementary functions."""
+    """The maps in eval mode from a state dict, by elementary functions."""
 
     def conv(x: Tensor, name: str, padding: int = 0, **options: int) -> Tensor:
         groups = 1 if w[f"{name}.weight"].shape[1] > 1 else x.shape[1]
@@ -81,7 +81,7 @@ def test_it_is_its_equations(kind: type[reference.VAN]) -> None:
 
 
 def test_the_published_sizes() -> None:
-    """Parameters of the classifying networks, less those of the classifiers."""
+    """Parameters of the published networks without their classifiers."""
     published = (
         (van_b0, 4_105_800, 256),
         (van_b1, 13_861_800, 512),
@@ -164,7 +164,7 @@ PARTS = (
 
 
 def hugging_face(key: str) -> str:
-    """Their name of one of the authors' layers."""
+    """Hugging Face's name of one of the authors' layers."""
     stage = int(re.search(r"\d", key)[0]) - 1  # type: ignore[index]
     for official, theirs in PARTS:
         key = re.sub(official, theirs, key)
@@ -197,7 +197,7 @@ def test_the_authors_file(tmp_path: Path) -> None:
 
 
 def van_tiny() -> dict[str, tuple[int, ...]]:
-    """Name and shape of all that the authors' file of VAN-Tiny, here VAN-B0, holds, by their models/van.py."""
+    """Names and shapes in the authors' file of VAN-Tiny, here VAN-B0, by their models/van.py."""
     shapes: dict[str, tuple[int, ...]] = {"head.weight": (1000, 256), "head.bias": (1000,)}
 
     def norm(name: str, c: int) -> dict[str, tuple[int, ...]]:
@@ -237,7 +237,7 @@ def van_tiny() -> dict[str, tuple[int, ...]]:
 
 
 def test_names_and_shapes_of_the_authors_file(tmp_path: Path) -> None:
-    """As many parameters as they publish, and each gets to where their equations use it."""
+    """The published number of parameters, each where the equations use it."""
     shapes, generator = van_tiny(), torch.Generator().manual_seed(4)
     parameters = [shape for name, shape in shapes.items() if not re.search("running|tracked", name)]
     assert sum(map(math.prod, parameters)) == 4_105_800

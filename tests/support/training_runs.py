@@ -32,7 +32,7 @@ class Stop(Exception):
 
 
 class StopAt:
-    """An observer that ends the run after an update."""
+    """Observer that ends the run after an update."""
 
     def __init__(self, iteration: int) -> None:
         self._iteration = iteration
@@ -49,7 +49,7 @@ class StopAt:
 
 
 class Altered(RandomTriplets):
-    """Random triplets of which some items are replaced, or raise what stands in their place."""
+    """Random triplets with some items replaced; a replacement that is an exception is raised."""
 
     def __init__(self, items: int, **replaced: Any) -> None:
         super().__init__(items=items, height=48, width=48)
@@ -63,7 +63,7 @@ class Altered(RandomTriplets):
 
 
 def run(folder: Path, *overrides: str, **arguments: Any) -> dict[str, Tensor]:
-    """Train by the smoke recipe; the tensors of the last checkpoint."""
+    """Train by the smoke recipe; returns the tensors of the last checkpoint."""
     train(read_recipe("smoke", [*TINY, *overrides]), folder, device="cpu", **arguments)
     return state(folder)
 
@@ -73,7 +73,7 @@ def state(folder: Path) -> dict[str, Tensor]:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """The log without what depends on the time that a run took."""
+    """The log without a run's times and memory."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("images_per_second", "memory_mb")} for line in lines]
 

@@ -18,7 +18,7 @@ from support.pictures import picture
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Six pictures of 80×72 pixels, of which the last equals the first."""
+    """Six pictures of 80×72 pixels; the last equals the first."""
     for number in (0, 1, 2, 3, 4, 0):
         name = f"{len(list(tmp_path.iterdir()))}.png"
         PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
@@ -26,7 +26,7 @@ def photographs(tmp_path: Path) -> list[Path]:
 
 
 def slow_loss(projections: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """The formula of the module's docstring, pair by pair."""
+    """The module docstring's formula, pair by pair."""
     rows = [(row, number) for item, number in zip(projections, classes.tolist(), strict=True) for row in item]
     terms = []
     for i, (row, number) in enumerate(rows):
@@ -64,7 +64,7 @@ def test_loss_does_not_depend_on_the_order_or_the_numbers_of_classes() -> None:
 
 
 def test_loss_where_exponentials_overflow() -> None:
-    """exp(1 / 0.001) is no float32; one class only, and classes of one item, are no special cases."""
+    """exp(1 / 0.001) overflows float32; one class, and classes of one item, are no special cases."""
     projections = torch.randn(3, 2, 4, requires_grad=True)
     for classes in (torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])):
         loss = contrastive_loss(projections, classes, temperature=0.001)
@@ -120,7 +120,7 @@ def test_projector_has_the_paper_s_shape() -> None:
 
 
 class LastOf(nn.Sequential):
-    """A backbone with two maps: the image, and what the layers make of it."""
+    """A backbone with two maps: the image and the layers' result."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return [image, super().forward(image)]

@@ -1,4 +1,4 @@
-"""Runs on rated images: trained on one split, evaluated on what it left, by hand and by ``fastiqa eval``."""
+"""Runs on rated images: trained on one part of a split, evaluated on the other, by hand and by ``fastiqa eval``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tid2013(tmp_path: Path) -> Path:
 
 
 def trained(folder: Path, out: Path, *changes: str) -> Path:
-    """The recipe `mfenet` with a tiny network, brought to its end."""
+    """A finished run of the recipe `mfenet` with a tiny network."""
     options = [f"model.options.{name}={value}" for name, value in TINY.items()]
     data = [f"data.{part}.{item}" for part in ("train", "test") for item in (f"folder={folder}", "crops=2", "size=32")]
     small = ["workers=0", "batch_size=8", "steps.quality.epochs=1", "optimizer.lr=0.003"]
@@ -61,7 +61,7 @@ def seed(value: int) -> list[str]:
 
 
 def by_hand(run: Path, folder: Path, part: str, **split: int) -> tuple[list[float], list[float], list[str]]:
-    """What the network says of each image, what people say, and the types."""
+    """The network's scores, the ratings and the types of the images."""
     model = load_model(run / "model.safetensors").eval()
     images = read_rated("tid2013", folder, part, **split)
     view = TestCrops(2, 32)
@@ -112,7 +112,7 @@ def test_the_median_of_two_splits(tid2013: Path, fastiqa_command: Any, tmp_path:
 
 
 def test_another_set_is_tested_whole_and_with_its_own_sign(tid2013: Path, tmp_path: Path) -> None:
-    """Trained on scores of which more is better, tested on CSIQ, of which less is."""
+    """Trained on scores where higher is better, tested on CSIQ, where lower is."""
     run = trained(tid2013, tmp_path / "run")
     csiq = rated_folders.csiq(tmp_path / "csiq")
     for k, name in enumerate(rated_folders.CSIQ_FILES):
@@ -158,7 +158,7 @@ def test_types_have_a_number_each_and_one_meaning(tid2013: Path, tmp_path: Path)
 
 
 def test_what_a_network_learns_is_better_when_higher(tid2013: Path, tmp_path: Path) -> None:
-    """LIVE and CSIQ say how bad an image is."""
+    """In LIVE and CSIQ lower scores are better."""
     csiq = rated_folders.csiq(tmp_path / "csiq")
     own = [image.score for image in read_rated("csiq", csiq)]
     learned = [float(score) for _, score in TASKS["quality"].dataset("csiq", folder=csiq, view="whole")]

@@ -1,4 +1,4 @@
-"""Recipes: what the paper says, overrides, and every mistake answered by one line that names file and key."""
+"""Recipes: the papers' settings, overrides, and one line for every mistake that names file and key."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_mistakes_name_the_key(override, message):
 
 
 def multiplied(pattern, first, levels=14):
-    """A YAML text in which each value is made of that above it, several times."""
+    """A YAML text where each value repeats the one above it several times."""
     lines = [f"a0: &a0 {first}"]
     lines += [f"a{k}: &a{k} {pattern.format(f'a{k - 1}')}" for k in range(1, levels)]
     return "\n".join(lines)

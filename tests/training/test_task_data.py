@@ -1,4 +1,4 @@
-"""Data sets of the tasks quality and contrastive, by the names that recipes use."""
+"""Kinds of data sets, by the names that recipes use: options, distorted photographs, views, rated images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ NO_OPTIONS = {"n", "triplets", "transform", "photographs", "name", "images", "ho
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight photographs, of smooth patterns."""
+    """Eight photographs of smooth patterns."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(8):
         colours = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -119,7 +119,7 @@ def test_parts_share_no_photograph_and_random_crops_change_with_the_epoch(photog
 
 
 def test_windows_of_a_shrunk_photograph(photographs: Path) -> None:
-    """80x72 pixels, the longest side shrunk to 60: 60x54, in which a window of 32 can go 28 to the right, 22 down."""
+    """80x72 pixels shrink to 60x54, where a window of 32 can move 28 pixels right and 22 down."""
     middle, windows = (rated(photographs, random_crop=False, longest_side=60, grid=grid) for grid in (1, 2))
     plain, crops = middle[0][0], windows[0][0]
     assert (plain.shape, crops.shape) == ((3, 32, 32), (4, 3, 32, 32))
@@ -138,7 +138,7 @@ def test_windows_of_a_shrunk_photograph(photographs: Path) -> None:
 def test_an_unreadable_photograph_is_replaced_by_the_next_one_at_the_same_level(
     photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whole ladders of it, each of one crop, and the first photograph in the place of the last."""
+    """In whole ladders, each of one crop; the first photograph replaces the last."""
     for name in ("1.png", "2.png"):
         shutil.copy(photographs / name, tmp_path)
     for name in ("0.png", "3.png"):
@@ -200,7 +200,7 @@ def tid2013(folder: Path, **options: Any) -> Any:
 
 
 def test_rated_images_come_as_random_crops_fixed_ones_or_whole(tmp_path: Path) -> None:
-    """Images of 16x12 pixels, which the crops enlarge; every image as often as it has crops."""
+    """Crops enlarge images of 16x12 pixels; every image comes as often as it has crops."""
     folder = rated_folders.tid2013(tmp_path)
     images = read_rated("tid2013", folder)
     random = tid2013(folder, crops=3)
@@ -225,7 +225,7 @@ def test_types_are_numbered_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_type_has_the_same_number_in_every_part(tmp_path: Path) -> None:
-    """Of two references, one shows AGN and SSR, the other JPEG: no part has them all."""
+    """One reference shows AGN and SSR, the other JPEG: no part has all types."""
     folder = rated_folders.tid2013(tmp_path)
     numbers = {}
     for part in ("train", "test"):

@@ -1,4 +1,4 @@
-"""Tasks: each trains, goes on exactly, and says what it should; rates, losses and data sets of the new ones."""
+"""Tasks: each trains, resumes exactly and reports its values; learning rates, losses and data sets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def recipe(folder: Path, task: str, *overrides: str) -> Recipe:
 
 
 def run(folder: Path, task: str, *overrides: str, **arguments: Any) -> dict[str, Tensor]:
-    """Train in a folder of this folder; the tensors of the last checkpoint."""
+    """Train in `folder`/run; returns the tensors of the last checkpoint."""
     train(recipe(folder, task, *overrides), folder / "run", device="cpu", **arguments)
     return state(folder / "run")
 
@@ -100,7 +100,7 @@ def test_a_run_goes_on_where_it_stopped_bit_for_bit(task: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_an_item_is_can_be_sent_to_processes_that_read(name: str) -> None:
-    """As where they are not forked."""
+    """As on systems that do not fork."""
     assert pickle.loads(pickle.dumps(TASKS[name].item)) == TASKS[name].item
 
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_the_time_before_tasks_goes_on(tmp_path: Path) -> None:
-    """Its recipe has none of the fields that came with them."""
+    """Its recipe lacks the fields that came with them."""
     smoke = read_recipe("smoke", COARSE)
     train(smoke, tmp_path / "whole", device="cpu")
     with pytest.raises(Stop):
@@ -131,7 +131,7 @@ def test_a_checkpoint_of_the_time_before_tasks_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_network_learns_the_quality_of_images(tmp_path: Path) -> None:
-    """By heart, and their order."""
+    """It memorises the scores, and their order."""
     options = ["steps.only.epochs=6", "data.train.items=80", "validation.data=[train]", "model.options.dropout=0.0"]
     run(tmp_path, "quality", *options, "steps.only.lr_factors=null", "schedule.name=cosine")
     losses = [line["loss"]["train"] for line in epochs(tmp_path)]
@@ -153,7 +153,7 @@ def test_a_backbone_learns_to_tell_distortions_and_becomes_that_of_a_network(tmp
 
 
 class Crops(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Three fixed crops of each of a number of generated images."""
+    """Three fixed crops of each generated image."""
 
     def __init__(self, items: int) -> None:
         self._images = TASKS["quality"].dataset("random", items=items, height=48, width=48)
@@ -188,7 +188,7 @@ def test_the_order_within_types_of_distortion_is_a_value_of_its_own() -> None:
 
 @pytest.mark.parametrize("factor", [0.0, 0.1])
 def test_a_branch_learns_at_its_own_rate_or_not_at_all(factor: float, tmp_path: Path) -> None:
-    """One update by the gradient itself, against that with one rate for all."""
+    """One update by the plain gradient, compared with one learning rate for all."""
     options = [
         "steps.only.epochs=1",
         "steps.only.batch_size=24",
@@ -257,7 +257,7 @@ def test_everything_frozen_is_refused(tmp_path: Path) -> None:
 
 
 def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
-    """Of the score, of the high frequencies, and of the type of distortion, computed from what the network puts out."""
+    """Losses of score, high frequencies and distortion type, computed from the network's outputs."""
     torch.manual_seed(0)
     model: Any = create_model("mfenet", predict_high_frequency=True, distortion_types=3, **{**SMALL, "dropout": 0.0})
     images, scores, types = torch.rand(4, 3, 32, 32), torch.rand(4), torch.tensor([0, 2, 1, 2])
@@ -297,7 +297,7 @@ def test_images_are_ranked_among_those_of_their_type() -> None:
 
 
 def test_accumulated_parts_of_a_contrastive_batch_are_compared_within(tmp_path: Path) -> None:
-    """The loss that is logged is the mean of the parts' own."""
+    """The logged loss is the mean over the parts."""
     options = ("steps.only.epochs=1", "validation=null", "data.train.items=8", "steps.only.accumulate=2")
     run(tmp_path, "contrastive", *options)
     (line,) = [line for line in log(tmp_path / "run") if line["event"] == "batch"]
@@ -341,7 +341,7 @@ def test_the_recipes_of_mfenet_say_what_the_papers_say() -> None:
 
 
 def test_values_of_several_processes_are_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven values in three processes, of which the last two have one less."""
+    """Seven values in three processes; the last two have one less."""
     padded = [torch.tensor(share)[:, None] for share in ([0, 3, 6], [1, 4, 0], [2, 5, 0])]
     for rank, mine in enumerate(padded):
 

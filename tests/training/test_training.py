@@ -37,7 +37,7 @@ MODEL = {"layers": (1, 1, 1, 1), "width": 8, "first_stage_stride": 4, "hidden": 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing interrupts: 2 epochs of 3 batches, then 2 of 4."""
+    """An uninterrupted run: 2 epochs of 3 batches, then 2 of 4."""
     folder = tmp_path_factory.mktemp("whole")
     run(folder, "ema=0.9")
     return folder
@@ -145,7 +145,7 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
     ],
 )
 def test_a_run_that_diverges_in_its_last_update_writes_nothing(decay, message, tmp_path):
-    """Weights that are infinite, and weights that are so large that the network gives NaN."""
+    """Infinite weights, and weights so large that the network gives NaN."""
     validated = ("validation.data=[held_out]", "data.held_out.items=4")
     optimizer = ("steps.coarse.optimizer.lr=1.0e+30", f"optimizer.weight_decay={decay}")
     with pytest.raises(TrainingError, match=message):
@@ -180,7 +180,7 @@ def test_a_run_killed_between_the_network_and_the_checkpoint_ends_with_both(whol
 
 
 class ByEpoch(Altered):
-    """Triplets that, as random crops, differ from epoch to epoch."""
+    """Triplets that differ from epoch to epoch, like random crops."""
 
     epochs = ()
 
@@ -226,7 +226,7 @@ def test_the_folder_holds_recipe_log_and_curve(whole):
 
 
 def test_a_folder_of_other_files_stays_as_it_is(tmp_path):
-    """Neither files of our names nor others' temporary ones are touched, with --resume or without."""
+    """Files with our names and others' temporary files stay, with --resume and without."""
     names = ("recipe.yaml", "model.safetensors", "curve.png", ".report.odt.tmp", ".notes.0123456789abcdef.tmp")
     for name in names:
         (tmp_path / name).write_text("mine")
@@ -289,7 +289,7 @@ def test_a_damaged_checkpoint_is_refused(content, tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
-    """The limit of a file's size answers a write as a full disk does, with an error."""
+    """A limit on file sizes makes a write fail as on a full disk."""
 
     class Full(StopAt):
         def batch(self, report):
@@ -321,7 +321,7 @@ def set_losses(monkeypatch, item_losses):
 
 
 def test_gradients_that_are_not_finite_stop_before_they_reach_the_weights(tmp_path, monkeypatch):
-    """The derivative of a square root at 0, as of a distance between equal features."""
+    """The derivative of a square root at 0, as in a distance between equal features."""
     set_losses(monkeypatch, lambda name, logits, label: (logits * 0).abs().sqrt())
     with pytest.raises(TrainingError, match=r"batch 1: data\.clic: the gradients are not finite; the weights were not"):
         run(tmp_path, *COARSE)
@@ -444,7 +444,7 @@ def test_bfloat16_computes_and_float32_remembers(tmp_path):
 
 
 def test_adamw_learns_what_there_is_to_learn(tmp_path):
-    """Thirty-two triplets by heart: the loss falls to a fraction of that of guessing, ln 2."""
+    """It memorises 32 triplets: the loss falls to a fraction of ln 2, the loss of guessing."""
     options = ("steps.coarse.epochs=15", "data.clic.items=32", "optimizer.name=adamw", "steps.coarse.optimizer.lr=0.01")
     run(tmp_path, *COARSE, *options, "schedule.name=cosine", "model.options.dropout=0.0")
     losses = [line["loss"]["clic"] for line in log(tmp_path) if line["event"] == "epoch"]

@@ -1,4 +1,4 @@
-"""Recipes on data sets as they are distributed."""
+"""Recipes on data sets in their distributed form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS = [("ref_1_blur_1.png", "ref_1_blur_2.png", "0.2", "0.3"), ("ref_1_blur_1.
 
 @pytest.fixture
 def where(tmp_path: Path) -> list[str]:
-    """Overrides that tell a recipe where tiny data sets are, and to crop them to 32x32."""
+    """Overrides with the paths of tiny data sets and crops of 32x32."""
     csv = folders.clic(tmp_path / "clic", 40)
     folders.bapps(tmp_path / "bapps", "train", {"traditional": [0.0, 1.0], "cnn": [0.4], "mix": [0.8]}, 64)
     folders.pieapp(tmp_path / "pieapp", "train", {1: PAIRS}, 24)

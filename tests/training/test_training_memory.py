@@ -1,4 +1,4 @@
-"""set_memory: the same training step, with less kept between its two passes."""
+"""set_memory: the same training step with less memory between its two passes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_step_is_the_same(level: str, channels_last: bool) -> None:
 
 @every_level
 def test_it_is_as_exact_as_the_plain_network(level: str) -> None:
-    """Gradients in float32 against float64: no further away than twice the plain network's."""
+    """Gradients in float32 are at most twice as far from float64 as the plain network's."""
     plain = reference.PRFNet(**SMALL).train()
     randomise(plain)
     exact = step(network(), images())
@@ -82,7 +82,7 @@ def test_less_is_kept() -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[SERes2Block]:
-    """Bottlenecks in the order in which they were computed."""
+    """Bottlenecks in the order of their computation."""
     blocks: list[SERes2Block] = []
     forward: Callable[..., Tensor] = reference.SERes2Block.forward
 
@@ -156,7 +156,7 @@ def test_a_graph_that_is_kept_goes_backward_again() -> None:
 
 @every_level
 def test_gradients_of_torch_func(level: str) -> None:
-    """They have no hooks for what is saved, so nothing is computed again, and results are the same."""
+    """They have no hooks for saved tensors, so nothing is recomputed, and results are the same."""
     model = network(level)
     parameters = dict(model.named_parameters())
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -185,8 +185,8 @@ def contrastive_loss(projections: Tensor, classes: Tensor, temperature: float = 
         tensor(0.6932)
     """
     if projections.ndim != 3 or len(projections) == 0 or projections.shape[1] < 2:
-        wanted = "(N, M, D) with N of at least 1 and M of at least 2"
-        raise ValueError(f"projections: got shape {tuple(projections.shape)}, want {wanted}")
+        want = "(N, M, D) with N of at least 1 and M of at least 2"
+        raise ValueError(f"projections: got shape {tuple(projections.shape)}, want {want}")
     if classes.shape != projections.shape[:1]:
         raise ValueError(f"classes: got shape {tuple(classes.shape)}, want {tuple(projections.shape[:1])}")
     if not temperature > 0:
