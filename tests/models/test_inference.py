@@ -378,7 +378,10 @@ def test_a_trace_runs_one_batch(passes: list[int]) -> None:
     torch.testing.assert_close(exported(*triplet), fast(*triplet), rtol=0, atol=1e-5)
 
 
-def test_compiled() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same graphs inductor, the default, makes C++: 31 s of processor time to 3 s."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     fast = fastiqa.optimize_for_inference(network().float(), compile=True, passes="three")
     triplet = images(dtype=torch.float32)
     want = fastiqa.optimize_for_inference(network().float()).probability(*triplet)
