@@ -11,18 +11,20 @@
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
-# Python compiles what it imports; pip would compile everything, which took most of a minute.
+# Without --no-compile pip compiles every module, which took most of a minute; Python compiles those that it imports.
 PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-# Oracles for tests only. Without their own dependencies: timm and kornia would ask for far more than is used here, and
-# torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: tests mend that.
+# Oracles, for tests only, without their own dependencies: timm and kornia would ask for far more than the tests use.
+# torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: the tests mend that.
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
     transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
 # What the extra `docs` has.
 SITE := mkdocs mkdocs-material mkdocstrings-python
 
-# Tests in the order of their files: a process that has built something keeps the tests that use it.
+# Two processes start with the first and the second half of the tests, in the order of files, and then take tests from
+# each other's end: a process that has built something keeps the tests that use it. Packaging comes first, training is at
+# the end of the second half, and the many short tests of operators in the middle are the last to be shared out.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal --durations 30 --durations-min 5
 
 # Until 0.2 the distribution was called fastiqa. Removed after the installation, it would take the command along.

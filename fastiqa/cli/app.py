@@ -1,6 +1,6 @@
 """The commands of ``fastiqa`` and their exit status.
 
-Whatever the user can get wrong ends in one line on stderr, ``error: ...``, and status 2.
+A user's mistake ends in one line on stderr, ``error: ...``, and status 2.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ app = typer.Typer(
 
 
 def run(arguments: list[str]) -> int:
-    """Exit status of the command line ``fastiqa ARGUMENTS...``."""
-    for name in ("stdout", "stderr"):  # None where the process was started without; print() would take the other
+    """Run the command line ``fastiqa ARGUMENTS...`` and return its exit status."""
+    for name in ("stdout", "stderr"):  # None if the process was started without it
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
     escape_unencodable()
@@ -58,8 +58,8 @@ def run(arguments: list[str]) -> int:
         if reason := reason_of(error):
             print("error:", reason, file=sys.stderr)
             return 2
-        # usage: a missing argument, an unknown option or command. Their base class is click's or, since typer carries
-        # its own copy of click, typer's
+        # A usage error: a missing argument, an unknown option or command. Its base class is click's, or typer's where
+        # typer carries its own copy of click.
         if not hasattr(error, "format_message"):
             raise
         if message := " ".join(error.format_message().split()):  # empty after the help that no arguments print
@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _leave_stdout() -> None:
-    """Lets go of what is still to be written, about which Python would complain once more at exit."""
+    """Drop unwritten output, about which Python would complain once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -88,8 +88,8 @@ def _options(
     """Image-quality metrics and networks."""
 
 
-# In the order of the help. A command is a function NAME_command of a file of its own, which imports torch only when it
-# runs, and returns the exit status.
+# In the order of the help. Each command is a function NAME_command in its own file. It imports torch only when it runs,
+# and returns the exit status.
 app.add_typer(data.app)
 app.command("eval")(eval_command)
 app.command("train")(train_command)

@@ -1,4 +1,4 @@
-"""``fastiqa bench``: its options, put together; the benchmark itself is `fastiqa.bench`."""
+"""``fastiqa bench``: the options; the benchmark itself is `fastiqa.bench`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bench_command(
         int | None, typer.Option("--rounds", min=2, help="Most rounds a case.", show_default=False)
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0.01, help="Timing of a case, about; a few rounds at least.")
+        float | None, typer.Option("--seconds", min=0.01, help="Seconds to time a case, about; a few rounds at least.")
     ] = None,
     budget: Annotated[
         float | None,
@@ -47,7 +47,7 @@ def bench_command(
     """Time every operator against eager PyTorch and torch.compile, after an equality check.
 
     Rows are appended to bench/data/DEVICE.csv of a checkout, else to ./fastiqa-bench-DEVICE.csv, case by case: Ctrl-C
-    loses nothing that is measured, and --resume goes on from there.
+    loses no measured row, and --resume continues from there.
     """
     import torch
 

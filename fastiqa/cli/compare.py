@@ -28,15 +28,15 @@ def compare_command(
     ] = None,
     device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", help="That PRFNet computes in: float32, bfloat16, float16, float64.")
+        str, typer.Option("--dtype", help="PRFNet's dtype: float32, bfloat16, float16 or float64.")
     ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Say which of A and B is closer to REF.
 
-    PSNR over RGB code values in dB; SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey; with
-    --lpips, LPIPS, of which less is better; and, with --weights, PRFNet's probability that B is closer. PNG, JPEG,
-    WebP, AVIF, TIFF, BMP and JPEG 2000 of equal size.
+    Prints PSNR over RGB code values in dB, SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey,
+    with --lpips LPIPS (lower is better), and with --weights PRFNet's probability that B is closer. The images are PNG,
+    JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of one size.
     """
     from fastiqa.cli.render import comparison_json, print_comparison
     from fastiqa.evaluation.comparison import CompareError, compare_files

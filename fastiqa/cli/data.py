@@ -47,12 +47,12 @@ def check_command(
     split: Annotated[
         list[str] | None, typer.Option("--split", help="train, val, test (PieAPP); repeatable; default: all there are.")
     ] = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Read every image, too.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also read every image.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object for each split.")] = False,
 ) -> int:
     """Count what a data set holds and name what cannot be used: missing files, bad labels, bad rows.
 
-    Exit status 0 where everything can be used, 1 where there is a problem.
+    The exit status is 0 if everything can be used, 1 if there is a problem.
     """
     try:
         reports = _reports(dataset, path, images, split)
@@ -77,7 +77,7 @@ def _decoded(report: LabelReport[Any]) -> LabelReport[Any]:
 
 
 def _reports(dataset: str, path: Path, images: Path | None, split: list[str] | None) -> list[LabelReport[Any]]:
-    """A report for each split, or one for CLIC and sets of rated images."""
+    """Return a report for each split, or one for CLIC and sets of rated images."""
     from fastiqa.common import arguments
     from fastiqa.data import SETS
     from fastiqa.data.triplets.sets import TRIPLET_SETS

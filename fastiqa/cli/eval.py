@@ -47,7 +47,8 @@ def eval_command(
         ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", help="Of synth, triplets labelled by quality or by metric; default: both.")
+        str | None,
+        typer.Option("--rule", help="For synth: triplets labelled by quality, or by metric; default: both."),
     ] = None,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="psnr, ssim, ms-ssim or none; repeatable; default: all three.")
@@ -55,7 +56,7 @@ def eval_command(
     weights: Annotated[
         Path | None,
         typer.Option(
-            "--weights", metavar="FILE", help="A PRFNet, or of rated images an MFENet, as save_model writes it."
+            "--weights", metavar="FILE", help="A PRFNet, for rated images an MFENet, written by fastiqa.save_model."
         ),
     ] = None,
     lpips: Annotated[
@@ -64,7 +65,7 @@ def eval_command(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", metavar="CSV", help="Score these rows O,A,B,P instead; no images."),
+        typer.Option("--predictions", metavar="CSV", help="Score these rows O,A,B,P and read no images."),
     ] = None,
     write: Annotated[
         Path | None,
@@ -76,27 +77,27 @@ def eval_command(
     ] = None,
     run: Annotated[
         list[Path] | None,
-        typer.Option("--run", metavar="FOLDER", help="Of rated images: a run of fastiqa train mfenet; repeatable."),
+        typer.Option("--run", metavar="FOLDER", help="For rated images: a run of fastiqa train mfenet; repeatable."),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option("--csv", metavar="CSV", help="Of rated images: write all measures of every run.")
+        Path | None, typer.Option("--csv", metavar="CSV", help="For rated images: write all measures of every run.")
     ] = None,
     device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", help="That networks compute in: float32, bfloat16, float16, float64.")
+        str, typer.Option("--dtype", help="The networks' dtype: float32, bfloat16, float16 or float64.")
     ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, an object a predictor or run.")] = False,
 ) -> int:
     """Say how well metrics and networks agree with people.
 
-    Triplets: how often they pick the image that people pick, the 2AFC score with its 95 % interval, for each type of
-    distortion where the data set has types, and how often the network is consistent when A and B change places. CLIC's
-    triplets count as often as they stand in the file.
+    Triplets: the 2AFC score, how often a metric or network picks the image that people pick, with its 95 % interval and
+    by type of distortion where the data set has types; and how often the network is consistent when A and B change
+    places. CLIC's triplets count as often as they stand in the file.
 
-    Rated images: SRCC and PLCC after a logistic fit, over all and by type, as Markdown; KRCC, RMSE and the PLCC without
-    a fit too in the csv. On the set that a run was trained on they are of the images that its split left for the test,
-    on another set of all images; of several runs, such as one a split, the median. With --weights a network is
-    evaluated on all images, whatever it was trained on: nothing in its file says so.
+    Rated images: SRCC and PLCC after a logistic fit, over all images and by type, as Markdown. The csv also has KRCC,
+    RMSE and the PLCC without a fit. On its own training set, a run is tested on the images that its split left out; on
+    another set, on all images. Several runs, such as one a split, give their median. With --weights, a network is
+    tested on all images, for its file does not say what it was trained on.
     """
     from fastiqa.data import SETS
 

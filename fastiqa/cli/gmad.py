@@ -25,16 +25,20 @@ def gmad_command(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder to write.", show_default=False)],
     references: Annotated[
         Path | None,
-        typer.Option("--references", metavar="CSV", help="image,reference: the images that compete, and of what."),
+        typer.Option(
+            "--references",
+            metavar="CSV",
+            help="Columns image,reference: the images that compete, with their references.",
+        ),
     ] = None,
-    levels: Annotated[int, typer.Option("--levels", help="Of the defender, as many images in each.")] = 6,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name images that cannot be read and go on.")] = False,
+    levels: Annotated[int, typer.Option("--levels", help="Levels of the defender, each with equally many images.")] = 6,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unreadable images and continue.")] = False,
 ) -> int:
     """Find the pairs of images on which metrics disagree most (gMAD competition), for you to decide who is right.
 
-    Each metric defends, and every other attacks: of the images that the defender finds about equal, level by level, the
-    two that the attacker finds most different. Writes pairs.csv, sheet.html, sheet.png, and scores.csv, whose scores
-    are kept for the next run as long as image, weights and reference are the same. Higher scores are better.
+    Each metric defends against every other. At each quality level of the defender, the attacker picks the two images
+    that it finds most different. Writes pairs.csv, sheet.html, sheet.png and scores.csv. The next run reuses the scores
+    of scores.csv whose image, weights and reference are unchanged. Higher scores are better.
     """
     try:
         summary = _compete(folder, metric, out, references, levels, skip_bad)

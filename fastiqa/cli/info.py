@@ -1,4 +1,4 @@
-"""What is installed, what is built, which backend runs what: `fastiqa info`, or `python -m fastiqa.cli.info`."""
+"""``fastiqa info``, or ``python -m fastiqa.cli.info``: installed packages, built libraries, backends of operators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def report() -> str:
-    """Return the whole report as text; initialises CUDA where there is a GPU, to name it."""
+    """Return the whole report as text. Initialises CUDA if there is a GPU, to name it."""
     import torch
 
     from fastiqa import ops

@@ -1,4 +1,4 @@
-"""How results are printed and written: tables for people, JSON, CSV, the sheets of a gMAD competition, progress bars.
+"""Results in print and in files: tables for people, JSON, CSV, the sheets of a gMAD competition, progress bars.
 
 Keys of JSON, which stay as they are. ``fastiqa compare``:
     paths       {"ref", "a", "b"}: the files as they were given
@@ -67,7 +67,8 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[str], Ca
     Args:
         console: where they are shown; stderr by default. Lines printed to it appear above the bars.
 
-    Yields: a function that starts a bar of a description, and returns what is called with the numbers done and of all.
+    Yields:
+        A function that starts a bar with a description. It returns a function (done, total) that moves the bar.
     """
     console = console or Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -83,11 +84,11 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[str], Ca
 
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
 DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}
-NARROWEST = 80  # columns: what the table needs, whatever COLUMNS says
+NARROWEST = 80  # columns that the table needs, whatever COLUMNS says
 
 
 def comparison_json(comparison: Comparison) -> str:
-    """The comparison as an indented JSON object, with the keys above."""
+    """Return the comparison as an indented JSON object, with the keys above."""
     verdict = comparison.prfnet
     content = {
         "paths": comparison.paths,
@@ -148,7 +149,7 @@ def _preference(prefers: str | None) -> str:
 
 
 class ScoreRows:
-    """Where scores go, one by one; nothing is printed before the first."""
+    """Prints scores one by one, and nothing before the first."""
 
     def add(self, image: Path, score: float) -> None:
         """Print a row."""
@@ -174,7 +175,7 @@ class CsvScores(ScoreRows):
 
 
 class JsonScores(ScoreRows):
-    """One object, whose list of scores is written as they come."""
+    """Prints one object; its list of scores grows as they come."""
 
     def __init__(self, about: dict[str, Any]) -> None:
         self._about, self._started = about, False
@@ -200,7 +201,7 @@ class JsonScores(ScoreRows):
 
 
 class ScoreTable(ScoreRows):
-    """Columns for people, as wide as the longest name."""
+    """Prints columns for people, as wide as the longest name."""
 
     def __init__(self, files: list[Path]) -> None:
         self._width, self._started = max(len("image"), *(cell_len(one_line(str(file))) for file in files)), False
@@ -221,7 +222,7 @@ class ScoreTable(ScoreRows):
 
 
 def preferences_json(results: Sequence[Evaluation]) -> str:
-    """The evaluations of predictors on triplets as a JSON list."""
+    """Return the evaluations of predictors on triplets as a JSON list."""
     return json.dumps([_preferences_dict(result) for result in results], indent=2)
 
 
@@ -235,7 +236,7 @@ def _preferences_dict(result: Evaluation) -> dict[str, Any]:
 
 
 def print_preferences(results: list[Evaluation]) -> None:
-    """A table: a column a predictor, a row a group, and the interval of 95 %."""
+    """Print a table: a column a predictor, a row a group, then all triplets with the 95 % interval."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("2AFC score")
     table.add_column("triplets", justify="right")
@@ -255,13 +256,13 @@ def print_preferences(results: list[Evaluation]) -> None:
         table.add_row("consistent when swapped", "", *shares)
     needed = 40 + sum(max(len(result.name), len("0.000–1.000")) + 3 for result in results)
     console = Console(highlight=False)
-    if console.width < needed:  # whatever COLUMNS says, rather than "0.7..."
+    if console.width < needed:  # whatever COLUMNS says: a narrower table would cut numbers
         console = Console(highlight=False, width=needed)
     console.print(table)
 
 
 def rated_json(evaluations: Sequence[RatedEvaluation]) -> str:
-    """The evaluations on rated images as a JSON list."""
+    """Return the evaluations on rated images as a JSON list."""
     return json.dumps([_rated_dict(evaluation) for evaluation in evaluations], indent=2, allow_nan=False)
 
 
@@ -312,7 +313,7 @@ figcaption { overflow-wrap: anywhere; font-size: 0.875rem; }
 
 
 def pairs_csv(roles: Sequence[GmadRole], images: Sequence[str]) -> bytes:
-    """A row a pair: who defends and attacks, the level, the images as the attacker finds them, and four scores."""
+    """Return pairs.csv: a row a pair, with defender, attacker, level, better and worse image, and four scores."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     of_both = [f"{role}_{image}" for role in ("defender", "attacker") for image in ("better", "worse")]
@@ -327,7 +328,7 @@ def pairs_csv(roles: Sequence[GmadRole], images: Sequence[str]) -> bytes:
 
 
 def thumbnail(file: Path) -> Pillow.Image:
-    """The image in 8 bits, reduced to at most THUMBNAIL pixels a side. Raises fastiqa.data.ImageError."""
+    """Return the image in 8 bits, reduced to at most THUMBNAIL pixels a side. Raises fastiqa.data.ImageError."""
     image = read_image(file)
     codes = (image.pixels >> (image.bit_depth - 8)).astype(np.uint8)
     picture = Pillow.fromarray(codes)
@@ -344,10 +345,10 @@ def sheet_html(
     path. Names of files and metrics are escaped.
 
     Args:
-        roles: of `gmad_competition`.
+        roles: from `gmad_competition`.
         images: files, by the indices in the roles' pairs.
-        pictures: thumbnails of those that are in a pair.
-        out: the folder that links are relative to.
+        pictures: thumbnails of the images in a pair, by the same indices.
+        out: the folder of the page, from which links start.
     """
     sections = "".join(_section(role, images, pictures, out) for role in roles)
     return (
@@ -405,7 +406,7 @@ def sheet_png(roles: Sequence[GmadRole], images: Sequence[Path], pictures: Mappi
 
 
 def _both_scores(role: GmadRole, pair: GmadPair, number: int) -> str:
-    """What both metrics say of the better (0) or worse (1) image."""
+    """Return both metrics' scores of the better (0) or worse (1) image."""
     values = ((role.defender, pair.defender[number]), (role.attacker, pair.attacker[number]))
     return ", ".join(f"{one_line(name)} {value:.4g}" for name, value in values)
 

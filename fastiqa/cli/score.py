@@ -34,13 +34,13 @@ def score_command(
     model: Annotated[str, typer.Option("--model", help="mfenet, the only one so far.")] = "mfenet",
     crops: Annotated[
         int | None,
-        typer.Option("--crops", min=1, help="Mean over so many random crops; default: the whole image, once."),
+        typer.Option("--crops", min=1, help="Score the mean over this many random crops; default: the whole image."),
     ] = None,
     crop_size: Annotated[int, typer.Option("--crop-size", min=32, help="Sides of a crop in pixels.")] = 224,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the crops' places.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed that places the crops.")] = 0,
     device: Device = "auto",
     dtype: Annotated[
-        str, typer.Option("--dtype", help="That the network computes in: float32, bfloat16, float16, float64.")
+        str, typer.Option("--dtype", help="The network's dtype: float32, bfloat16, float16 or float64.")
     ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print rows image,score.")] = False,
@@ -50,8 +50,8 @@ def score_command(
 ) -> int:
     """Say how good images are, without a reference.
 
-    A number each, larger is better, on the scale of the scores that the network was trained on. It does not depend on
-    what else is scored. Rows are printed as they come; images that cannot be scored are named on stderr.
+    Each image gets one number, on the scale that the network was trained on; larger is better. It does not depend on
+    the other images. Rows are printed as they come, and stderr names images that cannot be scored.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
     from fastiqa.data import TestCrops

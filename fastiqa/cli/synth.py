@@ -1,4 +1,4 @@
-"""``fastiqa data synth``: options, progress bar and report; the work is done by fastiqa.data.synth.synthesis."""
+"""``fastiqa data synth``: options, progress bar and report; `fastiqa.data.synth.synthesis` does the work."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def synth_command(
     source: Annotated[Path, typer.Argument(metavar="SOURCE_FOLDER", help="Photographs.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", help="Decides everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
     codec: Annotated[
         list[str] | None, typer.Option("--codec", help="jpeg, webp, avif, jpeg2000; repeatable; all by default.")
     ] = None,
-    levels: Annotated[int, typer.Option("--levels", help="Qualities of a codec for a photograph.")] = 4,
-    pairs: Annotated[int, typer.Option("--pairs", help="Triplets of a photograph, at most.")] = 40,
+    levels: Annotated[int, typer.Option("--levels", help="Qualities of each codec, for a photograph.")] = 4,
+    pairs: Annotated[int, typer.Option("--pairs", help="Most triplets of a photograph.")] = 40,
     metric: Annotated[str, typer.Option("--metric", help="Labels across codecs: ms-ssim, ssimulacra2.")] = "ms-ssim",
     max_size: Annotated[
         int | None, typer.Option("--max-size", help="Crop larger photographs to this many pixels a side.")
@@ -37,13 +37,13 @@ def synth_command(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; as many as there are cores by default.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name photographs that are no use and go on.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Name unusable photographs and continue.")] = False,
 ) -> int:
     """Make labelled triplets from a folder of photographs with real codecs.
 
-    Of two images by one codec with equal settings the one of higher quality is closer; of any other two the metric says
-    with what probability. No photograph is in two of train, val and test. After an interruption, run the same again:
-    what is whole is kept. The same seed, photographs and versions of the codecs give the same files.
+    If two images differ only in the codec's quality, the higher quality wins. For any other two the metric gives the
+    probability. No photograph is in two of train, val and test. After an interruption, run the same command again: it
+    keeps complete photographs. The same seed, photographs and codec versions give the same files.
     """
     from fastiqa.data.synth.options import SynthError, SynthOptions
 

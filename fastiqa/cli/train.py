@@ -43,10 +43,10 @@ def train_command(
 ) -> int:
     """Train a network by a recipe: prfnet_progressive, mfenet, smoke, ..., or your own.
 
-    As in fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. Ctrl-C and
-    SIGTERM write a checkpoint first. fastiqa train --resume --out FOLDER resumes a run that was stopped or killed, and
-    ends as if nothing had happened. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa train RECIPE; batch_size is
-    that of all together.
+    Example: fastiqa train prfnet_progressive --set data.clic.folder=CLIC --set steps.coarse.optimizer.lr=0.01. Ctrl-C
+    and SIGTERM write a checkpoint first. fastiqa train --resume --out FOLDER resumes a stopped or killed run, which
+    ends as if it had never stopped. Several GPUs: torchrun --nproc-per-node=2 -m fastiqa train RECIPE; batch_size
+    counts the items of all processes together.
     """
     return _train(recipe, overrides or [], out, resume, device, show)
 
@@ -61,7 +61,7 @@ def pretrain_command(
 ) -> int:
     """Pre-train a branch of a network without labels: fastiqa pretrain dan --set data.photographs.folder=FOLDER.
 
-    All else is as of fastiqa train. What it writes is read by fastiqa train mfenet --set model.pretrained_dan=FILE.
+    Options are those of fastiqa train. fastiqa train mfenet --set model.pretrained_dan=FILE reads the result.
     """
     if branch not in PRETRAINING:
         return refuse(f"branch: got {branch!r}, want one of {', '.join(PRETRAINING)}")

@@ -78,7 +78,7 @@ def wheel(folder: Path, source: Path, **extra: str) -> tuple[Path, str]:
 
 
 def sdist(folder: Path, source: Path) -> Path:
-    """A source distribution of a checkout, unpacked."""
+    """Make and unpack the source distribution of a checkout."""
     command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(folder)]
     done = subprocess.run(
         command, cwd=source, env=clean_environment(FASTIQA_NATIVE="0"), capture_output=True, text=True

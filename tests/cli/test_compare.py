@@ -1,4 +1,4 @@
-"""``fastiqa compare`` and its relatives, run as the user runs them: output, exit status, one line on stderr."""
+"""``fastiqa compare`` as the user runs it: output, exit status, one line on stderr."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def weights(tmp_path_factory):
 
 
 def error_line(status, out, err):
-    """The one line on stderr of a command that failed as it should."""
+    """Return the one line on stderr of a command that failed as it should."""
     assert status == 2
     assert out == ""
     assert "Traceback" not in err
@@ -183,7 +183,7 @@ def test_what_was_computed_before_the_memory_ran_out_is_printed(fastiqa_command,
     whole = json.loads(fastiqa_command("compare", *images, "--json")[1])
     monkeypatch.setattr(
         "fastiqa.models.inference.prfnet.InferencePRFNet.probability",
-        lambda *images: torch.empty(1 << 60, dtype=torch.uint8),  # what PyTorch says of its own accord
+        lambda *images: torch.empty(1 << 60, dtype=torch.uint8),  # PyTorch's own message
     )
     status, out, err = fastiqa_command("compare", *images, "--weights", weights[0], "--json")
     content, failure = json.loads(out), "out of memory: 1073741824.0 GiB more were needed"
@@ -197,7 +197,7 @@ def test_what_was_computed_before_the_memory_ran_out_is_printed(fastiqa_command,
 
 
 def test_a_backend_that_cannot_run_ends_in_one_line_after_what_is_computed(fastiqa_command, images):
-    """PSNR is PyTorch's own."""
+    """PSNR needs no backend, so it is printed."""
     with fastiqa.use("cuda"):
         status, out, err = fastiqa_command("compare", *images, "--json")
     assert status == 2

@@ -1,4 +1,4 @@
-"""``fastiqa score``, run as the user runs it: output, exit status, one line on stderr."""
+"""``fastiqa score`` as the user runs it: output, exit status, one line on stderr."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images of different sizes, one of them in a subfolder, and a file that is none."""
+    """Three images of different sizes, one of them in a subfolder, and a file that is no image."""
     generator = np.random.default_rng(0)
     (tmp_path / "inner").mkdir()
     for name, size in (("b.png", (48, 40)), ("a.png", (33, 64)), ("inner/c.png", (64, 64))):
@@ -89,7 +89,7 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
 
 
 def test_mean_over_crops(fastiqa_command: Command, folder: Path, weights: Any) -> None:
-    """Those that a network is validated with, whatever else is scored; more than a batch of them."""
+    """The crops are those of validation, whatever else is scored; here more than a batch of them."""
     path, model = weights
     options = ("--weights", path, "--crops", 11, "--crop-size", 32, "--json", "--seed")
     alone = json.loads(fastiqa_command("score", folder / "b.png", *options, 1)[1])
@@ -106,7 +106,7 @@ def test_mean_over_crops(fastiqa_command: Command, folder: Path, weights: Any) -
 
 
 def test_crops_of_small_images_are_enlarged(fastiqa_command: Command, folder: Path, weights: Any) -> None:
-    """As in training; of 33x64 pixels, and of fewer than the network takes as they are."""
+    """As in training: an image of 33x64 pixels, and one smaller than the network takes."""
     path, model = weights
     small = folder / "small.png"
     PIL.Image.open(folder / "a.png").crop((0, 0, 20, 30)).save(small)
@@ -122,7 +122,7 @@ def test_crops_of_small_images_are_enlarged(fastiqa_command: Command, folder: Pa
 def test_bad_images_are_named_and_the_others_scored(
     fastiqa_command: Command, folder: Path, weights: Any, form: tuple[str, ...]
 ) -> None:
-    """One that is damaged, one too small, one that is not there: each a line on stderr, and the status is 1, or 0."""
+    """A damaged, a small and a missing image give a line on stderr each; the status is 1, or 0 with --skip-bad."""
     good, path = folder / "inner", weights[0]
     want = fastiqa_command("score", good / "c.png", "--weights", path, *form)
     assert want[::2] == (0, "")
@@ -150,7 +150,7 @@ def test_bad_images_are_named_and_the_others_scored(
 
 
 def scores_of(out: str, form: tuple[str, ...]) -> list[str]:
-    """The scores of an output, as text."""
+    """Return the scores of an output, as text."""
     if form == ("--json",):
         return [repr(row["score"]) for row in json.loads(out)["scores"]]
     if form == ("--csv",):
@@ -167,7 +167,7 @@ def test_rows_come_one_by_one_and_survive_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """At the third image two rows are out; after Ctrl-C there JSON is whole."""
+    """Two rows are printed when the third image is read; after Ctrl-C the JSON is complete."""
     whole = fastiqa_command("score", folder, "--weights", weights[0], *form)[1]
     read, seen, early = networks.read_image, [], []
 
@@ -195,7 +195,7 @@ def test_an_image_too_large_for_the_memory_is_named_and_the_others_scored(
 
         def call(image: torch.Tensor) -> torch.Tensor:
             if image.shape[-2:] == (33, 64):
-                torch.empty(1 << 60, dtype=torch.uint8)  # what PyTorch says of its own accord
+                torch.empty(1 << 60, dtype=torch.uint8)  # PyTorch's own message
             return model(image)  # type: ignore[no-any-return]
 
         return call
@@ -266,7 +266,7 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
 
 
 def test_waiting_threads_sleep() -> None:
-    """Unless the user has said how they wait; training and benchmarks keep OpenMP's default."""
+    """The user's own setting wins; training and benchmarks keep OpenMP's default."""
     for command, before, after in (
         (["score"], {}, {"OMP_WAIT_POLICY": "passive"}),
         ([], {}, {"OMP_WAIT_POLICY": "passive"}),

@@ -1,4 +1,4 @@
-"""Names of files as text: what reaches a terminal or a spreadsheet, and the way back."""
+"""File names as text: safe in a terminal and a spreadsheet, and read back unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_one_line_escapes_what_moves_a_terminal():
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
 def test_no_name_ends_a_command_whatever_stdout_can_write(encoding, tmp_path):
-    """Names that a strict stdout cannot write, as a terminal's is, in a report, in JSON and in an error."""
+    """Names that a strict stdout, such as a terminal's, cannot write: in a report, in JSON and in an error."""
     folder = os.path.join(os.fsencode(tmp_path), "写真 ✓".encode() + b"\xe9")
     os.mkdir(folder)
     with open(os.path.join(folder, b"train_reference_list.txt"), "wb") as file:

@@ -49,7 +49,7 @@ def test_it_trains_and_prints_where_the_weights_are(fastiqa_command, tmp_path):
 
 
 def test_the_smoke_recipe_learns_what_can_be_seen(tmp_path):
-    """As it comes: the installation's first run must not look broken."""
+    """Unchanged: the first run after an installation must not look broken."""
     train(read_recipe("smoke", ["workers=0"]), tmp_path, device="cpu")
     accuracy = [line["validation"]["held_out"]["accuracy"] for line in log(tmp_path) if line["event"] == "epoch"]
     assert len(accuracy) == 5
@@ -58,7 +58,7 @@ def test_the_smoke_recipe_learns_what_can_be_seen(tmp_path):
 
 
 def test_resume_reads_the_recipe_of_the_folder(fastiqa_command, tmp_path):
-    """--set need not be said again, nor the recipe; what differs from the command is said."""
+    """Neither --set nor the recipe need be repeated; stderr names what differs from the command."""
     folder = tmp_path / "run"
     options = ("--out", folder, "--device", "cpu")
     assert fastiqa_command("train", "smoke", *options, *sets(*COARSE))[0] == 0
@@ -79,7 +79,7 @@ def test_resume_reads_the_recipe_of_the_folder(fastiqa_command, tmp_path):
 
 
 def test_a_signal_ends_the_command_with_a_checkpoint(tmp_path):
-    """SIGTERM comes when the first epoch is done, in the middle of one; Ctrl-C differs in its number alone."""
+    """SIGTERM comes after the first epoch, in the middle of one. Ctrl-C differs only in its number."""
     command = [sys.executable, "-m", "fastiqa", "train", "smoke", "--device", "cpu", "--out", tmp_path / "run"]
     overrides = sets(*COARSE, "steps.coarse.epochs=10000", "checkpoint_every=100000")
     with subprocess.Popen([*map(str, command), *overrides], stderr=subprocess.PIPE, text=True) as process:
@@ -158,7 +158,7 @@ def torchrun(folder, *overrides, recipe="smoke"):
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
-    """The backbone frozen, so that no statistics depend on the batch; no dropout, whose masks are the parts'."""
+    """With a frozen backbone, so that no statistics depend on the batch, and no dropout, whose masks differ by part."""
     frozen = (*ONE_UPDATE, "steps.coarse.freeze_backbone=true", "model.options.dropout=0.0")
     validated = ("validation.data=[held_out]", "validation.batch_size=3", "data.held_out.items=7")
     one, two = run(tmp_path / "one", *frozen, *validated), torchrun(tmp_path / "two", *frozen, *validated)
@@ -173,7 +173,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
 
 @pytest.mark.slow
 def test_a_head_without_a_loss_keeps_nobody_waiting(tmp_path):
-    """Its weights have no gradient, and stay what they are."""
+    """Its weights have no gradient and stay unchanged."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("""
 task: quality
@@ -225,7 +225,7 @@ def test_processes_share_every_batch_of_an_epoch():
 
 
 def test_items_of_a_block_stay_together():
-    """But where a batch ends."""
+    """Except where a batch ends."""
     blocks = [[0], *(range(first, first + 5) for first in range(1, 51, 5))]
     (batch,) = epoch_order({"x": blocks}, 51, seed=0, epoch=0)
     order = [index for _, index in batch]
