@@ -40,9 +40,9 @@ def machine_code_page(kernels: Sequence[Row], launches: Sequence[Row]) -> str:
         + spills(kernels),
         f"## Occupancy below {LOW} %\n\nKernels that ordinary calls run (both memory formats, no odd strides) "
         f"in {' and '.join(DTYPES)}: the instance with least in flight.\n\n" + low_occupancy(ordinary),
-        f"## Asked beyond the design\n\nsm_{ARCH}, {' and '.join(DTYPES)}: kernels whose threads request over {BEYOND} "
-        "times the bytes an element that their call moves by design. Caches answer the rest, or tiles that a map does "
-        "not fill mask it out.\n\n" + beyond_design(ordinary),
+        f"## Requested beyond the design\n\nsm_{ARCH}, {' and '.join(DTYPES)}: kernels whose threads request over "
+        f"{BEYOND} times the bytes an element that their call moves by design. Caches answer the rest, or tiles "
+        "that a map does not fill mask it out.\n\n" + beyond_design(ordinary),
         "## Kernels that ordinary calls run\n\n"
         f"sm_{ARCH}; {' and '.join(DTYPES)}. Bytes and instructions are a thread's in the region named; bytes an "
         "element are given where no loop hides their number.\n\n" + of_kernels(ordinary),
@@ -104,7 +104,7 @@ def beyond_design(kernels: Sequence[Row]) -> str:
             if asked > BEYOND * float(r["element_design"]):
                 cells = (r["backend"], r["dtype"], r["layout"], f"{asked:.1f}", r["element_design"])
                 lines.append([f"`{r['op']}`", f"`{r['kernel']}`", *cells])
-    return _table(("operator", "kernel", "backend", "dtype", "layout", "asked", "by design"), lines, 5)
+    return _table(("operator", "kernel", "backend", "dtype", "layout", "requested", "by design"), lines, 5)
 
 
 def of_kernels(kernels: Sequence[Row]) -> str:

@@ -53,7 +53,7 @@ DTYPES = {"double": "float64", "float": "float32", "bfloat16": "bfloat16", "floa
 NOT_MEASURED = "not measured"
 
 
-def tool(*command: str) -> str:
+def output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -66,7 +66,7 @@ def cuobjdump() -> str:
 
 def resources(file: Path) -> dict[str, dict[str, int]]:
     """Registers, and bytes of stack, shared and local memory, of each kernel in a cubin."""
-    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", tool(cuobjdump(), "--dump-resource-usage", str(file)))
+    found = re.findall(r"Function (\S+):\s*\n\s*(REG:.*)", output_of(cuobjdump(), "--dump-resource-usage", str(file)))
     return {name: {key: int(value) for key, value in re.findall(r"(\w+):(\d+)", line)} for name, line in found}
 
 
@@ -91,7 +91,7 @@ def row(arch: int, threads: int, dynamic: int, used: dict[str, int], kernel: sas
     return {column: str(numbers.get(column, "")) for column in COLUMNS} | {"variants": "1", "gpu_us": NOT_MEASURED}
 
 
-def asked(found: Row, blocks: int, threads: int, elements: int, design: int) -> Row:
+def requested_bytes(found: Row, blocks: int, threads: int, elements: int, design: int) -> Row:
     """Bytes an element that all threads of a launch request, and that the operator's call moves by design."""
     if found["region"] == "loop":
         return {}
@@ -108,7 +108,7 @@ def cuda_compiler(library: Path) -> str:
     return str(json.loads(record[0])["compiler"]).rpartition(", V")[2]
 
 
-def plain(demangled: str) -> str:
+def kernel_name(demangled: str) -> str:
     """`elementwise_kernel<1, 4, unsigned int, float, 2, Forward>` of a demangled kernel."""
     name = demangled.replace("(anonymous namespace)::", "").replace("fastiqa::", "").removeprefix("void ")
     return re.sub(r"\((\w+)\)(\d)", r"\1 \2", name).partition("(")[0].strip()
@@ -116,7 +116,7 @@ def plain(demangled: str) -> str:
 
 def cuda_rows(library: Path, calls: Iterable[dict[str, Any]] = ()) -> list[Row]:
     """A row for every kernel in the library; `calls`, lines of launches.py, tell which calls run it."""
-    ptx = tool(cuobjdump(), "--dump-ptx", str(library))
+    ptx = output_of(cuobjdump(), "--dump-ptx", str(library))
     threads = dict(re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx, re.S))
     version, places = cuda_compiler(library), _places(calls)
     rows: list[Row] = []
@@ -136,26 +136,26 @@ def _of_cubin(cubin: Path, arch: int, threads: dict[str, str], places: Places) -
     # nvcc names what is local to a source after it.
     source = re.search(rb"_(?:INTERNAL|GLOBAL__N_)_[0-9a-f]+_\d+_(\w+?)_cu_", binary)
     op = source[1].decode() if source else ""
-    demangled = tool("c++filt", *codes).splitlines() if codes else []
-    for mangled, name in zip(codes, map(plain, demangled), strict=True):
+    demangled = output_of("c++filt", *codes).splitlines() if codes else []
+    for mangled, name in zip(codes, map(kernel_name, demangled), strict=True):
         found = row(arch, int(threads[mangled]), 0, used[mangled], codes[mangled])
         layouts, launch = places.get((op, name), ([], None))
         types = re.findall(r"\b(double|bfloat16|float16|float)\b", name)
         reason = why(op, name.partition("<")[0], found["wide"] != "0") if found["narrow"] != "0" else ""
         found |= {"backend": "cuda", "arch": str(arch), "op": op, "kernel": name, "layout": "+".join(layouts)}
         found |= {"dtype": DTYPES[types[0]] if types else "", "why": reason}
-        yield found | (asked(found, *launch) if launch else {})
+        yield found | (requested_bytes(found, *launch) if launch else {})
 
 
 def _places(calls: Iterable[dict[str, Any]]) -> Places:
-    """(source, kernel) -> memory formats of the calls that run it, and the first call's numbers for `asked`."""
+    """(source, kernel) -> memory formats of the calls that run it, and numbers of the first for `requested_bytes`."""
     places: Places = {}
     for call in calls:
         if call["backend"] == "cuda" and call["mode"] == "forward":
             for name, blocks, threads in call["launches"]:
                 numbers = (blocks, threads, call["elements"], call["bytes"])
                 source = re.sub("(_input|_weight)?_backward$", "", call["op"])
-                layouts, _ = places.setdefault((source, plain(name)), ([], numbers))
+                layouts, _ = places.setdefault((source, kernel_name(name)), ([], numbers))
                 if call["layout"] not in layouts:
                     layouts.append(call["layout"])
     return places
@@ -245,7 +245,7 @@ def triton_rows(kernels: Iterable[dict[str, Any]]) -> list[Row]:
         found = row(facts["arch"], facts["threads"], facts["shared"], used, code)
         found |= {key: str(facts[key]) for key in KEY[1:]}
         found |= {"backend": "triton", "compiler": triton.__version__}
-        found |= asked(found, *(facts[key] for key in ("blocks", "threads", "elements", "bytes")))
+        found |= requested_bytes(found, *(facts[key] for key in ("blocks", "threads", "elements", "bytes")))
         found["why"] = facts["narrow"][-1] if facts["narrow"] and found["narrow"] != "0" else ""
         key = tuple(found[column] for column in KEY)
         worst[key] = _worse(worst[key], found) if key in worst else found
@@ -268,7 +268,7 @@ def launch_rows(calls: Iterable[dict[str, Any]], dtype: str = "float32") -> list
     return [
         {column: str(call[column]) for column in LAUNCH_KEY}
         | {"launches": str(len(call["launches"])), "bytes_by_design": _by_design(call)}
-        | {"kernels": " ".join(_counted(plain(name).partition("<")[0] for name, *_ in call["launches"]))}
+        | {"kernels": " ".join(_counted(kernel_name(name).partition("<")[0] for name, *_ in call["launches"]))}
         for call in calls
         if call["dtype"] == dtype
     ]

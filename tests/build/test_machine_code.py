@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastiqa.bench.machine_code import tables
 from fastiqa.bench.machine_code.occupancy import occupancy
-from fastiqa.bench.machine_code.rows import Row, launch_rows, plain
+from fastiqa.bench.machine_code.rows import Row, kernel_name, launch_rows
 
 pytestmark = pytest.mark.kernels
 
@@ -35,7 +35,7 @@ def test_occupancy_of_an_unknown_architecture_is_an_error() -> None:
 
 
 def test_names_of_kernels_are_plain() -> None:
-    found = plain(
+    found = kernel_name(
         "void fastiqa::blocks_kernel<fastiqa::Maps<1, 0>, (fastiqa::Walk)2, fastiqa::(anonymous namespace)::F>(int)"
     )
     assert found == "blocks_kernel<Maps<1, 0>, Walk 2, F>"
