@@ -128,9 +128,9 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     name, options = name_and_options(model)
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise ValueError(f"path: {path}, want a name that ends in .safetensors")
+        raise ValueError(f"path: got {path}, want a name that ends in .safetensors")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: {path}, the folder does not exist")
+        raise FileNotFoundError(f"path: got {path}, want a folder that exists")
     text = json.dumps(options, sort_keys=True)
     metadata = {"fastiqa.model": name, "fastiqa.options": text, "fastiqa.version": __version__}
     held = plain_state(model)

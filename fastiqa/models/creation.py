@@ -53,7 +53,7 @@ def create_model(
     build = model_class(name)
     defaults = MODELS[name].options
     if pretrained is True:
-        raise ValueError(f"pretrained: no weights of {name} are published: give a file or 'hub:org/name'")
+        raise ValueError(f"pretrained: got True, want a file or 'hub:org/name': no weights of {name} are published")
     if pretrained is False:
         model = build(**{**defaults, **options})
     else:

@@ -16,7 +16,15 @@ from torch import nn
 
 from fastiqa.ops import Op
 
-PACKAGES = ("fastiqa", "fastiqa.ops", "fastiqa.nn", "fastiqa.metrics", "fastiqa.models", "fastiqa.data")
+PACKAGES = (
+    "fastiqa",
+    "fastiqa.ops",
+    "fastiqa.nn",
+    "fastiqa.metrics",
+    "fastiqa.models",
+    "fastiqa.data",
+    "fastiqa.training",
+)
 
 
 def public() -> Iterator[tuple[str, Any]]:
@@ -36,7 +44,9 @@ def parameters(thing: Any) -> list[str]:
     """What a call takes, but for `self` and `*`."""
     if isinstance(thing, Op):
         return [argument.name for argument in thing.schema.arguments]
-    if isinstance(thing, type) and thing.__init__ in (nn.Module.__init__, object.__init__):
+    if isinstance(thing, type) and (
+        thing.__init__ in (nn.Module.__init__, object.__init__) or issubclass(thing, Exception)
+    ):
         return []
     return [*inspect.signature(thing).parameters]
 

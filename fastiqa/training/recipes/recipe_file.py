@@ -41,6 +41,9 @@ def read_recipe(source: str | os.PathLike[str], overrides: Sequence[str] = ()) -
         source: one of `recipe_names()`, or a YAML file.
         overrides: changes as "key.of.the.recipe=value" with a YAML value; "=null" takes the key away.
 
+    Returns:
+        The recipe, complete: keys that the file leaves out have their defaults.
+
     Raises:
         RecipeError: an unknown name; a file that is not YAML, or beyond `fastiqa.common.limits`; a key that is unknown,
             missing or has a value that the recipe cannot have. The message names the file and the key.
