@@ -260,8 +260,9 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<
 }
 
 // By value: the words that store_pair writes could otherwise, as far as the compiler knows, be the tile's own members.
-template <class M, Run kRun, bool kByChannel, class T, int kOperands, class F>
+template <class M, Run kRun, class T, int kOperands, class F>
 FASTIQA_HD void tile_of_blocks(const BlockTile<T, kOperands> tile, F f) {
+  constexpr bool kByChannel = kRun == Run::channels;
   BlockTile<T, kOperands> to = tile;
   for (int o = M::inputs; tile.streamed && o < M::inputs + M::fine_out; ++o) {
     to.column[o] = kByChannel ? tile.length : 1;
@@ -281,12 +282,28 @@ FASTIQA_HD void tile_of_blocks(const BlockTile<T, kOperands> tile, F f) {
 
 template <class M, class T, int kOperands, class F>
 FASTIQA_CLONES void columns_tile(const BlockTile<T, kOperands>& tile, F f) {
-  tile_of_blocks<M, Run::columns, false>(tile, f);
+  tile_of_blocks<M, Run::columns>(tile, f);
 }
 
 template <class M, class T, int kOperands, class F>
 FASTIQA_CLONES void channels_tile(const BlockTile<T, kOperands>& tile, F f) {
-  tile_of_blocks<M, Run::channels, true>(tile, f);
+  tile_of_blocks<M, Run::channels>(tile, f);
+}
+
+/// Runs [first, end) of any strides, along columns and along channels.
+template <class M, int kRows, int kColumns, class T, int kOperands, class F>
+FASTIQA_STRIDED void strided_runs(const BlockTile<T, kOperands> tile, int64_t first, int64_t end, F f) {
+  for (int64_t m = first; m < end; ++m) run_blocks<M, Run::strided, kRows, kColumns>(tile, tile, m, f);
+}
+
+template <class M, class T, int kOperands, class F>
+void strided_tile(const BlockTile<T, kOperands>& tile, bool by_channel, F f) {
+  const int64_t count = tile.count, end = count + tile.tail;
+  tile.last_row ? strided_runs<M, 1, 2>(tile, 0, count, f) : strided_runs<M, 2, 2>(tile, 0, count, f);
+  if (!by_channel)
+    strided_runs<M, 1, 2>(tile, count, end, f);
+  else
+    tile.last_row ? strided_runs<M, 1, 1>(tile, count, end, f) : strided_runs<M, 2, 1>(tile, count, end, f);
 }
 
 template <class M, class T, size_t kViews, class F>
@@ -321,12 +338,10 @@ void blocks(const std::array<View, kViews>& views, F f, const Tensor&) {
       tile.last_row = nest.by_channel && 2 * i2 + 1 == nest.height;
       tile.from_memory = from_memory;
       tile.streamed = streamed;
-      if (nest.unit)
-        nest.by_channel ? channels_tile<M>(tile, f) : columns_tile<M>(tile, f);
-      else if (nest.by_channel)
-        tile_of_blocks<M, Run::strided, true>(tile, f);
+      if (!nest.unit)
+        strided_tile<M>(tile, nest.by_channel, f);
       else
-        tile_of_blocks<M, Run::strided, false>(tile, f);
+        nest.by_channel ? channels_tile<M>(tile, f) : columns_tile<M>(tile, f);
       begin += runs;
     }
     if (streamed) end_stream();

@@ -158,6 +158,17 @@ FASTIQA_CLONES void channel_tile(const Rectangle<T, kMaps>& tile, bool streamed,
     plane_runs<true>(tile, streamed, channel, totals, pass);
 }
 
+/// As channel_tile, for innermost strides other than one.
+template <bool kByPixels, int kInputs, int kMaps, int kValues, int kSums, class T, class A, class F>
+FASTIQA_STRIDED void strided_tile(const Rectangle<T, kMaps>& tile, const Rows<const A, kValues>& channel,
+                                  const Rows<double, kSums>& totals,
+                                  const Pass<kInputs, kMaps, kValues, kSums, F>& pass) {
+  if constexpr (kByPixels)
+    pixel_runs<false>(tile, false, channel, totals, pass);
+  else
+    plane_runs<false>(tile, false, channel, totals, pass);
+}
+
 // ---- tasks and the pass ----
 
 // Elements a task, which is the unit of work and of sums: of small maps fewer, so that threads have equal shares.
@@ -267,8 +278,8 @@ void channel_pass(const Views<T, kMaps>& maps, const Views<V, kValues>& values, 
           by_pixels ? channel_tile<true>(tile, streamed, channel, totals, pass)
                     : channel_tile<false>(tile, streamed, channel, totals, pass);
         else
-          by_pixels ? pixel_runs<false>(tile, false, channel, totals, pass)
-                    : plane_runs<false>(tile, false, channel, totals, pass);
+          by_pixels ? strided_tile<true>(tile, channel, totals, pass)
+                    : strided_tile<false>(tile, channel, totals, pass);
       }
 
       if (step > 1)

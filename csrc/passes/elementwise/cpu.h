@@ -68,7 +68,7 @@ FASTIQA_CLONES void unit_tile(const Rectangle<T, kOperands>& tile, bool streamed
 
 /// As unit_tile, for innermost strides other than one (slices along the rows, expanded operands).
 template <int kInputs, class T, int kOperands, class F>
-void strided_tile(const Rectangle<T, kOperands>& tile, F f) {
+FASTIQA_STRIDED void strided_tile(const Rectangle<T, kOperands>& tile, F f) {
   for (int64_t row = 0; row < tile.rows; ++row)
     for (int64_t i = 0; i < tile.length; ++i) {
       accumulator_t<T> x[kInputs], y[kOperands - kInputs];
