@@ -1,12 +1,12 @@
-// What the tensors of a call must be, checked once, before their memory is touched. The layout rules of fastiqa.ops have
-// checked it already; torch.ops.fastiqa_cpu.<op> may be called without them.
+// Checks the tensors of a call once, before any access to their memory. The layout rules of fastiqa.ops check the same
+// earlier, but torch.ops.fastiqa_cpu.<op> may be called without them.
 //
 //   const Arguments call("op", "x", x);                 its dtype and its device are the call's
 //   const auto [n, c, h, w] = call.sizes<4>("x", x);
 //   call.check({n, c, 1, 1}, "gate", gate, "scale", scale);
 //
-// An error names operator and argument: "op: gate: got (2, 3) float32, want (2, 8, 1, 1) float32". No size may be 0, for
-// kernels divide by them.
+// An error names operator and argument: "op: gate: got (2, 3) float32, want (2, 8, 1, 1) float32". A size of 0 is an
+// error, because kernels divide by sizes.
 #pragma once
 
 #include <algorithm>
@@ -54,7 +54,7 @@ class Arguments {
     if constexpr (sizeof...(rest) > 0) check_wide(sizes, rest...);
   }
 
-  /// Whatever else must hold.
+  /// Any other condition.
   template <class... Parts>
   void want(bool holds, const char* name, const Parts&... message) const {
     if (!holds) [[unlikely]]

@@ -1,5 +1,5 @@
-// Errors, on the host: FASTIQA_CHECK(condition, parts of a message...) throws what PyTorch makes a RuntimeError of. No
-// source file's name is in it, as in the library.
+// Errors on the host: FASTIQA_CHECK(condition, parts of a message...) throws, and PyTorch raises a RuntimeError. The
+// message names no source file.
 #pragma once
 
 #include <sstream>

@@ -31,7 +31,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, const Te
 
 namespace fastiqa {
 
-/// The index of this thread in the whole grid; widened before it is multiplied.
+/// The index of this thread in the whole grid, widened before the multiplication.
 template <class Index>
 __device__ Index global_thread() {
   return static_cast<Index>(blockIdx.x) * static_cast<Index>(blockDim.x) + static_cast<Index>(threadIdx.x);

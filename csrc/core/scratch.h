@@ -1,4 +1,4 @@
-// Memory for as long as this object lives.
+// Memory that lives as long as its object.
 #pragma once
 
 #include <cstring>
@@ -24,8 +24,8 @@ class Scratch {
 
 #else
 
-/// On the host, its size exact to the byte for the address sanitizer. Under emulation it is NaN to begin with, so that a
-/// sum of what nobody wrote is found.
+/// On the host, exact to the byte for the address sanitizer. Under emulation it starts as NaN, which exposes a sum of
+/// elements that nobody wrote.
 template <class T>
 class Scratch {
  public:

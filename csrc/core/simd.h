@@ -1,8 +1,8 @@
-// Vector code on the CPU: clones of a function for several instruction sets, and vectors of 64 bytes, of which GCC makes
-// several shorter ones where it must.
+// Vector code on the CPU: clones of a function for several instruction sets, and vectors of 64 bytes, which GCC splits
+// where registers are shorter.
 //
-// A function with FASTIQA_CLONES is compiled three times (AVX-512, AVX2, baseline) and the machine's best is taken when
-// the library is loaded, so no instruction set leaks into generic code.
+// FASTIQA_CLONES compiles a function three times (AVX-512, AVX2, baseline). The loader takes the best that the machine
+// has, so no instruction set leaks into generic code.
 #pragma once
 
 #include <cstring>
@@ -12,7 +12,7 @@
 
 #include "core/dtype.h"
 
-// None in the tests' own programs: a sanitizer would run in the resolver that chooses a clone, before it is ready.
+// The tests' own programs have no clones: a sanitizer would run in the resolver that chooses one, before it is ready.
 #if defined(FASTIQA_PLAIN)
 #define FASTIQA_CLONES
 #elif defined(FASTIQA_X86) && __GNUC__ >= 12
@@ -26,8 +26,9 @@
 #define FASTIQA_CLONE_NAMES ""
 #endif
 
-// A function of its own for operands of any strides, of which some are not one. GCC would make a second version of each
-// loop for strides that are all one, which never runs and took an eighth of the time of attentional_blend.cpp.
+// A function, not inlined, whose operands have any strides, at least one of them other than one. GCC would add a version
+// of each loop for the case that all strides are one: it never runs, and compiling it took an eighth of the time of
+// attentional_blend.cpp.
 #if defined(FASTIQA_X86)
 #define FASTIQA_STRIDED __attribute__((noinline, optimize("no-version-loops-for-strides")))
 #else
@@ -57,7 +58,7 @@ using Vec = typename VectorOf<A>::full;
 template <class A>
 constexpr int kLanes = kVectorBytes / sizeof(A);
 
-/// Zeros to begin with. Generic code must align vectors itself: it knows of 16 bytes, clones count on all.
+/// Vectors, zero at first. Generic code must align them itself: it assumes 16 bytes, clones assume the whole vector.
 template <class A>
 class Vectors {
  public:

@@ -1,4 +1,4 @@
-// A map with any strides, as a kernel's argument.
+// A map of any strides as an argument of a CUDA kernel.
 #pragma once
 
 #include "core/tensor.h"

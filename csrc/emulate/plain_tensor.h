@@ -1,5 +1,5 @@
-// What stands in PyTorch's place in the tests' own programs, so that the sanitizers see nothing but the kernels: tensors
-// on plain memory, operators called by name, and loops whose parts run one after the other.
+// Replaces PyTorch in the tests' own programs, so that the sanitizers see only the kernels: tensors on plain memory,
+// operators called by name, and loops whose parts run one after the other.
 //
 //   -include emulate/plain_tensor.h     the CPU sources as they are
 //   -include emulate/emulate.h          the CUDA sources

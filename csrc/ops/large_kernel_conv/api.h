@@ -1,4 +1,4 @@
-// What the arguments of large_kernel_conv and its adjoints must be, on either device.
+// The arguments that large_kernel_conv and its adjoints accept, on both devices.
 #pragma once
 
 #include "core/arguments.h"

@@ -1,4 +1,4 @@
-// What the arguments of ssim and its adjoint must be, on either device.
+// The arguments that ssim and its adjoint accept, on both devices.
 #pragma once
 
 #include "core/arguments.h"
