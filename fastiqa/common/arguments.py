@@ -97,10 +97,10 @@ def check_images(parameter: Tensor, minimum_size: int, **images: Tensor) -> None
     for name, image in images.items():
         _check_tensor(name, image)
         if image.dim() != 4 or image.shape[1] != 3:
-            raise ValueError(f"{name}: shape {tuple(image.shape)}, want (N, 3, H, W)")
+            raise ValueError(f"{name}: got shape {tuple(image.shape)}, want (N, 3, H, W)")
         _check_like(name, image, first_name, first)
         if image.shape[2] < minimum_size or image.shape[3] < minimum_size:
-            raise ValueError(f"{name}: shape {tuple(image.shape)}, want H and W of at least {minimum_size}")
+            raise ValueError(f"{name}: got shape {tuple(image.shape)}, want H and W of at least {minimum_size}")
         _check_model(name, image, parameter)
         if image.device.type == "cpu" and is_eager(image) and image.numel() > 0:
             _check_range(name, image)
@@ -118,7 +118,7 @@ def check_map(name: str, features: Tensor, *shape: int | None) -> None:
         want is not None and got != want for got, want in zip(features.shape, shape, strict=True)
     ):
         wanted = ", ".join(letter if size is None else str(size) for letter, size in zip("NCHW", shape, strict=True))
-        raise ValueError(f"{name}: shape {tuple(features.shape)}, want ({wanted})")
+        raise ValueError(f"{name}: got shape {tuple(features.shape)}, want ({wanted})")
 
 
 def check_map_like(name: str, features: Tensor, first: Tensor) -> None:
@@ -137,7 +137,7 @@ def check_pyramids(parameter: Tensor, channels: Sequence[int], **pyramids: Seque
         if isinstance(maps, Tensor) or not isinstance(maps, Sequence):
             raise TypeError(f"{name}: got {type(maps).__name__}, want a list of {len(channels)} feature maps")
         if len(maps) != len(channels):
-            raise ValueError(f"{name}: {len(maps)} maps, want {len(channels)}")
+            raise ValueError(f"{name}: got {len(maps)} maps, want {len(channels)}")
         for i, (features, width) in enumerate(zip(maps, channels, strict=True)):
             check_map(f"{name}[{i}]", features, None, width, None, None)
             if isinstance(features, Proxy):
@@ -150,32 +150,32 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: got {type(tensor).__name__}, want a torch.Tensor")
     if tensor.dtype == torch.uint8:
-        raise TypeError(f"{name}: dtype torch.uint8, want floating point in [0, 1]: convert it and divide by 255")
+        raise TypeError(f"{name}: got dtype torch.uint8, want floating point in [0, 1]: convert it and divide by 255")
     if not tensor.is_floating_point():
-        raise TypeError(f"{name}: dtype {tensor.dtype}, want a floating-point one")
+        raise TypeError(f"{name}: got dtype {tensor.dtype}, want a floating-point one")
 
 
 def _check_like(name: str, tensor: Tensor, first_name: str, first: Tensor) -> None:
     if tensor.shape != first.shape:
-        raise ValueError(f"{name}: shape {tuple(tensor.shape)}, want that of {first_name}, {tuple(first.shape)}")
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, want that of {first_name}, {tuple(first.shape)}")
     if tensor.dtype != first.dtype:
-        raise TypeError(f"{name}: dtype {tensor.dtype}, want that of {first_name}, {first.dtype}")
+        raise TypeError(f"{name}: got dtype {tensor.dtype}, want that of {first_name}, {first.dtype}")
     if tensor.device != first.device:
-        raise ValueError(f"{name}: on {tensor.device}, want the device of {first_name}, {first.device}")
+        raise ValueError(f"{name}: got a tensor on {tensor.device}, want the device of {first_name}, {first.device}")
 
 
 def _check_model(name: str, tensor: Tensor, parameter: Tensor) -> None:
     if tensor.device != parameter.device:
-        raise ValueError(f"{name}: on {tensor.device}, want the device of the model, {parameter.device}")
+        raise ValueError(f"{name}: got a tensor on {tensor.device}, want the device of the model, {parameter.device}")
     if tensor.dtype == parameter.dtype:
         return
     converted = tensor.dtype in _AUTOCAST_DTYPES and parameter.dtype in _AUTOCAST_DTYPES
     if not (converted and torch.is_autocast_enabled(tensor.device.type)):
-        raise TypeError(f"{name}: dtype {tensor.dtype}, want that of the model, {parameter.dtype}")
+        raise TypeError(f"{name}: got dtype {tensor.dtype}, want that of the model, {parameter.dtype}")
 
 
 def _check_range(name: str, image: Tensor) -> None:
     low, high = (bound.item() for bound in torch.aminmax(image.detach()))
     # A NaN makes both bounds NaN and the comparison false.
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
-        raise ValueError(f"{name}: values from {low:.6g} to {high:.6g}, want finite ones in [0, 1]")
+        raise ValueError(f"{name}: got values from {low:.6g} to {high:.6g}, want finite ones in [0, 1]")

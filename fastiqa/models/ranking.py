@@ -111,7 +111,7 @@ def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor
     """The reference and the candidates, (1, 3, H, W) each, by argument name."""
     if isinstance(candidates, Tensor):
         if candidates.dim() != 4:
-            raise ValueError(f"candidates: shape {tuple(candidates.shape)}, want (K, 3, H, W)")
+            raise ValueError(f"candidates: got shape {tuple(candidates.shape)}, want (K, 3, H, W)")
     elif not isinstance(candidates, Sequence):
         want = "a sequence of images or a tensor (K, 3, H, W)"
         raise TypeError(f"candidates: got {type(candidates).__name__}, want {want}")
@@ -122,7 +122,7 @@ def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor
         if not isinstance(image, Tensor):
             raise TypeError(f"{name}: got {type(image).__name__}, want a torch.Tensor")
         if image.shape[:-2] not in ((3,), (1, 3)):
-            raise ValueError(f"{name}: shape {tuple(image.shape)}, want (3, H, W) or (1, 3, H, W)")
+            raise ValueError(f"{name}: got shape {tuple(image.shape)}, want (3, H, W) or (1, 3, H, W)")
     images = {name: image.reshape(1, *image.shape[-3:]) for name, image in images.items()}
     arguments.check_images(next(model.parameters(), ref), 1, **images)
     return images

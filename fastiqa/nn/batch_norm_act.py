@@ -67,7 +67,7 @@ class BatchNormAct2d(reference.BatchNormAct2d):
         self._check_input_dim(x)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if count == 1:
-            raise ValueError(f"x: shape {tuple(x.shape)}, want more than one value per channel in training")
+            raise ValueError(f"x: got shape {tuple(x.shape)}, want more than one value per channel in training")
         out, mean, rstd = batch_norm_act(x, *self._affine(x), self.negative_slope, self.eps)
         if count and running_pass() != "again":
             self._track(mean, rstd, count)

@@ -109,7 +109,7 @@ def _check_columns(x: Tensor, **columns: Tensor) -> None:
     for name, column in columns.items():
         check_on_same_device("x", x, name, column)
         if column.shape != want:
-            raise ValueError(f"{name}: shape {tuple(column.shape)}, want one number a channel, {tuple(want)}")
+            raise ValueError(f"{name}: got shape {tuple(column.shape)}, want one number a channel, {tuple(want)}")
 
 
 def layout(x: Tensor, weight: Tensor, bias: Tensor, negative_slope: float, eps: float) -> tuple[Output, Output, Output]:

@@ -117,7 +117,7 @@ def backward_layout(grad: Tensor) -> tuple[Output, Output, Output]:
     check_maps(("grad",), grad)
     n, c, h, w = grad.shape
     if c % 2 != 0:
-        raise ValueError(f"grad: shape {tuple(grad.shape)}, want an even number of channels")
+        raise ValueError(f"grad: got shape {tuple(grad.shape)}, want an even number of channels")
     one = Output((n, c // 2, h, w), grad.dtype, grad.device, memory_format(grad))
     return one, one, one
 

@@ -86,7 +86,7 @@ def layout(ref: Tensor, a: Tensor, b: Tensor, gate: Tensor, kernel_size: int = 1
     check_maps(("ref", "gate"), ref, gate)
     n, c, h, w = ref.shape
     if gate.shape != (n, 1, h, w):
-        raise ValueError(f"gate: shape {tuple(gate.shape)}, want {(n, 1, h, w)}")
+        raise ValueError(f"gate: got shape {tuple(gate.shape)}, want {(n, 1, h, w)}")
     if kernel_size not in KERNEL_SIZES:
         raise ValueError(f"kernel_size: got {kernel_size}, want 1 or 3")
     return (Output((n, 2, c, kernel_size, kernel_size), ref.dtype, ref.device),)

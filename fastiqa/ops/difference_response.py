@@ -117,16 +117,16 @@ def check_weight(weight: Tensor, n: int, k: int | None, channels: int | None, na
     check_on_same_device(name, first, "weight", weight)
     shape = tuple(weight.shape)
     if weight.dim() not in (4, 5):
-        raise ValueError(f"weight: shape {shape}, want four dimensions, or five with one for each sample")
+        raise ValueError(f"weight: got shape {shape}, want four dimensions, or five with one for each sample")
     if shape[-1] != shape[-2] or shape[-1] not in KERNEL_SIZES:
-        raise ValueError(f"weight: shape {shape}, want a kernel of 1x1 or 3x3")
+        raise ValueError(f"weight: got shape {shape}, want a kernel of 1x1 or 3x3")
     if shape[-4] > MOST_OUTPUTS or shape[-4] < 1:
-        raise ValueError(f"weight: shape {shape}, want 1 to {MOST_OUTPUTS} outputs")
+        raise ValueError(f"weight: got shape {shape}, want 1 to {MOST_OUTPUTS} outputs")
     if shape[-3] % 2 != 0 or shape[-3] == 0:
-        raise ValueError(f"weight: shape {shape}, want at least one channel of two differences")
+        raise ValueError(f"weight: got shape {shape}, want at least one channel of two differences")
     for got, want, what in ((shape[-3], channels, "channels"), (shape[-4], k, "outputs"), (shape[0], n, "samples")):
         if want is not None and got != want and (what != "samples" or len(shape) == 5):
-            raise ValueError(f"weight: shape {shape}, want {want} {what}")
+            raise ValueError(f"weight: got shape {shape}, want {want} {what}")
 
 
 def layout(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Output]:
@@ -138,7 +138,7 @@ def layout(ref: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | Non
     if bias is not None:
         check_on_same_device("ref", ref, "bias", bias)
         if bias.shape != (k,):
-            raise ValueError(f"bias: shape {tuple(bias.shape)}, want ({k},)")
+            raise ValueError(f"bias: got shape {tuple(bias.shape)}, want ({k},)")
     return (Output((n, k, h, w), ref.dtype, ref.device, memory_format(ref, a, b)),)
 
 
@@ -258,7 +258,7 @@ def weight_layout(ref: Tensor, a: Tensor, b: Tensor, grad: Tensor, kernel_size: 
     check_maps(("ref", "grad"), ref, grad)
     n, c, h, w = ref.shape
     if grad.shape != (n, k := grad.shape[1], h, w) or not 1 <= k <= MOST_OUTPUTS:
-        raise ValueError(f"grad: shape {tuple(grad.shape)}, want ({n}, 1 to {MOST_OUTPUTS}, {h}, {w})")
+        raise ValueError(f"grad: got shape {tuple(grad.shape)}, want ({n}, 1 to {MOST_OUTPUTS}, {h}, {w})")
     if kernel_size not in KERNEL_SIZES:
         raise ValueError(f"kernel_size: got {kernel_size}, want 1 or 3")
     shape = (k, 2 * c, kernel_size, kernel_size)

@@ -93,10 +93,10 @@ def layout(features: Tensor, logits: Tensor, mode: str) -> tuple[Output]:
         raise ValueError(f"mode: got {mode!r}, want one of {', '.join(MODES)}")
     n, c, _, _ = features.shape
     if logits.shape[0] != n or (logits.shape[1] != 1 and logits.shape[1] != c):
-        raise ValueError(f"logits: shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for features of that size")
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, want ({n}, 1 or {c}, h, w) for these features")
     check_not_empty("logits", logits)
     if 0 in features.shape and 0 in features.shape[2:]:  # features without channels may share a gate too
-        raise ValueError(f"features: shape {tuple(features.shape)}, want at least one pixel")
+        raise ValueError(f"features: got shape {tuple(features.shape)}, want at least one pixel")
     return (Output(features.shape, features.dtype, features.device, memory_format(features)),)
 
 

@@ -87,12 +87,12 @@ def check_weights(x_name: str, x: Tensor, **weights: Tensor) -> None:
     shapes = {"w5": (c, 1, 5, 5), "w7": (c, 1, 7, 7)}
     for name, weight in weights.items():
         if weight.dtype not in FLOATING:
-            raise TypeError(f"{name}: dtype {weight.dtype}, want float64, float32, bfloat16 or float16")
+            raise TypeError(f"{name}: got dtype {weight.dtype}, want float64, float32, bfloat16 or float16")
         want = shapes.get(name, (c,))
         if tuple(weight.shape) != want:
-            raise ValueError(f"{name}: shape {tuple(weight.shape)}, want {want} for {c} channels of {x_name}")
+            raise ValueError(f"{name}: got shape {tuple(weight.shape)}, want {want} for {c} channels of {x_name}")
         if weight.device != x.device:
-            raise ValueError(f"{name}: on {weight.device}, want {x.device}, where {x_name} is")
+            raise ValueError(f"{name}: got a tensor on {weight.device}, want {x.device}, where {x_name} is")
 
 
 def layout(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, b7: Tensor) -> tuple[Output]:
@@ -247,7 +247,7 @@ def backward_layout(x: Tensor, w5: Tensor, b5: Tensor, w7: Tensor, grad: Tensor)
     check_weights("x", x, w5=w5, b5=b5, w7=w7)
     check_maps(("x", "grad"), x, grad)
     if grad.shape != x.shape:
-        raise ValueError(f"grad: shape {tuple(grad.shape)}, want that of x, {tuple(x.shape)}")
+        raise ValueError(f"grad: got shape {tuple(grad.shape)}, want that of x, {tuple(x.shape)}")
     c = x.shape[1]
     shapes = ((c, 1, 5, 5), (c,), (c, 1, 7, 7), (c,))
     to_x = Output(x.shape, x.dtype, x.device, memory_format(x, grad))

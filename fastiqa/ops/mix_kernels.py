@@ -71,13 +71,13 @@ def check_mix(first_name: str, first: Tensor, mix: Tensor, weight: Tensor) -> No
     check_on_same_device(first_name, first, "mix", mix)
     check_on_same_device(first_name, first, "weight", weight)
     if mix.dim() != 3:
-        raise ValueError(f"mix: shape {tuple(mix.shape)}, want three dimensions (R, S, K)")
+        raise ValueError(f"mix: got shape {tuple(mix.shape)}, want three dimensions (R, S, K)")
     if weight.dim() != 4:
-        raise ValueError(f"weight: shape {tuple(weight.shape)}, want four dimensions (K, C, k, k)")
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, want four dimensions (K, C, k, k)")
     if weight.shape[0] != mix.shape[2]:
-        raise ValueError(f"weight: shape {tuple(weight.shape)}, want {mix.shape[2]} kernels")
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, want {mix.shape[2]} kernels")
     if weight.shape[1] * weight.shape[2] * weight.shape[3] >= 2**31:
-        raise ValueError(f"weight: shape {tuple(weight.shape)}, want kernels of fewer than 2**31 elements")
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, want kernels of fewer than 2**31 elements")
 
 
 def layout(mix: Tensor, weight: Tensor) -> tuple[Output]:
@@ -143,7 +143,7 @@ def backward_layout(grad: Tensor, mix: Tensor, weight: Tensor) -> tuple[Output, 
     check_mix("grad", grad, mix, weight)
     want = layout(mix, weight)[0].shape
     if grad.shape != want:
-        raise ValueError(f"grad: shape {tuple(grad.shape)}, want {tuple(want)}")
+        raise ValueError(f"grad: got shape {tuple(grad.shape)}, want {tuple(want)}")
     return (
         Output(mix.shape, grad.dtype, grad.device),
         Output(weight.shape, grad.dtype, grad.device, memory_format(weight)),

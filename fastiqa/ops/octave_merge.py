@@ -76,7 +76,9 @@ def layout(high: Tensor, low: Tensor) -> tuple[Output]:
     n, c, h, w = high.shape
     want = (n, c, half(h), half(w))
     if low.shape != want:
-        raise ValueError(f"low: shape {tuple(low.shape)}, want {want}, half of high's {tuple(high.shape)}, rounded up")
+        raise ValueError(
+            f"low: got shape {tuple(low.shape)}, want {want}, half of high's {tuple(high.shape)} rounded up"
+        )
     return (Output(high.shape, high.dtype, high.device, memory_format(high, low)),)
 
 

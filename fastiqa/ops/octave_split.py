@@ -140,7 +140,7 @@ def backward_layout(act: Tensor, grad_act: Tensor, grad_pooled: Tensor, negative
     n, c, h, w = act.shape
     want = (n, c, half(h), half(w))
     if grad_pooled.shape != want:
-        raise ValueError(f"grad_pooled: shape {tuple(grad_pooled.shape)}, want {want}")
+        raise ValueError(f"grad_pooled: got shape {tuple(grad_pooled.shape)}, want {want}")
     return (Output(act.shape, act.dtype, act.device, memory_format(act, grad_act, grad_pooled)),)
 
 

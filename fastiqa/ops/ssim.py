@@ -163,7 +163,7 @@ def _windows(x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float
             raise ValueError(f"{name}: got {value}, want at least 0")
     h, w = x.shape[2:]
     if h < size or w < size:
-        raise ValueError(f"x: shape {tuple(x.shape)}, want both sides at least {size}, the window")
+        raise ValueError(f"x: got shape {tuple(x.shape)}, want both sides at least {size}, the window")
     return h - size + 1, w - size + 1
 
 
@@ -251,7 +251,7 @@ def backward_layout(
     check_maps(("x", "grad_ssim", "grad_contrast"), x, grad_ssim, grad_contrast)
     for name, grad in (("grad_ssim", grad_ssim), ("grad_contrast", grad_contrast)):
         if grad.shape not in (want, (*x.shape[:2], 1, 1)):
-            raise ValueError(f"{name}: shape {tuple(grad.shape)}, want {want} or {(*x.shape[:2], 1, 1)}")
+            raise ValueError(f"{name}: got shape {tuple(grad.shape)}, want {want} or {(*x.shape[:2], 1, 1)}")
     output = Output(x.shape, x.dtype, x.device, memory_format(x, y))
     return output, output
 

@@ -54,7 +54,7 @@ class AttentionalFeatureFusion(nn.Module):
         arguments.check_map("x", x, None, self.channels, None, None)
         arguments.check_map_like("y", y, x)
         if self.global_att[-1].training and x.shape[0] == 1:
-            raise ValueError(f"x: shape {tuple(x.shape)}, want a batch of at least 2 in training mode")
+            raise ValueError(f"x: got shape {tuple(x.shape)}, want a batch of at least 2 in training mode")
 
     def _branch(self, hidden: int) -> tuple[nn.Module, ...]:
         return (

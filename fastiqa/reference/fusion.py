@@ -63,7 +63,7 @@ class ProgressiveFusion(nn.Module):
         if isinstance(maps, Tensor) or not isinstance(maps, Sequence):
             raise TypeError(f"maps: got {type(maps).__name__}, want a list of {len(self.channels)} feature maps")
         if len(maps) != len(self.channels):
-            raise ValueError(f"maps: {len(maps)} maps, want {len(self.channels)}")
+            raise ValueError(f"maps: got {len(maps)}, want {len(self.channels)}")
         for i, (features, width) in enumerate(zip(maps, self.channels, strict=True)):
             arguments.check_map(f"maps[{i}]", features, maps[0].shape[0] if i else None, width, None, None)
 

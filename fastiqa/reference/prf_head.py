@@ -125,7 +125,7 @@ class PRFHead(nn.Module):
             return ref, a, b
         arguments.check_pyramids(first, self.channels, ref_features=ref)
         if ref[0].shape[0] % 3 != 0:
-            raise ValueError(f"ref_features[0]: shape {tuple(ref[0].shape)}, want three images one after the other")
+            raise ValueError(f"ref_features[0]: got shape {tuple(ref[0].shape)}, want three images one after the other")
         parts = [self._thirds(maps) for maps in ref]
         return [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts]
 

@@ -63,16 +63,16 @@ def check_maps(names: Sequence[str], *tensors: Tensor) -> None:
     """Check feature maps: four-dimensional, floating, on one device."""
     for name, x in zip(names, tensors, strict=True):
         if x.dtype in FLOATING and x.dim() != 4:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, want four dimensions (N, C, H, W)")
         check_on_same_device(names[0], tensors[0], name, x)
 
 
 def check_on_same_device(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
     """Check a tensor of any shape: floating, on the device of the first argument."""
     if x.dtype not in FLOATING:
-        raise TypeError(f"{name}: dtype {x.dtype}, want float64, float32, bfloat16 or float16")
+        raise TypeError(f"{name}: got dtype {x.dtype}, want float64, float32, bfloat16 or float16")
     if x.device != first.device:
-        raise ValueError(f"{name}: on {x.device}, want {first.device}, where {first_name} is")
+        raise ValueError(f"{name}: got a tensor on {x.device}, want {first.device}, where {first_name} is")
 
 
 def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
@@ -88,7 +88,7 @@ def check_same_shape(names: Sequence[str], *tensors: Tensor) -> None:
     check_maps(names, *tensors)
     for name, x in zip(names, tensors, strict=True):
         if x.shape != shape:
-            raise ValueError(f"{name}: shape {tuple(x.shape)}, want that of {names[0]}, {tuple(shape)}")
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, want that of {names[0]}, {tuple(shape)}")
 
 
 def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> None:
@@ -97,20 +97,20 @@ def check_channel_values(names: Sequence[str], x: Tensor, *values: Tensor) -> No
     n, c, *_ = x.shape
     for name, value in zip(names, values, strict=True):
         if value.shape != (n, c, 1, 1):
-            raise ValueError(f"{name}: shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, want one number a channel, {(n, c, 1, 1)}")
 
 
 def check_not_empty(name: str, x: Tensor) -> None:
     """Check a map for pooling and interpolation: the batch may be empty, but not channels or pixels."""
     if 0 in x.shape and 0 in x.shape[1:]:
-        raise ValueError(f"{name}: shape {tuple(x.shape)}, want at least one channel and one pixel")
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, want at least one channel and one pixel")
 
 
 def check_pixels_fit_32_bits(name: str, x: Tensor) -> None:
     """Check a map for kernels that count its pixels in 32 bits; it has channels and pixels."""
     check_not_empty(name, x)
     if x.shape[2] * x.shape[3] >= 2**31:
-        raise ValueError(f"{name}: shape {tuple(x.shape)}, want fewer than 2**31 pixels")
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, want fewer than 2**31 pixels")
 
 
 def one_output_like(position: int) -> Callable[..., tuple[Output, ...]]:

@@ -132,7 +132,7 @@ def test_bad_images_are_named_and_the_others_scored(
     reasons = {
         none: "no such file",
         broken: "the file is truncated",
-        small: "image: shape (1, 3, 80, 31), want H and W of at least 32",
+        small: "image: got shape (1, 3, 80, 31), want H and W of at least 32",
     }
     arguments = ("score", none, good, "--weights", path, *form)
     for options, word, ends in (((), "failed", 1), (("--skip-bad",), "skipped", 0)):
@@ -246,7 +246,7 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert "broken.png: " in err
     small = tmp_path / "small.png"
     PIL.Image.new("RGB", (31, 80)).save(small)
-    assert error(small, *options).endswith("small.png: image: shape (1, 3, 80, 31), want H and W of at least 32")
+    assert error(small, *options).endswith("small.png: image: got shape (1, 3, 80, 31), want H and W of at least 32")
     thin = tmp_path / "thin.png"
     PIL.Image.new("RGB", (4000, 1)).save(thin)
     assert "thin.png: is 4000x1 pixels, more than " in error(thin, *options, "--crops", 2)

@@ -305,9 +305,9 @@ def test_images_come_in_either_dtype() -> None:
     triplet = images(dtype=torch.float32)
     got = fast.probability(*triplet)
     assert (got - fast.probability(*triplet.bfloat16())).abs().max() < 5e-3
-    with pytest.raises(TypeError, match=r"^ref: dtype torch\.float64, want that of the model, torch\.bfloat16$"):
+    with pytest.raises(TypeError, match=r"^ref: got dtype torch\.float64, want that of the model, torch\.bfloat16$"):
         fast(*triplet.double())
-    with pytest.raises(TypeError, match=r"^a: dtype torch\.bfloat16, want that of ref, torch\.float32$"):
+    with pytest.raises(TypeError, match=r"^a: got dtype torch\.bfloat16, want that of ref, torch\.float32$"):
         fast(triplet[0], triplet[1].bfloat16(), triplet[2])
 
 

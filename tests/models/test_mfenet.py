@@ -233,7 +233,7 @@ def test_inference_of_what_it_cannot_take() -> None:
         fastiqa.optimize_for_inference(model, passes="batch")
     with pytest.raises(TypeError, match=r"^model: got InferenceMFENet, want a PRFNet or MFENet"):
         fastiqa.optimize_for_inference(fastiqa.optimize_for_inference(model))
-    with pytest.raises(ValueError, match=r"image: shape \(1, 3, 16, 40\), want H and W of at least 32"):
+    with pytest.raises(ValueError, match=r"image: got shape \(1, 3, 16, 40\), want H and W of at least 32"):
         fastiqa.optimize_for_inference(model)(torch.zeros(1, 3, 16, 40, dtype=torch.float64))
 
 
@@ -366,10 +366,10 @@ GOOD = torch.full((2, 3, 40, 40), 0.5)
 @pytest.mark.parametrize(
     ("bad", "kind", "message"),
     [
-        (GOOD[..., :31], ValueError, "image: shape (2, 3, 40, 31), want H and W of at least 32"),
-        (GOOD[0], ValueError, "image: shape (3, 40, 40), want (N, 3, H, W)"),
-        (GOOD * 255, ValueError, "image: values from 127.5 to 127.5, want finite ones in [0, 1]"),
-        (GOOD.double(), TypeError, "image: dtype torch.float64, want that of the model, torch.float32"),
+        (GOOD[..., :31], ValueError, "image: got shape (2, 3, 40, 31), want H and W of at least 32"),
+        (GOOD[0], ValueError, "image: got shape (3, 40, 40), want (N, 3, H, W)"),
+        (GOOD * 255, ValueError, "image: got values from 127.5 to 127.5, want finite ones in [0, 1]"),
+        (GOOD.double(), TypeError, "image: got dtype torch.float64, want that of the model, torch.float32"),
         (GOOD.numpy(), TypeError, "image: got ndarray, want a torch.Tensor"),
     ],
     ids=["small", "dimensions", "range", "dtype", "type"],

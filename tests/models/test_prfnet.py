@@ -249,19 +249,19 @@ def test_export_and_vmap() -> None:
 
 GOOD = torch.full((1, 3, 64, 64), 0.5)
 BAD_IMAGES = [
-    (GOOD[..., :48], ValueError, "shape (1, 3, 64, 48), want that of ref, (1, 3, 64, 64)"),
-    (GOOD.repeat(2, 1, 1, 1), ValueError, "shape (2, 3, 64, 64), want that of ref, (1, 3, 64, 64)"),
-    (GOOD[0], ValueError, "shape (3, 64, 64), want (N, 3, H, W)"),
-    (GOOD[:, :1], ValueError, "shape (1, 1, 64, 64), want (N, 3, H, W)"),
-    (GOOD.movedim(1, 3), ValueError, "shape (1, 64, 64, 3), want (N, 3, H, W)"),
-    (GOOD.double(), TypeError, "dtype torch.float64, want that of ref, torch.float32"),
-    (GOOD.byte(), TypeError, "dtype torch.uint8, want floating point in [0, 1]: convert it and divide by 255"),
-    (GOOD.long(), TypeError, "dtype torch.int64, want a floating-point one"),
-    (GOOD.to("meta"), ValueError, "on meta, want the device of ref, cpu"),
-    (GOOD * float("nan"), ValueError, "values from nan to nan, want finite ones in [0, 1]"),
-    (GOOD / 0, ValueError, "values from inf to inf, want finite ones in [0, 1]"),
-    (GOOD * 255, ValueError, "values from 127.5 to 127.5, want finite ones in [0, 1]"),
-    (GOOD - 1, ValueError, "values from -0.5 to -0.5, want finite ones in [0, 1]"),
+    (GOOD[..., :48], ValueError, "got shape (1, 3, 64, 48), want that of ref, (1, 3, 64, 64)"),
+    (GOOD.repeat(2, 1, 1, 1), ValueError, "got shape (2, 3, 64, 64), want that of ref, (1, 3, 64, 64)"),
+    (GOOD[0], ValueError, "got shape (3, 64, 64), want (N, 3, H, W)"),
+    (GOOD[:, :1], ValueError, "got shape (1, 1, 64, 64), want (N, 3, H, W)"),
+    (GOOD.movedim(1, 3), ValueError, "got shape (1, 64, 64, 3), want (N, 3, H, W)"),
+    (GOOD.double(), TypeError, "got dtype torch.float64, want that of ref, torch.float32"),
+    (GOOD.byte(), TypeError, "got dtype torch.uint8, want floating point in [0, 1]: convert it and divide by 255"),
+    (GOOD.long(), TypeError, "got dtype torch.int64, want a floating-point one"),
+    (GOOD.to("meta"), ValueError, "got a tensor on meta, want the device of ref, cpu"),
+    (GOOD * float("nan"), ValueError, "got values from nan to nan, want finite ones in [0, 1]"),
+    (GOOD / 0, ValueError, "got values from inf to inf, want finite ones in [0, 1]"),
+    (GOOD * 255, ValueError, "got values from 127.5 to 127.5, want finite ones in [0, 1]"),
+    (GOOD - 1, ValueError, "got values from -0.5 to -0.5, want finite ones in [0, 1]"),
     (GOOD.numpy(), TypeError, "got ndarray, want a torch.Tensor"),
 ]
 
@@ -288,12 +288,12 @@ def one_nan() -> Tensor:
 @pytest.mark.parametrize(
     ("bad", "kind", "message"),
     [
-        (GOOD[..., :15], ValueError, "shape (1, 3, 64, 15), want H and W of at least 16"),
-        (GOOD[:, :, :1], ValueError, "shape (1, 3, 1, 64), want H and W of at least 16"),
-        (GOOD.double(), TypeError, "dtype torch.float64, want that of the model, torch.float32"),
-        (GOOD.to("meta"), ValueError, "on meta, want the device of the model, cpu"),
-        (one_nan(), ValueError, "values from nan to nan, want finite ones in [0, 1]"),
-        (GOOD[0, 0], ValueError, "shape (64, 64), want (N, 3, H, W)"),
+        (GOOD[..., :15], ValueError, "got shape (1, 3, 64, 15), want H and W of at least 16"),
+        (GOOD[:, :, :1], ValueError, "got shape (1, 3, 1, 64), want H and W of at least 16"),
+        (GOOD.double(), TypeError, "got dtype torch.float64, want that of the model, torch.float32"),
+        (GOOD.to("meta"), ValueError, "got a tensor on meta, want the device of the model, cpu"),
+        (one_nan(), ValueError, "got values from nan to nan, want finite ones in [0, 1]"),
+        (GOOD[0, 0], ValueError, "got shape (64, 64), want (N, 3, H, W)"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
@@ -310,13 +310,13 @@ def test_bad_first_image(bad: Tensor, kind: type[Exception], message: str) -> No
 def test_bad_features() -> None:
     good = CHECKED.encode(GOOD)
     cases: list[tuple[Any, type[Exception], str]] = [
-        (good[:3], ValueError, "a_features: 3 maps, want 4"),
+        (good[:3], ValueError, "a_features: got 3 maps, want 4"),
         (good[0], TypeError, "a_features: got Tensor, want a list of 4 feature maps"),
-        (good[::-1], ValueError, "a_features[0]: shape (1, 128, 4, 4), want (N, 16, H, W)"),
+        (good[::-1], ValueError, "a_features[0]: got shape (1, 128, 4, 4), want (N, 16, H, W)"),
         ([good[0][..., 1:], *good[1:]], ValueError,
-         "a_features[0]: shape (1, 16, 32, 31), want that of ref_features[0], (1, 16, 32, 32)"),
+         "a_features[0]: got shape (1, 16, 32, 31), want that of ref_features[0], (1, 16, 32, 32)"),
         ([*good[:3], good[3].double()], TypeError,
-         "a_features[3]: dtype torch.float64, want that of ref_features[3], torch.float32"),
+         "a_features[3]: got dtype torch.float64, want that of ref_features[3], torch.float32"),
     ]  # fmt: skip
     for bad, kind, message in cases:
         with pytest.raises(kind) as error:

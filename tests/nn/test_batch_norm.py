@@ -133,7 +133,7 @@ def test_an_empty_batch_leaves_the_statistics_alone() -> None:
 
 
 def test_one_value_a_channel_has_no_variance() -> None:
-    with pytest.raises(ValueError, match=r"x: shape \(1, 3, 1, 1\), want more than one value per channel in training"):
+    with pytest.raises(ValueError, match=r"x: got shape \(1, 3, 1, 1\), want more than one value per channel"):
         BatchNormAct2d(3)(torch.zeros(1, 3, 1, 1))
 
 

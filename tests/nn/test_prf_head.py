@@ -246,11 +246,11 @@ def test_bad_input(block: type[reference.PRFHead]) -> None:
     maps = [torch.zeros(3, 4, 8, 8), torch.zeros(3, 6, 4, 4)]
     with pytest.raises(TypeError, match="b_features: got None"):
         head(maps, maps)
-    with pytest.raises(ValueError, match=r"ref_features\[0\]: shape \(2, 4, 8, 8\), want three images"):
+    with pytest.raises(ValueError, match=r"ref_features\[0\]: got shape \(2, 4, 8, 8\), want three images"):
         head([x[:2] for x in maps])
-    with pytest.raises(ValueError, match="a_features: 1 maps, want 2"):
+    with pytest.raises(ValueError, match="a_features: got 1 maps, want 2"):
         head(maps, maps[:1], maps)
-    with pytest.raises(ValueError, match=r"b_features\[1\]: shape \(3, 6, 4, 3\), want that of ref_features\[1\]"):
+    with pytest.raises(ValueError, match=r"b_features\[1\]: got shape \(3, 6, 4, 3\), want that of ref_features\[1\]"):
         head(maps, maps, [maps[0], maps[1][..., :3]])
     with pytest.raises(ValueError, match="return_gates: got True, want False where FPN has no gates"):
         block((4, 6), fusion="fpn")(maps, maps, maps, return_gates=True)

@@ -95,13 +95,13 @@ def with_changed(op: Op, argument: str, change: Callable[[Tensor], Any]) -> Iter
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda x: x.long(), TypeError, "dtype torch.int64, want float64, float32, bfloat16 or float16"),
-        (lambda x: x.bool(), TypeError, "dtype torch.bool, want float64"),
-        (lambda x: x.to(torch.complex64), TypeError, "dtype torch.complex64, want float64"),
-        (lambda x: x.to(torch.float8_e4m3fn), TypeError, "dtype torch.float8_e4m3fn, want float64"),
-        (lambda x: x[0], ValueError, r"shape \([\d, ]*\), want "),
-        (lambda x: x[None], ValueError, r"shape \([\d, ]*\), want "),
-        (lambda x: x.flatten(), ValueError, r"shape \(\d+,\), want "),
+        (lambda x: x.long(), TypeError, "got dtype torch.int64, want float64, float32, bfloat16 or float16"),
+        (lambda x: x.bool(), TypeError, "got dtype torch.bool, want float64"),
+        (lambda x: x.to(torch.complex64), TypeError, "got dtype torch.complex64, want float64"),
+        (lambda x: x.to(torch.float8_e4m3fn), TypeError, "got dtype torch.float8_e4m3fn, want float64"),
+        (lambda x: x[0], ValueError, r"got shape \([\d, ]*\), want "),
+        (lambda x: x[None], ValueError, r"got shape \([\d, ]*\), want "),
+        (lambda x: x.flatten(), ValueError, r"got shape \(\d+,\), want "),
         (lambda x: x.numpy(), TypeError, "got ndarray, want a tensor"),
         (lambda x: 1.0, TypeError, "got float, want a tensor"),
     ],
@@ -132,7 +132,7 @@ def test_wrong_kind(
         (lambda x: x.to_mkldnn(), "got a tensor of layout mkldnn, want strided"),
         (lambda x: torch.nested.nested_tensor([x, x]), "got a tensor of layout nested, want strided"),
         (lambda x: torch.nested.nested_tensor([x, x], layout=torch.jagged), "got a tensor of layout nested"),
-        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "dtype torch.qint8, want float64"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "got dtype torch.qint8, want float64"),
     ],
     ids=["coo", "csr", "mkldnn", "nested", "jagged", "quantised"],
 )
@@ -145,7 +145,7 @@ def test_no_grid_of_numbers(name: str, argument: str, change: Callable[[Tensor],
     op(*(x.flatten()[0].expand(x.shape) if j == k else x for j, x in enumerate(args)))
     args = (*args[:k], change(args[k]), *args[k + 1 :])
     calls = [route for route in routes(op, args) if route[0] in ("call", "torch", "gradient", "explain")]
-    for route, call in calls[:2] + calls[-1:] if message.startswith("dtype") else calls:
+    for route, call in calls[:2] + calls[-1:] if message.startswith("got dtype") else calls:
         with pytest.raises(TypeError) as error:
             call()
         assert str(error.value).startswith(f"{argument}: {message}"), route
@@ -170,7 +170,7 @@ def test_another_device(name: str, argument: str) -> None:
         if sum(isinstance(x, Tensor) for x in args) > 1:
             kind, text = refusal(op, args)
             assert kind is ValueError
-            assert re.match(r"\w+: on (cpu|meta), want (cpu|meta), where \w+ is", text), text
+            assert re.match(r"\w+: got a tensor on (cpu|meta), want (cpu|meta), where \w+ is", text), text
             assert re.search(rf"\b{argument}\b", text), text
 
 
@@ -189,7 +189,7 @@ def test_one_size_differs(name: str, argument: str, dim: int) -> None:
         except ValueError:
             kind, text = refusal(op, args)
             assert kind is ValueError
-            assert re.match(r"\w+: shape \(", text), text
+            assert re.match(r"\w+: got shape \(", text), text
             assert text.partition(":")[0] in op.signature.names
         else:
             for got, want in zip(results, outputs(op.reference(*args)), strict=True):
@@ -217,7 +217,7 @@ def test_empty_maps(name: str, size: tuple[int, int, int, int]) -> None:
             assert 0 in size[1:]
             kind, text = refusal(op, args)
             assert kind is ValueError
-            assert re.match(r"\w+: shape \(.*\), want (at least one|both sides at least) ", text), text
+            assert re.match(r"\w+: got shape \(.*\), want (at least one|both sides at least) ", text), text
             continue
         leaves = tuple(map(with_gradient, args))
         results = outputs(op(*leaves))
@@ -256,10 +256,10 @@ PARTICULAR: list[tuple[str, tuple[Any, ...], type[BaseException], str]] = [
         "octave_split_backward",
         (*maps(FULL, FULL, FULL), 0.1),
         ValueError,
-        r"grad_pooled: shape .*, want \(2, 4, 3, 3\)",
+        r"grad_pooled: got shape .*, want \(2, 4, 3, 3\)",
     ),
-    ("octave_merge", maps(FULL, FULL), ValueError, r"low: shape .*, want \(2, 4, 3, 3\), half of high's"),
-    ("octave_merge", maps((2, 4, 5, 5), (2, 4, 2, 2)), ValueError, r"low: shape .*, want \(2, 4, 3, 3\)"),
+    ("octave_merge", maps(FULL, FULL), ValueError, r"low: got shape .*, want \(2, 4, 3, 3\), half of high's"),
+    ("octave_merge", maps((2, 4, 5, 5), (2, 4, 2, 2)), ValueError, r"low: got shape .*, want \(2, 4, 3, 3\)"),
     (
         "gated_upsample",
         (*maps(FULL, GATE), "bicubic"),

@@ -364,7 +364,7 @@ def test_triplets_that_cannot_be_trained_on_are_named(change, message, workers, 
 
 
 def test_images_that_the_network_refuses_are_named(tmp_path):
-    with pytest.raises(TrainingError, match=r"batch \d: data\.clic: image: values from 0 to 2, want finite ones"):
+    with pytest.raises(TrainingError, match=r"batch \d: data\.clic: image: got values from 0 to 2, want finite ones"):
         run(tmp_path, *COARSE, datasets={"clic": Altered(24, i5=lambda r, a, b, y: (r * 0 + 2, a, b, y))})
 
 
