@@ -105,10 +105,12 @@ def train(
         cuda = [processes.device] if processes.device.type == "cuda" else []
         run_folder = RunFolder(Path(folder), TASKS[recipe.task].save)
         with torch.random.fork_rng(devices=cuda), run_folder:
-            # No name for it: what belongs to the process group goes before the group does.
             trainer = Trainer(recipe, run_folder, processes, datasets or {}, resume)
-            with interruptions() as signals:
-                return trainer.run(observers, signals)
+            try:
+                with interruptions() as signals:
+                    return trainer.run(observers, signals)
+            finally:
+                del trainer  # DistributedDataParallel goes before its process group does
 
 
 class Trainer:
