@@ -7,9 +7,10 @@
 //   g = grad where z > 0, else slope grad;   S = sum of g,   P = sum of g d,   M = N H W
 //   grad_x = weight rstd (g - S / M - d rstd^2 P / M),   grad_weight = rstd P,   grad_bias = S
 //
-// Two passes each, the first with sums: of d' = x - shift and its square, where the shift, the mean of a few
-// pixels of the channel, keeps the variance from being the difference of two large numbers; and S and P. The sums are exact, as those of
-// PyTorch's own kernels are: signs alternate, so a result may be far smaller than the terms whose roundings it bears.
+// Each takes two passes, the first with sums: forward of d' = x - shift and its square, backward S and P. The shift is the
+// mean of a few pixels of the channel; it keeps the variance from being the difference of two large numbers. The sums are
+// exact, as in PyTorch's own kernels: signs alternate, so a result may be far smaller than the terms whose roundings it
+// bears.
 #include <cmath>
 
 #include "core/arguments.h"
@@ -21,10 +22,10 @@ namespace {
 
 // ---- kernels ----
 
-constexpr int64_t kPixels = 32;  // that the shift is taken from: a row, a column or a pixel of every sample
+constexpr int64_t kPixels = 32;  // for the shift: of a row, of a column, or one of every sample
 
-/// The mean of a few of a channel's pixels, to half its digits: then most x - shift are exact, where
-/// otherwise all x of one binade share one rounding error. 0 where it is no number, which the sums then tell.
+/// The mean of a few of a channel's pixels, to half its digits. Then most x - shift are exact; otherwise all x of one
+/// binade share one rounding error. 0 where the mean is no number, which the sums then tell.
 template <class T, class A>
 struct Shift {
   const T* x;

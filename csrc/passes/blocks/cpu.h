@@ -232,8 +232,8 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, T* const (&p)[kO
 
 // ---- tiles and the pass ----
 
-/// Run m, its fine results where `to` has them: in the maps, or, streamed, first as dense pixels or rows, which often are
-/// dense in the map as well. One call for both: a second took GCC as long again, 40 of octave_split.cpp's 108 s.
+/// Run m. Its fine results go where `to` says: into the maps, or, streamed, first into dense pixels or rows, which often
+/// are dense in the map as well. One call serves both: a second took GCC as long again, 40 of octave_split.cpp's 108 s.
 template <class M, Run kRun, int kRows, int kColumns, class T, int kOperands, class F>
 FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<T, kOperands>& to, int64_t m, F f) {
   constexpr bool kStreams = kRun != Run::strided && M::fine_out > 0;
@@ -259,7 +259,7 @@ FASTIQA_HD void run_blocks(const BlockTile<T, kOperands>& tile, const BlockTile<
   }
 }
 
-// By value: the words that store_pair writes could otherwise, as far as the compiler knows, be the tile's own members.
+// The tile is passed by value: else the compiler must assume that the words which store_pair writes are its members.
 template <class M, Run kRun, class T, int kOperands, class F>
 FASTIQA_HD void tile_of_blocks(const BlockTile<T, kOperands> tile, F f) {
   constexpr bool kByChannel = kRun == Run::channels;

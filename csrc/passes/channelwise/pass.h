@@ -17,8 +17,8 @@
 // Where f has `static constexpr bool kExact = true` rounding errors do not add up, and sums are of type exact_t<A>, which
 // converts to double: a double, on a GPU a float and what its roundings lost. f has no finish then.
 //
-// each_channel(count, f, on) calls f(c) for every c below count: what a few numbers a channel need between two passes,
-// which may compute in double.
+// each_channel(count, f, on) calls f(c) for every c below count: for the few numbers per channel between two passes. f may
+// compute in double.
 //
 // Sums use no atomics and their order depends on sizes and layout alone, not on the number of threads: partial sums of
 // fixed blocks of pixels are added in order.
