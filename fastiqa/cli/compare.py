@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastiqa.cli.options import Device, chosen_device, chosen_dtype, refuse
+from fastiqa.cli.options import LPIPS_HELP, Device, chosen_device, chosen_dtype, refuse
 
 # The command line's words for the arguments of `compare_files`.
 ARGUMENTS = {"ref": "REF", "a": "A", "b": "B", "weights": "--weights", "lpips": "--lpips"}
@@ -24,7 +24,7 @@ def compare_command(
     ] = None,
     lpips: Annotated[
         str | None,
-        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model.", show_default=False),
+        typer.Option("--lpips", metavar="[FILE]", help=LPIPS_HELP, show_default=False),
     ] = None,
     device: Device = "auto",
     dtype: Annotated[

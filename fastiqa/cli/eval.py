@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastiqa.cli.options import Device, chosen_device, chosen_dtype, refuse, warn_if_untrained
+from fastiqa.cli.options import LPIPS_HELP, Device, chosen_device, chosen_dtype, refuse, warn_if_untrained
 from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def eval_command(
     ] = None,
     lpips: Annotated[
         Path | None,
-        typer.Option("--lpips", metavar="FILE", help="An LPIPS written by fastiqa.save_model, as a metric."),
+        typer.Option("--lpips", metavar="[FILE]", help=LPIPS_HELP),
     ] = None,
     predictions: Annotated[
         Path | None,
@@ -161,7 +161,7 @@ def _triplets(
             write_decisions(write, triplets, (preferences > 0).tolist(), folder)
             beside = write.with_name(f"{write.stem}.probabilities{write.suffix}")
             write_predictions(beside, triplets, torch.sigmoid(preferences).tolist(), folder)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         return refuse(" ".join(str(error).split()))
     if as_json:
         print(preferences_json(results))

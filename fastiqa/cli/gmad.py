@@ -18,7 +18,7 @@ def gmad_command(
         list[str],
         typer.Option(
             "--metric",
-            help="psnr, ssim, ms-ssim, NAME=FILE.safetensors (network, LPIPS), NAME=FILE.csv (image,score); 2 or more.",
+            help="psnr, ssim, ms-ssim, lpips, NAME=FILE.safetensors (network), NAME=FILE.csv (image,score); 2 or more.",
             show_default=False,
         ),
     ],
@@ -42,7 +42,7 @@ def gmad_command(
     """
     try:
         summary = _compete(folder, metric, out, references, levels, skip_bad)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         return refuse(" ".join(str(error).split()))
     print(one_line(summary))
     return 0

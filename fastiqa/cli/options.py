@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")]
+
+LPIPS_HELP = "With LPIPS: alone for the published weights of the extra `weights`, or a file of fastiqa.save_model."
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -41,6 +44,22 @@ def chosen_dtype(name: str) -> torch.dtype:
         raise ValueError(f"--dtype: got {name!r}, want one of {', '.join(DTYPES)}")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def with_published_lpips(arguments: Sequence[str]) -> list[str]:
+    """Give an option --lpips that no file follows the value "published".
+
+    An image, another option or nothing follows it: no weight file has an image's suffix.
+    """
+    given = list(arguments)
+    if "--lpips" not in given:
+        return given
+    from fastiqa.data.images.folders import SUFFIXES
+
+    for k, (argument, after) in enumerate(zip(arguments, [*arguments[1:], "--"], strict=True)):
+        if argument == "--lpips" and (after.startswith("-") or after.lower().endswith(SUFFIXES)):
+            given[k] = "--lpips=published"
+    return given
 
 
 def refuse(error: object) -> int:

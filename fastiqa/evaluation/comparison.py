@@ -112,7 +112,8 @@ def compare_files(
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
         weights: a PRFNet written by ``fastiqa.save_model``; None leaves PRFNet out.
-        lpips: an LPIPS written by ``fastiqa.save_model``; None leaves LPIPS out.
+        lpips: an LPIPS written by ``fastiqa.save_model``, or "published" for AlexNet's published weights, which the
+            extra `weights` installs; None leaves LPIPS out.
         device: where metrics and networks compute; None is CUDA where there is one, else the CPU.
         dtype: in which PRFNet computes.
 
@@ -203,6 +204,8 @@ def _prfnet(weights: str | os.PathLike[str]) -> nn.Module:
 def _lpips(file: str | os.PathLike[str]) -> LPIPS:
     try:
         return load_lpips(file)
+    except ImportError as error:
+        raise CompareError("lpips", one_line(str(error))) from None
     except (OSError, ValueError) as error:
         raise _refused("lpips", file, error) from None
 

@@ -17,6 +17,8 @@ from fastiqa.metrics.ms_ssim import ms_ssim
 from fastiqa.metrics.psnr import psnr
 from fastiqa.metrics.ssim import ssim
 
+PUBLISHED = "published"  # in the place of LPIPS's file: the weights of the extra `weights`
+
 FullReference = Callable[[Tensor, Tensor, int], Tensor]
 Preference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -34,7 +36,15 @@ def _ms_ssim(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
 
 
 def load_lpips(file: str | os.PathLike[str]) -> LPIPS:
-    """Load an LPIPS from `fastiqa.save_model`, in float32. Raises ValueError for another model; OSError."""
+    """Load an LPIPS in float32.
+
+    Args:
+        file: from `fastiqa.save_model`, or `PUBLISHED` for AlexNet's published weights of the extra `weights`.
+
+    Raises: ValueError for another model; OSError; ImportError without the extra.
+    """
+    if os.fspath(file) == PUBLISHED:
+        return LPIPS("alex").eval()
     from fastiqa.models import load_model  # here, since it loads every network
 
     model = load_model(file)

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from fastiqa.common.hashing import file_sha256, sha256_of
+from fastiqa.common.installed_weights import PACKAGED
 from fastiqa.common.text import from_csv_cell
 from fastiqa.data import Image, read_image, tables
-from fastiqa.evaluation.preferences import FULL_REFERENCE, FullReference, negative_lpips
+from fastiqa.evaluation.preferences import FULL_REFERENCE, PUBLISHED, FullReference, load_lpips, negative_lpips
 from fastiqa.metrics.lpips import LPIPS
 
 
@@ -51,20 +52,23 @@ def create_scorer(
     """Make a scorer from its name on the command line.
 
     Args:
-        metric: "psnr", "ssim", "ms-ssim", "NAME=FILE.safetensors" or "NAME=FILE.csv".
-        references: from `read_references`, for all images; the first three and LPIPS need them.
+        metric: "psnr", "ssim", "ms-ssim", "lpips", "NAME=FILE.safetensors" or "NAME=FILE.csv".
+        references: from `read_references`, for all images; the first four and another LPIPS need them.
         device: for a network.
         folder: of the images, for known scores that name images by path.
 
-    Raises: ValueError naming the metric or file; FileNotFoundError.
+    Raises: ValueError naming the metric or file; FileNotFoundError; ImportError for "lpips" without the extra.
     """
     name, named, file = metric.partition("=")
     if not named:
-        if name not in FULL_REFERENCE:
-            wanted = ", ".join(FULL_REFERENCE)
-            raise ValueError(f"metric: got {metric!r}, want {wanted}, NAME=FILE.safetensors or NAME=FILE.csv")
+        if name != "lpips" and name not in FULL_REFERENCE:
+            known = ", ".join((*FULL_REFERENCE, "lpips"))
+            raise ValueError(f"metric: got {metric!r}, want {known}, NAME=FILE.safetensors or NAME=FILE.csv")
         if references is None:
             raise ValueError(f"metric: got {metric!r}, which needs references")
+        if name == "lpips":
+            lpips = negative_lpips(load_lpips(PUBLISHED).to(device))
+            return full_reference_scorer(name, lpips, references, PACKAGED["lpips_alex"].sha256)
         return full_reference_scorer(name, FULL_REFERENCE[name], references)
     if not name or not file:
         raise ValueError(f"metric: got {metric!r}, want NAME=FILE")

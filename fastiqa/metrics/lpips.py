@@ -6,7 +6,7 @@
     spatial       Σ_l up(lpips_l)                            bilinear to the images' size, (N, 1, H, W)
 
 The trunk is AlexNet, VGG16 or SqueezeNet 1.1 trained on ImageNet; the heads w are the authors', version 0.1. This
-package contains neither: both come from your files.
+package contains neither: AlexNet's come with the extra `weights`, others from your files.
 
 Without gradients, both images run as one batch, a map is freed as soon as the next exists, and VGG16, whose first map
 is 21 times its image, runs in bands of rows. With gradients for one image, the other keeps its tapped maps only. The
@@ -29,6 +29,7 @@ from torch.nn.functional import interpolate
 
 from fastiqa.common import arguments
 from fastiqa.common.hashing import sha256_of
+from fastiqa.common.installed_weights import installed_weights
 from fastiqa.common.weight_files import load_matching, read_weights
 from fastiqa.metrics._metric import (
     DataRange,
@@ -46,6 +47,7 @@ from fastiqa.metrics.lpips_trunks import Trunk, create_trunk, halo, width_of
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 BAND_BYTES = 32 << 20
+PACKAGED_NET = "alex"  # the net of the extra `weights`
 # SHA-256 of the values of the authors' heads of version 0.0
 VERSION_0_0 = {
     "8a9f071221953c589f32ea6727d04f800af07c3f4d97ef07514bcc3c4e82f687",  # alex
@@ -127,7 +129,7 @@ def lpips(
     Example:
         >>> import torch
         >>> from fastiqa.metrics import LPIPS, lpips
-        >>> model = LPIPS("squeeze")  # random weights
+        >>> model = LPIPS("squeeze", pretrained=False)  # random weights
         >>> image = torch.rand(2, 3, 32, 32)
         >>> lpips(image, image, trunk=model.trunk, heads=model.heads.weights())
         tensor([0., 0.])
@@ -167,8 +169,9 @@ class LPIPS(nn.Module):
 
     Args:
         net: "alex", "vgg" or "squeeze".
-        trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (the classifier is ignored); None, also for heads,
-            gives random weights, whose distances mean nothing.
+        pretrained: without files, whether to load the published weights of the extra `weights`, which has those of
+            "alex"; False gives random weights, whose distances mean nothing.
+        trunk: torchvision's file of AlexNet, VGG16 or SqueezeNet 1.1 (the classifier is ignored).
         heads: the authors' file of version 0.1 for this network, from their package's folder ``weights/v0.1``.
         weights: instead of both, a file of the authors' whole model, ``lpips.LPIPS(net).state_dict()``.
         data_range, check_range, spatial, reduction: see :func:`lpips`.
@@ -177,13 +180,15 @@ class LPIPS(nn.Module):
     into one file, for `fastiqa.load_model` and the command line; the last four options are not saved.
 
     Raises:
-        ValueError: another net; one file without the other; naming the file: keys missing or left over, other shapes,
-            heads of version 0.0, whose trunk saw unscaled images.
+        ValueError: another net; a net without published weights in the extra; one file without the other; naming the
+            file: keys missing or left over, other shapes, heads of version 0.0, whose trunk saw unscaled images, or a
+            packaged file that is not the published one.
         FileNotFoundError: no such file.
+        ImportError: the extra `weights` is not installed.
 
     Example:
         >>> import torch
-        >>> model = LPIPS("alex")  # random weights; trunk="alexnet-owt-7be5be79.pth", heads="alex.pth" for LPIPS
+        >>> model = LPIPS("alex", pretrained=False)  # random weights; without the option those of the extra `weights`
         >>> image = torch.rand(2, 3, 64, 64, requires_grad=True)
         >>> distance = model(image, torch.rand(2, 3, 64, 64))
         >>> distance.sum().backward()
@@ -199,6 +204,7 @@ class LPIPS(nn.Module):
         self,
         net: str = "alex",
         *,
+        pretrained: bool = True,
         trunk: str | os.PathLike[str] | None = None,
         heads: str | os.PathLike[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
@@ -215,6 +221,7 @@ class LPIPS(nn.Module):
         check_data_range(data_range)
         check_reduction(reduction)
         arguments.flag("spatial", spatial)
+        arguments.flag("pretrained", pretrained)
         self.options = {"net": net}
         self.convention: dict[str, Any] = {"data_range": data_range, "spatial": spatial, "reduction": reduction}
         if check_range is not None:
@@ -224,8 +231,10 @@ class LPIPS(nn.Module):
         if trunk is not None and heads is not None:
             _load(self.trunk, trunk, "classifier.")
             _load(self.heads, heads)
-        if weights is not None:
+        elif weights is not None:
             _load_whole(self, weights)
+        elif pretrained:
+            _load_packaged(self, net)
         self.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, y: Tensor, return_layers: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
@@ -261,6 +270,22 @@ def _load(model: nn.Module, path: str | os.PathLike[str], left_out: str | None =
     kept = {key: weight for key, weight in weights.items() if left_out is None or not key.startswith(left_out)}
     load_matching(model, path, kept)
     _check_version(weights, path)
+
+
+def _load_packaged(model: LPIPS, net: str) -> None:
+    """Load the published weights of the extra `weights`."""
+    if net != PACKAGED_NET:
+        raise ValueError(
+            f"net: no package has weights of {net!r}, want {PACKAGED_NET!r}, files (trunk and heads, or weights), or "
+            "pretrained=False for random ones"
+        )
+    path = installed_weights(f"lpips_{net}")
+    file = torch.load(path, map_location="cpu", weights_only=True)
+    convolutions = [layer for layer in model.trunk.features if isinstance(layer, nn.Conv2d)]
+    for layer, weights in zip(convolutions, file["trunk"], strict=True):
+        layer.load_state_dict({"weight": weights["weight"], "bias": weights["bias"]})
+    for parameter, weight in zip(arguments.parameters_of(model.heads), file["lin"], strict=True):
+        parameter.data.copy_(weight)
 
 
 def _load_whole(model: LPIPS, path: str | os.PathLike[str]) -> None:

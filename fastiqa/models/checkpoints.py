@@ -32,7 +32,7 @@ from fastiqa.common.weight_files import (
     unwrapped,
 )
 from fastiqa.models.backbones import KEY_ADAPTERS, se_res2net
-from fastiqa.models.registry import model_class, not_of_files
+from fastiqa.models.registry import model_entry, not_of_files
 
 # How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
 SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
@@ -164,7 +164,7 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
     options = read_options(path, metadata)
     try:
         with within(weights):
-            model = model_class(name)(**options)
+            model = model_entry(name).build(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: cannot rebuild {name!r}: {error}") from error
     floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
@@ -234,7 +234,9 @@ def _shapes(name: str, options: str) -> dict[str, torch.Size]:
     Built on the CPU: the meta device would save 0.4 s for PRFNet, but its first use takes 10 s.
     """
     with torch.random.fork_rng(devices=[]):
-        return {key: tensor.shape for key, tensor in model_class(name)(**json.loads(options)).state_dict().items()}
+        return {
+            key: tensor.shape for key, tensor in model_entry(name).build(**json.loads(options)).state_dict().items()
+        }
 
 
 def _whole(tensor: Tensor) -> Tensor:

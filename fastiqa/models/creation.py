@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastiqa.common.extras import install_command
 from fastiqa.common.weight_files import load_matching, read_weights
 from fastiqa.models.checkpoints import load_backbone, name_and_options, read_options, within
-from fastiqa.models.registry import MODELS, model_class
+from fastiqa.models.registry import MODELS, ModelEntry, model_entry
 
 HUB_PREFIX = "hub:"
 HUB_FILE = "model.safetensors"
@@ -29,9 +29,9 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: False for random weights, which needs no network connection; a file that matches the model in every
-            key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository (needs
-            huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
+        pretrained: False for random weights; True, of "lpips", for those of the extra `weights`; a file that matches
+            the model in every key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository
+            (needs huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
         pretrained_backbone: a file for the main branch, Res2Net-50 for PRFNet and VAN for MFENet, see `load_backbone`;
             its report says what the file left open.
         pretrained_dan: a ResNet-50 file for MFENet's distortion-aware branch, likewise.
@@ -50,19 +50,20 @@ def create_model(
     Example:
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
     """
-    build = model_class(name)
-    defaults = MODELS[name].options
+    entry = model_entry(name)
     if pretrained is True:
-        raise ValueError(f"pretrained: got True, want a file or 'hub:org/name': no weights of {name} are published")
-    if pretrained is False:
-        model = build(**{**defaults, **options})
+        if "pretrained" not in entry.random:
+            raise ValueError(f"pretrained: got True, want a file or 'hub:org/name': no weights of {name} are published")
+        model = entry.model(**{**entry.options, **options})
+    elif pretrained is False:
+        model = entry.build(**{**entry.options, **options})
     else:
         path = _resolve(pretrained)
         weights, metadata = read_weights(path)
         if metadata.get("fastiqa.model"):
-            model = _build_as_saved(path, weights, metadata, build, defaults, options)
+            model = _build_as_saved(path, weights, metadata, entry, options)
         else:
-            model = build(**{**defaults, **options})
+            model = entry.build(**{**entry.options, **options})
         load_matching(model, path, weights)
     if pretrained_backbone is not None:
         load_backbone(model, pretrained_backbone)
@@ -78,17 +79,16 @@ def _build_as_saved(
     path: str | os.PathLike[str],
     weights: Mapping[str, Tensor],
     metadata: Mapping[str, str],
-    build: type[nn.Module],
-    defaults: Mapping[str, Any],
+    entry: ModelEntry,
     asked: Mapping[str, Any],
 ) -> nn.Module:
     saved_name = metadata["fastiqa.model"]
-    if saved_name not in MODELS or MODELS[saved_name].model is not build:
-        raise ValueError(f"{path}: holds a {saved_name!r}, want a {build.__name__}")
+    if saved_name not in MODELS or MODELS[saved_name].model is not entry.model:
+        raise ValueError(f"{path}: holds a {saved_name!r}, want a {entry.model.__name__}")
     saved = read_options(path, metadata)
     try:
         with within(weights):
-            model = build(**{**defaults, **saved, **asked})
+            model = entry.build(**{**entry.options, **saved, **asked})
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: cannot rebuild {saved_name!r}: {error}") from error
     # Compared as the constructor keeps them: it spells tuple or list, None or the widths it stands for, alike.

@@ -19,15 +19,26 @@ class ModelEntry(NamedTuple):
         model: its class.
         options: constructor arguments that the name stands for.
         not_of_files: constructor arguments that no weight file may set: they name files, or how to run.
+        random: constructor arguments that give random weights, if the class has weights of its own to load.
     """
 
     model: type[nn.Module]
     options: dict[str, Any]
     not_of_files: tuple[str, ...] = ()
+    random: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, which nothing changes
+
+    def build(self, **options: Any) -> nn.Module:
+        """Construct the model with random weights."""
+        return self.model(**{**self.random, **options})
 
 
 MODELS = {
-    "lpips": ModelEntry(LPIPS, {}, ("trunk", "heads", "data_range", "spatial", "reduction")),
+    "lpips": ModelEntry(
+        LPIPS,
+        {},
+        ("pretrained", "trunk", "heads", "weights", "data_range", "check_range", "spatial", "reduction"),
+        {"pretrained": False},
+    ),
     "mfenet": ModelEntry(MFENet, {}, ("memory",)),
     "prfnet": ModelEntry(PRFNet, {"first_stage_stride": 2}, ("memory",)),
     "prfnet_fast": ModelEntry(PRFNet, {"first_stage_stride": 4}, ("memory",)),
@@ -39,11 +50,16 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in MODELS if fnmatchcase(name, pattern))
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """The class of a model. Raises ValueError that lists the names."""
+def model_entry(name: str) -> ModelEntry:
+    """The entry of a model. Raises ValueError that lists the names."""
     if name not in MODELS:
         raise ValueError(f"name: got {name!r}, want one of {', '.join(list_models())}")
-    return MODELS[name].model
+    return MODELS[name]
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """The class of a model. Raises ValueError that lists the names."""
+    return model_entry(name).model
 
 
 def not_of_files(name: str) -> frozenset[str]:

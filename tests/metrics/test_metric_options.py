@@ -121,7 +121,7 @@ def by_lpips(x: Tensor, y: Tensor, **options: Any) -> Tensor:
     """LPIPS with random weights, the same at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        score: Tensor = LPIPS("squeeze", **options)(x, y)
+        score: Tensor = LPIPS("squeeze", pretrained=False, **options)(x, y)
     return score
 
 
@@ -530,7 +530,7 @@ def test_losses_fall_as_images_get_closer() -> None:
     with pytest.raises(ValueError, match=r"^metric: got one with reduction='sum', want 'none' or 'mean'$"):
         MetricLoss(SSIM(reduction="sum"))
     with pytest.raises(ValueError, match=r"^metric: got one with reduction='sum', want 'none' or 'mean'$"):
-        MetricLoss(LPIPS("squeeze", reduction="sum"))
+        MetricLoss(LPIPS("squeeze", pretrained=False, reduction="sum"))
     with pytest.raises(TypeError, match=r"^metric: got function, want a module with higher_is_better and score_range"):
         MetricLoss(ssim)  # type: ignore[arg-type]
     assert MetricLoss(MSSSIM())(x, y) > MetricLoss(MSSSIM())(x, (x + y) / 2) > MetricLoss(MSSSIM())(x, x) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import inspect
 import io
 import json
 import os
@@ -26,8 +27,10 @@ from torch import Tensor
 import fastiqa
 from fastiqa import models, reference
 from fastiqa.common.weight_files import read_weights
+from fastiqa.metrics import LPIPS
 from fastiqa.models import create_model, list_models, load_backbone, load_model, save_model
 from fastiqa.models.backbones import se_res2net50
+from fastiqa.models.registry import MODELS
 from fastiqa.reference import SERes2Net, SqueezeExcitation
 from support.oracles import randomise, timm_features, timm_res2net
 
@@ -559,11 +562,25 @@ def test_a_file_cannot_ask_for_more_than_it_holds(options: str, message: str, tm
         assert "\n" not in str(error.value)
 
 
-def test_a_file_names_no_other_files(tmp_path: Path) -> None:
-    path, options = tmp_path / "a.safetensors", json.dumps({"net": "alex", "trunk": "other.pth", "heads": "other.pth"})
+@pytest.mark.parametrize("option", ["trunk", "heads", "weights"])
+def test_a_file_names_no_other_files(option: str, tmp_path: Path) -> None:
+    path, options = tmp_path / "a.safetensors", json.dumps({"net": "alex", option: "other.pth"})
     save_file({"weight": torch.zeros(1)}, path, {"fastiqa.model": "lpips", "fastiqa.options": options})
-    with pytest.raises(ValueError, match=r"a\.safetensors: fastiqa\.options in its metadata: got heads, which is none"):
+    with pytest.raises(ValueError, match=rf"fastiqa\.options in its metadata: got {option}, which is none of the"):
         load_model(path)
+
+
+def test_every_option_of_a_model_is_its_weights_or_refused() -> None:
+    """A constructor's argument that neither the saved options have nor the registry refuses could name a file."""
+    for name, entry in MODELS.items():
+        ours = (
+            base for base in entry.model.__mro__ if base.__module__.startswith("fastiqa.") and "__init__" in vars(base)
+        )
+        constructors = [base.__init__ for base in ours if issubclass(base, (reference.PRFNet, reference.MFENet, LPIPS))]
+        parameters = [value for init in constructors for value in inspect.signature(init).parameters.values()]
+        named = {value.name for value in parameters if value.kind not in (value.VAR_KEYWORD, value.VAR_POSITIONAL)}
+        assert len(named) > 5, name
+        assert named - {"self"} <= set(entry.build().options) | set(entry.not_of_files), name
 
 
 @pytest.mark.parametrize("keys", [("state_dict",), ("model", "state_dict_ema"), ("net", "params", "ema")])
