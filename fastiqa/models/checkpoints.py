@@ -163,7 +163,7 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
         raise ValueError(f"{path}: not written by fastiqa.save_model: no fastiqa.model in its metadata")
     options = read_options(path, metadata)
     try:
-        with within(weights):
+        with no_larger_than(weights):
             model = model_entry(name).build(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: cannot rebuild {name!r}: {error}") from error
@@ -192,7 +192,7 @@ def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> d
     return options
 
 
-def within(weights: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
+def no_larger_than(weights: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
     """A context in which a network much larger than the weights raises ValueError.
 
     One that differs by less is built, and then refused key by key.

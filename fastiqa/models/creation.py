@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastiqa.common.extras import install_command
 from fastiqa.common.weight_files import load_matching, read_weights
-from fastiqa.models.checkpoints import load_backbone, name_and_options, read_options, within
+from fastiqa.models.checkpoints import load_backbone, name_and_options, no_larger_than, read_options
 from fastiqa.models.registry import MODELS, ModelEntry, model_entry
 
 HUB_PREFIX = "hub:"
@@ -87,7 +87,7 @@ def _build_as_saved(
         raise ValueError(f"{path}: holds a {saved_name!r}, want a {entry.model.__name__}")
     saved = read_options(path, metadata)
     try:
-        with within(weights):
+        with no_larger_than(weights):
             model = entry.build(**{**entry.options, **saved, **asked})
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: cannot rebuild {saved_name!r}: {error}") from error

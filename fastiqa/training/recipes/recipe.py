@@ -74,11 +74,11 @@ class Recipe:
         for name in ("checkpoint_every", "log_every"):
             require(name, getattr(self, name), getattr(self, name) >= 1, "an integer of at least 1")
 
-    def timeline(self) -> Iterator[Part]:
+    def timeline(self) -> Iterator[ScheduledStep]:
         """The steps, each with its epochs in the run."""
         first = 0
         for name, step in self.steps.items():
-            yield Part(name, step, first, first + step.epochs)
+            yield ScheduledStep(name, step, first, first + step.epochs)
             first += step.epochs
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Recipe:
         return plain
 
 
-class Part(NamedTuple):
+class ScheduledStep(NamedTuple):
     """A step and its epochs: from `first` up to, not including, `last`, counted over the whole run."""
 
     name: str

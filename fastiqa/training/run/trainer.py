@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fastiqa.training.config.settings import Step
-from fastiqa.training.recipes.recipe import Part, Recipe
+from fastiqa.training.recipes.recipe import Recipe, ScheduledStep
 from fastiqa.training.run import setup
 from fastiqa.training.run.batches import Batch, Key, epoch_order, load, parts_of, seed_of
 from fastiqa.training.run.checkpoint import Checkpoint, Position, read_checkpoint, save_checkpoint
@@ -149,11 +149,11 @@ class Trainer:
         if self._processes.rank == 0:
             self._observers = [*self._folder.observers(self._recipe, self._position), *observers]
         try:
-            for part in self._recipe.timeline():
-                if self._position.epoch < part.last:
-                    self._begin(part)
-                while self._position.epoch < part.last:
-                    self._epoch(part)
+            for current in self._recipe.timeline():
+                if self._position.epoch < current.last:
+                    self._begin(current)
+                while self._position.epoch < current.last:
+                    self._epoch(current)
         finally:
             for observer in self._observers:
                 observer.close()
@@ -166,18 +166,18 @@ class Trainer:
         self._position = saved.position
         self._saved = saved
 
-    def _begin(self, part: Part) -> None:
+    def _begin(self, current: ScheduledStep) -> None:
         """Start a step: freeze weights and build its optimizer."""
-        factors = part.step.factors()
+        factors = current.step.factors()
         freeze(self._model, factors)
         self._module = self._processes.parallel(self._task.module(self._model), self._task.unused_parameters)
-        self._optimizer = build_optimizer(part.step.optimizer, parameter_groups(self._model, factors))
-        if self._saved is not None and (self._position.epoch, self._position.batch) != (part.first, 0):
+        self._optimizer = build_optimizer(current.step.optimizer, parameter_groups(self._model, factors))
+        if self._saved is not None and (self._position.epoch, self._position.batch) != (current.first, 0):
             load_optimizer_tensors(self._optimizer, self._names, self._saved.optimizer)
         self._saved = None
 
-    def _epoch(self, part: Part) -> None:
-        step, position = part.step, self._position
+    def _epoch(self, current: ScheduledStep) -> None:
+        step, position = current.step, self._position
         self._module.train()
         set_training(self._model, step.factors())
         for dataset in self._datasets.values():
@@ -189,13 +189,13 @@ class Trainer:
         loaded = self._load(step, rest)
         clock = time.perf_counter()
         for keys in rest:
-            rate = learning_rate(step, position.epoch - part.first, position.batch / len(order))
+            rate = learning_rate(step, position.epoch - current.first, position.batch / len(order))
             set_learning_rate(self._optimizer, rate)
-            loss, norm = self._update(part, keys, loaded)
+            loss, norm = self._update(current, keys, loaded)
             position.add(keys[0][0], loss)
             before, clock = clock, time.perf_counter()
             report = BatchReport(
-                step=part.name,
+                step=current.name,
                 epoch=position.epoch + 1,
                 batch=position.batch,
                 batches=len(order),
@@ -212,9 +212,9 @@ class Trainer:
             stopped = self._processes.greatest(self._signals.number)
             due = position.iteration % self._recipe.checkpoint_every == 0
             if (due or stopped) and position.batch < len(order):
-                self._checkpoint(part)
+                self._checkpoint(current)
                 self._stop(stopped)
-        self._end_epoch(part)
+        self._end_epoch(current)
         self._stop(self._processes.greatest(self._signals.number))
 
     def _stop(self, number: int) -> None:
@@ -228,13 +228,13 @@ class Trainer:
         parts = [part for batch in order for part in parts_of(batch, rank, size, step.accumulate)]
         return load(self._task.item, self._datasets, parts, self._recipe.workers, pin_memory=device.type == "cuda")
 
-    def _update(self, part: Part, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
+    def _update(self, current: ScheduledStep, keys: Sequence[Key], loaded: Iterator[Batch]) -> tuple[float, float]:
         """Update the weights by one batch. Returns its mean loss and the norm of its gradients."""
         recipe, position, source = self._recipe, self._position, keys[0][0]
-        where = f"{_where(part, position)}, batch {position.batch + 1}: data.{source}"
+        where = f"{_where(current, position)}, batch {position.batch + 1}: data.{source}"
         key = (recipe.seed, position.epoch, position.batch)
         try:
-            losses = backward(self._task, self._module, loaded, part.step, self._processes, recipe.amp, key)
+            losses = backward(self._task, self._module, loaded, current.step, self._processes, recipe.amp, key)
         except (TypeError, ValueError) as error:  # the network refuses the images
             raise TrainingError(f"{where}: {error}") from error
         bad = [str(index) for (_, index), loss in zip(keys, losses.tolist(), strict=True) if not math.isfinite(loss)]
@@ -251,34 +251,34 @@ class Trainer:
             self._ema.update_parameters(self._model)
         return float(losses.mean()), norm
 
-    def _end_epoch(self, part: Part) -> None:
+    def _end_epoch(self, current: ScheduledStep) -> None:
         position, asked = self._position, self._recipe.validation
-        self._check_weights(part)
+        self._check_weights(current)
         result: nn.Module = self._model if self._ema is None else self._ema.module
         validation = {}
-        if (position.epoch + 1 - part.first) % asked.every == 0 or position.epoch + 1 == part.last:
+        if (position.epoch + 1 - current.first) % asked.every == 0 or position.epoch + 1 == current.last:
             data = {name: self._datasets[name] for name in asked.data}
             workers, amp = self._recipe.workers, self._recipe.amp
             try:
                 validation = validate(self._task, result, data, self._processes, asked.batch_size, workers, amp)
             except ValueError as error:
-                raise TrainingError(f"{_where(part, position)}: {error}; older files are kept") from error
-        report = EpochReport(part.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
+                raise TrainingError(f"{_where(current, position)}: {error}; older files are kept") from error
+        report = EpochReport(current.name, position.epoch + 1, position.iteration, position.mean_losses(), validation)
         for observer in self._observers:
             observer.epoch(report)
         if self._processes.rank == 0:
             self._folder.end_epoch(result)  # before the checkpoint, which says that the epoch is done
         position.next_epoch()
-        self._checkpoint(part)
+        self._checkpoint(current)
 
-    def _check_weights(self, part: Part) -> None:
+    def _check_weights(self, current: ScheduledStep) -> None:
         """Raise TrainingError if the last update left weights or statistics that are not finite."""
         for name, value in self._model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
-                raise TrainingError(f"{_where(part, self._position)}: {name} is not finite; older files are kept")
+                raise TrainingError(f"{_where(current, self._position)}: {name} is not finite; older files are kept")
 
-    def _checkpoint(self, part: Part) -> None:
-        self._check_weights(part)
+    def _checkpoint(self, current: ScheduledStep) -> None:
+        self._check_weights(current)
         if self._processes.rank == 0:
             ema = {} if self._ema is None else self._ema.state_dict()
             optimizer = optimizer_tensors(self._optimizer, self._names)
@@ -286,8 +286,8 @@ class Trainer:
             save_checkpoint(self._folder.checkpoint, checkpoint, self._recipe.as_dict())
 
 
-def _where(part: Part, position: Position) -> str:
-    return f"step {part.name}, epoch {position.epoch + 1}"
+def _where(current: ScheduledStep, position: Position) -> str:
+    return f"step {current.name}, epoch {position.epoch + 1}"
 
 
 def backward(
