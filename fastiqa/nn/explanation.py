@@ -15,7 +15,8 @@ def explain(op: ops.Op | str | nn.Module, *args: Any, **kwargs: Any) -> str:
     Args:
         op: an operator of `fastiqa.ops`, or its name, with the call's arguments; or, without arguments, a network of
             this package or a module of `fastiqa.nn` that has more than one way to run.
-        *args, **kwargs: the arguments of the call.
+        *args: the arguments of the call, in order.
+        **kwargs: the arguments of the call, by name.
 
     Returns:
         Text to print: one line for each backend, or the module's way to run.
