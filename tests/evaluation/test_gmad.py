@@ -352,7 +352,7 @@ def test_names_that_no_spreadsheet_or_terminal_should_meet(fastiqa_command: Any,
     ("arguments", "message"),
     [
         (("--metric", "x=known.csv"), "error: --metric: got x, want two or more, of different names\n"),
-        (("--metric", "mse"), "error: metric: got 'mse', want psnr, ssim, ms-ssim, NAME=FILE.safetensors or NAME"),
+        (("--metric", "mse"), "error: metric: got 'mse', want psnr, ssim, ms-ssim, lpips, NAME=FILE.safetensors"),
         (("--metric", "psnr"), "error: metric: got 'psnr', which needs references\n"),
         (("--metric", "x=nowhere.safetensors"), "error: nowhere.safetensors: no such file\n"),
         (("--metric", "x=bad.csv"), "error: bad.csv:3: got score 'high', want a number\n"),
