@@ -29,25 +29,39 @@ _SUBMODULES = ("cli", "data", "kernels", "metrics", "models", "nn", "ops", "refe
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 
-if TYPE_CHECKING:
-    from fastiqa import cli, data, kernels, metrics, models, nn, ops, reference, training
-    from fastiqa.acceleration.accelerate import accelerate
-    from fastiqa.metrics import create_metric, list_metrics
-    from fastiqa.models import create_model, list_models, load_model, rank, save_model
-    from fastiqa.models.inference import optimize_for_inference
-    from fastiqa.nn.explanation import explain
-    from fastiqa.runtime.dispatch import use
+if TYPE_CHECKING:  # `as` names an export to type checkers, which cannot read this __all__
+    from fastiqa import cli as cli
+    from fastiqa import data as data
+    from fastiqa import kernels as kernels
+    from fastiqa import metrics as metrics
+    from fastiqa import models as models
+    from fastiqa import nn as nn
+    from fastiqa import ops as ops
+    from fastiqa import reference as reference
+    from fastiqa import training as training
+    from fastiqa.acceleration.accelerate import accelerate as accelerate
+    from fastiqa.metrics import create_metric as create_metric
+    from fastiqa.metrics import list_metrics as list_metrics
+    from fastiqa.models import create_model as create_model
+    from fastiqa.models import list_models as list_models
+    from fastiqa.models import load_model as load_model
+    from fastiqa.models import rank as rank
+    from fastiqa.models import save_model as save_model
+    from fastiqa.models.inference import optimize_for_inference as optimize_for_inference
+    from fastiqa.nn.explanation import explain as explain
+    from fastiqa.runtime.dispatch import use as use
 
+else:  # to them a module with a __getattr__ has every name
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"fastiqa.{name}")
-    else:
-        raise AttributeError(f"module 'fastiqa' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _EXPORTS:
+            value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        elif name in _SUBMODULES:
+            value = importlib.import_module(f"fastiqa.{name}")
+        else:
+            raise AttributeError(f"module 'fastiqa' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

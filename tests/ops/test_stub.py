@@ -1,4 +1,4 @@
-"""The operators' signatures for editors and type checkers, fastiqa/ops/__init__.pyi: up to date, and true."""
+"""Names and signatures for editors and type checkers: the exports of fastiqa, and fastiqa/ops/__init__.pyi."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import fastiqa
 import fastiqa.ops
 from fastiqa.ops import OPERATORS, Op
 from fastiqa.ops.__main__ import TYPES, function, stub
@@ -51,10 +52,17 @@ def calls(op: Op) -> tuple[list[str], list[str]]:
 
 
 def test_type_checkers_know_every_operator(tmp_path: Path) -> None:
-    """mypy reveals the results' types, and refuses wrong arguments, missing ones, unknown ones and a wrong `out`."""
+    """mypy reveals the results' types, and refuses wrong arguments, missing ones, unknown ones and a wrong `out`.
+
+    It takes each public name of fastiqa for an export, and none that is missing.
+    """
     pytest.importorskip("mypy")
-    lines = ["from torch import Tensor", "from fastiqa.ops import *", "def calls(tensor: Tensor) -> None:"]
-    expected: dict[int, str] = {}
+    lines = ["import fastiqa", "from torch import Tensor", "from fastiqa.ops import *"]
+    lines += [f"fastiqa.{name}" for name in fastiqa.__all__]
+    expected: dict[int, str | None] = dict.fromkeys(range(1, len(lines) + 1))
+    lines += ["fastiqa.nothing"]
+    expected[len(lines)] = "attr-defined"
+    lines += ["def calls(tensor: Tensor) -> None:"]
     for op in OPERATORS.values():
         right, wrong = calls(op)
         results = ["torch._tensor.Tensor"] * len(op.schema.returns)
@@ -66,10 +74,10 @@ def test_type_checkers_know_every_operator(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary"]
     command += ["--cache-dir", str(tmp_path), "--config-file", "", str(tmp_path / "calls_of_operators.py")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    found: dict[int, set[str]] = {}
+    found: dict[int, set[str | None]] = {}
     for line, text in re.findall(r"^\S*calls_of_operators\.py:(\d+): (.*)$", done.stdout, re.M):
-        answer = re.search(r'Revealed type is "(.*)"|error: .*\[([\w-]+)\]$', text)
-        if answer is not None:
-            found.setdefault(int(line), set()).add(answer[1] or answer[2])
-    differs = {lines[n - 1].strip(): found.get(n) for n, answer in expected.items() if found.get(n) != {answer}}
+        shown = re.search(r'Revealed type is "(.*)"|error: .*\[([\w-]+)\]$', text)
+        if shown is not None:
+            found.setdefault(int(line), set()).add(shown[1] or shown[2])
+    differs = {lines[n - 1].strip(): found.get(n) for n, answer in expected.items() if found.get(n, {None}) != {answer}}
     assert not differs, done.stdout[:2000] + done.stderr
