@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,18 +20,45 @@ def synth_command(
     source: Annotated[Path, typer.Argument(metavar="SOURCE_FOLDER", help="Photographs.", show_default=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)],
     seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.")] = 0,
+    profile: Annotated[
+        str, typer.Option("--profile", help="classic; world: more codecs, pipelines, pairs of near quality.")
+    ] = "classic",
     codec: Annotated[
-        list[str] | None, typer.Option("--codec", help="jpeg, webp, avif, jpeg2000; repeatable; all by default.")
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            help="jpeg, webp, avif, jpeg2000 (the classic four), jpegxl, jpegxr, htj2k (world: these too), heic; "
+            "repeatable.",
+        ),
     ] = None,
-    levels: Annotated[int, typer.Option("--levels", help="Qualities of each codec, for a photograph.")] = 4,
-    pairs: Annotated[int, typer.Option("--pairs", help="Most triplets of a photograph.")] = 40,
-    metric: Annotated[str, typer.Option("--metric", help="Labels across codecs: ms-ssim, ssimulacra2.")] = "ms-ssim",
+    levels: Annotated[
+        int | None, typer.Option("--levels", help="Qualities of each codec, for a photograph: 4; world: 3.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option("--pairs", help="Most triplets of a photograph: 40; world: 200.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="Labels across codecs: ms-ssim, the default, or ssimulacra2. world: the mean of ssimulacra2, ms-ssim, "
+            "lpips; repeatable.",
+        ),
+    ] = None,
+    near: Annotated[
+        float | None, typer.Option("--near", help="world: largest difference of a pair, in log-odds: 3.")
+    ] = None,
     max_size: Annotated[
-        int | None, typer.Option("--max-size", help="Crop larger photographs to this many pixels a side.")
+        int | None,
+        typer.Option("--max-size", help="Crop larger photographs to this many pixels a side. world: 1024."),
     ] = None,
-    resize: Annotated[bool, typer.Option("--resize/--no-resize", help="Shrunk, coded, enlarged images too.")] = True,
-    blur: Annotated[bool, typer.Option("--blur", help="Blurred coded images too.")] = False,
-    noise: Annotated[bool, typer.Option("--noise", help="Noisy coded images too.")] = False,
+    resize: Annotated[
+        bool | None, typer.Option("--resize/--no-resize", help="classic: shrunk, coded, enlarged images too (default).")
+    ] = None,
+    blur: Annotated[bool, typer.Option("--blur", help="classic: blurred coded images too.")] = False,
+    noise: Annotated[bool, typer.Option("--noise", help="classic: noisy coded images too.")] = False,
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option("--pipeline", help="world: social, scaled, denoised, sharpened; repeatable; all by default."),
+    ] = None,
     val: Annotated[float, typer.Option("--val", help="Share of the photographs for validation.")] = 0.15,
     test: Annotated[float, typer.Option("--test", help="Share of the photographs for testing.")] = 0.15,
     workers: Annotated[
@@ -44,27 +71,52 @@ def synth_command(
     If two images differ only in the codec's quality, the higher quality wins. For any other two the metric gives the
     probability. No photograph is in two of train, val and test. After an interruption, run the same command again: it
     keeps complete photographs. The same seed, photographs and codec versions give the same files.
-    """
-    from fastiqa.data.synth.options import SynthError, SynthOptions
 
-    extras = [name for name, wanted in (("resize", resize), ("blur", blur), ("noise", noise)) if wanted]
+    The profile world also codes chains (shrunk and coded twice as social media do, denoised, sharpened), up to visually
+    lossless. It pairs images of near quality and labels all pairs by the mean of several metrics' probabilities.
+    """
+    from fastiqa.data.synth.options import SynthError, SynthOptions, WorldOptions
+
+    classic = {"--resize": resize is not None, "--blur": blur, "--noise": noise}
+    world = {"--pipeline": pipeline is not None, "--near": near is not None}
+    given: dict[str, Any] = {"levels": levels, "pairs": pairs, "max_size": max_size, "near": near}
+    given |= {"codecs": tuple(codec) if codec else None}
     try:
-        options = SynthOptions(
-            seed=seed,
-            extras=tuple(extras),
-            levels=levels,
-            pairs=pairs,
-            metric=metric,
-            max_size=max_size,
-            val=val,
-            test=test,
-            **({"codecs": tuple(codec)} if codec else {}),
-        )
+        if profile == "classic":
+            _refuse_options("world", world)
+            wanted = {"resize": resize is not False, "blur": blur, "noise": noise}
+            extras = [name for name in wanted if wanted[name]]
+            given |= {"extras": tuple(extras), "metric": _single(metric)}
+        elif profile == "world":
+            _refuse_options("classic", classic)
+            given |= {"extras": tuple(pipeline) if pipeline else None, "metrics": tuple(metric) if metric else None}
+        else:
+            raise SynthError(f"profile: got {profile!r}, want classic or world")
+        kind = WorldOptions if profile == "world" else SynthOptions
+        chosen = {name: value for name, value in given.items() if value is not None}
+        options = kind(seed=seed, val=val, test=test, **chosen)
         summary = _with_progress(source, out, options, workers, skip_bad)
     except SynthError as error:
         return refuse(error)
     _report(summary, out)
     return 0
+
+
+def _refuse_options(profile: str, given: dict[str, bool]) -> None:
+    """Raise SynthError for an option that only the other profile has."""
+    from fastiqa.data.synth.options import SynthError
+
+    for name, is_given in given.items():
+        if is_given:
+            raise SynthError(f"{name}: got it without --profile {profile}, want it there alone")
+
+
+def _single(metrics: list[str] | None) -> str | None:
+    from fastiqa.data.synth.options import SynthError
+
+    if metrics and len(metrics) > 1:
+        raise SynthError(f"metric: got {', '.join(metrics)}, want one, or --profile world")
+    return metrics[0] if metrics else None
 
 
 def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int | None, skip_bad: bool) -> Summary:
@@ -73,7 +125,7 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
 
     from fastiqa.data.synth.photo import Outcome
     from fastiqa.data.synth.synthesis import synthesize
-    from fastiqa.evaluation.labellers import LABELLERS
+    from fastiqa.evaluation.labellers import LABELLERS, SCORERS
 
     console = Console(stderr=True)
     columns = (
@@ -95,6 +147,7 @@ def _with_progress(source: Path, out: Path, options: SynthOptions, workers: int 
             out,
             options,
             labellers=LABELLERS,
+            scorers=SCORERS,
             workers=workers,
             skip_bad=skip_bad,
             started=lambda photographs: progress.update(bar, total=photographs),

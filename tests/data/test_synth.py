@@ -276,7 +276,14 @@ def test_command(photos: Path, tmp_path: Path, fastiqa_command) -> None:
     assert (status, err) == (0, "")
     assert out == f"24 triplets (12 train, 6 val, 6 test) of 4 photographs in {tmp_path / 'out'}\n"
     assert fastiqa_command(*arguments)[1] == f"{out}4 photographs were whole from an earlier run\n"
-    options = json.loads((tmp_path / "out" / "synth.json").read_text())["option"]
+    settings = json.loads((tmp_path / "out" / "synth.json").read_text())
+    options = settings["option"]
+    assert list(options) == ["seed", "codecs", "extras", "levels", "pairs", "metric", "max_size", "val", "test"]
+    assert list(settings["version of"]) == ["format", "pillow", "numpy", "jpeg"]
+    record = json.loads(next((tmp_path / "out").glob("*/photograph.json")).read_text())
+    assert list(record) == ["reference_sha256", "images", "pairs"]
+    assert list(record["images"][0]) == ["file", "sha256", "codec", "settings", "ladder", "quality", "bytes", "score"]
+    assert list(record["pairs"][0]) == ["a", "b", "label", "rule"]
     assert (options["codecs"], options["extras"], options["metric"]) == (["jpeg"], [], "ms-ssim")
 
 

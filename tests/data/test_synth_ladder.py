@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import io
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
+from fastiqa.data.images.codecs import CLASSIC, CODECS, TABLES, butteraugli_distance, decode_image, encode_image
 from fastiqa.data.synth.ladder import DistortedImage, Ladder, distorted, draw_ladders, draw_pairs
 from support.pictures import picture
 
 PICTURE = picture(0)
+EVERY_CODEC = [
+    pytest.param(
+        codec,
+        id=name,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(codec.package) is None, reason=f"{codec.package} is not installed"
+        ),
+    )
+    for name, codec in CODECS.items()
+]
 
 
-@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+@pytest.mark.parametrize("codec", EVERY_CODEC)
 def test_more_quality_more_bytes_less_error(codec) -> None:
     qualities = [codec.quality_at(position) for position in (0.0, 0.5, 1.0)]
     files = [encode_image(PICTURE, codec.name, quality) for quality in qualities]
@@ -27,11 +41,34 @@ def test_more_quality_more_bytes_less_error(codec) -> None:
     assert len(set(errors)) == 3
 
 
-@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+@pytest.mark.parametrize("codec", EVERY_CODEC)
 def test_every_option_of_a_codec_changes_the_file(codec) -> None:
-    for option, values in codec.choices.items():
+    for option, values in (*codec.choices.items(), *(codec.world_choices or {}).items()):
         files = {encode_image(PICTURE, codec.name, codec.quality_at(0.5), **{option: value}) for value in values}
         assert len(files) == len(values), option
+
+
+@pytest.mark.parametrize("codec", EVERY_CODEC)
+def test_a_codec_gives_the_same_bytes_again(codec) -> None:
+    quality = codec.quality_at(0.5, codec.everyday)
+    assert encode_image(PICTURE, codec.name, quality) == encode_image(PICTURE.copy(), codec.name, quality)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_quantisation_tables_are_scaled_as_libjpeg_does(name: str) -> None:
+    """The file holds (table x scale + 50) / 100 with scale 200 - 2 quality, between 1 and 255."""
+    data = encode_image(PICTURE, "jpeg", 80, table=name, progressive=True, subsampling="4:4:4")
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        luma, chroma = image.quantization[0], image.quantization.get(1, image.quantization[0])
+        assert image.info["progressive"]
+    base = TABLES[name] or ((16, 11, 10, 16, 24, 40, 51, 61), (17, 18, 24, 47, 99, 99, 99, 99))
+    for got, want in zip((luma, chroma), base, strict=True):
+        assert list(got[: len(want)]) == [min(max((value * 40 + 50) // 100, 1), 255) for value in want]
+
+
+def test_distances_of_jpeg_xl() -> None:
+    distances = [butteraugli_distance(quality) for quality in (100, 90, 75, 30, 10)]
+    assert distances == pytest.approx([0, 1.0, 2.35, 6.4, 15.266667])
 
 
 def test_bits_per_pixel_of_jpeg2000() -> None:
@@ -41,13 +78,29 @@ def test_bits_per_pixel_of_jpeg2000() -> None:
 
 
 def test_an_unknown_codec_is_refused() -> None:
-    with pytest.raises(ValueError, match="codec: got 'gif', want one of jpeg, webp, avif, jpeg2000"):
+    with pytest.raises(ValueError, match="codec: got 'gif', want one of jpeg, webp, avif, jpeg2000, jpegxl"):
         encode_image(PICTURE, "gif", 50)
 
 
+def test_a_codec_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^codec: heic needs pillow_heif: pip install pillow-heif$"):
+        encode_image(PICTURE, "heic", 50)
+    with pytest.raises(ValueError, match=r"^codec: htj2k needs imagecodecs: pip install 'fastiqa-kernels\[cli\]'$"):
+        encode_image(PICTURE, "htj2k", 50)
+
+
+def test_the_classic_profile_draws_what_it_always_drew() -> None:
+    """SHA-256 of all settings, computed before the profile "world" came."""
+    ladders = draw_ladders(np.random.default_rng(0), CLASSIC, ("resize", "blur", "noise"), 4)
+    lines = [f"{ladder.codec} {ladder.settings(quality)}" for ladder in ladders for quality in ladder.qualities]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert digest == "e63aaa5bab3a94d1414896894d0937f0361caca7925a29c396b67155fa3e3b80"
+
+
 def test_ladders_of_a_photograph() -> None:
-    ladders = draw_ladders(np.random.default_rng(0), tuple(CODECS), ("resize", "blur", "noise"), 5)
-    assert [ladder.codec for ladder in ladders[:4]] == list(CODECS)
+    ladders = draw_ladders(np.random.default_rng(0), CLASSIC, ("resize", "blur", "noise"), 5)
+    assert [ladder.codec for ladder in ladders[:4]] == list(CLASSIC)
     assert all(not (ladder.shrinkings or ladder.blur or ladder.noise) for ladder in ladders[:4])
     resized, blurred, noisy = ladders[4:]
     assert 1 <= len(resized.shrinkings) <= 2
@@ -62,10 +115,10 @@ def test_ladders_of_a_photograph() -> None:
 
 def test_all_settings_occur() -> None:
     generator = np.random.default_rng(0)
-    drawn = [ladder for _ in range(300) for ladder in draw_ladders(generator, tuple(CODECS), ("resize",), 4)]
+    drawn = [ladder for _ in range(300) for ladder in draw_ladders(generator, CLASSIC, ("resize",), 4)]
     assert {quality for ladder in drawn if ladder.codec == "jpeg" for quality in ladder.qualities} >= set(range(10, 90))
     assert {len(ladder.shrinkings) for ladder in drawn} == {0, 1, 2}
-    for codec in CODECS.values():
+    for codec in (CODECS[name] for name in CLASSIC):
         for option, values in codec.choices.items():
             assert {ladder.options[option] for ladder in drawn if ladder.codec == codec.name} == set(values)
 

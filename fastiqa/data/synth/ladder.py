@@ -1,4 +1,4 @@
-"""Ladders: rows of distorted images of one photograph that differ in the codec's quality alone.
+"""Ladders of the profile "classic": rows of distorted images of one photograph that differ in the quality alone.
 
     photograph → shrunk, once or twice → encoded → decoded → enlarged to its size → blurred → noise added
 
@@ -126,7 +126,9 @@ class DistortedImage:
         ladder: number of its ladder.
         quality: on the codec's axis.
         bytes: size of the coded file.
-        score: by the labelling metric; higher is closer.
+        score: by the labelling metric; higher is closer. In the profile "world" the mean of the metrics' scores, each
+            divided by its scale: log-odds.
+        scores: in the profile "world" the score by each metric, else None.
     """
 
     file: str
@@ -137,6 +139,7 @@ class DistortedImage:
     quality: float
     bytes: int
     score: float
+    scores: Mapping[str, float] | None = None
 
 
 def draw_pairs(

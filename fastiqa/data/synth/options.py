@@ -1,9 +1,13 @@
-"""SynthOptions and Labeller: with the photographs they decide every byte that ``fastiqa data synth`` writes.
+"""SynthOptions, WorldOptions, Labeller, Scorer: with the photographs they decide every byte of ``fastiqa data synth``.
+
+SynthOptions are the profile "classic", WorldOptions the profile "world" (`fastiqa.data.synth.world`).
 
 A triplet is a photograph and two distorted images of it; its label is the probability that b is closer.
 
     quality    both images differ in the codec's quality alone: the higher quality is closer, label 0 or 1
     metric     any other pair: p(b closer) = 1 / (1 + exp(−(score(b) − score(a)) / scale)), by a labelling metric
+
+In the profile "world" the rule is "metric" for all pairs, and the label is the mean of several metrics' probabilities.
 
 The labelling metrics are those of ``fastiqa.evaluation.labellers``: data sets know no metrics, the caller brings them.
 """
@@ -12,13 +16,19 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, ClassVar, NamedTuple
 
-from fastiqa.data.images.codecs import CODECS, available
+import numpy as np
+from numpy.typing import NDArray
+
+from fastiqa.data.images.codecs import CLASSIC, CODECS, available
 
 EXTRAS = ("resize", "blur", "noise")
+PIPELINES = ("social", "scaled", "denoised", "sharpened")
 SMALLEST_SIDE = 161  # pixels: MS-SSIM, which labels by default, needs an 11×11 window at the fifth scale
 
 
@@ -43,7 +53,49 @@ class Labeller:
 
     def probability(self, score_a: float, score_b: float) -> float:
         """The probability in [0, 1] that b is closer, from the scores of a and b."""
-        return 0.5 + 0.5 * math.tanh((score_b - score_a) / self.scale / 2)  # the logistic function; exp would overflow
+        return logistic((score_b - score_a) / self.scale)
+
+
+def logistic(log_odds: float) -> float:
+    """1 / (1 + exp(−x)), in a form that cannot overflow."""
+    return 0.5 + 0.5 * math.tanh(log_odds / 2)
+
+
+class Written(NamedTuple):
+    """An image on disk and in memory: its PNG, and its pixels (H, W, 3), uint8."""
+
+    path: Path
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A metric of the profile "world", which scores several images of one reference together.
+
+    Attributes:
+        scores: (reference, distorted images) -> scores, higher is better; a function of a module.
+        scale: the difference of scores that has odds of e to 1.
+        implementation: () -> package and version, which the record of every photograph keeps. Raises SynthError with
+            the command that installs it, if it is missing.
+    """
+
+    scores: Callable[[Written, Sequence[Written]], list[float]]
+    scale: float
+    implementation: Callable[[], str]
+
+
+def soft_label(log_odds: Sequence[float]) -> tuple[float, float]:
+    """The probability that b is closer, and the weight of that label.
+
+    Args:
+        log_odds: for each metric (score(b) − score(a)) / scale.
+
+    Returns:
+        The mean of the metrics' probabilities, and 1 − 2 × their standard deviation: 1 where all agree, 0 where half
+        are sure of a and half of b.
+    """
+    probabilities = [logistic(value) for value in log_odds]
+    return fmean(probabilities), 1 - 2 * pstdev(probabilities)
 
 
 @dataclass(frozen=True)
@@ -52,7 +104,7 @@ class SynthOptions:
 
     Attributes:
         seed: 0 or more; with a photograph's content it decides all random choices for that photograph.
-        codecs: names in :mod:`fastiqa.data.images.codecs`; each gets a ladder of qualities.
+        codecs: names in :mod:`fastiqa.data.images.codecs`, by default those of Pillow; each gets a ladder of qualities.
         extras: some of "resize", "blur", "noise"; each adds a ladder with a random codec.
         levels: qualities in a ladder, at least 2.
         pairs: maximum of triplets per photograph, half labelled by quality and half by the metric; at least 2.
@@ -65,8 +117,10 @@ class SynthOptions:
         SynthError: an option out of range.
     """
 
+    known_extras: ClassVar[tuple[str, ...]] = EXTRAS
+
     seed: int = 0
-    codecs: tuple[str, ...] = tuple(CODECS)
+    codecs: tuple[str, ...] = CLASSIC
     extras: tuple[str, ...] = ("resize",)
     levels: int = 4
     pairs: int = 40
@@ -80,8 +134,8 @@ class SynthOptions:
             raise SynthError(f"seed: got {self.seed}, want 0 or more")
         if not self.codecs or len(set(self.codecs)) < len(self.codecs):
             raise SynthError(f"codecs: got {self.codecs}, want at least one, each once")
-        if set(self.extras) - set(EXTRAS) or len(set(self.extras)) < len(self.extras):
-            raise SynthError(f"extras: got {self.extras}, want some of {', '.join(EXTRAS)}, each once")
+        if set(self.extras) - set(self.known_extras) or len(set(self.extras)) < len(self.extras):
+            raise SynthError(f"extras: got {self.extras}, want some of {', '.join(self.known_extras)}, each once")
         for name in ("levels", "pairs"):
             if getattr(self, name) < 2:
                 raise SynthError(f"{name}: got {getattr(self, name)}, want 2 or more")
@@ -103,3 +157,51 @@ class SynthOptions:
         if labeller.package is not None and importlib.util.find_spec(labeller.package) is None:
             raise SynthError(f"metric: {self.metric} needs {labeller.package}: pip install {labeller.package}")
         return labeller
+
+
+@dataclass(frozen=True)
+class WorldOptions(SynthOptions):
+    """The profile "world" of :func:`fastiqa.data.synth.synthesis.synthesize`: more codecs, pipelines, near qualities.
+
+    Attributes:
+        codecs: by default all but HEIC, which needs pillow-heif.
+        extras: some of "social", "scaled", "denoised", "sharpened"; each adds a ladder: `fastiqa.data.synth.world`.
+        levels, pairs, max_size: as in SynthOptions, with other defaults. A third of the pairs differ in quality alone.
+        metrics: names of the scorers whose mean is the label; `metric` is not used.
+        near: largest mean of the metrics' log-odds in a pair, above 0. 3 keeps choices whose probability is about 0.05
+            to 0.95.
+
+    Raises:
+        SynthError: an option out of range.
+    """
+
+    known_extras: ClassVar[tuple[str, ...]] = PIPELINES
+
+    codecs: tuple[str, ...] = tuple(name for name in CODECS if name != "heic")
+    extras: tuple[str, ...] = PIPELINES
+    levels: int = 3
+    pairs: int = 200
+    max_size: int | None = 1024
+    metrics: tuple[str, ...] = ("ssimulacra2", "ms-ssim", "lpips")
+    near: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise SynthError(f"metrics: got {self.metrics}, want at least one, each once")
+        if not self.near > 0:  # true for NaN too
+            raise SynthError(f"near: got {self.near}, want more than 0")
+
+    def scorers_of(self, scorers: Mapping[str, Scorer]) -> dict[str, Scorer]:
+        """The scorers named by `metrics`. Raises SynthError for an unknown name."""
+        for name in self.metrics:
+            if name not in scorers:
+                raise SynthError(f"metric: got {name!r}, want one of {', '.join(scorers)}")
+        return {name: scorers[name] for name in self.metrics}
+
+
+def settings_of(options: SynthOptions) -> dict[str, Any]:
+    """The options as they stand in synth.json; the profile "world" names itself."""
+    if isinstance(options, WorldOptions):
+        return {"profile": "world"} | {name: value for name, value in asdict(options).items() if name != "metric"}
+    return asdict(options)

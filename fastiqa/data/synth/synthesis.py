@@ -22,21 +22,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
-from PIL import features
 
 from fastiqa.common.files import FolderInUseError, is_empty, locked, remove_unfinished, write_atomically
 from fastiqa.common.hashing import file_sha256
 from fastiqa.common.text import one_line
-from fastiqa.data.images.codecs import CODECS
+from fastiqa.data.images.codecs import codec_version
 from fastiqa.data.images.folders import SUFFIXES, image_files
 from fastiqa.data.images.photographs import split_contents
-from fastiqa.data.synth.options import Labeller, SynthError, SynthOptions
+from fastiqa.data.synth.options import Labeller, Scorer, SynthError, SynthOptions, WorldOptions, settings_of
 from fastiqa.data.synth.photo import Outcome, Task, run_tasks
 from fastiqa.data.synth.table import write_triplets
 
@@ -68,6 +67,7 @@ def synthesize(
     options: SynthOptions | None = None,
     *,
     labellers: Mapping[str, Labeller],
+    scorers: Mapping[str, Scorer] | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
     started: Callable[[int], None] = lambda photographs: None,
@@ -80,8 +80,10 @@ def synthesize(
             are searched, hidden names skipped.
         out: folder to write, outside ``source``: new, empty, or from an earlier run with the same photographs, options
             and versions, whose whole photographs are kept.
-        options: see :class:`SynthOptions`.
+        options: :class:`SynthOptions`, the profile "classic", or :class:`WorldOptions`, the profile "world".
         labellers: metrics by name, ``fastiqa.evaluation.labellers.LABELLERS``; ``options.metric`` chooses one.
+        scorers: the same for the profile "world", ``fastiqa.evaluation.labellers.SCORERS``; ``options.metrics``
+            chooses.
         workers: processes, at least 1; by default one per core. 1 works in this process. More are spawned, so a script
             must call this under ``if __name__ == "__main__":``.
         skip_bad: skip unusable photographs instead of stopping there.
@@ -111,7 +113,12 @@ def synthesize(
     """
     options = options or SynthOptions()
     folder, target = Path(source), Path(out)
-    labeller = options.labeller_of(labellers)
+    labeller: Labeller | Mapping[str, Scorer]
+    if isinstance(options, WorldOptions):
+        labeller = options.scorers_of(scorers or {})
+    else:
+        labeller = options.labeller_of(labellers)
+    versions = _versions(options, labeller)
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise SynthError(f"workers: got {workers}, want 1 or more")
@@ -123,7 +130,7 @@ def synthesize(
         target.mkdir(parents=True, exist_ok=True)
         with locked(target):
             photographs = {file.relative_to(folder).as_posix(): digests[file] for file in files}
-            _check_settings(target, options, labeller, photographs)
+            _check_settings(target, options, versions, photographs)
             remove_unfinished(target)
             tasks = [
                 Task(file, sha256, target / _folder_name(file, sha256), options, labeller)
@@ -187,13 +194,22 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"{group} {name}", value) for name, value in values.items())
 
 
-def _check_settings(target: Path, options: SynthOptions, labeller: Labeller, photographs: dict[str, str]) -> None:
-    """Write synth.json, or raise SynthError if an existing one differs from the settings of this call."""
-    versions = {"format": FORMAT, "pillow": PIL.__version__, "numpy": np.__version__}
-    versions |= {name: features.version(CODECS[name].feature) for name in options.codecs}
+def _versions(options: SynthOptions, labeller: Labeller | Mapping[str, Scorer]) -> dict[str, Any]:
+    """The versions that decide the output. Raises SynthError for a missing metric."""
+    versions: dict[str, Any] = {"format": FORMAT, "pillow": PIL.__version__, "numpy": np.__version__}
+    versions |= {name: codec_version(name) for name in options.codecs}
+    if not isinstance(labeller, Labeller):
+        return versions | {name: scorer.implementation() for name, scorer in labeller.items()}
     if labeller.package is not None:
         versions[labeller.package] = importlib.metadata.version(labeller.package)
-    settings = {"option": asdict(options), "version of": versions, "photograph": photographs}
+    return versions
+
+
+def _check_settings(
+    target: Path, options: SynthOptions, versions: Mapping[str, Any], photographs: dict[str, str]
+) -> None:
+    """Write synth.json, or raise SynthError if an existing one differs from the settings of this call."""
+    settings = {"option": settings_of(options), "version of": versions, "photograph": photographs}
     text = json.dumps(settings, indent=1, ensure_ascii=False)
     path = target / SETTINGS
     if not path.exists():

@@ -10,6 +10,12 @@ photograph          file in the source folder, written likewise
 a_codec, a_settings, a_bytes, a_score; b_…
                     codec, and all settings in order of application; size of the coded file in bytes; score by the
                     labelling metric
+
+The profile "world" adds columns, and its scores are mean log-odds (`DistortedImage`):
+
+weight              agreement of the metrics about the label, 0 to 1: fastiqa.data.synth.options.soft_label
+a_<metric>, b_<metric>
+                    score by each metric, such as a_ssimulacra2
 """
 
 from __future__ import annotations
@@ -43,7 +49,7 @@ def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None =
         folder: the command's OUT.
         split: "train", "val" or "test"; no photograph is in two of them.
         rule: "quality" (same codec and settings) or "metric" (all others) selects triplets by the rule of their label;
-            None takes both.
+            None takes both. All triplets of the profile "world" have "metric".
 
     Returns:
         Triplets in the order of the file, with paths below ``folder``; "quality" labels are 0 or 1.
@@ -72,7 +78,9 @@ def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != COLUMNS:
+            names = tuple(rows.fieldnames or ())
+            metrics = [name[2:] for name in names[len(COLUMNS) + 1 :] if name.startswith("a_")]
+            if names not in (COLUMNS, world_columns(metrics)):
                 raise ValueError(f"{path}:1: got columns {rows.fieldnames}, want {','.join(COLUMNS)}")
             return [(rows.line_num, _triplet(row, path, rows.line_num), row) for row in rows]
     except FileNotFoundError:
@@ -81,15 +89,29 @@ def _rows(path: Path) -> list[tuple[int, Triplet, dict[str, str | None]]]:
 
 def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
     if None in row or None in row.values():
-        raise ValueError(f"{path}:{line}: got another number of fields, want {len(COLUMNS)}")
-    try:
-        label = float(row["label"] or "")
-    except ValueError:
-        label = -1.0
-    if not 0 <= label <= 1:
-        raise ValueError(f"{path}:{line}: label: got {row['label']!r}, want a number from 0 to 1")
+        columns = len([name for name in row if name is not None])
+        raise ValueError(f"{path}:{line}: got another number of fields, want {columns}")
+    label = _share(row, "label", path, line)
+    if "weight" in row:
+        _share(row, "weight", path, line)
     ref, a, b = (path.parent / from_csv_cell(str(row[name])) for name in ("ref", "a", "b"))
     return Triplet(ref, a, b, label, str(row["group"]))
+
+
+def _share(row: Mapping[str, str | None], name: str, path: Path, line: int) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(row[name] or "")
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # true for NaN too
+        raise ValueError(f"{path}:{line}: {name}: got {row[name]!r}, want a number from 0 to 1")
+    return value
+
+
+def world_columns(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the profile "world" with these metrics."""
+    return (*COLUMNS, "weight", *(f"{side}_{name}" for side in "ab" for name in metrics))
 
 
 def write_triplets(
@@ -107,7 +129,8 @@ def write_triplets(
     """
     counts = dict.fromkeys(SPLITS, 0)
     stream = io.StringIO()
-    rows = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    named = next((o.photograph.labelled_by for o in outcomes if o.photograph and o.photograph.labelled_by), None)
+    rows = csv.DictWriter(stream, COLUMNS if named is None else world_columns(list(named)), lineterminator="\n")
     rows.writeheader()
     for outcome in sorted(outcomes, key=lambda outcome: outcome.task.folder):
         split = splits[outcome.task.sha256]
@@ -125,10 +148,13 @@ def _rows_of(outcome: Outcome) -> Iterator[dict[str, object]]:
     name, images = outcome.task.folder.name, outcome.photograph.images
     for pair in outcome.photograph.pairs:
         a, b = images[pair.a], images[pair.b]
-        group = a.codec if pair.rule == "quality" else "-".join(sorted((a.codec, b.codec)))
+        group = a.codec if a.ladder == b.ladder else "-".join(sorted((a.codec, b.codec)))
         row: dict[str, object] = {"ref": f"{name}/{REFERENCE}", "a": f"{name}/{a.file}", "b": f"{name}/{b.file}"}
         row |= {"label": pair.label, "rule": pair.rule, "group": group}
         row |= {name: csv_cell(str(row[name])) for name in ("ref", "a", "b")}
         for side, image in (("a", a), ("b", b)):
             row |= {f"{side}_{field}": getattr(image, field) for field in SIDES}
+            row |= {f"{side}_{metric}": score for metric, score in (image.scores or {}).items()}
+        if pair.weight is not None:
+            row["weight"] = pair.weight
         yield row
