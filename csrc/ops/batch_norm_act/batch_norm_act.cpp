@@ -104,7 +104,7 @@ struct GradientSums {
   }
 };
 
-/// means: (2, C), what is subtracted from g, and from that for each unit of d.
+/// means: (2, C), the terms to subtract from g, constant and per unit of d.
 template <class A>
 struct GradientMeans {
   Sums<A> sums;

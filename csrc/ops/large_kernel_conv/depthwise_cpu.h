@@ -24,7 +24,7 @@ struct Row {
   int channels;             // at most a vector's lanes; lanes without a channel hold zeros
   int64_t count;            // columns
   int64_t next;             // to the row that will be moved after this one, which is fetched into the cache meanwhile
-  const T* end;             // of the tensor: what is not needed may be read up to here
+  const T* end;             // of the tensor: reads beyond the row stop here
 };
 
 // Pixels a power of two apart share few sets of the first-level cache, where the next row's would drive each other out:

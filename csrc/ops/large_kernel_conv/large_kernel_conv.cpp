@@ -4,8 +4,8 @@
 //   input_backward    grad, w5, w7 -> grad_x                                     49 + 25
 //   backward          x, w5, b5, w7, grad -> grad_x and those of the weights     173: t and its gradient once for both
 //
-// A task walks down a band of a block of channels. What lies between the convolutions, and the inputs, exist as rings of
-// the rows needed at a time, which stay in the second-level cache: 19 rows of t, 170 KB at a width of 112.
+// A task walks down a band of a block of channels. It keeps inputs and the map t between the convolutions as rings of the
+// rows in use, which stay in the second-level cache: 19 rows of t, 170 KB at a width of 112.
 #include "ops/large_kernel_conv/api.h"
 #include "ops/large_kernel_conv/depthwise_cpu.h"
 

@@ -1,4 +1,4 @@
-// large_kernel_conv on a GPU: both convolutions of a tile in one block, what lies between them in shared memory.
+// large_kernel_conv on a GPU: a block runs both convolutions on a tile, with the map between them in shared memory.
 //
 //   forward           x, w5, b5, w7, b7 -> y
 //   input_backward    grad, w5, w7 -> grad_x           the same with kernels turned by half, in the other order

@@ -12,7 +12,7 @@ namespace fastiqa {
 
 // ---- arguments ----
 
-/// mix (R, S, K), weight (K, C, k, k) and what is, or is like, their product (R, SC, k, k).
+/// mix (R, S, K), weight (K, C, k, k) and a tensor with the shape of their product (R, SC, k, k).
 inline void check_mix(const Arguments& call, const Tensor& mix, const Tensor& weight, const char* name,
                       const Tensor& product) {
   const auto [r, s, kernels] = call.sizes<3>("mix", mix);

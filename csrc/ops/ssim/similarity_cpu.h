@@ -1,8 +1,8 @@
 // The arithmetic of ssim on a tile of windows, on the CPU (fastiqa/ops/ssim.py has the formulas).
 //
-// A tile is as many rows and columns as a vector has lanes. Vertical windows are taken of vectors along rows; their
-// results are transposed, four shuffles a vector, after which horizontal windows are vertical ones as well. What is
-// filtered is x', d' = x' - y', d'^2 and x'y' for moments, and for gradients P_x, P_y, R and U, where
+// A tile has as many rows and columns as a vector has lanes. The window's filter first runs down the columns of vectors
+// along rows. Transposed with four shuffles per vector, the results are filtered in the same way along the rows. Moments
+// filter x', d' = x' - y', d'^2 and x'y'; gradients filter P_x, P_y, R and U, where
 //
 //   U = R (1 - C),    P_x = p mu_d (mu_x mu_d / B1 - 1) + R mu_d - U mu_x,    grad_x = w*P_x - d' (w*R) + x' (w*U)
 //
@@ -55,9 +55,9 @@ FASTIQA_HD void filter(const Window<A>& window, In in, Out out) {
 
 // ---- moments and gradients ----
 
-constexpr int kMaps = 4;  // that are filtered
+constexpr int kMaps = 4;  // filtered maps
 
-/// Rows of vectors of four maps, side by side: what is near in a tile has addresses with constant differences.
+/// Rows of vectors of four maps, side by side, so that neighbours in a tile have addresses with constant differences.
 template <class A>
 struct WindowMaps {
   Vec<A>* data;
@@ -86,7 +86,7 @@ FASTIQA_HD void clear_beyond(Extent extent, F column) {
       if (l >= extent.rows || i >= extent.columns) column(i)[l] = 0;
 }
 
-/// Rows of pixels that are wanted soon, `pitch` bytes apart. There need be none.
+/// Rows of pixels to prefetch, `pitch` bytes apart; possibly none.
 struct Ahead {
   const char* from;
   int64_t pitch;
@@ -131,8 +131,8 @@ FASTIQA_CLONES void vertical_moments(const Window<A>& window, const Vec<A>* x, c
   });
 }
 
-/// Columns whose windows are taken before anything is made of them: so few that divisions are done beside windows of
-/// the next. Gradient maps of a tile take 433 ns, and 488 by whole tiles.
+/// Columns that are filtered before their results are used: few enough that divisions overlap with the filters of the
+/// next columns. Gradient maps of a tile take 433 ns, by whole tiles 488.
 constexpr int kAtOnce = 4;
 
 /// Windows along each of four maps: some columns from size - 1 more.
@@ -145,7 +145,7 @@ FASTIQA_HD void filter_maps(const Window<A>& window, WindowMaps<A> from, Vec<A> 
   });
 }
 
-/// What ssim is made of at some windows. `_d` is of x - y.
+/// The moments of several windows; `_d` names those of x - y.
 template <class A>
 struct Moments {
   Vec<A> mean_x, mean_y, mean_d;  // of x', y', d'
@@ -253,7 +253,7 @@ FASTIQA_CLONES void transpose_tile(Vec<A>* tile) {
   unrolled<n>([&](auto i) __attribute__((always_inline)) { tile[i] = v[i]; });
 }
 
-/// Adds the columns of a tile, which are few, and their sum to one of doubles for each row.
+/// Sums the few columns of a tile and adds the results to one double per row.
 template <class A>
 FASTIQA_CLONES void add_tile(const Vec<A>* tile, double* rows) {
   constexpr int n = kLanes<A>;

@@ -1,13 +1,13 @@
-// SSIM on a GPU: the moments under the windows of a tile of two images, and what is computed of them.
+// SSIM on a GPU: the moments under the windows of a tile of two images, and SSIM and its gradients from them.
 //
-// Of x and d = x - y, less constants near their pixels, four moments are summed, E[x], E[d], E[d²] and E[xy]. With
+// The four moments are E[x], E[d], E[d²] and E[xy] with d = x - y, after constants near the pixels are subtracted. With
 //
 //   N = 2 cov + c2,  contrast C = N / (N + var d),    M = 2 mean x mean y + c1,  luminance L = M / (M + mean d ²)
 //
 // equal images give exactly 1, and gradients of almost equal ones lose no digits: nothing nearly equal is subtracted.
 //
-// A block loads x and x - y of a tile, less constants near its pixels, into shared memory, sums along rows and then
-// along columns. A thread has several neighbouring sums, which share what they read: 7 of a window of 11, 17 pixels.
+// A block loads x and x - y of a tile into shared memory, subtracts constants near the tile's pixels, and sums along rows,
+// then along columns. A thread computes neighbouring sums, which share reads: 7 sums over windows of 11 read 17 pixels.
 #pragma once
 
 #include "core/launch.h"
@@ -17,7 +17,7 @@
 
 namespace fastiqa {
 
-// ---- what is computed of moments ----
+// ---- SSIM and gradients from moments ----
 
 constexpr int kQuantities = 4;
 

@@ -14,7 +14,7 @@
 namespace fastiqa {
 namespace {
 
-constexpr int kUsualSize = 11;  // of windows that stay in registers; not of float64, which is for checks
+constexpr int kUsualSize = 11;  // windows of this size stay in registers, except in float64, which is for checks
 
 /// Calls f.template operator()<T, kSize>().
 template <class F>

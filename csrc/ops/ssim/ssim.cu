@@ -1,6 +1,6 @@
 // ssim on a GPU: a tile and its halo in shared memory.
 //
-//   forward    x, y -> ssim, contrast              means: sums a block, in a second kernel their total in its order
+//   forward    x, y -> ssim, contrast              means: a sum per block; a second kernel adds them in order
 //   backward   grads, x, y -> grad_x, grad_y       windows of 11: one kernel, the windows' maps in shared memory too;
 //                                                  another size: two kernels, four maps between them in memory
 //
@@ -22,7 +22,7 @@ constexpr int kBlocksAnSm = sizeof(A) == 4 ? 4 : 2;
 
 // ---- forward ----
 
-/// Values at every window, or where `partial` is not null their sums a block: (2, blocks).
+/// Values at every window or, if `partial` is not null, their sums per block: (2, blocks).
 template <int K, class T, class A = accumulator_t<T>>
 __global__ void __launch_bounds__(kThreads, kBlocksAnSm<A>)
     ssim_kernel(const Images<T> images, const Window<A> window, const Stabilisers<A> stabilisers, const Strided<A> ssim,
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAnSm<A>)
   }
 }
 
-/// A block a plane: its blocks' sums, in float64, since they may be many.
+/// One block per plane adds the plane's partial sums, in float64 because there may be many.
 template <class A>
 __global__ void __launch_bounds__(kThreads)
     ssim_mean_kernel(const A* partial, const int64_t blocks, const int64_t tiles, const int64_t windows,
@@ -101,7 +101,7 @@ struct Gradients {
   Strided<A> ssim, contrast;  // of no stride along a plane that shares one number
 };
 
-/// grad_x and grad_y of a pixel from what the windows spread over it.
+/// grad_x and grad_y of a pixel from the maps that the windows spread over it.
 template <class T, class A>
 __device__ void store_gradients(const Images<T>& images, const Place& at, const Centre<A>& centre, int64_t y, int64_t x,
                                 const A (&spread)[kQuantities], const Strided<T>& grad_x, const Strided<T>& grad_y) {

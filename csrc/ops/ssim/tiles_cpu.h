@@ -1,9 +1,9 @@
-// Tiles of images as vectors on the CPU, and the walk of ssim's tasks through them: down a band of a strip of a plane,
-// tile by tile. A vector is some neighbours along a row, a tile so many rows of them.
+// Tiles of images as vectors on the CPU, and the walk of ssim's tasks through them: tile by tile down a band of a strip
+// of a plane. A vector holds neighbours along a row; a tile has one row per lane.
 //
-// What a tile is made of stays in the first-level cache: two tiles of each image's pixels and four of vertical moments,
-// 23 KB with the usual window in float32. Rows of pixels that tiles share are read again, from the second-level cache,
-// where gradients keep 80 KB of sums of a strip as well.
+// A tile's working set stays in the first-level cache: two tiles of each image's pixels and four of vertical moments,
+// 23 KB with the usual window in float32. Tiles share rows of pixels, which are read again from the second-level cache.
+// Gradients keep 80 KB of a strip's sums there too.
 #pragma once
 
 #include <cmath>
@@ -22,7 +22,7 @@ template <class T>
 struct Plane {
   T* data;
   int64_t height, width, row, column;  // the last two are strides
-  const T* end;                        // of the tensor: what is not needed may be read up to here
+  const T* end;                        // of the tensor: reads beyond the plane stop here
 
   T* at(int64_t y, int64_t x) const { return data + y * row + x * column; }
 };
@@ -144,8 +144,8 @@ accumulator_t<T> centre_of(const Plane<const T>& plane, int64_t y, int64_t x, in
 
 // ---- plan ----
 
-constexpr int64_t kStrip = 512;      // columns at the most, so that rows which tiles share are still in a cache
-constexpr int64_t kLeastTasks = 16;  // of a plane that is large enough
+constexpr int64_t kStrip = 512;      // most columns, so that rows shared by tiles are still cached
+constexpr int64_t kLeastTasks = 16;  // of a large plane
 constexpr int64_t kLeastBand = 4;    // tiles
 
 inline int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -29,7 +29,7 @@ struct BlockTile {
   bool odd_length;   // runs along columns: one more block, of one column, ends each run
   bool tail;         // one more run: along columns the blocks' last row, along channels their last column
   bool last_row;     // runs along channels: the blocks have one row
-  bool from_memory;  // what is read lies beyond the caches
+  bool from_memory;  // inputs lie beyond the caches
   bool streamed;     // fine results go past the caches, a run of up to kStaged elements at a time
 };
 

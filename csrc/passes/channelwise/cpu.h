@@ -32,7 +32,7 @@ FASTIQA_HD std::array<A*, kCount> from(std::array<A*, kCount> rows, int64_t offs
   return rows;
 }
 
-/// What a pass is made of.
+/// The operands and the function of a pass.
 template <int kInputs, int kMaps, int kValues, int kSums, class F>
 struct Pass {
   F f;
