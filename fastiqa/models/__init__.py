@@ -6,8 +6,10 @@ from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.models.ranking import Ranking, rank
 from fastiqa.models.registry import list_models
+from fastiqa.reference.backbone import FeatureExtractor
 
 __all__ = [
+    "FeatureExtractor",
     "LoadReport",
     "MFENet",
     "PRFNet",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fastiqa import __version__
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
+from fastiqa.common.installed_weights import installed_weights
 from fastiqa.common.weight_files import (
     candidates,
     check_tensors,
@@ -31,7 +32,7 @@ from fastiqa.common.weight_files import (
     read_weights,
     unwrapped,
 )
-from fastiqa.models.backbones import KEY_ADAPTERS, se_res2net
+from fastiqa.models.backbones import INSTALLED, KEY_ADAPTERS, se_res2net
 from fastiqa.models.registry import model_entry, not_of_files
 
 # How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
@@ -58,14 +59,16 @@ class LoadReport:
 
 
 def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
-    """Load a file of published weights into an `SERes2Net`, `ResNet` or `VAN`, or into such a `backbone` of a model.
+    """Load a file of published weights into a backbone of fastiqa, or into such a `backbone` of a model.
 
-    Keys are those of the official files: Res2Net-50 (as timm), ResNet-50 (torchvision), VAN (its authors). Other
-    spellings are adapted: the gates of public SE-Res2Nets, CONTRIQUE's ResNet-50, Hugging Face's VAN. A file without
-    gates sets them near identity. The prefixes `backbone.`, `encoder.`, `model.`, `net.` and `network.` are dropped.
+    Keys are those of the official files: Res2Net-50 (as timm), ResNet-50 (torchvision), VAN (its authors),
+    EfficientNet-Lite0 (timm's `tf_efficientnet_lite0`). Other spellings are adapted: the gates of public SE-Res2Nets,
+    CONTRIQUE's ResNet-50, Hugging Face's VAN, PyTorch ports of EfficientNet-Lite0. A file without gates sets them near
+    identity. The prefixes `backbone.`, `encoder.`, `model.`, `net.` and `network.` are dropped.
 
     Args:
-        model: the backbone, or a model that has it as `backbone`; left unchanged if this raises.
+        model: an `SERes2Net`, `ResNet`, `VAN` or `EfficientNetLite`, or a model that has it as `backbone`; left
+            unchanged if this raises.
         path: a `.safetensors` file, or a PyTorch file, read with ``weights_only=True``.
 
     Returns:
@@ -80,7 +83,7 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     backbone = unwrapped(getattr(model, "backbone", model))
     adapt_keys = next((adapt for kind, adapt in KEY_ADAPTERS.items() if isinstance(backbone, kind)), None)
     if adapt_keys is None:
-        kinds = "an SERes2Net, ResNet or VAN, or a model with one as its backbone"
+        kinds = "an SERes2Net, ResNet, VAN or EfficientNetLite, or a model with one as its backbone"
         raise TypeError(f"model: got {type(model).__name__}, want {kinds}")
     want = plain_state(backbone)
     weights = _placed(path, read_weights(path)[0], adapt_keys, want)
@@ -97,10 +100,25 @@ def load_backbone(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
     return LoadReport(missing, unexpected)
 
 
+def installed_backbone(model: nn.Module) -> Path:
+    """The file of ImageNet weights that the extra `weights` brings for a model's backbone; nothing is downloaded.
+
+    Raises:
+        MissingWeightsError: an ImportError, with the command that installs the extra.
+        ValueError: no weights for this backbone, or the file of another version.
+    """
+    backbone = unwrapped(getattr(unwrapped(model), "backbone", model))
+    name = next((name for kind, name in INSTALLED.items() if isinstance(backbone, kind)), None)
+    if name is None:
+        want = "a file: the extra `weights` has EfficientNet-Lite0's alone"
+        raise ValueError(f"pretrained_backbone: got True for a {type(backbone).__name__}, want {want}")
+    return installed_weights(name)
+
+
 def name_and_options(model: nn.Module) -> tuple[str, dict[str, Any]]:
     """Registered name and constructor options of a fastiqa model. Raises TypeError for any other."""
     name, options = getattr(model, "model_name", None), getattr(model, "options", None)
-    if reason := getattr(model, "why_not_saved", None):  # of what `optimize_for_inference` returns
+    if reason := getattr(model, "why_not_saved", None):  # an optimized network, or one with a user's backbone
         raise TypeError(f"model: got {type(model).__name__}, {reason}")
     if not isinstance(name, str) or not isinstance(options, dict):
         raise TypeError(f"model: got {type(model).__name__}, want a model of fastiqa.list_models()")
@@ -119,7 +137,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
         path: ends in `.safetensors`; its folder exists.
 
     Raises:
-        TypeError: a model that fastiqa cannot rebuild, such as that of `optimize_for_inference`.
+        TypeError: a model that fastiqa cannot rebuild, such as that of `optimize_for_inference`, or one with a backbone
+            of your own.
         ValueError: another suffix, or weights that a model of these options does not have, such as those of
             parametrizations or adapters.
         FileNotFoundError: no such folder.

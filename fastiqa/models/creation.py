@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastiqa.common.extras import install_command
 from fastiqa.common.weight_files import load_matching, read_weights
-from fastiqa.models.checkpoints import load_backbone, name_and_options, no_larger_than, read_options
+from fastiqa.models.checkpoints import installed_backbone, load_backbone, name_and_options, no_larger_than, read_options
 from fastiqa.models.registry import MODELS, ModelEntry, model_entry
 
 HUB_PREFIX = "hub:"
@@ -21,7 +21,7 @@ def create_model(
     name: str,
     pretrained: bool | str | os.PathLike[str] = False,
     *,
-    pretrained_backbone: str | os.PathLike[str] | None = None,
+    pretrained_backbone: bool | str | os.PathLike[str] | None = None,
     pretrained_dan: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -33,7 +33,8 @@ def create_model(
             the model in every key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository
             (needs huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
         pretrained_backbone: a file for the main branch, Res2Net-50 for PRFNet and VAN for MFENet, see `load_backbone`;
-            its report says what the file left open.
+            its report says what the file left open. True, with backbone "efficientnet_lite0", for the ImageNet weights
+            of the extra `weights`.
         pretrained_dan: a ResNet-50 file for MFENet's distortion-aware branch, likewise.
         options: arguments of the model's constructor.
 
@@ -45,7 +46,7 @@ def create_model(
             an option in `options`.
         TypeError: an unknown option, or a file for a branch that the model lacks.
         FileNotFoundError: no such file.
-        ImportError: huggingface_hub is not installed.
+        ImportError: huggingface_hub, or the extra `weights`, is not installed.
 
     Example:
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
@@ -65,8 +66,8 @@ def create_model(
         else:
             model = entry.build(**{**entry.options, **options})
         load_matching(model, path, weights)
-    if pretrained_backbone is not None:
-        load_backbone(model, pretrained_backbone)
+    if pretrained_backbone is not None and pretrained_backbone is not False:
+        load_backbone(model, installed_backbone(model) if pretrained_backbone is True else pretrained_backbone)
     if pretrained_dan is not None:
         dan = getattr(model, "dan", None)
         if dan is None:
@@ -94,8 +95,11 @@ def _build_as_saved(
     # Compared as the constructor keeps them: it spells tuple or list, None or the widths it stands for, alike.
     _, built = name_and_options(model)
     for key, value in saved.items():
-        if built[key] != value:
-            raise ValueError(f"{path}: saved with {key}={value!r}, asked for {built[key]!r}")
+        if built.get(key, asked.get(key)) != value:
+            raise ValueError(f"{path}: saved with {key}={value!r}, asked for {built.get(key, asked.get(key))!r}")
+    for key in entry.optional:
+        if key in built and key not in saved:
+            raise ValueError(f"{path}: saved without {key}, asked for {built[key]!r}")
     return model
 
 

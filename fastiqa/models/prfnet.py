@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import torch
 
 from fastiqa import nn, reference
 from fastiqa.nn.fused import FusedNetwork
@@ -23,7 +26,10 @@ class PRFNet(FusedNetwork, reference.PRFNet):
         torch.Size([2])
     """
 
-    backbone_block: ClassVar[type[reference.SERes2Net]] = nn.SERes2Net
+    backbone_blocks: ClassVar[Mapping[str, type[torch.nn.Module]]] = {
+        "se_res2net50": nn.SERes2Net,
+        "efficientnet_lite0": nn.EfficientNetLite,
+    }
     head_block: ClassVar[type[reference.PRFHead]] = nn.PRFHead
 
     def __init__(self, *, memory: str = "off", **options: Any) -> None:
@@ -32,6 +38,10 @@ class PRFNet(FusedNetwork, reference.PRFNet):
             self.set_memory(memory)
 
     def set_memory(self, level: str) -> None:
-        """Set how much the backbone keeps for the backward pass, see `fastiqa.nn.SERes2Net.set_memory`."""
-        backbone: Any = self.backbone
-        backbone.set_memory(level)
+        """Set how much the backbone keeps for the backward pass, see `fastiqa.nn.SERes2Net.set_memory`.
+
+        Raises: TypeError for a backbone of your own that has no `set_memory`.
+        """
+        if not hasattr(self.backbone, "set_memory"):
+            raise TypeError(f"memory: got {level!r}, want 'off': {type(self.backbone).__name__} has no set_memory")
+        self.backbone.set_memory(level)

@@ -59,8 +59,9 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
         model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode.
         ref: one image, (3, H, W) or (1, 3, H, W), RGB in [0, 1], in the model's dtype.
         candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
-        both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. PRFNet is
-            not antisymmetric; with this the result does not depend on the order of the candidates.
+        both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. The result
+            then does not depend on the order of the candidates. PRFNet with `symmetric=True` needs one order alone, and
+            compares in one.
 
     Returns:
         A `Ranking`. Log-odds are clipped to ±30.
@@ -95,7 +96,7 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
 
     pairs = list(itertools.combinations(range(len(maps)), 2))
     logits = log_odds(pairs)
-    if both_orders:
+    if both_orders and not getattr(model, "symmetric", False):
         logits = (logits - log_odds([(j, i) for i, j in pairs])) / 2
     if logits.isnan().any():
         raise ValueError("model: NaN in its comparisons, want numbers")

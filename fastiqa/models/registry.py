@@ -19,12 +19,14 @@ class ModelEntry(NamedTuple):
         model: its class.
         options: constructor arguments that the name stands for.
         not_of_files: constructor arguments that no weight file may set: they name files, or how to run.
+        optional: constructor arguments that saved options have only where they are not the default.
         random: constructor arguments that give random weights, if the class has weights of its own to load.
     """
 
     model: type[nn.Module]
     options: dict[str, Any]
     not_of_files: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     random: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, which nothing changes
 
     def build(self, **options: Any) -> nn.Module:
@@ -37,11 +39,12 @@ MODELS = {
         LPIPS,
         {},
         ("pretrained", "trunk", "heads", "weights", "data_range", "check_range", "spatial", "reduction"),
-        {"pretrained": False},
+        random={"pretrained": False},
     ),
     "mfenet": ModelEntry(MFENet, {}, ("memory",)),
-    "prfnet": ModelEntry(PRFNet, {"first_stage_stride": 2}, ("memory",)),
-    "prfnet_fast": ModelEntry(PRFNet, {"first_stage_stride": 4}, ("memory",)),
+    "prfnet": ModelEntry(PRFNet, {"first_stage_stride": 2}, ("memory",), ("symmetric", "backbone")),
+    "prfnet_lite": ModelEntry(PRFNet, {"backbone": "efficientnet_lite0"}, ("memory",), ("symmetric", "backbone")),
+    "prfnet_fast": ModelEntry(PRFNet, {"first_stage_stride": 4}, ("memory",), ("symmetric", "backbone")),
 }
 
 

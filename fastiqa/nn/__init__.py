@@ -3,6 +3,7 @@
 from fastiqa.nn.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.nn.batch_norm_act import BatchNormAct2d
 from fastiqa.nn.cross_subtraction import CrossSubtraction
+from fastiqa.nn.efficientnet_lite import DepthwiseSeparable, EfficientNetLite, InvertedResidual
 from fastiqa.nn.feature_fusion import FeatureFusion
 from fastiqa.nn.guidance import Guidance
 from fastiqa.nn.high_frequency import HighFrequencyModule, HighFrequencyNet, OctaveSplit
@@ -22,11 +23,14 @@ __all__ = [
     "BatchNormAct2d",
     "Bottleneck",
     "CrossSubtraction",
+    "DepthwiseSeparable",
+    "EfficientNetLite",
     "FeatureFusion",
     "Guidance",
     "HighFrequencyModule",
     "HighFrequencyNet",
     "HighPass",
+    "InvertedResidual",
     "LargeKernelAttention",
     "OctaveConv2d",
     "OctaveSplit",

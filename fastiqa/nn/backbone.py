@@ -36,10 +36,10 @@ class FeatureInfo(tuple[dict[str, Any], ...]):
 
 
 class Backbone(CheckpointedNetwork):
-    """Base, listed first, of a backbone with four stages.
+    """Base, listed first, of a backbone.
 
     Attributes:
-        last_modules: for each stage the name of the submodule that computes its map.
+        last_modules: for each map the name of the submodule that computes its map.
     """
 
     channels: tuple[int, ...]
@@ -48,7 +48,7 @@ class Backbone(CheckpointedNetwork):
 
     @property
     def feature_info(self) -> FeatureInfo:
-        """The four maps that `forward` returns."""
+        """The maps that `forward` returns."""
         rows = zip(self.channels, self.strides, self.last_modules, strict=True)
         return FeatureInfo({"num_chs": width, "reduction": stride, "module": name} for width, stride, name in rows)
 
@@ -69,7 +69,7 @@ class Backbone(CheckpointedNetwork):
 
         Args:
             x: the image.
-            indices: of the maps; a number selects that many from the last backwards, None all four.
+            indices: of the maps; a number selects that many from the last backwards, None all.
             norm, stop_early: timm's arguments, without effect: the network normalises its maps, and computes all.
             output_fmt: "NCHW".
             intermediates_only: leave the last map out.

@@ -3,6 +3,7 @@
 from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
 from fastiqa.reference.batch_norm_act import BatchNormAct2d
 from fastiqa.reference.cross_subtraction import CrossSubtraction
+from fastiqa.reference.efficientnet_lite import DepthwiseSeparable, EfficientNetLite, InvertedResidual
 from fastiqa.reference.feature_fusion import FeatureFusion
 from fastiqa.reference.fusion import FPN, BiFPN, ProgressiveFusion
 from fastiqa.reference.guidance import Guidance
@@ -26,11 +27,14 @@ __all__ = [
     "BiFPN",
     "Bottleneck",
     "CrossSubtraction",
+    "DepthwiseSeparable",
+    "EfficientNetLite",
     "FeatureFusion",
     "Guidance",
     "HighFrequencyModule",
     "HighFrequencyNet",
     "HighPass",
+    "InvertedResidual",
     "LargeKernelAttention",
     "MFENet",
     "OctaveConv2d",

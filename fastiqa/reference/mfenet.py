@@ -26,7 +26,7 @@ from fastiqa.reference.feature_fusion import FeatureFusion
 from fastiqa.reference.guidance import Addition, Guidance
 from fastiqa.reference.high_frequency import STRIDES, HighFrequencyNet
 from fastiqa.reference.luminance import luminance_high_pass
-from fastiqa.reference.normalisation import ImageNetNormalised
+from fastiqa.reference.normalisation import NormalisedImages
 from fastiqa.reference.resnet import ResNet
 from fastiqa.reference.van import SIZES, VAN
 
@@ -47,7 +47,7 @@ class MFENetOutputs(NamedTuple):
     distortion_logits: Tensor | None
 
 
-class MFENet(ImageNetNormalised):
+class MFENet(NormalisedImages):
     """How good is this image? A larger number is better, on the scale of the training scores.
 
     Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W of at least 32 pixels. VAN

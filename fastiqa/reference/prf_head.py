@@ -4,6 +4,8 @@
     G     = fusion of the D^i, at the finest size (fusion.py)
     logit = W₂ dropout(relu(W₁ mean_hw(G) + b₁)) + b₂
 
+An antisymmetric head computes (logit(ref, a, b) − logit(ref, b, a)) / 2 from the same maps and weights.
+
 Source: arXiv 2401.06992, section 2.2.
 """
 
@@ -33,6 +35,9 @@ class PRFHead(nn.Module):
         dropout: probability of dropping a hidden unit in training mode.
         cross_norm: batch normalisation and ReLU after the cross convolutions.
         fusion: "prf", or "fpn" or "bifpn" of the paper's ablation.
+        symmetric: compute (f(ref, a, b) − f(ref, b, a)) / 2, where f is the head without this option. Exchanged
+            candidates then give exactly the negative logit, and equal ones exactly 0. Both orders share the dropped
+            hidden units; norms inside the head see both orders.
 
     Raises: ValueError or TypeError naming the argument.
     """
@@ -53,6 +58,7 @@ class PRFHead(nn.Module):
         dropout: float = 0.5,
         cross_norm: bool = False,
         fusion: str = "prf",
+        symmetric: bool = False,
     ) -> None:
         super().__init__()
         self.channels = arguments.integers("channels", channels)
@@ -63,6 +69,7 @@ class PRFHead(nn.Module):
         arguments.fraction("dropout", dropout)
         arguments.flag("cross_norm", cross_norm)
         arguments.one_of("fusion", fusion, ("prf", "fpn", "bifpn"))
+        self.symmetric = arguments.flag("symmetric", symmetric)
         if cross_channels is None:
             self.cross_channels = tuple(max(1, c // 4) for c in self.channels)
         elif isinstance(cross_channels, Sequence):
@@ -93,14 +100,27 @@ class PRFHead(nn.Module):
         reference, a and b one after the other → logits (N,).
 
         `return_gates`, for fusion "prf" alone, also returns where the network looks: for each stage but the finest the
-        gate (N, 1, H_i, W_i), between 0 and 1, that weighs the stage above it; finest first.
+        gate (N, 1, H_i, W_i), between 0 and 1, that weighs the stage above it; finest first. A symmetric head returns
+        the gates of f(ref, a, b).
         """
         ref, a, b = self._unpacked(ref_features, a_features, b_features)
         if return_gates and not isinstance(self.fusion, ProgressiveFusion):
             raise ValueError(f"return_gates: got True, want False where {type(self.fusion).__name__} has no gates")
         pooled, gates = self._pooled(ref, a, b, return_gates)
-        logits: Tensor = self.mlp(pooled).squeeze(1)
+        logits: Tensor = (
+            self._odd_part(pooled, self._pooled(ref, b, a, False)[0]) if self.symmetric else self.mlp(pooled)
+        )
+        logits = logits.squeeze(1)
         return (logits, gates) if return_gates else logits
+
+    def _odd_part(self, pooled: Tensor, exchanged: Tensor) -> Tensor:
+        """(mlp(pooled) − mlp(exchanged)) / 2, (N, 1); one draw of dropped units for both."""
+        first, relu, dropout, last = self.mlp
+        hidden = dropout(relu(first(pooled)) - relu(first(exchanged))) / 2
+        # The last bias cancels. Called twice instead of read once, the layer may be an adapter, and its bias gets a
+        # gradient (of 0), without which DistributedDataParallel would wait for it.
+        odd: Tensor = (last(hidden) - last(-hidden)) / 2
+        return odd
 
     def _pooled(
         self, ref: Sequence[Tensor], a: Sequence[Tensor], b: Sequence[Tensor], return_gates: bool

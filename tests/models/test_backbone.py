@@ -151,6 +151,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 # ---- torch.fx, TorchScript, and what timm's users ask for ----
 
 BACKBONES: dict[str, dict[str, Any]] = {
+    "EfficientNetLite": {"first_stage_stride": 4, "depths": (1,) * 7, "widths": (8,) * 7, "stem": 8},
     "ResNet": {"layers": (2, 1, 1, 1), "width": 8},
     "SERes2Net": {"layers": (2, 1, 1, 1), "width": 8, "first_stage_stride": 4},
     "VAN": {"depths": (1, 1, 1, 1), "widths": (6, 8, 10, 12)},

@@ -14,6 +14,12 @@ from fastiqa.nn.recomputation import MEMORY, CheckpointedBlock
 from support.oracles import randomise
 
 BACKBONES: dict[str, dict[str, Any]] = {
+    "EfficientNetLite": {
+        "first_stage_stride": 4,
+        "depths": (1, 2, 1, 1, 2, 1, 1),
+        "widths": (8, 8, 8, 12, 12, 16, 16),
+        "stem": 8,
+    },
     "ResNet": {"layers": (1, 2, 1, 1), "width": 8},
     "SERes2Net": {"layers": (1, 2, 1, 1), "width": 8, "first_stage_stride": 4},
     "VAN": {"depths": (2, 1, 2, 1), "widths": (8, 16, 24, 32), "drop_path": 0.5},
@@ -98,7 +104,7 @@ def test_a_step_is_the_same_at_every_level_of_memory(name: str, channels_last: b
     assert counts == {1}
 
 
-SHARES = {"ResNet": (0.75, 0.55), "SERes2Net": (0.75, 0.5), "VAN": (0.5, 0.3)}
+SHARES = {"EfficientNetLite": (0.7, 0.3), "ResNet": (0.75, 0.55), "SERes2Net": (0.75, 0.5), "VAN": (0.5, 0.3)}
 
 
 @every_backbone

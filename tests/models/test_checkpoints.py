@@ -580,7 +580,7 @@ def test_every_option_of_a_model_is_its_weights_or_refused() -> None:
         parameters = [value for init in constructors for value in inspect.signature(init).parameters.values()]
         named = {value.name for value in parameters if value.kind not in (value.VAR_KEYWORD, value.VAR_POSITIONAL)}
         assert len(named) > 5, name
-        assert named - {"self"} <= set(entry.build().options) | set(entry.not_of_files), name
+        assert named - {"self"} <= set(entry.build().options) | {*entry.not_of_files, *entry.optional}, name
 
 
 @pytest.mark.parametrize("keys", [("state_dict",), ("model", "state_dict_ema"), ("net", "params", "ema")])
@@ -598,7 +598,7 @@ def test_a_file_within_itself_is_refused(keys: tuple[str, ...], tmp_path: Path) 
 def test_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
     assert {"prfnet", "prfnet_fast"} <= set(list_models())
-    assert list_models("prfnet_*") == ["prfnet_fast"]
+    assert list_models("prfnet_*") == ["prfnet_fast", "prfnet_lite"]
     assert list_models("nothing*") == []
     for name, stride in (("prfnet", 2), ("prfnet_fast", 4)):
         model: Any = create_model(name, **SMALL)

@@ -58,6 +58,11 @@ NETWORKS = [
     Case("ResNet", {**SMALL, "width": 4}, [(4, 3, 40, 40)], staged),
     Case("VANBlock", {"dim": 12, "mlp_ratio": 2}, [(2, 12, 9, 7)]),
     Case("VAN", {"depths": (1, 1, 1, 1), "widths": (6, 8, 10, 12)}, [(2, 3, 33, 40)], staged),
+    Case("DepthwiseSeparable", {"inputs": 6, "outputs": 4, "kernel": 3}, [(2, 6, 9, 7)]),
+    Case("InvertedResidual", {"inputs": 4, "outputs": 4, "kernel": 5, "stride": 1}, [(2, 4, 9, 7)]),
+    Case("InvertedResidual", {"inputs": 4, "outputs": 6, "kernel": 3, "stride": 2}, [(2, 4, 9, 8)]),
+    Case("EfficientNetLite", {"depths": (1, 2, 1, 1, 1, 1, 1), "widths": (4,) * 7, "stem": 4}, [(4, 3, 33, 40)],
+         staged),
     Case("OctaveSplit", {}, [(2, 6, 9, 7)]),
     Case("HighFrequencyModule", {"channels": 8, "alpha_in": 0, "alpha_out": 0.25, "stride": 1},
          [(2, 8, 9, 7)], exported),
@@ -68,6 +73,7 @@ NETWORKS = [
     Case("Guidance", {"guide_channels": 5, "channels": 6, "fusion": Addition()}, [(2, 6, 9, 7), (2, 5, 9, 7)]),
     Case("MFENet", MFENET, [(3, 3, 33, 40)], shown),
     Case("PRFNet", SMALL, [(3, 3, 33, 40)] * 3, shown),
+    Case("PRFNet", {**SMALL, "symmetric": True}, [(3, 3, 33, 40)] * 3, shown),
     Case("PRFNet", {**SMALL, "fusion": "fpn"}, [(3, 3, 33, 40)] * 3, shown),
 ]  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES + NETWORKS, ids=str)

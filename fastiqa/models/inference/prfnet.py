@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fastiqa import reference
 from fastiqa.common import arguments
-from fastiqa.models.inference.layers import OverwritesItsShortcut, conv_add_relu_, is_plain, one_call
+from fastiqa.models.inference.layers import OverwritesItsShortcut, conv_add_relu_, fold_relu6, is_plain, one_call
 from fastiqa.models.inference.model import InferenceModel
 from fastiqa.models.prfnet import PRFNet
 from fastiqa.nn import SERes2Block
@@ -102,6 +102,8 @@ class InferencePRFNet(InferenceModel, PRFNet):
         """Takes over the parts of `model`, which is then unusable."""
         nn.Module.__init__(self)  # not PRFNet's, which builds parts of its own
         self.backbone, self.head = model.backbone, model.head
+        self.channels, self.strides = model.channels, model.strides
+        self.image_mean, self.image_std = model.image_mean, model.image_std
         self.register_buffer("mean", model.mean, persistent=False)
         self.register_buffer("std", model.std, persistent=False)
         self.passes = passes
@@ -125,7 +127,7 @@ class InferencePRFNet(InferenceModel, PRFNet):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Image (N, 3, H, W) → four feature maps, finest first, in the weights' dtype, for `compare`."""
+        """Image (N, 3, H, W) → the backbone's feature maps, finest first, in the weights' dtype, for `compare`."""
         return super().encode(image)
 
     @torch.no_grad()
@@ -149,6 +151,7 @@ class InferencePRFNet(InferenceModel, PRFNet):
         for block in self.backbone.modules():
             if type(block) is SERes2Block:
                 make_inference_block(block)
+        fold_relu6(self.backbone)
         head: Any = self.head
         if head.why_not() is None:
             head.fold()
@@ -157,13 +160,12 @@ class InferencePRFNet(InferenceModel, PRFNet):
         first = next(iter(images.values()))
         as_given = isinstance(first, Tensor) and first.dtype == self.mean.dtype
         parameter = self.mean if as_given else arguments.parameter_of(self.backbone)
-        arguments.check_images(parameter, self.backbone.strides[-1], **images)
+        arguments.check_images(parameter, self.strides[-1], **images)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         # The mean stays out of the first convolution, which pads normalised images with zeros.
         dtype = arguments.parameter_of(self.backbone).dtype
-        features: list[Tensor] = self.backbone(self._normalised(image).to(dtype, memory_format=self.memory_format))
-        return features
+        return list(self.backbone(self._normalised(image).to(dtype, memory_format=self.memory_format)))
 
     def _compare(self, *features: Sequence[Tensor]) -> Tensor:
         logits: Tensor = self.head(*features)
