@@ -45,7 +45,9 @@ def parameters(thing: Any) -> list[str]:
     if isinstance(thing, Op):
         return [argument.name for argument in thing.schema.arguments]
     if isinstance(thing, type) and (
-        thing.__init__ in (nn.Module.__init__, object.__init__) or issubclass(thing, Exception)
+        thing.__init__ in (nn.Module.__init__, object.__init__)
+        or issubclass(thing, Exception)
+        or getattr(thing, "_is_protocol", False)  # nobody calls it
     ):
         return []
     return [*inspect.signature(thing).parameters]
