@@ -56,7 +56,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import fastiqa
+from fastiqa import __version__
 from fastiqa.common.extras import install_command
 from fastiqa.common.installed_weights import MissingWeightsError, installed_weights
 from fastiqa.data.images.reading import read_image
@@ -134,7 +134,7 @@ def ssimulacra2_scores(reference: Written, images: Sequence[Written]) -> list[fl
 
 
 def _fastiqa_version() -> str:
-    return f"fastiqa {fastiqa.__version__}"
+    return f"fastiqa {__version__}"
 
 
 def _lpips_version() -> str:
