@@ -122,7 +122,7 @@ def torch_cuda() -> tuple[str, str | None]:
 
 
 def torch_flags() -> tuple[list[str], list[str]]:
-    """Include and link flags of the installed torch, which is not imported."""
+    """Include and link flags of the installed torch, without importing it."""
     root = _torch()
     version = importlib.metadata.version("torch")
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 10):
@@ -297,7 +297,7 @@ def _compile(
 ) -> list[Path]:
     """Compiles each source unless its object is newer than all it is made of, and was made by the same command.
 
-    With a name of what is compiled, `shown`, a line on stderr follows every source.
+    With a library's name as `shown`, a line on stderr follows every source.
     """
     work.mkdir(parents=True, exist_ok=True)
     lock, done = threading.Lock(), 0

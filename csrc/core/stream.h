@@ -71,7 +71,7 @@ inline bool streams(int64_t bytes, int64_t run) {
   return kStreamLines != nullptr && bytes > kLastLevelBytes && run >= kLeastRun;
 }
 
-/// `count` elements to where they belong: whole lines past the caches, what is before and after them as ever.
+/// Writes `count` elements: whole cache lines past the caches, the rest by ordinary stores.
 template <class T>
 void stream(T* to, const T* from, int64_t count) {
   const int64_t bytes = count * static_cast<int64_t>(sizeof(T));

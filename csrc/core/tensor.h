@@ -121,7 +121,7 @@ inline View view_of(const Tensor& tensor, void* data) {
   return view;
 }
 
-/// An input. Not within parallel_for, nor is `written`: PyTorch copies what is copy-on-write outside of it alone.
+/// An input. Call this and `written` outside parallel_for: inside, PyTorch does not copy a copy-on-write tensor.
 inline View view(const Tensor& tensor) { return view_of(tensor, data_to_read<void>(tensor)); }
 
 /// An output.

@@ -32,6 +32,15 @@ def test_every_test_is_in_one_of_two_runs(collected: list[pytest.Function]) -> N
         assert kernels == (item.path.name in KERNELS) or item.get_closest_marker("turns"), item.nodeid
 
 
+def test_every_skip_has_a_reason(collected: list[pytest.Function]) -> None:
+    for item in collected:
+        for mark in item.iter_markers():
+            if mark.name in ("skip", "skipif", "xfail"):
+                # `skip` takes its reason by position, too; a string condition of `skipif` is none.
+                reason = mark.kwargs.get("reason") or (mark.args[0] if mark.name == "skip" and mark.args else "")
+                assert len(str(reason).split()) > 2, item.nodeid
+
+
 def test_every_operator_has_its_share_of_make_test(collected: list[pytest.Function]) -> None:
     """Values and gradients on every backend; derivatives of both orders unless interpreted or emulated."""
     ran = {

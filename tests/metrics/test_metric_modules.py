@@ -138,7 +138,8 @@ def test_mean_score_takes_what_its_base_takes() -> None:
 def test_mean_score_can_be_scripted(reduction: str) -> None:
     """Like torchmetrics' own metrics, whose testers require it."""
     for metric in ("psnr", "ms_ssim", LPIPS("squeeze", pretrained=False)):
-        torch.jit.script(mean_score()(metric, reduction=reduction))
+        scripted = torch.jit.script(mean_score()(metric, reduction=reduction))
+        assert isinstance(scripted, torch.jit.ScriptModule)
 
 
 def test_mean_score_is_synchronised_by_its_sums() -> None:

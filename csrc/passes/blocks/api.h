@@ -22,7 +22,7 @@ struct Block {
 };
 
 /// The walk over the blocks. Dimension 0 is innermost: along a row of blocks (then rows, channels, samples), or, where
-/// channels are what lies side by side, along the channels (then columns, rows, samples).
+/// channels lie side by side, along the channels (then columns, rows, samples).
 template <int kOperands>
 struct BlockNest {
   bool by_channel;                      // dimension 0 is the channels

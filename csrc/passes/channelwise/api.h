@@ -63,7 +63,7 @@ struct ChannelWalk {
   }
 };
 
-/// Sizes and strides as they are in memory; the first output decides what is innermost, or the last input.
+/// Sizes and strides in memory order. The first output, or else the last input, decides the innermost dimension.
 template <size_t kMaps>
 ChannelWalk<kMaps> make_channel_walk(const std::array<View, kMaps>& maps, size_t inputs) {
   const auto& size = maps[0].sizes;

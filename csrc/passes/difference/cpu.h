@@ -2,7 +2,7 @@
 // first-level cache.
 //
 // A task has some pixels of a sample and all or some of its channels, so that a batch of one fills every thread, whether
-// maps are large or channels many; what tasks leave behind is added in a fixed order.
+// maps are large or channels many; the tasks' partial sums are added in a fixed order.
 //
 // Rows run along the pixels (flat maps, and all strides that nothing else fits) or along the channels. Along the pixels
 // rows are channels, the two sides of a channel one after the other; along the channels rows are pixels, cut into blocks
@@ -29,7 +29,7 @@ struct Cut {
 
   // 512 pixels of 4 channels, or 8 pixels of 256 channels: 16 KB of differences beside 9 rows of 2 KB of sums in a
   // first-level cache of 32 or 48 KB. With many rows the sums are in the second, and more rows at once spare it; with
-  // one, fewer leave the cache to what is read (one thread, 3x256x112x112 float32: 4.3 instead of 4.9 ms).
+  // one, fewer leave the cache to the inputs (one thread, 3x256x112x112 float32: 4.3 instead of 4.9 ms).
   template <class T>
   Cut(const Triple<T>& maps, int64_t rows) : flat(!maps.channels) {
     const bool many = rows > 16;
