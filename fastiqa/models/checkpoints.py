@@ -111,7 +111,7 @@ def installed_backbone(model: nn.Module) -> Path:
     name = next((name for kind, name in INSTALLED.items() if isinstance(backbone, kind)), None)
     if name is None:
         want = "a file: the extra `weights` has EfficientNet-Lite0's alone"
-        raise ValueError(f"pretrained_backbone: got True for a {type(backbone).__name__}, want {want}")
+        raise ValueError(f"pretrained_backbone: got 'imagenet' for a {type(backbone).__name__}, want {want}")
     return installed_weights(name)
 
 

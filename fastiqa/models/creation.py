@@ -14,6 +14,7 @@ from fastiqa.models.checkpoints import installed_backbone, load_backbone, name_a
 from fastiqa.models.registry import MODELS, ModelEntry, model_entry
 
 HUB_PREFIX = "hub:"
+IMAGENET = "imagenet"  # no file: those of weights have a suffix
 HUB_FILE = "model.safetensors"
 
 
@@ -21,7 +22,7 @@ def create_model(
     name: str,
     pretrained: bool | str | os.PathLike[str] = False,
     *,
-    pretrained_backbone: bool | str | os.PathLike[str] | None = None,
+    pretrained_backbone: str | os.PathLike[str] | None = None,
     pretrained_dan: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -33,8 +34,8 @@ def create_model(
             the model in every key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository
             (needs huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
         pretrained_backbone: a file for the main branch, Res2Net-50 for PRFNet and VAN for MFENet, see `load_backbone`;
-            its report says what the file left open. True, with backbone "efficientnet_lite0", for the ImageNet weights
-            of the extra `weights`.
+            its report says what the file left open. "imagenet", with backbone "efficientnet_lite0", for the weights of
+            the extra `weights`.
         pretrained_dan: a ResNet-50 file for MFENet's distortion-aware branch, likewise.
         options: arguments of the model's constructor.
 
@@ -66,8 +67,8 @@ def create_model(
         else:
             model = entry.build(**{**entry.options, **options})
         load_matching(model, path, weights)
-    if pretrained_backbone is not None and pretrained_backbone is not False:
-        load_backbone(model, installed_backbone(model) if pretrained_backbone is True else pretrained_backbone)
+    if pretrained_backbone is not None:
+        load_backbone(model, installed_backbone(model) if pretrained_backbone == IMAGENET else pretrained_backbone)
     if pretrained_dan is not None:
         dan = getattr(model, "dan", None)
         if dan is None:

