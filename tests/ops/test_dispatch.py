@@ -45,7 +45,7 @@ def test_use_means_only_that_backend(args: tuple[torch.Tensor, ...]) -> None:
 
 
 def test_an_old_triton_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.5.1")
+    monkeypatch.setattr(pytest.importorskip("triton", reason="triton is not installed"), "__version__", "3.5.1")
     with pytest.raises(native.Unavailable, match=r"^triton: got 3\.5\.1, want 3\.6 or later; pip install"):
         dispatch._triton_kernel("cross_difference")
     asked = (emulation.ROOT / "pyproject.toml").read_text()
