@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastiqa.common.text import one_line
@@ -51,6 +51,12 @@ def untrained_warning(model: nn.Module, file: str | os.PathLike[str]) -> str | N
     return f"{one_line(os.fspath(file))} looks untrained: its norms have their initial statistics; results mean nothing"
 
 
+def mean_score(network: nn.Module, crops: Tensor, device: torch.device | str) -> float:
+    """Return the mean of a no-reference network's scores over an image's crops (K, 3, H, W), a few at a time."""
+    scores = [network(part.to(device)) for part in crops.split(CROPS_AT_ONCE)]
+    return torch.cat(scores).double().mean().item()
+
+
 def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device: torch.device | str) -> float:
     """Return the quality of one image by a no-reference network: the mean over its crops.
 
@@ -69,8 +75,7 @@ def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device:
             image = read_image(file)
         parts = image.tensor() if crops is None else crops(image)
         with torch.inference_mode():
-            found = [network(part.to(device)) for part in parts.split(CROPS_AT_ONCE)]
-            score = torch.cat(found).double().mean().item()
+            score = mean_score(network, parts, device)
     except ImageError:
         raise
     except ValueError as error:  # an image from read_image can only be too small

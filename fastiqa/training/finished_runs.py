@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader
 
 from fastiqa.data import SETS, RatedDataset, RatedImage, TestCrops, read_rated
 from fastiqa.data.rated.dataset import RatedTransform, whole_image
+from fastiqa.evaluation.networks import mean_score
 from fastiqa.evaluation.rated import RatedEvaluation, evaluate_rated
 from fastiqa.models import load_model
 from fastiqa.training.recipes.recipe import Recipe
 from fastiqa.training.recipes.recipe_file import read_recipe
 
 METHOD = "MFENet"  # the network of the task "quality"
-AT_ONCE = 8  # crops in a batch, which bounds memory
 SPLIT = ("official", "split_seed", "train", "val")  # the options that decide which image is in which part
 
 
@@ -123,8 +123,7 @@ def _scores(
     """Each image's score, the mean over its crops."""
     scores: list[float] = []
     for crops, _ in DataLoader(RatedDataset(images, view)):
-        parts = crops.flatten(0, -4).to(device).split(AT_ONCE)
-        scores.append(torch.cat([model(part) for part in parts]).double().mean().item())
+        scores.append(mean_score(model, crops.flatten(0, -4), device))
         on_image(len(scores), len(images))
     return scores
 

@@ -13,20 +13,15 @@ from torch import Tensor
 from fastiqa.data import ImageError
 from fastiqa.data.distortions import CLASSES, DISTORTIONS, contrastive
 from fastiqa.data.distortions.contrastive import ContrastiveDataset
-from fastiqa.data.images.folders import image_files
 from fastiqa.data.images.photographs import Photographs, split_photographs
 from fastiqa.data.rated.distorted import DistortedImages
 from fastiqa.training.tasks.quality import WithTypes
-from support.pictures import picture
+from support.pictures import six_photographs
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Six pictures of 80×72 pixels; the last equals the first."""
-    for number in (0, 1, 2, 3, 4, 0):
-        name = f"{len(list(tmp_path.iterdir()))}.png"
-        PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
-    return image_files(tmp_path)
+    return six_photographs(tmp_path)
 
 
 def test_views_are_of_two_scales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

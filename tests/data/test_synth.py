@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import math
@@ -32,6 +31,7 @@ from fastiqa.evaluation.labellers import LABELLERS
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from support.pictures import picture
 from support.shared_data import shared_file
+from support.synth_folders import content, table
 
 synthesize = functools.partial(synthesis.synthesize, labellers=LABELLERS)
 
@@ -47,15 +47,6 @@ def photos(tmp_path: Path) -> Path:
         PIL.Image.fromarray(picture(number)).save(folder / name)
     (folder / "notes.txt").write_text("no photograph")
     return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "triplets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def error_of(result: tuple[int, str, str]) -> str:

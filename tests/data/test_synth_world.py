@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import math
@@ -35,6 +34,7 @@ from fastiqa.evaluation.labellers import LABELLERS, SCORERS
 from fastiqa.metrics import ms_ssim
 from support.pictures import picture
 from support.shared_data import shared_file
+from support.synth_folders import content, table
 
 synthesize = functools.partial(synthesis.synthesize, labellers=LABELLERS, scorers=SCORERS)
 
@@ -56,15 +56,6 @@ def photos(tmp_path: Path) -> Path:
     for number in range(3):
         PIL.Image.fromarray(picture(number)).save(folder / f"{number}.png")
     return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "triplets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_label_is_the_mean_of_the_metrics_probabilities() -> None:

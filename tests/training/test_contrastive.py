@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import PIL.Image
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fastiqa.data.distortions.contrastive import ContrastiveDataset
-from fastiqa.data.images.folders import image_files
 from fastiqa.training.tasks.contrastive import ContrastiveNetwork, Projector, contrastive_loss
-from support.pictures import picture
+from support.pictures import six_photographs
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Six pictures of 80×72 pixels; the last equals the first."""
-    for number in (0, 1, 2, 3, 4, 0):
-        name = f"{len(list(tmp_path.iterdir()))}.png"
-        PIL.Image.fromarray(picture(number, 72, 80)).save(tmp_path / name)
-    return image_files(tmp_path)
+    return six_photographs(tmp_path)
 
 
 def slow_loss(projections: Tensor, classes: Tensor, temperature: float) -> Tensor:
