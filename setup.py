@@ -162,7 +162,12 @@ setup(
         *(f"{package}.{inner}" for package, folder in FOLDERS.items() for inner in find_packages(folder)),
     ],
     package_dir={"fastiqa": "fastiqa", **FOLDERS},
-    package_data={"fastiqa": ["py.typed"], "fastiqa.ops": ["__init__.pyi"], "fastiqa.training": ["recipes/*.yaml"]},
+    package_data={
+        "fastiqa": ["py.typed"],
+        "fastiqa.models": ["weights/*"],
+        "fastiqa.ops": ["__init__.pyi"],
+        "fastiqa.training": ["recipes/*.yaml"],
+    },
     include_package_data=False,  # MANIFEST.in is for the source distribution
     ext_modules=[Extension(f"fastiqa.libfastiqa_{library}", sources=[]) for library in wanted()],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["FASTIQA_STRICT"] = "1"
@@ -118,6 +119,20 @@ def _poisoned_on_gpu() -> None:
     """Poison memory that kernels take from PyTorch's allocator: deterministic algorithms make PyTorch fill it."""
     if cases.on_gpu():
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """No weights are published but those of `support.published.stand_ins`."""
+    import fastiqa.models.published
+    from support.published import clear, stand_ins
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    monkeypatch.setattr(fastiqa.models.published, "FOLDER", folder)
+    clear()
+    yield stand_ins(folder)
+    clear()
 
 
 @pytest.fixture

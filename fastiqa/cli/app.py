@@ -18,6 +18,7 @@ from fastiqa.cli.compare import compare_command
 from fastiqa.cli.eval import eval_command
 from fastiqa.cli.gmad import gmad_command
 from fastiqa.cli.info import info_command
+from fastiqa.cli.models import models_command
 from fastiqa.cli.options import with_published_lpips
 from fastiqa.cli.score import score_command
 from fastiqa.cli.train import pretrain_command, train_command
@@ -98,5 +99,6 @@ app.command("pretrain")(pretrain_command)
 app.command("score")(score_command)
 app.command("gmad")(gmad_command)
 app.command("compare")(compare_command)
+app.command("models")(models_command)
 app.command("bench")(bench_command)
 app.command("info")(info_command)

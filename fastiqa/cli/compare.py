@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from fastiqa.cli.options import LPIPS_HELP, Device, chosen_device, chosen_dtype, refuse
+from fastiqa.common.text import one_line
 
 # The command line's words for the arguments of `compare_files`.
 ARGUMENTS = {"ref": "REF", "a": "A", "b": "B", "weights": "--weights", "lpips": "--lpips"}
-WITHOUT_WEIGHTS = "PRFNet was not run: no weights were given (--weights FILE)"
+NONE = "none"
 
 
 def compare_command(
@@ -20,7 +21,13 @@ def compare_command(
     b: Annotated[str, typer.Argument(metavar="B", help="The second candidate.", show_default=False)],
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="FILE", help="A PRFNet written by fastiqa.save_model.", show_default=False),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="A PRFNet written by fastiqa.save_model, or none for metrics alone; default: prfnet_lite's published "
+            "weights.",
+            show_default=False,
+        ),
     ] = None,
     lpips: Annotated[
         str | None,
@@ -35,8 +42,9 @@ def compare_command(
     """Say which of A and B is closer to REF.
 
     Prints PSNR over RGB code values in dB, SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey,
-    with --lpips LPIPS (lower is better), and with --weights PRFNet's probability that B is closer. The images are PNG,
-    JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of one size.
+    with --lpips LPIPS (lower is better), and PRFNet's probability that B is closer, with a line on how far to trust it.
+    The published weights need the extra `weights`. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of
+    one size.
     """
     from fastiqa.cli.render import comparison_json, print_comparison
     from fastiqa.evaluation.comparison import CompareError, compare_files
@@ -46,13 +54,27 @@ def compare_command(
     except ValueError as error:
         return refuse(error)
     try:
-        comparison = compare_files(ref, a, b, weights, lpips, where, number_type)
+        network, missing = _network(weights)
+        comparison = compare_files(ref, a, b, network, lpips, where, number_type)
     except CompareError as error:
         return refuse(f"{ARGUMENTS[error.argument]}: {error.reason}")
-    if weights is None and comparison.failure is None:
-        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, WITHOUT_WEIGHTS))
+    if missing and comparison.failure is None:
+        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, missing))
     if as_json:
         print(comparison_json(comparison))
     else:
         print_comparison(comparison)
     return 0 if comparison.failure is None else refuse(comparison.failure)
+
+
+def _network(weights: str | None) -> tuple[str | None, str]:
+    """The weights to compare with, and a sentence if there are none although nobody asked for none."""
+    if weights is not None:
+        return (None if weights == NONE else weights), ""
+    from fastiqa.evaluation.comparison import NETWORK
+    from fastiqa.evaluation.preferences import PUBLISHED
+    from fastiqa.models.published import unavailable
+
+    if reason := unavailable(NETWORK):
+        return None, f"PRFNet was not run: {one_line(reason)}"
+    return PUBLISHED, ""

@@ -6,11 +6,13 @@ Keys of JSON, which stay as they are. ``fastiqa compare``:
     metrics     {"psnr", "ssim", "ms_ssim"} and, where its weights were given, "lpips" (lower is better): each
                 {"a", "b", "prefers"}: a number, the string "inf" (PSNR of equal images: JSON has no infinity) or null
                 (n/a, see notes); "a", "b", "tie" or null
-    prfnet      null without weights, else {"probability_b_closer", "prefers", "weights"}
+    prfnet      null without weights, else {"probability_b_closer", "prefers", "weights", "sha256", "accuracy"}: weights
+                is their file, or the name of published ones; sha256 and accuracy are null for a file
     notes       sentences on what was not computed and why
     failure     null, or what ended the comparison before all was computed: the exit status is 2
 ``fastiqa score``:
-    model       the network's name, weights: its file, as they were given
+    model       the network's name, weights: its file, as they were given, or the name of published ones
+    sha256      of published weights, accuracy: how far to trust them; null for a file
     crops       null for whole images, else {"number", "size", "seed"}
     scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
     failed      [{"image", "reason"}], the bad ones
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from fastiqa.evaluation.gmad import GmadPair, GmadRole
     from fastiqa.evaluation.rated import Correlations, RatedEvaluation
     from fastiqa.evaluation.triplets import Evaluation
+    from fastiqa.models import Card
 
 
 @contextlib.contextmanager
@@ -102,6 +105,8 @@ def comparison_json(comparison: Comparison) -> str:
             "probability_b_closer": verdict.probability_b_closer,
             "prefers": verdict.prefers,
             "weights": verdict.weights,
+            "sha256": verdict.card and verdict.card.sha256,
+            "accuracy": verdict.card and verdict.card.accuracy,
         },
         "notes": list(comparison.notes),
         "failure": comparison.failure,
@@ -129,6 +134,8 @@ def print_comparison(comparison: Comparison) -> None:
         probability = f"{comparison.prfnet.probability_b_closer:.4f}"
         console.print(Text(f"PRFNet: B is closer with probability {probability}, prefers "), end="")
         console.print(Text(_preference(comparison.prfnet.prefers)))
+        if (card := comparison.prfnet.card) is not None:
+            console.print(Text(f"{card.name}: {card.accuracy} ({card.page})"), soft_wrap=True)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
@@ -143,6 +150,30 @@ def _text(value: float | None, digits: int) -> str:
 
 def _preference(prefers: str | None) -> str:
     return "n/a" if prefers is None else prefers.upper() if prefers in ("a", "b") else prefers
+
+
+# ---- models ----
+
+
+def print_cards(cards: Sequence[Card]) -> None:
+    """Print a table to stdout, a row for each network with published weights."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("name", no_wrap=True)
+    for title in ("task", "parameters", "file", "trained on", "licence", "how far to trust it"):
+        table.add_column(title, justify="right" if title in ("parameters", "file") else "left", overflow="fold")
+    for card in cards:
+        size = f"{card.size / 1e6:.1f} MB"
+        parameters = f"{card.parameters / 1e6:.2f} M"
+        table.add_row(card.name, card.task, parameters, size, card.data, card.licence, card.accuracy)
+    Console(highlight=False).print(table)
+
+
+def print_card(card: Card) -> None:
+    """Print all facts of one network to stdout, a line each."""
+    console = Console(highlight=False)
+    for name, value in card.as_dict().items():
+        for key, shown in value.items() if isinstance(value, dict) else ((name, value),):
+            console.print(Text(f"{key:<12} {shown}"), soft_wrap=True)
 
 
 # ---- score ----

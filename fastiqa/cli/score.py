@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from fastiqa.cli.render import ScoreRows
     from fastiqa.data import TestCrops
+    from fastiqa.models import Card
+
+PUBLISHED = "mfenet_small"  # the network that scores without --weights
 
 
 def score_command(
@@ -28,10 +31,18 @@ def score_command(
         list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of them.", show_default=False)
     ],
     weights: Annotated[
-        Path,
-        typer.Option("--weights", metavar="FILE", help="An MFENet written by fastiqa.save_model.", show_default=False),
-    ],
-    model: Annotated[str, typer.Option("--model", help="mfenet, the only one so far.")] = "mfenet",
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="An MFENet written by fastiqa.save_model; default: the published weights of --model.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="mfenet_small, the default; with --weights mfenet.", show_default=False),
+    ] = None,
     crops: Annotated[
         int | None,
         typer.Option("--crops", min=1, help="Score the mean over this many random crops; default: the whole image."),
@@ -51,7 +62,8 @@ def score_command(
     """Say how good images are, without a reference.
 
     Each image gets one number, on the scale that the network was trained on; larger is better. It does not depend on
-    the other images. Rows are printed as they come, and stderr names images that cannot be scored.
+    the other images. Rows are printed as they come, and stderr names images that cannot be scored. Of published weights
+    it first says in one line how far to trust them.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
     from fastiqa.data import TestCrops
@@ -62,13 +74,18 @@ def score_command(
             raise ValueError("--csv: got --json too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
         files = _files(images)
+        model = model or (PUBLISHED if weights is None else "mfenet")
+        card = _card(model) if weights is None else None
         network = _network(model, weights, where, number_type)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         return refuse(error)
+    if card is not None:
+        print(f"{card.name}: {card.accuracy} ({card.page})", file=sys.stderr)
     rows: ScoreRows
     if as_json:
         about = sampled and {"number": sampled.n, "size": sampled.size, "seed": sampled.seed}
-        rows = JsonScores({"model": model, "weights": str(weights), "crops": about})
+        published = {"sha256": card and card.sha256, "accuracy": card and card.accuracy}
+        rows = JsonScores({"model": model, "weights": card.name if card else str(weights), **published, "crops": about})
     else:
         rows = CsvScores() if as_csv else ScoreTable(files)
     try:
@@ -77,15 +94,25 @@ def score_command(
         rows.close()
 
 
-def _network(name: str, weights: Path, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _card(model: str) -> Card:
+    from fastiqa.models import card_of
+
+    try:
+        return card_of(model)
+    except ValueError as error:
+        raise ValueError(f"--weights: missing: {error}") from None
+
+
+def _network(name: str, weights: Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
     from fastiqa.evaluation.networks import prepare_for_inference
     from fastiqa.models import MFENet, create_model
     from fastiqa.models.registry import model_class
 
     if not issubclass(model_class(name), MFENet):
-        raise ValueError(f"--model: got {name!r}, want a network that scores single images: mfenet")
-    model = create_model(name, weights)
-    warn_if_untrained(model, weights)
+        raise ValueError(f"--model: got {name!r}, want a network that scores single images: mfenet_small or mfenet")
+    model = create_model(name, weights or True)
+    if weights is not None:
+        warn_if_untrained(model, weights)
     return prepare_for_inference(model, device, dtype)
 
 

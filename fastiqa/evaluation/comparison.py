@@ -22,13 +22,14 @@ from fastiqa.common.text import one_line
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.data.images import native_stderr
 from fastiqa.evaluation.networks import prepare_for_inference, untrained_warning
-from fastiqa.evaluation.preferences import load_lpips
+from fastiqa.evaluation.preferences import PUBLISHED, load_lpips
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.metrics.ssim import WINDOW
-from fastiqa.models import load_model
+from fastiqa.models import Card, card_of, create_model, load_model
 from fastiqa.runtime.failures import reason_of
 
+NETWORK = "prfnet_lite"  # whose published weights compare
 # Pixels of an image from which PRFNet's backbone takes one image at a time, in a third of the memory.
 LARGE = 1 << 20
 
@@ -64,10 +65,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Verdict:
-    """PRFNet's probability that B is closer to the reference, and the file of its weights."""
+    """PRFNet's probability that B is closer to the reference.
+
+    Attributes:
+        probability_b_closer: the probability.
+        weights: the file of its weights, or the name of published ones.
+        card: the facts about published weights, or None.
+    """
 
     probability_b_closer: float
     weights: str
+    card: Card | None = None
 
     @property
     def prefers(self) -> str:
@@ -111,7 +119,8 @@ def compare_files(
 
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
-        weights: a PRFNet written by ``fastiqa.save_model``; None leaves PRFNet out.
+        weights: a PRFNet written by ``fastiqa.save_model``, or "published" for the weights that travel with fastiqa,
+            which need the extra `weights`; None leaves PRFNet out.
         lpips: an LPIPS written by ``fastiqa.save_model``, or "published" for AlexNet's published weights, which the
             extra `weights` installs; None leaves LPIPS out.
         device: where metrics and networks compute; None is CUDA where there is one, else the CPU.
@@ -140,7 +149,8 @@ def compare_files(
     if min(height, width) < WINDOW:
         reason = f"is {width}x{height} pixels, SSIM needs at least {WINDOW}x{WINDOW}"
         raise CompareError("ref", f"{one_line(paths['ref'])}: {reason}")
-    prfnet = None if weights is None else _prfnet(weights)
+    card = None if weights != PUBLISHED else _card()
+    prfnet = None if weights is None else _prfnet(weights, card)
     distance = None if lpips is None else _lpips(lpips)
 
     metrics: dict[str, Scores] = {}
@@ -155,7 +165,8 @@ def compare_files(
                 notes.append(warning)
             passes = "three" if height * width >= LARGE else "batch"
             network = prepare_for_inference(prfnet, where, dtype, passes=passes)
-            verdict = Verdict(_probability(network, images, where, weights), os.fspath(weights))
+            name = os.fspath(weights) if card is None else card.name
+            verdict = Verdict(_probability(network, images, where, name), name, card)
     except (MemoryError, RuntimeError) as error:
         if (failure := reason_of(error)) is None:
             raise
@@ -191,9 +202,18 @@ def _read(argument: str, path: str) -> Image:
         raise CompareError(argument, str(error)) from None
 
 
-def _prfnet(weights: str | os.PathLike[str]) -> nn.Module:
+def _card() -> Card:
     try:
-        model = load_model(weights)
+        return card_of(NETWORK)
+    except ValueError as error:
+        raise CompareError("weights", one_line(str(error))) from None
+
+
+def _prfnet(weights: str | os.PathLike[str], card: Card | None) -> nn.Module:
+    try:
+        model = load_model(weights) if card is None else create_model(card.name, pretrained=True).eval()
+    except ImportError as error:
+        raise CompareError("weights", one_line(str(error))) from None
     except (OSError, ValueError) as error:
         raise _refused("weights", weights, error) from None
     if not hasattr(model, "probability"):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fastiqa import __version__
 from fastiqa.common import limits
 from fastiqa.common.files import replacing
+from fastiqa.common.hashing import file_sha256
 from fastiqa.common.installed_weights import installed_weights
 from fastiqa.common.weight_files import (
     candidates,
@@ -36,6 +37,8 @@ from fastiqa.models.backbones import INSTALLED, KEY_ADAPTERS, se_res2net
 from fastiqa.models.registry import model_entry, not_of_files
 
 # How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
+# In metadata: SHA-256 of the installed file that holds the backbone, which the saved file leaves out.
+BACKBONE_SHA256, BACKBONE_PREFIX = "fastiqa.backbone_sha256", "backbone."
 SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
 
 
@@ -125,7 +128,7 @@ def name_and_options(model: nn.Module) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def save_model(model: nn.Module, path: str | os.PathLike[str], *, backbone: bool = True) -> None:
     """Write the weights of a fastiqa model and the options that rebuild it, as safetensors.
 
     A model that torch.compile, DataParallel, DistributedDataParallel, FSDP, an AveragedModel or activation
@@ -135,12 +138,15 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Args:
         model: one of `fastiqa.list_models()`, in any mode.
         path: ends in `.safetensors`; its folder exists.
+        backbone: False leaves the backbone out, whose weights must be those of the extra `weights`; who reads the file
+            needs this extra.
 
     Raises:
         TypeError: a model that fastiqa cannot rebuild, such as that of `optimize_for_inference`, or one with a backbone
             of your own.
-        ValueError: another suffix, or weights that a model of these options does not have, such as those of
-            parametrizations or adapters.
+        ValueError: another suffix; weights that a model of these options does not have, such as those of
+            parametrizations or adapters; `backbone=False` for a backbone with other weights than the extra's.
+        ImportError: `backbone=False` without the extra `weights`.
         FileNotFoundError: no such folder.
     """
     model = unwrapped(model)
@@ -155,6 +161,9 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> None:
     held = plain_state(model)
     _check_rebuilds(name, text, held)
     tensors = {key: _whole(tensor) for key, tensor in held.items()}
+    if not backbone:
+        tensors = _without_installed_backbone(model, tensors)
+        metadata[BACKBONE_SHA256] = file_sha256(installed_backbone(model))
     if not all(map(_writes, held.values())):
         return
     with replacing(target) as temporary:
@@ -187,10 +196,43 @@ def load_model(path: str | os.PathLike[str]) -> nn.Module:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: cannot rebuild {name!r}: {error}") from error
     floating = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+    weights = with_installed_backbone(model, path, weights, metadata)
     if len(floating) == 1:
         model.to(floating.pop())
     load_matching(model, path, weights)
     return model.eval()
+
+
+def with_installed_backbone(
+    model: nn.Module, path: str | os.PathLike[str], weights: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The weights of a file; where `save_model` left the backbone out, with that of the extra `weights`.
+
+    Raises:
+        MissingWeightsError: an ImportError, with the command that installs the extra.
+        ValueError: naming the file: the extra has another backbone than the one that the file was saved with.
+    """
+    if (want := metadata.get(BACKBONE_SHA256)) is None:
+        return dict(weights)
+    installed = installed_backbone(model)
+    if (got := file_sha256(installed)) != want:
+        raise ValueError(f"{path}: saved with a backbone whose sha256 is {want}, got {got} of {installed}")
+    load_backbone(model, installed)
+    kept = {key: tensor for key, tensor in plain_state(model).items() if key.startswith(BACKBONE_PREFIX)}
+    return {**kept, **weights}
+
+
+def _without_installed_backbone(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    name, options = name_and_options(model)
+    with torch.random.fork_rng(devices=[]):
+        other = model_entry(name).build(**options)
+    load_backbone(other, installed_backbone(other))
+    for key, tensor in plain_state(other).items():
+        # counts of batches are of training alone
+        compared = key.startswith(BACKBONE_PREFIX) and not key.endswith("num_batches_tracked")
+        if compared and not torch.equal(tensor, tensors[key].to(tensor.dtype)):
+            raise ValueError(f"backbone: got False for a model whose {key} is not the extra's, want True")
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith(BACKBONE_PREFIX)}
 
 
 def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from fastiqa.common.extras import install_command
 from fastiqa.common.weight_files import load_matching, read_weights
-from fastiqa.models.checkpoints import installed_backbone, load_backbone, name_and_options, no_larger_than, read_options
+from fastiqa.models.checkpoints import (
+    installed_backbone,
+    load_backbone,
+    name_and_options,
+    no_larger_than,
+    read_options,
+    with_installed_backbone,
+)
+from fastiqa.models.published import card_of
 from fastiqa.models.registry import MODELS, ModelEntry, model_entry
 
 HUB_PREFIX = "hub:"
@@ -29,10 +37,11 @@ def create_model(
     """Build a model by name, with random weights or those of files.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: False for random weights; True, of "lpips", for those of the extra `weights`; a file that matches
-            the model in every key and shape; or "hub:org/name" for the `model.safetensors` of a Hugging Face repository
-            (needs huggingface_hub). A file of `save_model` also sets the options; they go before the name's own.
+        name: one of `list_models()`; with `pretrained=True` also NAME.TAG for other weights than the default.
+        pretrained: False for random weights; True for those that `fastiqa models` lists, which travel with fastiqa, or
+            of "lpips" with the extra `weights`; a file that matches the model in every key and shape; or "hub:org/name"
+            for the `model.safetensors` of a Hugging Face repository (needs huggingface_hub). A file of `save_model`, or
+            True, also sets the options; they go before the name's own.
         pretrained_backbone: a file for the main branch, Res2Net-50 for PRFNet and VAN for MFENet, see `load_backbone`;
             its report says what the file left open. "imagenet", with backbone "efficientnet_lite0", for the weights of
             the extra `weights`.
@@ -52,10 +61,13 @@ def create_model(
     Example:
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
     """
-    entry = model_entry(name)
+    entry = model_entry(name.partition(".")[0] if pretrained is True and isinstance(name, str) else name)
+    if pretrained is True and "pretrained" not in entry.random:
+        try:
+            pretrained = card_of(name).file()
+        except ValueError as error:
+            raise ValueError(f"pretrained: got True: {error}") from None
     if pretrained is True:
-        if "pretrained" not in entry.random:
-            raise ValueError(f"pretrained: got True, want a file or 'hub:org/name': no weights of {name} are published")
         model = entry.model(**{**entry.options, **options})
     elif pretrained is False:
         model = entry.build(**{**entry.options, **options})
@@ -64,6 +76,7 @@ def create_model(
         weights, metadata = read_weights(path)
         if metadata.get("fastiqa.model"):
             model = _build_as_saved(path, weights, metadata, entry, options)
+            weights = with_installed_backbone(model, path, weights, metadata)
         else:
             model = entry.build(**{**entry.options, **options})
         load_matching(model, path, weights)

@@ -12,7 +12,9 @@ Grassmann, Taksar and Heyman, Operations Research 33 (1985): elimination without
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastiqa.common import arguments
+from fastiqa.models.creation import create_model
+from fastiqa.models.published import card_of
 
+# Without a model, these published weights rank.
+DEFAULT = "prfnet_lite"
 # Log-odds are clipped to this: σ(30) = 1 − 1e-13 is still less than 1.
 LARGEST_LOGIT = 30.0
 # The search ends at steps of this size. Strengths are ordered after rounding to it, so that last digits break no tie.
@@ -49,14 +55,18 @@ class Ranking(NamedTuple):
 
 
 @torch.no_grad()
-def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, both_orders: bool = False) -> Ranking:
+def rank(
+    model: nn.Module | str | None, ref: Tensor, candidates: Sequence[Tensor] | Tensor, both_orders: bool = False
+) -> Ranking:
     """Order images by their closeness to a reference.
 
     Every image is encoded once; then every pair is compared. Feature maps are kept until the end, 96 MB an image in
     float32 for PRFNet at 448x448.
 
     Args:
-        model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode.
+        model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode; or the name of
+            published weights, and None for "prfnet_lite": they are loaded once, and the log of this module says in one
+            line how far to trust them. They rank float32 images, on the images' device.
         ref: one image, (3, H, W) or (1, 3, H, W), RGB in [0, 1], in the model's dtype.
         candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
         both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. The result
@@ -70,7 +80,8 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
         TypeError: a model without `encode` and `compare`; candidates that are no sequence; an image that is no tensor
             or has the wrong dtype.
         ValueError: a model in training mode or with NaN in its comparisons; fewer than two candidates; an image of the
-            wrong shape, size, device or range.
+            wrong shape, size, device or range; a name without published weights.
+        ImportError: published weights that need the extra `weights`.
 
     Example:
         >>> import fastiqa
@@ -80,6 +91,9 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
         >>> sorted(ranking.order), ranking.probability.shape
         ([0, 1, 2], torch.Size([3, 3]))
     """
+    if model is None or isinstance(model, str):
+        device = ref.device if isinstance(ref, Tensor) else torch.device("cpu")
+        model = published_network(model or DEFAULT, device)
     network: Any = model
     if not (isinstance(model, nn.Module) and hasattr(model, "encode") and hasattr(model, "compare")):
         raise TypeError(f"model: got {type(model).__name__}, want a module with `encode` and `compare`, such as PRFNet")
@@ -106,6 +120,19 @@ def rank(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor, b
     scores = _strengths(matrix)
     order = torch.argsort((scores / TOLERANCE).round(), descending=True, stable=True)
     return Ranking(tuple(order.tolist()), scores, torch.sigmoid(matrix))
+
+
+@functools.lru_cache(maxsize=2)
+def published_network(name: str, device: torch.device) -> nn.Module:
+    try:
+        card = card_of(name)
+    except ValueError as error:
+        raise ValueError(f"model: got {name!r}: {error}") from None
+    model = create_model(name, pretrained=True).eval().to(device)
+    if not hasattr(model, "compare"):
+        raise ValueError(f"model: got {name!r}, want a network that compares images, such as {DEFAULT!r}")
+    logging.getLogger(__name__).info("%s: %s (%s)", card.name, card.accuracy, card.page)
+    return model
 
 
 def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:

@@ -34,6 +34,28 @@ class ModelEntry(NamedTuple):
         return self.model(**{**self.random, **options})
 
 
+# Networks that train from random weights on a CPU, in the recipes of their names.
+_PRFNET_SMALL = {
+    "layers": (1, 1, 1, 1),
+    "width": 16,
+    "base_width": 32,
+    "first_stage_stride": 4,
+    "cross_channels": (32, 32, 64, 64),
+    "cross_norm": True,
+    "hidden": 32,
+    "dropout": 0.0,
+}
+_MFENET_SMALL = {
+    "depths": (1, 1, 2, 1),
+    "widths": (16, 32, 64, 96),
+    "mlp_ratios": (4, 4, 4, 4),
+    "hfen_width": 16,
+    "dan_layers": (1, 1, 1, 1),
+    "dan_width": 16,
+    "hidden": (64,),
+    "dropout": 0.1,
+}
+
 MODELS = {
     "lpips": ModelEntry(
         LPIPS,
@@ -42,9 +64,11 @@ MODELS = {
         random={"pretrained": False},
     ),
     "mfenet": ModelEntry(MFENet, {}, ("memory",)),
+    "mfenet_small": ModelEntry(MFENet, _MFENET_SMALL, ("memory",)),
     "prfnet": ModelEntry(PRFNet, {"first_stage_stride": 2}, ("memory",), ("symmetric", "backbone")),
     "prfnet_lite": ModelEntry(PRFNet, {"backbone": "efficientnet_lite0"}, ("memory",), ("symmetric", "backbone")),
     "prfnet_fast": ModelEntry(PRFNet, {"first_stage_stride": 4}, ("memory",), ("symmetric", "backbone")),
+    "prfnet_small": ModelEntry(PRFNet, _PRFNET_SMALL, ("memory",), ("symmetric", "backbone")),
 }
 
 

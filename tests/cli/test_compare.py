@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import io
 import itertools
 import json
@@ -124,7 +125,7 @@ def test_equal_candidates_tie(fastiqa_command, images):
 
 
 def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
-    status, out, err = fastiqa_command("compare", *images, "--json")
+    status, out, err = fastiqa_command("compare", *images, "--weights", "none", "--json")
     content = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
     assert list(content) == ["paths", "size", "metrics", "prfnet", "notes", "failure"]
@@ -132,10 +133,54 @@ def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
     assert all(list(scores) == ["a", "b", "prefers"] for scores in content["metrics"].values())
     assert {scores["prefers"] for scores in content["metrics"].values()} == {"a"}
     assert content["prfnet"] is None
-    assert content["notes"] == ["PRFNet was not run: no weights were given (--weights FILE)"]
-    table = fastiqa_command("compare", *images)[1]
+    assert content["notes"] == []
+    table = fastiqa_command("compare", *images, "--weights", "none")[1]
     assert "probability" not in table
-    assert "PRFNet was not run: no weights were given" in table
+    assert "PRFNet" not in table
+
+
+def test_published_weights_compare_by_default(fastiqa_command, images, published):
+    card = published("prfnet_lite")
+    status, out, err = fastiqa_command("compare", *images, "--json")
+    verdict = json.loads(out)["prfnet"]
+    assert (status, err) == (0, "")
+    assert list(verdict) == ["probability_b_closer", "prefers", "weights", "sha256", "accuracy"]
+    assert (verdict["weights"], verdict["sha256"], verdict["accuracy"]) == (card.name, card.sha256, card.accuracy)
+    model = create_model("prfnet_lite", pretrained=True).eval()
+    with torch.inference_mode():
+        want = float(model.probability(*(read_image(path).tensor() for path in images)))
+    assert verdict["probability_b_closer"] == pytest.approx(want, abs=1e-4)
+    table = fastiqa_command("compare", *images)[1]
+    assert f"{card.name}: {card.accuracy} ({card.page})" in table
+
+
+def test_without_the_extra_the_metrics_compare_and_a_line_names_the_command(
+    fastiqa_command, images, published, monkeypatch
+):
+    published("prfnet_lite")
+    real = importlib.metadata.distribution
+
+    def distribution(name):
+        if name.startswith("efficientnet"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+    status, out, err = fastiqa_command("compare", *images, "--json")
+    content = json.loads(out)
+    assert (status, err, content["prfnet"]) == (0, "", None)
+    (note,) = content["notes"]
+    assert re.fullmatch(
+        r"PRFNet was not run: weights of .* not installed: pip install 'fastiqa-kernels\[weights\]'", note
+    )
+    assert list(content["metrics"]) == ["psnr", "ssim", "ms_ssim"]
+
+
+def test_damaged_published_weights_are_refused(fastiqa_command, images, published):
+    file = published("prfnet_lite").file()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    line = error_line(*fastiqa_command("compare", *images))
+    assert re.search(r"prfnet_lite\.test\.safetensors: sha256: got [0-9a-f]{64}, want [0-9a-f]{64}", line)
 
 
 def test_prfnet_with_weights(fastiqa_command, images, weights):

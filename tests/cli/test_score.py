@@ -71,7 +71,7 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
     status, out, err = fastiqa_command("score", folder, "--weights", path, "--json")
     content = json.loads(out)
     assert (status, err) == (0, "")
-    assert list(content) == ["model", "weights", "crops", "scores", "failed"]
+    assert list(content) == ["model", "weights", "sha256", "accuracy", "crops", "scores", "failed"]
     assert (content["model"], content["weights"], content["crops"]) == ("mfenet", str(path), None)
     assert [row["image"] for row in content["scores"]] == [str(file) for file in files]
     assert [row["score"] for row in content["scores"]] == pytest.approx(want, rel=1e-5, abs=1e-5)
@@ -257,8 +257,8 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"
     assert "--weights" in error(good)
     assert error(good, "--weights", tmp_path / "none.safetensors").endswith("none.safetensors: no such file")
-    assert "name: got 'x', want one of lpips, mfenet, prfnet" in error(good, *options, "--model", "x")
-    wanted = "want a network that scores single images: mfenet"
+    assert "name: got 'x', want one of lpips, mfenet, mfenet_small, prfnet" in error(good, *options, "--model", "x")
+    wanted = "want a network that scores single images: mfenet_small or mfenet"
     assert error(good, *options, "--model", "prfnet") == f"error: --model: got 'prfnet', {wanted}"
     prfnet = tmp_path / "prfnet.safetensors"
     save_model(create_model("prfnet", layers=(1, 1, 1, 1), width=8), prfnet)
@@ -278,3 +278,23 @@ def test_waiting_threads_sleep() -> None:
         environment = dict(before)
         cli.let_waiting_threads_sleep(command, environment)
         assert environment == after
+
+
+def test_published_weights_score_by_default(fastiqa_command: Command, folder: Path, published: Any) -> None:
+    card = published("mfenet_small")
+    status, out, err = fastiqa_command("score", folder / "a.png", "--json")
+    content = json.loads(out)
+    assert status == 0
+    assert err == f"{card.name}: {card.accuracy} ({card.page})\n"
+    assert (content["model"], content["weights"], content["sha256"]) == ("mfenet_small", card.name, card.sha256)
+    model = create_model("mfenet_small", pretrained=True).eval()
+    with torch.inference_mode():
+        want = float(model(read_image(folder / "a.png").tensor()))
+    assert content["scores"][0]["score"] == pytest.approx(want, abs=1e-4)
+
+
+def test_a_model_without_published_weights_is_named(fastiqa_command: Command, folder: Path, published: Any) -> None:
+    line = error_line(*fastiqa_command("score", folder / "a.png"))
+    assert line == "error: --weights: missing: no weights of mfenet_small are published, want one of: none"
+    line = error_line(*fastiqa_command("score", folder / "a.png", "--model", "prfnet_lite"))
+    assert "prfnet_lite" in line

@@ -312,8 +312,10 @@ def test_bad_models() -> None:
     wanted = "want a module with `encode` and `compare`, such as PRFNet"
     with pytest.raises(TypeError, match=f"^model: got Linear, {wanted}$"):
         fastiqa.rank(nn.Linear(1, 1), GOOD, [GOOD, GOOD])
-    with pytest.raises(TypeError, match=f"^model: got str, {wanted}$"):
-        fastiqa.rank("prfnet", GOOD, [GOOD, GOOD])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=f"^model: got int, {wanted}$"):
+        fastiqa.rank(1, GOOD, [GOOD, GOOD])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^model: got 'prfnet': no weights of prfnet are published, want one of: "):
+        fastiqa.rank("prfnet", GOOD, [GOOD, GOOD])
     with pytest.raises(ValueError, match=r"^model: in training mode, want model.eval\(\)"):
         fastiqa.rank(prfnet().train(), GOOD, [GOOD, GOOD])
     with pytest.raises(ValueError, match=r"^both_orders: got 1, want True or False$"):
