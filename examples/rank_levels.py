@@ -4,7 +4,8 @@
 
 RUN is the folder of a run of ``fastiqa train mfenet_small``; PART of PHOTOGRAPHS, by default test, is that of the split
 that the run was trained with. The data set is the one that the run was validated on, but for the part. Writes PART.csv
-into RUN, all measures of `fastiqa.evaluation.tables`, and prints two SRCC for each type, and their means:
+into RUN, all measures of `fastiqa.evaluation.tables`, and prints two SRCC with the recipe's target, the level or a
+teacher's score, for each type, and their means:
 
 all       of all images of the type, of every photograph and level: do scores compare across photographs? It is the
           "srcc_of_types" of the run's log, but for the random choices of the distortions, which change with the epoch,
@@ -44,7 +45,11 @@ def scored(run: Path, photographs: str, part: str) -> tuple[Tensor, list[RatedIm
     dataset: Any = build_datasets(recipe, {})["held_out"]
     module = TASKS[recipe.task].module(load_model(run / "model.safetensors")).eval()
     loader = torch.utils.data.DataLoader(dataset, AT_ONCE)
-    return torch.cat([module(images).score for images, _ in loader]), dataset.records
+    mine, targets = zip(*((module(images).score, score) for images, score in loader), strict=True)
+    records = [
+        record._replace(score=score) for record, score in zip(dataset.records, torch.cat(targets).tolist(), strict=True)
+    ]
+    return torch.cat(mine), records
 
 
 def within_photographs(scores: Tensor, records: list[RatedImage]) -> dict[str, float]:

@@ -53,10 +53,10 @@ TAKERS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("contrastive", "random"): (RandomViews,),
     ("contrastive", "distorted"): (read_photographs, ContrastiveDataset),
 }
-# Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip").
-OWN = {"comparison": {"whole"}, "quality": {"types", "view", "scores", "flip", "crops"}, "contrastive": set()}
+# Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip", "target").
+OWN = {"comparison": {"whole"}, "quality": {"types", "target", "view", "scores", "flip", "crops"}, "contrastive": set()}
 # Arguments that are no options: what the reader hands on, and what an option of another name decides.
-NO_OPTIONS = {"n", "triplets", "transform", "photographs", "name", "images", "horizontal", "vertical"}
+NO_OPTIONS = {"n", "triplets", "transform", "photographs", "name", "images", "horizontal", "vertical", "teacher"}
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,17 @@
-"""DistortedImages: photographs with every distortion at every level; the level is the score.
+"""DistortedImages: photographs with every distortion at every level; the level or a metric gives the score.
 
     score = 1 - level / 5          1 for the undistorted photograph, 0.8 at level 1, 0 at level 5
+    score = teacher(undistorted crop, distorted crop)
 
-This pseudo-score orders images as people do within a type, by construction of the levels. Between types it says nothing
-about what people see. A network trained on it is therefore judged by its rank correlation within each type.
+The level orders images as people do within a type, by construction. Between types it says nothing about what people
+see. A network trained on it is therefore judged by its rank correlation within each type. A teacher, a full-reference
+metric, scores each crop by what is left to see of the distortion, on one scale for all types.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +50,14 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
             for losses that compare the items of a batch.
         repeat_after: number of epochs after which the items repeat. They are kept in memory, rounded to 8 bits, 3 bytes
             a pixel, since distorting a crop of 96 pixels takes 3 ms of one core. None makes new items in every epoch.
+        teacher: (undistorted crops, distorted crops), both (N, 3, size, size), -> scores (N,), float32, higher is
+            better; the score of an item is their mean. None: the level gives the score.
         on_unreadable: "raise" or "skip" a photograph that is unreadable or too small; see
             :class:`fastiqa.data.RatedDataset`. The next photograph takes its place with the same distortion and level.
 
     Attributes:
         records: the items in order, as :class:`fastiqa.data.RatedImage`: the photograph as `image` and `reference`, the
-            score, and the type of distortion ("none" for undistorted) as `group`.
+            level's score, and the type of distortion ("none" for undistorted) as `group`.
         blocks: indices of items that stay together in the order of an epoch: each ladder, or each item alone.
 
     Raises:
@@ -86,6 +90,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         keep: bool = False,
         ladders: bool = False,
         repeat_after: int | None = None,
+        teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
         on_unreadable: OnUnreadable = "raise",
     ) -> None:
         self.size = arguments.integer("size", size, minimum=SMALLEST_SIDE)
@@ -101,6 +106,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         super().__init__(records, seed, on_unreadable)
         self.read = Photographs(size, keep, longest_side)
         self.repeat_after = None if repeat_after is None else arguments.integer("repeat_after", repeat_after)
+        self.teacher = teacher
         self._kept: dict[tuple[int, int], RatedItem] = {}
         lengths = [1, *[LEVELS] * len(DISTORTIONS)] if arguments.flag("ladders", ladders) else [1] * len(CLASSES)
         ends = [*itertools.accumulate(lengths * len(photographs))]
@@ -129,9 +135,12 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         """Crop and distort the photograph as the record says; return the crops and their score. Raises ImageError."""
         crops = self._crops(self.read(record.image), generator)
         level = round(LEVELS * (1 - record.score))
-        if level > 0:
-            crops = distort(crops, record.group, level, torch_generator(generator))
-        return crops[0] if self.grid == 1 else crops, torch.tensor(record.score, dtype=torch.float32, device="cpu")
+        distorted = distort(crops, record.group, level, torch_generator(generator)) if level > 0 else crops
+        if self.teacher is None:
+            score = torch.tensor(record.score, dtype=torch.float32, device="cpu")
+        else:
+            score = self.teacher(crops, distorted).mean()
+        return distorted[0] if self.grid == 1 else distorted, score
 
     def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
         """The crops before distortion, (grid², 3, size, size)."""

@@ -23,6 +23,7 @@ from fastiqa.data.labelled import LabelledDataset, OnUnreadable
 from fastiqa.data.rated.dataset import RatedItem, RatedTransform, whole_image
 from fastiqa.data.rated.distorted import DistortedImages
 from fastiqa.data.report import OnProblem
+from fastiqa.evaluation.teachers import TEACHERS
 from fastiqa.metrics.correlation import FEWEST, plcc, srcc
 from fastiqa.models import save_model
 from fastiqa.training.tasks.shared_data import Generated, GeneratedOptions, Part, noisy, read_photographs
@@ -95,13 +96,14 @@ class RandomRatedOptions(GeneratedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DistortedOptions(DataOptions):
-    """The kind "distorted": photographs with every distortion at every level; the level gives the score.
+    """The kind "distorted": photographs with every distortion at every level; level or teacher gives the score.
 
     Attributes:
         folder, part, split_seed, val, test: the photographs, see `read_photographs`.
         size, random_crop, grid, longest_side, keep, ladders, repeat_after, on_unreadable, seed: see
             `fastiqa.data.DistortedImages`.
         types: give the number of the distortion's type as well, see `WithTypes`.
+        target: "level", or one of `fastiqa.evaluation.teachers.TEACHERS`, which scores each crop.
     """
 
     folder: str | os.PathLike[str]
@@ -109,6 +111,7 @@ class DistortedOptions(DataOptions):
     split_seed: int = 0
     val: float = 0.15
     test: float = 0.15
+    target: str = "level"
     size: int = 224
     random_crop: bool = True
     grid: int = 1
@@ -121,6 +124,7 @@ class DistortedOptions(DataOptions):
     seed: int = 0
 
     def build(self, kind: str) -> Items:
+        arguments.one_of("target", self.target, ("level", *TEACHERS))
         dataset = DistortedImages(
             read_photographs(self.folder, self.part, self.split_seed, self.val, self.test),
             self.size,
@@ -131,6 +135,7 @@ class DistortedOptions(DataOptions):
             keep=self.keep,
             ladders=self.ladders,
             repeat_after=self.repeat_after,
+            teacher=TEACHERS.get(self.target),
             on_unreadable=self.on_unreadable,
         )
         return WithTypes(dataset) if arguments.flag("types", self.types) else dataset
