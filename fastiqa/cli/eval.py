@@ -51,7 +51,12 @@ def eval_command(
         typer.Option("--rule", help="For synth: triplets labelled by quality, or by metric; default: both."),
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="psnr, ssim, ms-ssim or none; repeatable; default: all three.")
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="psnr, ssim, ms-ssim, the default, or none; with the extra `weights` also ssimulacra2, gmsd, haarpsi, "
+            "iw-ssim, psnr-hvs-m; repeatable.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -75,6 +80,26 @@ def eval_command(
             help="Write the network's decisions in CLIC's format, and its probabilities to NAME.probabilities.csv.",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="For triplets: a PRFNet with published weights: fastiqa models."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="nearness|REGEX",
+            help="For triplets: groups by the distance of the labels from 1/2, or by whether the regular expression "
+            "finds the same in the names of A and B; default: the data set's own.",
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        bool,
+        typer.Option(
+            "--bootstrap",
+            help="For triplets: intervals by resampling originals; the last predictor's differences from the others.",
+        ),
+    ] = False,
     run: Annotated[
         list[Path] | None,
         typer.Option("--run", metavar="FOLDER", help="For rated images: a run of fastiqa train mfenet; repeatable."),
@@ -109,6 +134,9 @@ def eval_command(
         "--lpips": lpips,
         "--predictions": predictions,
         "--write": write,
+        "--model": model,
+        "--group-by": group_by,
+        "--bootstrap": bootstrap,
     }
     of_rated = {"--run": run, "--csv": table}
     rated = dataset in SETS
@@ -118,8 +146,11 @@ def eval_command(
         return refuse(f"{given[0]}: got it with {dataset}, want {want}")
     if rated:
         return _rated(dataset, path, run or [], weights, table, device, dtype, as_json)
-    options = metric, weights, lpips, predictions
-    return _triplets(dataset, path, images, split or "val", rule, *options, write, device, dtype, as_json)
+    options = metric, model or weights, lpips, predictions
+    if model and weights:
+        return refuse("--model: got it with --weights, want one of them")
+    grouping = group_by, bootstrap
+    return _triplets(dataset, path, images, split or "val", rule, *options, write, *grouping, device, dtype, as_json)
 
 
 # ---- triplets ----
@@ -132,35 +163,41 @@ def _triplets(
     split: str,
     rule: str | None,
     metrics: list[str] | None,
-    weights: Path | None,
+    weights: Path | str | None,
     lpips: Path | None,
     predictions: Path | None,
     write: Path | None,
+    group_by: str | None,
+    bootstrap: bool,
     device: str,
     dtype: str,
     as_json: bool,
 ) -> int:
-    """Return the exit status; arguments as the options of those names."""
+    """Return the exit status; arguments as the options of those names, weights a file or the name of published ones."""
     import torch
 
     from fastiqa.cli.render import preferences_json, print_preferences
     from fastiqa.common import arguments
     from fastiqa.data.triplets.predictions import write_decisions, write_predictions
-    from fastiqa.evaluation.preferences import PREFERENCES
+    from fastiqa.evaluation.bootstrap import resampled
+    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES
 
     try:
         for name in metrics or ():
-            arguments.one_of("--metric", name, (*PREFERENCES, "none"))
+            arguments.one_of("--metric", name, (*PREFERENCES, *INSTALLED, "none"))
         if write is not None and weights is None:
             raise ValueError("--write: got a file, want --weights too, whose predictions are written")
         where = chosen_device(device), chosen_dtype(dtype)
         triplets, folder = _read_triplets(dataset, path, images, split, rule, check_files=predictions is None)
+        triplets = _grouped(triplets, group_by)
         results = _preferences(triplets, folder, metrics, weights, lpips, predictions, *where)
         if write is not None:
             preferences = results[-1].preferences
             write_decisions(write, triplets, (preferences > 0).tolist(), folder)
             beside = write.with_name(f"{write.stem}.probabilities{write.suffix}")
             write_predictions(beside, triplets, torch.sigmoid(preferences).tolist(), folder)
+        if bootstrap:
+            results = resampled(results, triplets)
     except (ImportError, OSError, ValueError) as error:
         return refuse(" ".join(str(error).split()))
     if as_json:
@@ -189,11 +226,22 @@ def _read_triplets(
     return TRIPLET_SETS[dataset].read(path, split, **({"rule": rule} if rule else {})), path
 
 
+def _grouped(triplets: list[Triplet], group_by: str | None) -> list[Triplet]:
+    from fastiqa.evaluation.triplets import by_names, by_nearness
+
+    if group_by is None:
+        return triplets
+    try:
+        return by_nearness(triplets) if group_by == "nearness" else by_names(triplets, group_by)
+    except ValueError as error:
+        raise ValueError(str(error).replace("pattern", "--group-by", 1)) from None
+
+
 def _preferences(
     triplets: list[Triplet],
     folder: Path,
     metrics: list[str] | None,
-    weights: Path | None,
+    weights: Path | str | None,
     lpips: Path | None,
     predictions: Path | None,
     device: torch.device,
@@ -205,22 +253,23 @@ def _preferences(
     from fastiqa.cli.render import progress_bars
     from fastiqa.data.triplets.predictions import read_predictions
     from fastiqa.evaluation.networks import prepare_for_inference
-    from fastiqa.evaluation.preferences import PREFERENCES, load_lpips, negative_lpips, preference
+    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES, load_lpips, negative_lpips, preference
     from fastiqa.evaluation.triplets import evaluate_triplets, evaluation_of
-    from fastiqa.models import load_model
+    from fastiqa.models import create_model, load_model
 
     if predictions is not None:
         values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64, device="cpu")
         return [evaluation_of(predictions.name, values - 0.5, triplets)]
-    predictors: dict[str, Any] = {name: PREFERENCES[name] for name in metrics or _usual(triplets) if name != "none"}
+    known = PREFERENCES | {name: preference(metric) for name, metric in INSTALLED.items()}
+    predictors: dict[str, Any] = {name: known[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:
         predictors["lpips"] = preference(negative_lpips(load_lpips(lpips).to(device)))
     if weights is not None:
-        model: Any = load_model(weights)
+        model: Any = load_model(weights) if isinstance(weights, Path) else create_model(weights, pretrained=True).eval()
         if not hasattr(model, "compare"):
             raise ValueError(f"--weights: {weights}: holds a {type(model).__name__}, want a PRFNet")
         warn_if_untrained(model, weights)
-        predictors[weights.name] = prepare_for_inference(model, device, dtype)
+        predictors[weights.name if isinstance(weights, Path) else weights] = prepare_for_inference(model, device, dtype)
     if not predictors:
         raise ValueError("--metric: got none, want a metric, --lpips, --weights or --predictions")
     with progress_bars() as bar:

@@ -17,7 +17,8 @@ Keys of JSON, which stay as they are. ``fastiqa compare``:
     scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
     failed      [{"image", "reason"}], the bad ones
 ``fastiqa eval`` of triplets, a list with an object a predictor:
-    predictor, triplets, score, low, high, swap_consistency, groups: see `fastiqa.evaluation.triplets.Evaluation`
+    predictor, triplets, score, low, high, swap_consistency, groups, differences: as of
+                `fastiqa.evaluation.triplets.Evaluation`
 ``fastiqa eval`` of rated images, a list with an object a run and, of several runs, one of their median:
     method, trained_on, dataset, split      as of `fastiqa.evaluation.rated.RatedEvaluation`
     overall                                 {"images", "plcc", "srcc", "krcc", "plcc_fitted", "rmse_fitted"}
@@ -263,13 +264,17 @@ def _preferences_dict(result: Evaluation) -> dict[str, Any]:
         **result.overall._asdict(),
         "swap_consistency": result.swap_consistency,
         "groups": {group: score._asdict() for group, score in result.groups.items()},
+        "differences": {
+            group: {name: difference._asdict() for name, difference in others.items()}
+            for group, others in result.differences.items()
+        },
     }
 
 
 def print_preferences(results: list[Evaluation]) -> None:
     """Print a table: a column a predictor, a row a group, then all triplets with the 95 % interval."""
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("2AFC score")
+    table.add_column("2AFC score", no_wrap=True)
     table.add_column("triplets", justify="right")
     for result in results:
         table.add_column(Text(one_line(result.name)), justify="right", no_wrap=True)
@@ -285,7 +290,16 @@ def print_preferences(results: list[Evaluation]) -> None:
     if any(result.swap_consistency is not None for result in results):
         shares = ("" if r.swap_consistency is None else f"{r.swap_consistency:.4f}" for r in results)
         table.add_row("consistent when swapped", "", *shares)
-    needed = 40 + sum(max(len(result.name), len("0.000–1.000")) + 3 for result in results)
+    for name, others in results[-1].differences.items():
+        if others:
+            table.add_section()
+            said = [others.get(result.name) for result in results[:-1]]
+            table.add_row(
+                Text(f"ahead, {one_line(name or 'all')}"), "", *(f"{d.score:+.4f}" if d else "" for d in said)
+            )
+            table.add_row("95 % interval", "", *(f"{d.low:+.3f}–{d.high:+.3f}" if d else "" for d in said))
+            table.add_row("share of draws", "", *(f"{d.ahead:.3f}" if d else "" for d in said))
+    needed = 40 + sum(max(len(result.name), len("+0.000–+0.000")) + 3 for result in results)
     console = Console(highlight=False)
     if console.width < needed:  # whatever COLUMNS says: a narrower table would cut numbers
         console = Console(highlight=False, width=needed)

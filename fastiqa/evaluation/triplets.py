@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,21 @@ from torch import Tensor, nn
 from fastiqa.data import Triplet, TripletDataset, WholeImage
 from fastiqa.evaluation.preferences import Preference
 from fastiqa.evaluation.two_afc import TwoAfc, two_afc
+
+
+class Difference(NamedTuple):
+    """The score of a predictor minus another's on the same triplets.
+
+    Attributes:
+        score: the difference of the 2AFC scores.
+        low, high: its 95 % interval.
+        ahead: share of resamplings in which the predictor is ahead; those with equal scores count half.
+    """
+
+    score: float
+    low: float
+    high: float
+    ahead: float
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,7 @@ class Evaluation:
         groups: score of each group of triplets, if there are groups.
         swap_consistency: share of triplets whose preference changes sign when a and b are swapped; None for metrics,
             where it follows from the definition.
+        differences: by group ("" for all triplets) and name of another predictor, see `fastiqa.evaluation.bootstrap`.
     """
 
     name: str
@@ -33,6 +50,7 @@ class Evaluation:
     overall: TwoAfc
     groups: dict[str, TwoAfc]
     swap_consistency: float | None
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
 
 
 def evaluation_of(
@@ -46,6 +64,45 @@ def evaluation_of(
     members.pop("", None)
     groups = {group: two_afc(preferences[i], label[i]) for group, i in sorted(members.items())}
     return Evaluation(name, preferences, two_afc(preferences, label), groups, swap_consistency)
+
+
+NEARNESS = ((0.1, "p within 0.4 to 0.6"), (0.25, "p 0.25 to 0.75"), (0.4, "p 0.1 to 0.9"), (0.5, "p beyond"))
+
+
+def by_nearness(triplets: Sequence[Triplet]) -> list[Triplet]:
+    """The triplets in groups by how near the two images are: by the distance of the label p from one half."""
+    return [
+        triplet._replace(group=next(name for most, name in NEARNESS if abs(triplet.label - 0.5) <= most + 1e-12))
+        for triplet in triplets
+    ]
+
+
+def by_names(triplets: Sequence[Triplet], pattern: str) -> list[Triplet]:
+    """The triplets in two groups, "same" and "different": whether a regular expression finds the same in both names.
+
+    Args:
+        triplets: any.
+        pattern: its first group, or without one the whole match, is compared; searched in the names of a and b.
+
+    Returns:
+        The triplets with their new groups, in order.
+
+    Raises:
+        ValueError: no regular expression, or a name in which it finds nothing.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern: got {pattern!r}, want a regular expression: {error}") from None
+
+    def found(path: Path) -> str:
+        if (match := compiled.search(path.name)) is None:
+            raise ValueError(f"pattern: {pattern!r} finds nothing in {path.name!r}")
+        return match[1 if compiled.groups else 0]
+
+    return [
+        triplet._replace(group="same" if found(triplet.a) == found(triplet.b) else "different") for triplet in triplets
+    ]
 
 
 @torch.inference_mode()
