@@ -93,6 +93,14 @@ def eval_command(
             "finds the same in the names of A and B; default: the data set's own.",
         ),
     ] = None,
+    decisions: Annotated[
+        bool,
+        typer.Option(
+            "--decisions",
+            help="For triplets: labels above 1/2 count as 1 and others as 0, so that the score is the accuracy and can "
+            "reach 1; triplets of 1/2 are left out.",
+        ),
+    ] = False,
     bootstrap: Annotated[
         bool,
         typer.Option(
@@ -136,6 +144,7 @@ def eval_command(
         "--write": write,
         "--model": model,
         "--group-by": group_by,
+        "--decisions": decisions,
         "--bootstrap": bootstrap,
     }
     of_rated = {"--run": run, "--csv": table}
@@ -149,7 +158,7 @@ def eval_command(
     options = metric, model or weights, lpips, predictions
     if model and weights:
         return refuse("--model: got it with --weights, want one of them")
-    grouping = group_by, bootstrap
+    grouping = group_by, decisions, bootstrap
     return _triplets(dataset, path, images, split or "val", rule, *options, write, *grouping, device, dtype, as_json)
 
 
@@ -168,6 +177,7 @@ def _triplets(
     predictions: Path | None,
     write: Path | None,
     group_by: str | None,
+    decisions: bool,
     bootstrap: bool,
     device: str,
     dtype: str,
@@ -181,6 +191,7 @@ def _triplets(
     from fastiqa.data.triplets.predictions import write_decisions, write_predictions
     from fastiqa.evaluation.bootstrap import resampled
     from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES
+    from fastiqa.evaluation.triplets import decided
 
     try:
         for name in metrics or ():
@@ -190,6 +201,8 @@ def _triplets(
         where = chosen_device(device), chosen_dtype(dtype)
         triplets, folder = _read_triplets(dataset, path, images, split, rule, check_files=predictions is None)
         triplets = _grouped(triplets, group_by)
+        if decisions:
+            triplets = decided(triplets)
         results = _preferences(triplets, folder, metrics, weights, lpips, predictions, *where)
         if write is not None:
             preferences = results[-1].preferences

@@ -77,6 +77,19 @@ def by_nearness(triplets: Sequence[Triplet]) -> list[Triplet]:
     ]
 
 
+def decided(triplets: Sequence[Triplet]) -> list[Triplet]:
+    """The triplets whose label is not one half, each with the label 0 or 1 that is nearer.
+
+    A soft label limits the 2AFC score to the mean of the larger of p and 1 − p. After this the score is the accuracy.
+
+    Raises: ValueError if every label is one half.
+    """
+    kept = [triplet._replace(label=float(triplet.label > 0.5)) for triplet in triplets if triplet.label != 0.5]
+    if not kept:
+        raise ValueError(f"triplets: got {len(triplets)} whose label is 1/2, want at least one that is not")
+    return kept
+
+
 def by_names(triplets: Sequence[Triplet], pattern: str) -> list[Triplet]:
     """The triplets in two groups, "same" and "different": whether a regular expression finds the same in both names.
 

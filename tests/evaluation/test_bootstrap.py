@@ -15,7 +15,7 @@ import torch
 from fastiqa.data import Triplet
 from fastiqa.evaluation.bootstrap import resampled
 from fastiqa.evaluation.preferences import INSTALLED
-from fastiqa.evaluation.triplets import Evaluation, by_names, by_nearness, evaluation_of
+from fastiqa.evaluation.triplets import Evaluation, by_names, by_nearness, decided, evaluation_of
 from support.shared_data import shared_file
 
 Command = Callable[..., tuple[object, str, str]]
@@ -91,6 +91,13 @@ def test_groups_by_nearness_and_by_names() -> None:
         by_names(triplets, "z")
     with pytest.raises(ValueError, match=r"^pattern: got '\(', want a regular expression"):
         by_names(triplets, "(")
+
+
+def test_soft_labels_become_decisions() -> None:
+    triplets = [Triplet(Path("o"), Path("a"), Path("b"), label) for label in (0.5, 0.1, 0.51, 1.0)]
+    assert [triplet.label for triplet in decided(triplets)] == [0.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match=r"^triplets: got 1 whose label is 1/2, want"):
+        decided(triplets[:1])
 
 
 @pytest.mark.slow
