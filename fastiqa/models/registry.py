@@ -44,6 +44,7 @@ _PRFNET_SMALL = {
     "cross_norm": True,
     "hidden": 32,
     "dropout": 0.0,
+    "symmetric": True,
 }
 _MFENET_SMALL = {
     "depths": (1, 1, 2, 1),

@@ -332,11 +332,12 @@ def test_the_recipes_of_mfenet_say_what_the_papers_say() -> None:
     (step,) = dan.steps.values()
     assert (step.optimizer, step.epochs, step.batch_size) == (Optimizer("sgd", 0.6, 0.9, 1e-4), 25, 256)
     assert (step.schedule.name, step.schedule.warmup) == ("cosine", 0.1)
-    assert sum(parameter.numel() for parameter in build_model(small).parameters()) <= 2_000_000
+    network: Any = build_model(small)
+    assert sum(parameter.numel() for parameter in network.parameters()) <= 2_000_000
     assert small.model.options["distortion_types"] == len({name for name, _ in CLASSES})
     of_small = read_recipe("dan_contrastive_small")
-    assert of_small.model.options["layers"] == small.model.options["dan_layers"]
-    assert of_small.model.options["width"] == small.model.options["dan_width"]
+    assert of_small.model.options["layers"] == network.options["dan_layers"]
+    assert of_small.model.options["width"] == network.options["dan_width"]
     assert {of_small.data["photographs"]["part"], small.data["train"]["part"]} == {"train"}
 
 
