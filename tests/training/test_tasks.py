@@ -232,7 +232,7 @@ def test_the_longest_beginning_of_a_name_counts() -> None:
         ("steps.only.lr_factors.den=0.1", "steps.only.lr_factors: got 'den', want the beginning of a parameter's name"),
         ("steps.only.freeze_backbone=true", "steps.only.lr_factors: got 'backbone', want the beginning of"),
         ("model.options.dan=false", "steps.only.lr_factors: got 'dan', want the beginning of"),
-        ("model.name=resnet", "model: name: got 'resnet', want one of lpips, mfenet, prfnet"),
+        ("model.name=resnet", "model: name: got 'resnet', want one of lpips, mfenet, mfenet_small, prfnet"),
         ("steps.only.losses.train=bce", "steps.only.losses.train: got 'bce', want one of l1, mse, smooth_l1"),
         ("steps.only.losses.train=l1 + 0.1*bce", "losses.train: got 'bce', want one of l1"),
         ("steps.only.losses.train=0,1*l1", "losses.train: got '0,1*l1', want a name, or a sum such as l1 + 0.1*"),
