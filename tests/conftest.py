@@ -122,17 +122,15 @@ def _poisoned_on_gpu() -> None:
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """No weights are published but those of `support.published.stand_ins`."""
     import fastiqa.models.published
-    from support.published import clear, stand_ins
+    from support.published import stand_ins
 
     folder = tmp_path / "published"
     folder.mkdir()
     monkeypatch.setattr(fastiqa.models.published, "FOLDER", folder)
-    clear()
-    yield stand_ins(folder)
-    clear()
+    return stand_ins(folder)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +13,6 @@ from fastiqa.common.text import one_line
 
 # The command line's words for the arguments of `compare_files`.
 ARGUMENTS = {"ref": "REF", "a": "A", "b": "B", "weights": "--weights", "lpips": "--lpips"}
-NONE = "none"
 
 
 def compare_command(
@@ -24,11 +24,11 @@ def compare_command(
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="A PRFNet written by fastiqa.save_model, or none for metrics alone; default: prfnet_lite's published "
-            "weights.",
+            help="A PRFNet written by fastiqa.save_model, or a name of `fastiqa models`; default: prfnet_lite.",
             show_default=False,
         ),
     ] = None,
+    metrics_only: Annotated[bool, typer.Option("--metrics-only", help="Run no network.")] = False,
     lpips: Annotated[
         str | None,
         typer.Option("--lpips", metavar="[FILE]", help=LPIPS_HELP, show_default=False),
@@ -43,23 +43,31 @@ def compare_command(
 
     Prints PSNR over RGB code values in dB, SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey,
     with --lpips LPIPS (lower is better), and PRFNet's probability that B is closer, with a line on how far to trust it.
-    The published weights need the extra `weights`. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of
-    one size.
+    prfnet_lite needs the extra `weights`. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, of one size.
     """
     from fastiqa.cli.render import comparison_json, print_comparison
     from fastiqa.evaluation.comparison import CompareError, compare_files
 
     try:
+        if metrics_only and weights is not None:
+            raise ValueError("--metrics-only: got --weights too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
+        network, unpublished, missing = weights, None, None
+        if weights is None and not metrics_only:
+            network, unpublished, missing = _published()
     except ValueError as error:
         return refuse(error)
     try:
-        network, missing = _network(weights)
         comparison = compare_files(ref, a, b, network, lpips, where, number_type)
     except CompareError as error:
+        if error.argument == "weights" and weights is None:
+            return refuse(f"{error.reason} (--metrics-only needs no weights)")
         return refuse(f"{ARGUMENTS[error.argument]}: {error.reason}")
-    if missing and comparison.failure is None:
-        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, missing))
+    if missing:
+        print("note:", missing, file=sys.stderr)
+    note = unpublished or (missing if as_json else None)  # a reader of both streams needs no second one
+    if note and comparison.failure is None:
+        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, note))
     if as_json:
         print(comparison_json(comparison))
     else:
@@ -67,14 +75,14 @@ def compare_command(
     return 0 if comparison.failure is None else refuse(comparison.failure)
 
 
-def _network(weights: str | None) -> tuple[str | None, str]:
-    """The weights to compare with, and a sentence if there are none although nobody asked for none."""
-    if weights is not None:
-        return (None if weights == NONE else weights), ""
-    from fastiqa.evaluation.comparison import NETWORK
+def _published() -> tuple[str | None, str | None, str | None]:
+    """The default network, or why it does not run: no weights are published, or the extra `weights` is missing."""
     from fastiqa.evaluation.preferences import PUBLISHED
-    from fastiqa.models.published import unavailable
+    from fastiqa.models.published import DEFAULTS, find_card
 
-    if reason := unavailable(NETWORK):
-        return None, f"PRFNet was not run: {one_line(reason)}"
-    return PUBLISHED, ""
+    card = find_card(name := DEFAULTS["comparison"])
+    if card is None:
+        return None, f"PRFNet was not run: no weights of {name} are published (--weights FILE)", None
+    if missing := card.missing():
+        return None, None, f"{name} was not run: {one_line(missing)}"
+    return PUBLISHED, None, None

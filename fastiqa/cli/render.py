@@ -6,13 +6,15 @@ Keys of JSON, which stay as they are. ``fastiqa compare``:
     metrics     {"psnr", "ssim", "ms_ssim"} and, where its weights were given, "lpips" (lower is better): each
                 {"a", "b", "prefers"}: a number, the string "inf" (PSNR of equal images: JSON has no infinity) or null
                 (n/a, see notes); "a", "b", "tie" or null
-    prfnet      null without weights, else {"probability_b_closer", "prefers", "weights", "sha256", "accuracy"}: weights
-                is their file, or the name of published ones; sha256 and accuracy are null for a file
+    prfnet      null where it was not run, else {"probability_b_closer", "prefers", "weights", "model", "tag", "sha256",
+                "accuracy"}: weights is the file as it was given, or MODEL.TAG of published ones; sha256 is the file's;
+                tag and accuracy, how far to trust them, are null for a file
     notes       sentences on what was not computed and why
     failure     null, or what ended the comparison before all was computed: the exit status is 2
 ``fastiqa score``:
-    model       the network's name, weights: its file, as they were given, or the name of published ones
-    sha256      of published weights, accuracy: how far to trust them; null for a file
+    model       the network's name, weights: its file, as they were given, or MODEL.TAG of published ones
+    tag, accuracy   of published weights, and how far to trust them; null for a file
+    sha256      of the file
     crops       null for whole images, else {"number", "size", "seed"}
     scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
     failed      [{"image", "reason"}], the bad ones
@@ -89,6 +91,7 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[str], Ca
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
 DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}
 NARROWEST = 80  # columns that the table needs, whatever COLUMNS says
+CARDS_WIDTH = 120  # likewise that of published weights
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -106,7 +109,9 @@ def comparison_json(comparison: Comparison) -> str:
             "probability_b_closer": verdict.probability_b_closer,
             "prefers": verdict.prefers,
             "weights": verdict.weights,
-            "sha256": verdict.card and verdict.card.sha256,
+            "model": verdict.model,
+            "tag": verdict.card and verdict.card.tag,
+            "sha256": verdict.sha256,
             "accuracy": verdict.card and verdict.card.accuracy,
         },
         "notes": list(comparison.notes),
@@ -131,12 +136,14 @@ def print_comparison(comparison: Comparison) -> None:
         values = [_text(value, DIGITS[name]) for value in (scores.a, scores.b)]
         table.add_row(TITLES[name], *values, _preference(scores.prefers))
     console.print(table)
-    if comparison.prfnet is not None:
-        probability = f"{comparison.prfnet.probability_b_closer:.4f}"
-        console.print(Text(f"PRFNet: B is closer with probability {probability}, prefers "), end="")
-        console.print(Text(_preference(comparison.prfnet.prefers)))
-        if (card := comparison.prfnet.card) is not None:
-            console.print(Text(f"{card.name}: {card.accuracy} ({card.page})"), soft_wrap=True)
+    if (verdict := comparison.prfnet) is not None:
+        title = "PRFNet" if verdict.card is None else verdict.model
+        console.print(
+            Text(f"{title}: B is closer with probability {verdict.probability_b_closer:.4f}, prefers "), end=""
+        )
+        console.print(Text(_preference(verdict.prefers)))
+        if verdict.card is not None:
+            console.print(Text(verdict.card.line), soft_wrap=True)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
@@ -157,24 +164,31 @@ def _preference(prefers: str | None) -> str:
 
 
 def print_cards(cards: Sequence[Card]) -> None:
-    """Print a table to stdout, a row for each network with published weights."""
-    table = Table(box=box.SIMPLE_HEAD)
+    """Print a table to stdout, a row for each of the published weights; then which package is missing here."""
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True)
     table.add_column("name", no_wrap=True)
-    for title in ("task", "parameters", "file", "trained on", "licence", "how far to trust it"):
-        table.add_column(title, justify="right" if title in ("parameters", "file") else "left", overflow="fold")
+    for title in ("parameters", "file"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("task", "trained on", "licence", "accuracy"):
+        table.add_column(title, overflow="fold", ratio=3 if title in ("trained on", "accuracy") else 1)
     for card in cards:
-        size = f"{card.size / 1e6:.1f} MB"
-        parameters = f"{card.parameters / 1e6:.2f} M"
-        table.add_row(card.name, card.task, parameters, size, card.data, card.licence, card.accuracy)
-    Console(highlight=False).print(table)
+        sizes = f"{card.parameters / 1e6:.2f} M", f"{card.size / 1e6:.2f} MB"
+        texts = (one_line(text) for text in (card.task, card.data, card.licence, card.accuracy))
+        table.add_row(Text(card.name), *sizes, *map(Text, texts))
+    console = Console(highlight=False)
+    Console(highlight=False, width=max(CARDS_WIDTH, console.width)).print(table)
+    for card in cards:
+        if missing := card.missing():
+            print(f"{card.name} does not run here: {one_line(missing)}")
 
 
 def print_card(card: Card) -> None:
     """Print all facts of one network to stdout, a line each."""
-    console = Console(highlight=False)
-    for name, value in card.as_dict().items():
-        for key, shown in value.items() if isinstance(value, dict) else ((name, value),):
-            console.print(Text(f"{key:<12} {shown}"), soft_wrap=True)
+    facts = card.as_dict()
+    scores = facts.pop("scores")
+    for name, value in {**facts, **{f"score, {name}": value for name, value in scores.items()}}.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value in (None, "") else value
+        print(f"{name:<11} {one_line(str(shown))}")
 
 
 # ---- score ----

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from fastiqa.cli.render import ScoreRows
     from fastiqa.data import TestCrops
-    from fastiqa.models import Card
-
-PUBLISHED = "mfenet_small"  # the network that scores without --weights
 
 
 def score_command(
@@ -35,13 +32,13 @@ def score_command(
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="An MFENet written by fastiqa.save_model; default: the published weights of --model.",
+            help="An MFENet written by fastiqa.save_model, or a name of `fastiqa models`; default: mfenet_small.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="mfenet_small, the default; with --weights mfenet.", show_default=False),
+        typer.Option("--model", help="The network: mfenet_small by default, mfenet with a file.", show_default=False),
     ] = None,
     crops: Annotated[
         int | None,
@@ -62,8 +59,8 @@ def score_command(
     """Say how good images are, without a reference.
 
     Each image gets one number, on the scale that the network was trained on; larger is better. It does not depend on
-    the other images. Rows are printed as they come, and stderr names images that cannot be scored. Of published weights
-    it first says in one line how far to trust them.
+    the other images. Rows are printed as they come, and stderr names images that cannot be scored. A line on stderr, in
+    JSON a key, says how far to trust published weights.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
     from fastiqa.data import TestCrops
@@ -74,19 +71,16 @@ def score_command(
             raise ValueError("--csv: got --json too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
         files = _files(images)
-        model = model or (PUBLISHED if weights is None else "mfenet")
-        card = _card(model) if weights is None else None
-        network = _network(model, weights, where, number_type)
+        network, facts, accuracy = _network(model, weights, where, number_type)
     except (ImportError, OSError, ValueError) as error:
         return refuse(error)
-    if card is not None:
-        print(f"{card.name}: {card.accuracy} ({card.page})", file=sys.stderr)
     rows: ScoreRows
     if as_json:
         about = sampled and {"number": sampled.n, "size": sampled.size, "seed": sampled.seed}
-        published = {"sha256": card and card.sha256, "accuracy": card and card.accuracy}
-        rows = JsonScores({"model": model, "weights": card.name if card else str(weights), **published, "crops": about})
+        rows = JsonScores({**facts, "crops": about})
     else:
+        if accuracy is not None:
+            print(accuracy, file=sys.stderr)
         rows = CsvScores() if as_csv else ScoreTable(files)
     try:
         return _score_all(network, where, files, sampled, rows, skip_bad)
@@ -94,26 +88,33 @@ def score_command(
         rows.close()
 
 
-def _card(model: str) -> Card:
-    from fastiqa.models import card_of
-
-    try:
-        return card_of(model)
-    except ValueError as error:
-        raise ValueError(f"--weights: missing: {error}") from None
-
-
-def _network(name: str, weights: Path | None, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _network(
+    model: str | None, weights: Path | None, device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, Any], str | None]:
+    """The network, what JSON says of it, and the line on how far to trust published weights."""
+    from fastiqa.common.hashing import file_sha256
     from fastiqa.evaluation.networks import prepare_for_inference
-    from fastiqa.models import MFENet, create_model
+    from fastiqa.models import MFENet, card_of, create_model
+    from fastiqa.models.published import DEFAULTS, find_card
     from fastiqa.models.registry import model_class
 
+    try:
+        card = card_of(model or DEFAULTS["quality"]) if weights is None else find_card(str(weights))
+    except ValueError as error:
+        raise ValueError(f"--weights: got none, want a file: {error}") from None
+    name = model or "mfenet" if card is None else card.model
     if not issubclass(model_class(name), MFENet):
         raise ValueError(f"--model: got {name!r}, want a network that scores single images: mfenet_small or mfenet")
-    model = create_model(name, weights or True)
-    if weights is not None:
-        warn_if_untrained(model, weights)
-    return prepare_for_inference(model, device, dtype)
+    facts: dict[str, Any]
+    if card is not None:
+        network = create_model(card.name, pretrained=True)
+        facts = {"model": name, "weights": card.name, "tag": card.tag, "sha256": card.sha256, "accuracy": card.accuracy}
+    else:
+        assert weights is not None  # without it there is a card
+        network = create_model(name, weights)
+        warn_if_untrained(network, weights)
+        facts = {"model": name, "weights": str(weights), "tag": None, "sha256": file_sha256(weights), "accuracy": None}
+    return prepare_for_inference(network, device, dtype), facts, None if card is None else card.line
 
 
 def _files(paths: list[Path]) -> list[Path]:

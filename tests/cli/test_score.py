@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from fastiqa.data import TestCrops, read_image
 from fastiqa.evaluation import networks
 from fastiqa.models import create_model, save_model
 from support.oracles import randomise
+
+pytestmark = pytest.mark.usefixtures("published")  # no weights but those that a test publishes
 
 Command = Callable[..., tuple[object, str, str]]
 SMALL: dict[str, Any] = {
@@ -71,8 +75,9 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
     status, out, err = fastiqa_command("score", folder, "--weights", path, "--json")
     content = json.loads(out)
     assert (status, err) == (0, "")
-    assert list(content) == ["model", "weights", "sha256", "accuracy", "crops", "scores", "failed"]
-    assert (content["model"], content["weights"], content["crops"]) == ("mfenet", str(path), None)
+    assert list(content) == ["model", "weights", "tag", "sha256", "accuracy", "crops", "scores", "failed"]
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [*content.values()][:6] == ["mfenet", str(path), None, sha256, None, None]
     assert [row["image"] for row in content["scores"]] == [str(file) for file in files]
     assert [row["score"] for row in content["scores"]] == pytest.approx(want, rel=1e-5, abs=1e-5)
 
@@ -280,21 +285,45 @@ def test_waiting_threads_sleep() -> None:
         assert environment == after
 
 
-def test_published_weights_score_by_default(fastiqa_command: Command, folder: Path, published: Any) -> None:
+def test_published_weights_score_by_default(
+    fastiqa_command: Command, folder: Path, published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line on stderr says how far to trust them; JSON has it as a key."""
+    monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
     card = published("mfenet_small")
+    model = create_model("mfenet_small", pretrained=True).eval()
+    want = expected(model, folder / "a.png")
     status, out, err = fastiqa_command("score", folder / "a.png", "--json")
     content = json.loads(out)
-    assert status == 0
-    assert err == f"{card.name}: {card.accuracy} ({card.page})\n"
-    assert (content["model"], content["weights"], content["sha256"]) == ("mfenet_small", card.name, card.sha256)
-    model = create_model("mfenet_small", pretrained=True).eval()
-    with torch.inference_mode():
-        want = float(model(read_image(folder / "a.png").tensor()))
-    assert content["scores"][0]["score"] == pytest.approx(want, abs=1e-4)
+    assert (status, err) == (0, "")
+    assert content.pop("scores")[0]["score"] == pytest.approx(want, abs=1e-4)
+    assert content == {
+        "model": "mfenet_small",
+        "weights": "mfenet_small.test",
+        "tag": "test",
+        "sha256": card.sha256,
+        "accuracy": card.accuracy,
+        "crops": None,
+        "failed": [],
+    }
+    for form in ((), ("--csv",), ("--csv", "--weights", card.name), ("--csv", "--model", "mfenet_small")):
+        status, out, err = fastiqa_command("score", folder / "a.png", *form)
+        assert (status, err) == (0, f"mfenet_small (test) {card.accuracy}, see docs/models/mfenet_small.md\n")
+        assert float(scores_of(out, form[:1])[0]) == pytest.approx(want, abs=1e-3)
 
 
-def test_a_model_without_published_weights_is_named(fastiqa_command: Command, folder: Path, published: Any) -> None:
-    line = error_line(*fastiqa_command("score", folder / "a.png"))
-    assert line == "error: --weights: missing: no weights of mfenet_small are published, want one of: none"
-    line = error_line(*fastiqa_command("score", folder / "a.png", "--model", "prfnet_lite"))
-    assert "prfnet_lite" in line
+def test_without_weights(fastiqa_command: Command, folder: Path, published: Any) -> None:
+    def line(*options: object) -> str:
+        return error_line(*fastiqa_command("score", folder / "a.png", *options))
+
+    unpublished = "error: --weights: got none, want a file: no weights of mfenet_small are published"
+    assert line() == unpublished
+    published("mfenet_small")
+    assert line("--model", "mfenet") == unpublished.replace("mfenet_small", "mfenet")
+    assert line("--model", "mfenet_small.b").endswith(".b are published, want one of mfenet_small.test")
+    published("prfnet_lite")
+    wanted = "want a network that scores single images: mfenet_small or mfenet"
+    assert line("--weights", "prfnet_lite") == f"error: --model: got 'prfnet_lite', {wanted}"
+    file = published("mfenet_small").file()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert line().startswith(f"error: {file}: sha256: got ")
