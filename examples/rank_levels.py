@@ -1,9 +1,10 @@
 """How well a network ranks the levels of the distortions of photographs that it has not seen, type by type.
 
-    python examples/rank_levels.py RUN PHOTOGRAPHS [PART]
+    python examples/rank_levels.py RUN PHOTOGRAPHS [PART [GRID]]
 
 RUN is the folder of a run of ``fastiqa train mfenet_small``; PART of PHOTOGRAPHS, by default test, is that of the split
-that the run was trained with. The data set is the one that the run was validated on, but for the part. Writes PART.csv
+that the run was trained with. The data set is the one that the run was validated on, but for the part, and for GRID,
+which takes GRID² windows of each photograph. Writes PART.csv
 into RUN, all measures of `fastiqa.evaluation.tables`, and prints two SRCC with the recipe's target, the level or a
 teacher's score, for each type, and their means:
 
@@ -38,9 +39,9 @@ AT_ONCE = 8  # items in a batch, which bounds the memory that they need
 
 
 @torch.inference_mode()
-def scored(run: Path, photographs: str, part: str) -> tuple[Tensor, list[RatedImage]]:
+def scored(run: Path, photographs: str, part: str, grid: str | None) -> tuple[Tensor, list[RatedImage]]:
     """The scores that the run's network gives a part of the photographs, distorted as the recipe says."""
-    change = {"folder": photographs, "part": part, "types": "false"}
+    change = {"folder": photographs, "part": part, "types": "false"} | ({"grid": grid} if grid else {})
     recipe = read_recipe(run / "recipe.yaml", [f"data.held_out.{name}={value}" for name, value in change.items()])
     dataset: Any = build_datasets(recipe, {})["held_out"]
     module = TASKS[recipe.task].module(load_model(run / "model.safetensors")).eval()
@@ -63,8 +64,8 @@ def within_photographs(scores: Tensor, records: list[RatedImage]) -> dict[str, f
 
 def main() -> None:
     run, photographs, *rest = sys.argv[1:]
-    part = rest[0] if rest else "test"
-    scores, records = scored(Path(run), photographs, part)
+    part, grid, *_ = *rest, *("test", None)[len(rest) :]
+    scores, records = scored(Path(run), photographs, part, grid)
     evaluation = evaluate_rated(scores, records, method=Path(run).name, dataset=photographs, split=part)
     write_csv(Path(run) / f"{part}.csv", [evaluation])
     within = within_photographs(scores, records)
