@@ -6,7 +6,7 @@ The photograph is scikit-image's bundled astronaut (NASA, public domain), 512×5
 quality 30; the others come near it by bisecting their quality, in JPEG 2000 the bits per pixel. OUT_DIR (by default
 codec_comparison) receives the coded files, their decoded pixels as PNG, and a picture with the SSIM maps.
 
-prfnet_lite, a learned network, compares the images too, where its published weights can be used.
+A learned network compares the images too, the one that ``fastiqa compare`` uses, where it has published weights.
 
 Needs fastiqa-kernels[cli,weights], scikit-image and matplotlib; takes about half a minute on two cores.
 """
@@ -33,13 +33,14 @@ from fastiqa.data.images.codecs import CODECS, decode_image, encode_image
 from fastiqa.evaluation.comparison import Comparison, compare_files
 from fastiqa.metrics import luma, ssim
 from fastiqa.models import Ranking, card_of
+from fastiqa.models.published import DEFAULTS
 
 mpl.use("Agg")  # before pyplot, which otherwise opens windows where it can
 from matplotlib import pyplot as plt
 
 TITLES = {"JPEG": "jpeg", "WebP": "webp", "AVIF": "avif", "JPEG 2000": "jpeg2000"}
 METRICS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
-NETWORK = "prfnet_lite"
+NETWORK = DEFAULTS["comparison"]
 
 
 def coded_to_size(pixels: NDArray[np.uint8], codec: str, target: int) -> bytes:

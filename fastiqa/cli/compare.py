@@ -24,7 +24,7 @@ def compare_command(
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="A PRFNet written by fastiqa.save_model, or a name of `fastiqa models`; default: prfnet_lite.",
+            help="A PRFNet written by fastiqa.save_model, or a name of `fastiqa models`, which also says the default.",
             show_default=False,
         ),
     ] = None,

@@ -169,12 +169,12 @@ def print_cards(cards: Sequence[Card]) -> None:
     table.add_column("name", no_wrap=True)
     for title in ("parameters", "file"):
         table.add_column(title, justify="right", no_wrap=True)
-    for title in ("task", "trained on", "licence", "accuracy"):
+    for title in ("default of", "task", "trained on", "licence", "accuracy"):
         table.add_column(title, overflow="fold", ratio=3 if title in ("trained on", "accuracy") else 1)
     for card in cards:
         sizes = f"{card.parameters / 1e6:.2f} M", f"{card.size / 1e6:.2f} MB"
-        texts = (one_line(text) for text in (card.task, card.data, card.licence, card.accuracy))
-        table.add_row(Text(card.name), *sizes, *map(Text, texts))
+        texts = (", ".join(card.default_of), card.task, card.data, card.licence, card.accuracy)
+        table.add_row(Text(card.name), *sizes, *(Text(one_line(text)) for text in texts))
     console = Console(highlight=False)
     Console(highlight=False, width=max(CARDS_WIDTH, console.width)).print(table)
     for card in cards:

@@ -32,7 +32,7 @@ def score_command(
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="An MFENet written by fastiqa.save_model, or a name of `fastiqa models`; default: mfenet_small.",
+            help="An MFENet written by fastiqa.save_model, or a name of `fastiqa models`, which also says the default.",
             show_default=False,
         ),
     ] = None,

@@ -125,8 +125,8 @@ def compare_files(
 
     Args:
         ref, a, b: files that :func:`fastiqa.data.read_image` reads, of one size, both sides at least 11 pixels.
-        weights: a PRFNet written by ``fastiqa.save_model``, or the name of published weights, "published" for those of
-            prfnet_lite, which need the extra `weights`; None leaves PRFNet out.
+        weights: a PRFNet written by ``fastiqa.save_model``, or the name of published weights, "published" for the
+            default ones; some need the extra `weights`. None leaves PRFNet out.
         lpips: an LPIPS written by ``fastiqa.save_model``, or "published" for AlexNet's published weights, which the
             extra `weights` installs; None leaves LPIPS out.
         device: where metrics and networks compute; None is CUDA where there is one, else the CPU.

@@ -18,8 +18,9 @@ from fastiqa.common.hashing import file_sha256
 from fastiqa.common.installed_weights import MissingWeightsError, installed_weights
 
 FOLDER = Path(__file__).parent / "weights"
-# The model that answers where the user names none: which of two images is closer to a reference, how good one is.
+# Whose published weights answer where the user names none: `fastiqa compare` and `fastiqa.rank`, `fastiqa score`.
 DEFAULTS = {"comparison": "prfnet_lite", "quality": "mfenet_small"}
+USERS = {"comparison": ("compare", "rank"), "quality": ("score",)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Card:
         return f"{self.model} ({self.tag}) {self.accuracy}, see {self.page}"
 
     @property
+    def default_of(self) -> tuple[str, ...]:
+        """The commands that use these weights where the user names none."""
+        tasks = (task for task, model in DEFAULTS.items() if model == self.model and find_card(model) == self)
+        return tuple(user for task in tasks for user in USERS[task])
+
+    @property
     def size(self) -> int:
         """Bytes of the file."""
         return self.path.stat().st_size
@@ -95,9 +102,10 @@ class Card:
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """All facts by name, with `bytes` of the file and `missing`."""
+        """All facts by name, with `default_of`, `bytes` of the file and `missing`."""
         size = self.size if self.path.is_file() else None
-        return {"name": self.name, **asdict(self), "bytes": size, "missing": self.missing()}
+        found = {"default_of": list(self.default_of), "bytes": size, "missing": self.missing()}
+        return {"name": self.name, **asdict(self), **found}
 
 
 def cards() -> tuple[Card, ...]:

