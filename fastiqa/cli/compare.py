@@ -42,8 +42,8 @@ def compare_command(
     """Say which of A and B is closer to REF.
 
     Prints PSNR over RGB code values in dB, SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey,
-    with --lpips LPIPS (lower is better), and PRFNet's probability that B is closer, with a line on how far to trust it.
-    prfnet_lite needs the extra `weights`. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, of one size.
+    with --lpips LPIPS (lower is better), and the probability that B is closer by a PRFNet, with a line on how far to
+    trust published weights. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of one size.
     """
     from fastiqa.cli.render import comparison_json, print_comparison
     from fastiqa.evaluation.comparison import CompareError, compare_files

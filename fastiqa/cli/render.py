@@ -91,7 +91,7 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[str], Ca
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS (lower)"}
 DIGITS = {"psnr": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4}
 NARROWEST = 80  # columns that the table needs, whatever COLUMNS says
-CARDS_WIDTH = 120  # likewise that of published weights
+CARDS_WIDTH = 100  # likewise that of published weights
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -164,22 +164,22 @@ def _preference(prefers: str | None) -> str:
 
 
 def print_cards(cards: Sequence[Card]) -> None:
-    """Print a table to stdout, a row for each of the published weights; then which package is missing here."""
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True)
-    table.add_column("name", no_wrap=True)
-    for title in ("parameters", "file"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("default of", "task", "trained on", "licence", "accuracy"):
-        table.add_column(title, overflow="fold", ratio=3 if title in ("trained on", "accuracy") else 1)
+    """Print a table to stdout, a row for each of the published weights, and below it what takes whole sentences."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("name", "default of", "parameters", "file", "licence"):
+        table.add_column(title, justify="right" if title in ("parameters", "file") else "left", no_wrap=True)
     for card in cards:
         sizes = f"{card.parameters / 1e6:.2f} M", f"{card.size / 1e6:.2f} MB"
-        texts = (", ".join(card.default_of), card.task, card.data, card.licence, card.accuracy)
-        table.add_row(Text(card.name), *sizes, *(Text(one_line(text)) for text in texts))
+        table.add_row(Text(card.name), ", ".join(card.default_of), *sizes, Text(one_line(card.licence)))
     console = Console(highlight=False)
     Console(highlight=False, width=max(CARDS_WIDTH, console.width)).print(table)
     for card in cards:
+        print(f"  {card.name}")
+        for title, text in (("task", card.task), ("trained on", card.data), ("accuracy", card.accuracy)):
+            print(f"    {title:<11} {one_line(text)}")
         if missing := card.missing():
-            print(f"{card.name} does not run here: {one_line(missing)}")
+            print(f"    not here    {one_line(missing)}")
+        print()
 
 
 def print_card(card: Card) -> None:

