@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastiqa.cli.features import features_command
 from fastiqa.cli.options import refuse
 from fastiqa.cli.synth import synth_command
 
@@ -25,6 +26,7 @@ def _data() -> None:
 
 
 app.command("synth")(synth_command)
+app.command("features")(features_command)
 
 
 @app.command("check")

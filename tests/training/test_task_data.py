@@ -32,6 +32,7 @@ from fastiqa.data import (
 from fastiqa.data.distortions import CLASSES
 from fastiqa.data.triplets.sets import TRIPLET_SETS
 from fastiqa.training.tasks import TASKS
+from fastiqa.training.tasks.cached_features import FeatureTriplets
 from fastiqa.training.tasks.comparison import RandomTriplets
 from fastiqa.training.tasks.contrastive import RandomViews
 from fastiqa.training.tasks.quality import RandomRated
@@ -47,6 +48,7 @@ TAKERS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("comparison", "bapps"): (read_bapps, *CROPS),
     ("comparison", "pieapp"): (read_pieapp, *CROPS),
     ("comparison", "synth"): (read_synth, *CROPS),
+    ("comparison", "features"): (FeatureTriplets,),
     ("quality", "random"): (RandomRated,),
     ("quality", "distorted"): (read_photographs, DistortedImages),
     ("quality", "set"): (read_rated, RandomFlippedCrop, TestCrops, RatedDataset),
@@ -56,7 +58,18 @@ TAKERS: dict[tuple[str, str], tuple[Any, ...]] = {
 # Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip", "target").
 OWN = {"comparison": {"whole"}, "quality": {"types", "target", "view", "scores", "flip", "crops"}, "contrastive": set()}
 # Arguments that are no options: what the reader hands on, and what an option of another name decides.
-NO_OPTIONS = {"n", "triplets", "transform", "photographs", "name", "images", "horizontal", "vertical", "teacher"}
+NO_OPTIONS = {
+    "n",
+    "triplets",
+    "transform",
+    "photographs",
+    "name",
+    "images",
+    "horizontal",
+    "vertical",
+    "teacher",
+    "weights",
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +105,7 @@ def test_options_have_the_defaults_of_the_functions_that_take_them(task: str, ki
 
 
 def test_every_set_of_triplets_and_ratings_is_a_kind() -> None:
-    assert set(TASKS["comparison"].kinds) == {"random", *TRIPLET_SETS}
+    assert set(TASKS["comparison"].kinds) == {"random", "features", *TRIPLET_SETS}
     assert set(TASKS["quality"].kinds) == {"random", "distorted", *SETS}
 
 

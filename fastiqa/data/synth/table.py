@@ -52,7 +52,8 @@ def read_synth(folder: str | os.PathLike[str], split: str, *, rule: str | None =
             None takes both. All triplets of the profile "world" have "metric".
 
     Returns:
-        Triplets in the order of the file, with paths below ``folder``; "quality" labels are 0 or 1.
+        Triplets in the order of the file, with paths below ``folder``; "quality" labels are 0 or 1. Triplets
+        of the profile "world" have weights.
 
     Raises:
         ValueError: another split or rule; a missing file (the command has not finished), other columns, or a value out
@@ -92,10 +93,9 @@ def _triplet(row: Mapping[str, str | None], path: Path, line: int) -> Triplet:
         columns = len([name for name in row if name is not None])
         raise ValueError(f"{path}:{line}: got another number of fields, want {columns}")
     label = _share(row, "label", path, line)
-    if "weight" in row:
-        _share(row, "weight", path, line)
+    weight = _share(row, "weight", path, line) if "weight" in row else None
     ref, a, b = (path.parent / from_csv_cell(str(row[name])) for name in ("ref", "a", "b"))
-    return Triplet(ref, a, b, label, str(row["group"]))
+    return Triplet(ref, a, b, label, str(row["group"]), weight)
 
 
 def _share(row: Mapping[str, str | None], name: str, path: Path, line: int) -> float:

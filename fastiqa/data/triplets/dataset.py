@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Triplet(NamedTuple):
         ref, a, b: the reference and the two candidates.
         label: probability in [0, 1] that b is closer to ref than a.
         group: type of distortion or pair of codecs, for scores by type; "" if unknown.
+        weight: how much the label counts, in [0, 1]; None if unknown.
     """
 
     ref: Path
@@ -33,6 +35,20 @@ class Triplet(NamedTuple):
     b: Path
     label: float
     group: str = ""
+    weight: float | None = None
+
+
+def mean_weight(triplets: Sequence[Triplet]) -> float:
+    """The mean of the triplets' weights.
+
+    Raises: ValueError for triplets without a weight, and if all weights are 0.
+    """
+    weights = [triplet.weight for triplet in triplets if triplet.weight is not None]
+    if len(weights) < len(triplets):
+        raise ValueError("weights: got true, want false: the triplets have no weights")
+    if not any(weights):
+        raise ValueError("weights: got true, want false: all weights are 0")
+    return fmean(weights)
 
 
 def whole_images(images: Images, label: float, generator: np.random.Generator) -> Item:
@@ -41,7 +57,7 @@ def whole_images(images: Images, label: float, generator: np.random.Generator) -
     return ref, a, b, torch.tensor(label, dtype=torch.float32, device="cpu")
 
 
-class TripletDataset(LabelledDataset[Triplet, Item]):
+class TripletDataset(LabelledDataset[Triplet, tuple[Tensor, ...]]):
     """Triplets as tensors.
 
     ``dataset[i]`` is (ref, a, b, label): float32 tensors (3, H, W) in [0, 1], RGB, and a float32 scalar, the
@@ -58,14 +74,16 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         on_unreadable: for an image that is unreadable or differs in size from its reference, "raise" ends the epoch;
             "skip" names the file once in a warning of the logger ``fastiqa`` and takes the next readable triplet
             instead, so batches keep their size.
+        weights: items end with a fifth tensor, the triplet's weight divided by the mean of all, float32.
 
     Attributes:
         unreadable: file -> reason, for the files skipped so far in this process; each worker of a DataLoader has its
             own.
 
     Raises:
-        ValueError: no triplets, a label outside [0, 1], a negative seed, another `on_unreadable`. ``dataset[i]`` raises
-            :class:`fastiqa.data.ImageError` for an unreadable image with "raise", and after 16 in a row with "skip".
+        ValueError: no triplets, a label outside [0, 1], a negative seed, another `on_unreadable`, weights of triplets
+            that have none. ``dataset[i]`` raises :class:`fastiqa.data.ImageError` for an unreadable image with "raise",
+            and after 16 in a row with "skip".
 
     Example:
         >>> import tempfile
@@ -89,6 +107,7 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         seed: int = 0,
         keep: bool = False,
         on_unreadable: OnUnreadable = "raise",
+        weights: bool = False,
     ) -> None:
         for i, triplet in enumerate(triplets):
             if not 0 <= triplet.label <= 1:  # false for NaN too
@@ -96,11 +115,15 @@ class TripletDataset(LabelledDataset[Triplet, Item]):
         super().__init__(triplets, seed, on_unreadable)
         self.transform = transform
         self.read = Photographs(smallest_side=1, keep=keep)
+        self._mean_weight = mean_weight(triplets) if weights else None
 
-    def item(self, record: Triplet, generator: np.random.Generator) -> Item:
+    def item(self, record: Triplet, generator: np.random.Generator) -> tuple[Tensor, ...]:
         """Read and transform a triplet. Raises ImageError."""
         ref, a, b = (self.read(path) for path in record[:3])
-        return self.transform(_of_one_size(ref, a, b), record.label, generator)
+        item = self.transform(_of_one_size(ref, a, b), record.label, generator)
+        if self._mean_weight is None or record.weight is None:
+            return item
+        return (*item, torch.tensor(record.weight / self._mean_weight, dtype=torch.float32, device="cpu"))
 
 
 def _of_one_size(ref: Image, a: Image, b: Image) -> Images:

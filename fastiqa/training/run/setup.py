@@ -10,7 +10,7 @@ from torch import nn
 from fastiqa.common import limits
 from fastiqa.training.config.fields import RecipeError
 from fastiqa.training.recipes.recipe import Recipe
-from fastiqa.training.run.optimizer import factors_error
+from fastiqa.training.run.optimizer import factor_of, factors_error
 from fastiqa.training.tasks import TASKS, Items
 
 # Limits of a recipe's network: 4 GB in float32, forty times a PRFNet.
@@ -76,6 +76,19 @@ def check_types(recipe: Recipe, built: Mapping[str, Items], model: nn.Module) ->
             heads = getattr(model, "options", {}).get("distortion_types", 0)
             if len(found) > heads > 0:
                 raise RecipeError(f"{where}, want at most the {heads} of model.options.distortion_types")
+
+
+def check_features(recipe: Recipe, built: Mapping[str, Items], model: nn.Module) -> None:
+    """Raise RecipeError for cached features that are not those of the network's backbone, or of one that is trained."""
+    cached = {name: dataset for name, dataset in built.items() if hasattr(dataset, "model_error")}
+    for name, dataset in cached.items():
+        if reason := dataset.model_error(model):
+            raise RecipeError(f"data.{name}: {reason}")
+    for name, step in recipe.steps.items():
+        trained = [key for key, _ in model.named_parameters() if factor_of(key, step.factors()) != 0]
+        if cached and any(key.startswith("backbone.") for key in trained):
+            got = f"got false with the cached features of data.{next(iter(cached))}"
+            raise RecipeError(f"steps.{name}.freeze_backbone: {got}, want true in every step")
 
 
 def _types(dataset: Items) -> list[str]:

@@ -127,6 +127,7 @@ class Trainer:
         self._model: nn.Module = setup.build_model(recipe).to(processes.device)
         setup.check_lr_factors(recipe, self._model)
         setup.check_types(recipe, self._datasets, self._model)
+        setup.check_features(recipe, self._datasets, self._model)
         if recipe.channels_last:
             self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._names = {parameter: name for name, parameter in self._model.named_parameters()}

@@ -1,11 +1,13 @@
 """The task "comparison": which of two images is closer to a reference?
 
-Items are triplets (ref, a, b, label): images (3, H, W), and the probability that b is closer to ref than a. The network
-gives logits; a validation reports two-alternative forced-choice accuracy.
+Items are triplets (ref, a, b, label): images (3, H, W), or rows of a feature cache, and the probability that b is
+closer to ref than a. A fifth tensor may weigh the loss. The network gives logits; a validation reports two-alternative
+forced-choice accuracy, without weights.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -29,8 +31,10 @@ from fastiqa.data import (
 )
 from fastiqa.data.labelled import OnUnreadable
 from fastiqa.data.report import OnProblem
+from fastiqa.evaluation.features import unpacked
 from fastiqa.evaluation.two_afc import agreement
 from fastiqa.models import save_model
+from fastiqa.training.tasks.cached_features import FeatureTriplets
 from fastiqa.training.tasks.shared_data import Generated, GeneratedOptions, noisy
 from fastiqa.training.tasks.task import DataOptions, ItemLayout, Items, Task, registered_network
 
@@ -86,7 +90,18 @@ class TripletOptions(DataOptions):
         arguments.flag("whole", self.whole)
         crop = RandomCrop(self.size, self.small, self.flip, self.swap)
         transform = WholeImage(shorter_side=self.size if self.small == "upscale" else None) if self.whole else crop
-        return TripletDataset(triplets, transform, seed=self.seed, keep=self.keep, on_unreadable=self.on_unreadable)
+        return TripletDataset(
+            triplets,
+            transform,
+            seed=self.seed,
+            keep=self.keep,
+            on_unreadable=self.on_unreadable,
+            weights=self.weighs(),
+        )
+
+    def weighs(self) -> bool:
+        """Whether items have a weight."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +151,41 @@ class PieappOptions(TripletOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SynthOptions(TripletOptions):
-    """The kind "synth", see `fastiqa.data.read_synth`."""
+    """The kind "synth", see `fastiqa.data.read_synth`.
+
+    Attributes:
+        weights: multiply each triplet's loss by its weight, divided by the mean weight of the data set.
+    """
 
     folder: str | os.PathLike[str]
     split: str
     rule: str | None = None
+    weights: bool = False
 
     def read(self) -> Sequence[Triplet]:
         return read_synth(self.folder, self.split, rule=self.rule)
+
+    def weighs(self) -> bool:
+        return arguments.flag("weights", self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(DataOptions):
+    """The kind "features": a cache that ``fastiqa data features`` computed, see `FeatureTriplets`.
+
+    The step freezes the backbone, whose weights are those that the features were computed with.
+    """
+
+    folder: str | os.PathLike[str]
+    split: str
+    rule: str | None = None
+    swap: bool = True
+    random_crop: bool = True
+    weights: bool = False
+    seed: int = 0
+
+    def build(self, kind: str) -> Items:
+        return FeatureTriplets(**vars(self))
 
 
 class PackedComparison(nn.Module):
@@ -154,6 +196,8 @@ class PackedComparison(nn.Module):
     normalises each of the three on its own. So training sees an image as the running statistics will see it, and a
     difference in brightness or contrast between reference and candidate is not normalised away.
 
+    Rows of a feature cache go to the head without the backbone.
+
     Args:
         model: a PRFNet, or another module with `encode` and a `head` that takes packed maps.
     """
@@ -163,26 +207,36 @@ class PackedComparison(nn.Module):
         self.model: Any = model  # nn.Module's attributes have no types
 
     def forward(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] → logits (N,), float32, of "b is closer to ref than a"."""
-        features = self.model.encode(torch.cat((ref, a, b)))
+        """Images (N, 3, H, W) in [0, 1], or rows of a feature cache (N, numbers), → logits (N,), float32."""
+        if ref.dim() == 2:
+            dtype = arguments.parameter_of(self.model.head).dtype
+            features = unpacked((ref, a, b), self.model.channels, self.model.strides, dtype)
+        else:
+            features = self.model.encode(torch.cat((ref, a, b)))
         logits: Tensor = self.model.head(features)
         return logits.float()
 
 
-def _item_losses(name: str, logits: Tensor, label: Tensor) -> Tensor:
-    """The loss of each triplet, (N,): "bce", PRFNet's equation (5), or "mse", its equation (6)."""
+def _item_losses(name: str, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The loss of each triplet, (N,), times its weight: "bce", PRFNet's equation (5), or "mse", its equation (6)."""
     if name == "bce":
-        return binary_cross_entropy_with_logits(logits, label, reduction="none")
-    return mse_loss(torch.sigmoid(logits), label, reduction="none")
+        losses = binary_cross_entropy_with_logits(logits, label, reduction="none")
+    else:
+        losses = mse_loss(torch.sigmoid(logits), label, reduction="none")
+    return losses if weight is None else losses * weight
 
 
-def _target_error(label: Tensor) -> str | None:
-    """Why a label is refused, or None."""
+def _target_error(label: Tensor, weight: Tensor | None = None) -> str | None:
+    """Why a label or a weight is refused, or None."""
     value = float(label)
-    return None if 0 <= value <= 1 else f"label {value}, want a probability in [0, 1]"  # false for NaN too
+    if not 0 <= value <= 1:  # true for NaN too
+        return f"label {value}, want a probability in [0, 1]"
+    if weight is not None and not 0 <= float(weight) < math.inf:
+        return f"weight {float(weight)}, want a number of at least 0"
+    return None
 
 
-def _rows(logits: Tensor, label: Tensor) -> Tensor:
+def _rows(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
     """For each triplet the share of people who agree with the network and the binary cross-entropy, (N, 2)."""
     return torch.stack((agreement(logits, label), _item_losses("bce", logits, label)), 1)
 
@@ -200,6 +254,7 @@ COMPARISON = Task(
         "bapps": BappsOptions,
         "pieapp": PieappOptions,
         "synth": SynthOptions,
+        "features": FeatureOptions,
     },
     losses=("bce", "mse"),
     build_network=registered_network,
