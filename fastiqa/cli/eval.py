@@ -54,8 +54,8 @@ def eval_command(
         list[str] | None,
         typer.Option(
             "--metric",
-            help="psnr, ssim, ms-ssim, the default, or none; with the extra `weights` also ssimulacra2, gmsd, haarpsi, "
-            "iw-ssim, psnr-hvs-m; repeatable.",
+            help="psnr, ssim, ms-ssim, the default; ms-ssim-rgb, none; with the extra `weights` ssimulacra2, gmsd, "
+            "haarpsi, iw-ssim, psnr-hvs-m; repeatable.",
         ),
     ] = None,
     weights: Annotated[
@@ -190,12 +190,12 @@ def _triplets(
     from fastiqa.common import arguments
     from fastiqa.data.triplets.predictions import write_decisions, write_predictions
     from fastiqa.evaluation.bootstrap import resampled
-    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES
+    from fastiqa.evaluation.preferences import MORE, PREFERENCES
     from fastiqa.evaluation.triplets import decided
 
     try:
         for name in metrics or ():
-            arguments.one_of("--metric", name, (*PREFERENCES, *INSTALLED, "none"))
+            arguments.one_of("--metric", name, (*PREFERENCES, *MORE, "none"))
         if write is not None and weights is None:
             raise ValueError("--write: got a file, want --weights too, whose predictions are written")
         where = chosen_device(device), chosen_dtype(dtype)
@@ -266,14 +266,14 @@ def _preferences(
     from fastiqa.cli.render import progress_bars
     from fastiqa.data.triplets.predictions import read_predictions
     from fastiqa.evaluation.networks import prepare_for_inference
-    from fastiqa.evaluation.preferences import INSTALLED, PREFERENCES, Preference, load_lpips, negative_lpips
+    from fastiqa.evaluation.preferences import MORE, PREFERENCES, Preference, load_lpips, negative_lpips
     from fastiqa.evaluation.triplets import evaluate_triplets, evaluation_of
     from fastiqa.models import create_model, load_model
 
     if predictions is not None:
         values = torch.tensor(read_predictions(predictions, triplets, folder), dtype=torch.float64, device="cpu")
         return [evaluation_of(predictions.name, values - 0.5, triplets)]
-    known = PREFERENCES | {name: Preference(metric) for name, metric in INSTALLED.items()}
+    known = PREFERENCES | {name: Preference(metric) for name, metric in MORE.items()}
     predictors: dict[str, Any] = {name: known[name] for name in metrics or _usual(triplets) if name != "none"}
     if lpips is not None:
         predictors["lpips"] = Preference(negative_lpips(load_lpips(lpips).to(device)))

