@@ -62,7 +62,7 @@ def _compete(
     """
     from rich.console import Console
 
-    from fastiqa.cli import render
+    from fastiqa.cli import render, sheets
     from fastiqa.common.files import write_atomically
     from fastiqa.data import ImageError
     from fastiqa.evaluation.gmad import gmad_competition
@@ -93,10 +93,10 @@ def _compete(
 
     files = [folder / name for name in images]
     shown = sorted({i for role in roles for pair in role.pairs for i in (pair.better, pair.worse)})
-    pictures = {i: render.thumbnail(files[i]) for i in shown}
-    write_atomically(out / "pairs.csv", render.pairs_csv(roles, images))
-    write_atomically(out / "sheet.png", render.sheet_png(roles, files, pictures))
-    write_atomically(out / "sheet.html", render.sheet_html(roles, files, pictures, out).encode())
+    pictures = {i: sheets.thumbnail(files[i]) for i in shown}
+    write_atomically(out / "pairs.csv", sheets.pairs_csv(roles, images))
+    write_atomically(out / "sheet.png", sheets.sheet_png(roles, files, pictures))
+    write_atomically(out / "sheet.html", sheets.sheet_html(roles, files, pictures, out).encode())
     return f"{sum(len(role.pairs) for role in roles)} pairs of {len(images)} images: {out / 'sheet.html'}"
 
 

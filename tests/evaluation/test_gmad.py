@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import fastiqa
-from fastiqa.cli.render import thumbnail
+from fastiqa.cli.sheets import thumbnail
 from fastiqa.common.text import csv_cell
 from fastiqa.data import ImageError, read_image
 from fastiqa.evaluation.gmad import GmadPair, gmad_competition, gmad_pairs
