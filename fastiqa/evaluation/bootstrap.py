@@ -42,7 +42,7 @@ def resampled(
     Raises: ValueError for draws or a seed out of range.
     """
     arguments.integer("draws", draws)
-    label = torch.tensor([triplet.label for triplet in triplets], dtype=torch.float64)
+    label = torch.tensor([triplet.label for triplet in triplets], dtype=torch.float64, device="cpu")
     agreements = np.stack([agreement(e.preferences, label).numpy() for e in evaluations], 1)
     _, originals = np.unique([str(triplet.ref) for triplet in triplets], return_inverse=True)
     groups = {"": np.arange(len(triplets))}

@@ -77,7 +77,7 @@ def test_tables_that_cannot_be_read_are_named(tmp_path):
 def test_clic_averages_equal_rows_to_a_soft_label(tmp_path):
     triplets = read_clic(folders.clic(tmp_path))
     expected = [("o1", "a1", "b1", SOFT), ("o1", "b1", "a1", 0), ("o2", "a2", "b2", 0), ("o2", "a2", "a2", 1)]
-    assert triplets == [(*(tmp_path / md5_name(name) for name in row[:3]), row[3], "") for row in expected]
+    assert triplets == [(*(tmp_path / md5_name(name) for name in row[:3]), row[3], "", None) for row in expected]
 
 
 def test_clic_keeps_every_row_where_asked(tmp_path):
@@ -318,9 +318,9 @@ def test_pieapp_labels_are_the_share_that_prefers_b(tmp_path):
     distorted = tmp_path / "distorted_images" / "train" / "ref_1"
     assert triplets == [
         (tmp_path / "reference_images" / "train" / "ref_1.png", distorted / BLUR1, distorted / BLUR2,
-         pytest.approx(0.3), "gaussian_blur"),
+         pytest.approx(0.3), "gaussian_blur", None),
         (tmp_path / "reference_images" / "train" / "ref_1.png", distorted / NOISE, distorted / WARP,
-         pytest.approx((0.75 + 0.7) / 2), "inter-type"),
+         pytest.approx((0.75 + 0.7) / 2), "inter-type", None),
     ]  # fmt: skip
     report = check_pieapp(tmp_path)
     assert (report.rows, report.duplicates, report.conflicting) == (3, 1, 1)
