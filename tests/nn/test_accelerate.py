@@ -80,7 +80,7 @@ every_case = pytest.mark.parametrize("case", CASES + NETWORKS, ids=str)
 
 
 def plain(case: Case, training: bool = True) -> Any:
-    module = getattr(reference, case.name)(**case.options)
+    module = case.build(reference)
     randomise(module)
     return module.double().train(training)
 
@@ -104,9 +104,15 @@ def test_every_fused_module_has_its_plain_twin() -> None:
 
 
 @every_case
+def test_cases_share_no_modules(case: Case) -> None:
+    """A hook that one test adds would stay in the next one's network."""
+    assert not {*case.build(reference).modules()} & {*case.build(reference).modules()}
+
+
+@every_case
 def test_a_class_is_all_that_differs(case: Case) -> None:
     """The fused constructor makes no further attribute; the accelerated module equals the fused one, inside too."""
-    module, built = plain(case), {**vars(fast_nn), **vars(models)}[case.name](**case.options)
+    module, built = plain(case), case.build(fast_nn, models)
     fastiqa.accelerate(module)
     assert type(module) is type(built)
     for (name, inner), (wanted, fused) in zip(module.named_modules(), built.named_modules(), strict=True):

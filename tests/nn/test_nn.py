@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -42,6 +43,11 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}({','.join(f'{key}={value}' for key, value in self.options.items())};{len(self.shapes)})"
+
+    def build(self, *libraries: ModuleType) -> Any:
+        """The module of the first library that has it. Modules among the options are copied: each has its own hooks."""
+        constructor = next(getattr(library, self.name) for library in libraries if hasattr(library, self.name))
+        return constructor(**copy.deepcopy(self.options))
 
 
 def activated(module: nn.Module, high: Tensor, *low: Tensor) -> Any:
@@ -87,8 +93,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 def pair(case: Case, dtype: torch.dtype = torch.float64, training: bool = False) -> tuple[Any, Any]:
     """The plain and the fused module with the same weights."""
-    plain = getattr(reference, case.name)(**case.options)
-    fused = getattr(fast_nn, case.name)(**case.options)
+    plain, fused = case.build(reference), case.build(fast_nn)
     randomise(plain)
     fused.load_state_dict(plain.state_dict(), strict=True)
     return plain.to(dtype).train(training), fused.to(dtype).train(training)
