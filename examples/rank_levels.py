@@ -4,9 +4,8 @@
 
 RUN is the folder of a run of ``fastiqa train mfenet_small``; PART of PHOTOGRAPHS, by default test, is that of the split
 that the run was trained with. The data set is the one that the run was validated on, but for the part, and for GRID,
-which takes GRID² windows of each photograph. Writes PART.csv
-into RUN, all measures of `fastiqa.evaluation.tables`, and prints two SRCC with the recipe's target, the level or a
-teacher's score, for each type, and their means:
+which takes GRID² windows of each photograph. Writes PART.csv into RUN, all measures of `fastiqa.evaluation.tables`, and
+prints two SRCC with the recipe's target, the level or a teacher's score, for each type, and their means:
 
 all       of all images of the type, of every photograph and level: do scores compare across photographs? It is the
           "srcc_of_types" of the run's log, but for the random choices of the distortions, which change with the epoch,
@@ -64,7 +63,8 @@ def within_photographs(scores: Tensor, records: list[RatedImage]) -> dict[str, f
 
 def main() -> None:
     run, photographs, *rest = sys.argv[1:]
-    part, grid, *_ = *rest, *("test", None)[len(rest) :]
+    part = rest[0] if rest else "test"
+    grid = rest[1] if len(rest) > 1 else None
     scores, records = scored(Path(run), photographs, part, grid)
     evaluation = evaluate_rated(scores, records, method=Path(run).name, dataset=photographs, split=part)
     write_csv(Path(run) / f"{part}.csv", [evaluation])

@@ -247,7 +247,7 @@ def _grouped(triplets: list[Triplet], group_by: str | None) -> list[Triplet]:
     try:
         return by_nearness(triplets) if group_by == "nearness" else by_names(triplets, group_by)
     except ValueError as error:
-        raise ValueError(str(error).replace("pattern", "--group-by", 1)) from None
+        raise ValueError(f"--group-by{str(error).removeprefix('pattern')}") from None
 
 
 def _preferences(

@@ -35,8 +35,8 @@ that --near 3 keeps.
     psnr-hvs-m     1.56 dB (1.43 to 1.70), by frame-analytics.
 
 The last two are for choice. They follow SSIMULACRA2's median of the 9450 pairs of 25 photographs that the command in
-docs/models/prfnet_lite.md makes (crops of 512 pixels, half of the ladders JPEG). There two metrics prefer the same
-image in 91 to 95 % of all pairs.
+docs/models/prfnet_small.md makes with ``--max-size 512 --pairs 200`` (half of the ladders are JPEG). There two metrics
+prefer the same image in 91 to 95 % of all pairs.
 
 The scorers take SSIMULACRA2 from frame-analytics (extra `weights`), where it is installed: 80 instead of 200 ms of one
 core for 512². It takes zeros beyond the border as libjxl does, where the port mirrors. On 51 codings of three
@@ -64,10 +64,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastiqa import __version__
-from fastiqa.common.extras import install_command
 from fastiqa.common.installed_weights import MissingWeightsError, installed_weights
 from fastiqa.data.images.reading import read_image
 from fastiqa.data.synth.options import Labeller, Scorer, SynthError, Written
+from fastiqa.evaluation import frame_analytics
 from fastiqa.metrics import LPIPS, ms_ssim
 
 LEAST_LOSS = 1e-5  # 50 dB
@@ -128,7 +128,7 @@ def _lpips() -> LPIPS:
 
 def ssimulacra2_scores(reference: Written, images: Sequence[Written]) -> list[float]:
     """SSIMULACRA2 of each image, by frame-analytics where it is installed, else by the Python port."""
-    if importlib.util.find_spec("frame_analytics") is None:
+    if not frame_analytics.is_installed():
         return [ssimulacra2(reference.path, image.path) for image in images]
     return _frame_analytics_scores("ssimulacra2", reference, images)
 
@@ -145,14 +145,9 @@ def psnr_hvs_m_scores(reference: Written, images: Sequence[Written]) -> list[flo
 
 
 def _frame_analytics_scores(metric: str, reference: Written, images: Sequence[Written]) -> list[float]:
-    """Scores by a function of frame-analytics, which compiles nothing in this process from the first call on."""
-    package = importlib.import_module("frame_analytics")
-    # compiling takes 10 s for each size and process, and after eight sizes torch goes back to eager: other last digits
-    package.set_compile_enabled(False)
-    function = getattr(package, metric)
     with torch.inference_mode():
         x = _batch([reference.pixels])
-        return [float(function(x, _batch([image.pixels]), data_range=1.0)) for image in images]
+        return [float(frame_analytics.scores(metric, x, _batch([image.pixels]), metric)) for image in images]
 
 
 def _fastiqa_version() -> str:
@@ -164,20 +159,21 @@ def _lpips_version() -> str:
         installed_weights("lpips_alex")
     except (MissingWeightsError, ValueError) as error:
         raise SynthError(f"metric: lpips: {error}") from None
-    return f"{_fastiqa_version()}, weights of frame-analytics {importlib.metadata.version('frame-analytics')}"
+    return f"{_fastiqa_version()}, weights of {frame_analytics.version()}"
 
 
 def _frame_analytics_version() -> str:
-    if importlib.util.find_spec("frame_analytics") is None:
-        raise SynthError(f"metric: haarpsi and psnr-hvs-m need frame-analytics: {install_command('weights')}")
-    return f"frame-analytics {importlib.metadata.version('frame-analytics')}"
+    if not frame_analytics.is_installed():
+        raise SynthError(frame_analytics.missing("metric: haarpsi or psnr-hvs-m"))
+    return frame_analytics.version()
 
 
 def _ssimulacra2_version() -> str:
-    for module, distribution in (("frame_analytics", "frame-analytics"), ("ssimulacra2", "ssimulacra2")):
-        if importlib.util.find_spec(module) is not None:
-            return f"{distribution} {importlib.metadata.version(distribution)}"
-    raise SynthError(f"metric: ssimulacra2 needs frame-analytics: {install_command('weights')}")
+    if frame_analytics.is_installed():
+        return frame_analytics.version()
+    if importlib.util.find_spec("ssimulacra2") is None:
+        raise SynthError(frame_analytics.missing("metric: ssimulacra2"))
+    return f"ssimulacra2 {importlib.metadata.version('ssimulacra2')}"
 
 
 SCORERS = {

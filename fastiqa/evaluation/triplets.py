@@ -15,6 +15,8 @@ from fastiqa.data import Triplet, TripletDataset, WholeImage
 from fastiqa.evaluation.preferences import Preference
 from fastiqa.evaluation.two_afc import TwoAfc, two_afc
 
+NEARNESS = (0.1, 0.25, 0.4, 0.5)  # greatest distance of the label from one half in each group of `by_nearness`
+
 
 class Difference(NamedTuple):
     """The score of a predictor minus another's on the same triplets.
@@ -66,15 +68,15 @@ def evaluation_of(
     return Evaluation(name, preferences, two_afc(preferences, label), groups, swap_consistency)
 
 
-NEARNESS = ((0.1, "p within 0.4 to 0.6"), (0.25, "p 0.25 to 0.75"), (0.4, "p 0.1 to 0.9"), (0.5, "p beyond"))
-
-
 def by_nearness(triplets: Sequence[Triplet]) -> list[Triplet]:
     """The triplets in groups by how near the two images are: by the distance of the label p from one half."""
-    return [
-        triplet._replace(group=next(name for most, name in NEARNESS if abs(triplet.label - 0.5) <= most + 1e-12))
-        for triplet in triplets
-    ]
+
+    def group(label: float) -> str:
+        # the least bound that is not below the distance, which 0.6 - 0.5 exceeds by rounding
+        k = next(k for k, most in enumerate(NEARNESS) if abs(label - 0.5) <= most + 1e-12)
+        return f"p {0.0 if k == 0 else NEARNESS[k - 1]} to {NEARNESS[k]} from 1/2"
+
+    return [triplet._replace(group=group(triplet.label)) for triplet in triplets]
 
 
 def decided(triplets: Sequence[Triplet]) -> list[Triplet]:

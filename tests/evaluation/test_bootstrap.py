@@ -82,7 +82,14 @@ def test_one_original_has_no_spread_and_equal_predictors_are_never_ahead() -> No
 def test_groups_by_nearness_and_by_names() -> None:
     labels = (0.5, 0.4, 0.61, 0.8, 0.05, 1.0)
     triplets = [Triplet(Path("o.png"), Path("o.x-q1.png"), Path("o.x-q2.png"), label) for label in labels]
-    names = ["p within 0.4 to 0.6", "p within 0.4 to 0.6", "p 0.25 to 0.75", "p 0.1 to 0.9", "p beyond", "p beyond"]
+    names = [
+        "p 0.0 to 0.1 from 1/2",
+        "p 0.0 to 0.1 from 1/2",
+        "p 0.1 to 0.25 from 1/2",
+        "p 0.25 to 0.4 from 1/2",
+        "p 0.4 to 0.5 from 1/2",
+        "p 0.4 to 0.5 from 1/2",
+    ]
     assert [triplet.group for triplet in by_nearness(triplets)] == names
     triplets[1] = triplets[1]._replace(b=Path("o.y-q1.png"))
     assert [triplet.group for triplet in by_names(triplets, r"\.(.+?)-q")] == ["same", "different", *["same"] * 4]
