@@ -37,7 +37,7 @@ from fastiqa.models.backbones import INSTALLED, KEY_ADAPTERS, se_res2net
 from fastiqa.models.registry import model_entry, not_of_files
 
 # In metadata: SHA-256 of the installed file that holds the backbone, which the saved file leaves out.
-BACKBONE_SHA256, BACKBONE_PREFIX = "fastiqa.backbone_sha256", "backbone."
+BACKBONE_SHA256 = "fastiqa.backbone_sha256"
 # How much larger than its file a network may be, to be compared with it key by key: 40 MB, half a second.
 SPARE_TENSORS, SPARE_NUMBERS = 10_000, 10_000_000
 
@@ -223,8 +223,15 @@ def with_installed_backbone(
     if (got := file_sha256(installed)) != want:
         raise ValueError(f"{path}: saved with a backbone whose sha256 is {want}, got {got} of {installed}")
     load_backbone(model, installed)
-    kept = {key: tensor for key, tensor in plain_state(model).items() if key.startswith(BACKBONE_PREFIX)}
+    prefix = backbone_prefix(model)
+    kept = {key: tensor for key, tensor in plain_state(model).items() if key.startswith(prefix)}
     return {**kept, **weights}
+
+
+def backbone_prefix(model: nn.Module) -> str:
+    """What the keys of a model's backbone start with: "backbone." for PRFNet, "qen." for MFENet."""
+    inner: Any = unwrapped(model)
+    return next(f"{name}." for name, module in inner.named_children() if module is inner.backbone)
 
 
 def _without_installed_backbone(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -232,12 +239,13 @@ def _without_installed_backbone(model: nn.Module, tensors: Mapping[str, Tensor])
     with torch.random.fork_rng(devices=[]):
         other = model_entry(name).build(**options)
     load_backbone(other, installed_backbone(other))
+    prefix = backbone_prefix(other)
     for key, tensor in plain_state(other).items():
         # counts of batches are of training alone
-        compared = key.startswith(BACKBONE_PREFIX) and not key.endswith("num_batches_tracked")
+        compared = key.startswith(prefix) and not key.endswith("num_batches_tracked")
         if compared and not torch.equal(tensor, tensors[key].to(tensor.dtype)):
             raise ValueError(f"backbone: got False for a model whose {key} is not the extra's, want True")
-    return {key: tensor for key, tensor in tensors.items() if not key.startswith(BACKBONE_PREFIX)}
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
 
 
 def read_options(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import torch
 
 from fastiqa import nn, reference
 from fastiqa.nn.recomputation import CheckpointedNetwork
@@ -15,7 +18,6 @@ class MFENet(CheckpointedNetwork, reference.MFENet):
     network and is not saved with it. Source: arXiv 2411.07556.
 
     Example:
-        >>> import torch
         >>> small = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32), "hidden": (16,)}
         >>> model = MFENet(**small, hfen_width=8, dan_layers=(1, 1, 1, 1), dan_width=4, memory="lean")
         >>> model.train()(torch.rand(2, 3, 64, 64)).mean().backward()
@@ -23,7 +25,10 @@ class MFENet(CheckpointedNetwork, reference.MFENet):
         torch.Size([1])
     """
 
-    qen_block: ClassVar[type[reference.VAN]] = nn.VAN
+    backbone_blocks: ClassVar[Mapping[str, type[torch.nn.Module]]] = {
+        "van": nn.VAN,
+        "efficientnet_lite0": nn.EfficientNetLite,
+    }
     hfen_block: ClassVar[type[reference.HighFrequencyNet]] = nn.HighFrequencyNet
     dan_block: ClassVar[type[reference.ResNet]] = nn.ResNet
     ffm_block: ClassVar[type[reference.FeatureFusion]] = nn.FeatureFusion

@@ -24,7 +24,7 @@ from torch import nn
 from fastiqa.common.files import write_atomically
 from fastiqa.common.hashing import file_sha256
 from fastiqa.models import published
-from fastiqa.models.checkpoints import installed_name, save_model
+from fastiqa.models.checkpoints import backbone_prefix, installed_name, save_model
 from fastiqa.models.creation import create_model
 from fastiqa.models.mfenet import MFENet
 from fastiqa.models.prfnet import PRFNet
@@ -62,7 +62,7 @@ def publish(run: str | os.PathLike[str], name: str, half: bool = False) -> Card:
     model = create_model(model_name, path)
     needs = installed_name(model) or ""
     if half:
-        _halve(model, "backbone." if needs else None)
+        _halve(model, backbone_prefix(model) if needs else None)
     target = published.FOLDER / f"{name}.safetensors"
     target.parent.mkdir(exist_ok=True)
     save_model(model, target, backbone=not needs)

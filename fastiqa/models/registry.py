@@ -57,6 +57,9 @@ _MFENET_SMALL = {
     "dropout": 0.1,
 }
 
+# MFENet's head alone, on the means of EfficientNet-Lite0's maps.
+_MFENET_LITE = {"backbone": "efficientnet_lite0", "hfen": False, "dan": False, "hidden": (256,), "dropout": 0.2}
+
 MODELS = {
     "lpips": ModelEntry(
         LPIPS,
@@ -64,8 +67,9 @@ MODELS = {
         ("pretrained", "trunk", "heads", "weights", "data_range", "check_range", "spatial", "reduction"),
         random={"pretrained": False},
     ),
-    "mfenet": ModelEntry(MFENet, {}, ("memory",)),
-    "mfenet_small": ModelEntry(MFENet, _MFENET_SMALL, ("memory",)),
+    "mfenet": ModelEntry(MFENet, {}, ("memory",), ("backbone",)),
+    "mfenet_lite": ModelEntry(MFENet, _MFENET_LITE, ("memory",), ("backbone",)),
+    "mfenet_small": ModelEntry(MFENet, _MFENET_SMALL, ("memory",), ("backbone",)),
     "prfnet": ModelEntry(PRFNet, {"first_stage_stride": 2}, ("memory",), ("symmetric", "backbone")),
     "prfnet_lite": ModelEntry(PRFNet, {"backbone": "efficientnet_lite0"}, ("memory",), ("symmetric", "backbone")),
     "prfnet_fast": ModelEntry(PRFNet, {"first_stage_stride": 4}, ("memory",), ("symmetric", "backbone")),

@@ -4,8 +4,9 @@
     q̃_i = AFF(FFM(q_i, P h_i), P' d_i)                                  P, P': 1×1 convolutions to the widths of VAN
     quality = MLP([mean_hw(q̃_1); …; mean_hw(q̃_4)])
 
-VAN is the quality estimation network (QEN). HFEN extracts high frequencies. The ResNet, pre-trained by contrastive
-learning, is the distortion-aware network (DAN). The next stage of VAN reads the fused map of a stage.
+VAN is the quality estimation network (QEN); EfficientNet-Lite0 can take its place. HFEN extracts high frequencies.
+The ResNet, pre-trained by contrastive learning, is the distortion-aware network (DAN). The next stage of QEN reads the
+fused map of a stage.
 
 Source: arXiv 2411.07556 for the branches and their fusion. Its sizes could not be read: they come from sister papers by
 the same group, HFCG-CNN (VCIP 2022) and MAMIQA (IEEE SPL 2023), and are options of the constructor.
@@ -13,7 +14,7 @@ the same group, HFCG-CNN (VCIP 2022) and MAMIQA (IEEE SPL 2023), and are options
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from torch.nn.functional import pixel_shuffle
 
 from fastiqa.common import arguments
 from fastiqa.reference.attentional_fusion import AttentionalFeatureFusion
+from fastiqa.reference.backbone import facts_of
+from fastiqa.reference.efficientnet_lite import EfficientNetLite
 from fastiqa.reference.feature_fusion import FeatureFusion
 from fastiqa.reference.guidance import Addition, Guidance
 from fastiqa.reference.high_frequency import STRIDES, HighFrequencyNet
@@ -50,12 +53,15 @@ class MFENetOutputs(NamedTuple):
 class MFENet(NormalisedImages):
     """How good is this image? A larger number is better, on the scale of the training scores.
 
-    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W of at least 32 pixels. VAN
-    and HFEN get them normalised by ImageNet's mean and standard deviation, the DAN as they are, as in its contrastive
-    pre-training. Results are float32 (N,) in any compute dtype; in eval mode they do not depend on the batch. With
-    `AttentionalFeatureFusion` in the network, training mode refuses a batch of one.
+    Images are RGB, (N, 3, H, W), floating point in [0, 1], in either memory format, H and W of at least 32 pixels. QEN
+    and HFEN get them normalised by the mean and standard deviation that QEN's kind was trained with (VAN: ImageNet's),
+    the DAN as they are, as in its contrastive pre-training. Results are float32 (N,) in any compute dtype; in eval mode
+    they do not depend on the batch. With `AttentionalFeatureFusion` in the network, training mode refuses a batch of
+    one.
 
     Args:
+        backbone: the kind of QEN, "van", or "efficientnet_lite0", whose ImageNet weights the extra `weights` brings and
+            which has one size: it takes no `qen`, `depths`, `widths`, `mlp_ratios` and `drop_path`.
         qen: size of VAN, "b0" to "b6".
         depths, widths, mlp_ratios: four numbers each that replace those of `qen`, see `VAN`.
         drop_path: VAN's, in training.
@@ -87,7 +93,7 @@ class MFENet(NormalisedImages):
     """
 
     model_name: ClassVar[str] = "mfenet"
-    qen_block: ClassVar[type[VAN]] = VAN
+    backbone_blocks: ClassVar[Mapping[str, type[nn.Module]]] = {"van": VAN, "efficientnet_lite0": EfficientNetLite}
     hfen_block: ClassVar[type[HighFrequencyNet]] = HighFrequencyNet
     dan_block: ClassVar[type[ResNet]] = ResNet
     ffm_block: ClassVar[type[FeatureFusion]] = FeatureFusion
@@ -97,6 +103,7 @@ class MFENet(NormalisedImages):
     def __init__(
         self,
         *,
+        backbone: str = "van",
         qen: str = "b2",
         depths: Sequence[int] | None = None,
         widths: Sequence[int] | None = None,
@@ -114,11 +121,13 @@ class MFENet(NormalisedImages):
         distortion_types: int = 0,
     ) -> None:
         super().__init__()
-        arguments.one_of("qen", qen, tuple(SIZES))
-        given = {"depths": depths, "widths": widths, "mlp_ratios": mlp_ratios}
-        sizes = SIZES[qen] | {
-            name: arguments.integers(name, values, 4) for name, values in given.items() if values is not None
-        }
+        arguments.one_of("backbone", backbone, tuple(self.backbone_blocks))
+        of_van = {"depths": depths, "widths": widths, "mlp_ratios": mlp_ratios}
+        if backbone == "van":
+            sizes = _van_sizes(qen, of_van, drop_path)
+        else:
+            sizes = {"first_stage_stride": 4}
+            _refuse_van_sizes({**of_van, "qen": qen, "drop_path": drop_path})
         for name, value in (("hfen", hfen), ("dan", dan), ("predict_high_frequency", predict_high_frequency)):
             arguments.flag(name, value)
         arguments.one_of("fusion", fusion, FUSIONS)
@@ -130,13 +139,15 @@ class MFENet(NormalisedImages):
         if distortion_types and not dan:
             raise ValueError(f"distortion_types: got {distortion_types}, want 0 without dan")
 
-        self.qen = self.qen_block(**sizes, drop_path=drop_path)
+        self.qen: Any = self.backbone_blocks[backbone](**sizes)
+        facts = facts_of(self.qen)
+        self.image_mean, self.image_std = facts.image_mean, facts.image_std
         self.hfen = self.hfen_block(hfen_width) if hfen else None
         self.dan = self.dan_block(dan_layers, dan_width) if dan else None
         attention = fusion == "attention"
         self.hfen_guidance = self._guidance(self.hfen, self.ffm_block if attention else None)
         self.dan_guidance = self._guidance(self.dan, self.aff_block if attention else None)
-        self.head = _mlp(sum(self.qen.channels), hidden, dropout)
+        self.head = _mlp(sum(facts.channels), hidden, dropout)
         self.high_frequency_head: nn.Conv2d | None = None
         if self.hfen is not None and predict_high_frequency:
             self.high_frequency_head = nn.Conv2d(self.hfen.channels[0], STRIDES[0] ** 2, 1)
@@ -144,10 +155,12 @@ class MFENet(NormalisedImages):
         if self.dan is not None and distortion_types > 0:
             self.distortion_head = nn.Linear(self.dan.channels[-1], distortion_types)
         self._make_statistics()
+        if backbone == "van":
+            own = {"qen": qen, **{name: list(sizes[name]) for name in of_van}, "drop_path": drop_path}
+        else:
+            own = {"backbone": backbone}
         self.options: dict[str, Any] = {
-            "qen": qen,
-            **{name: list(values) for name, values in sizes.items()},
-            "drop_path": drop_path,
+            **own,
             "hfen": hfen,
             "hfen_width": hfen_width,
             "dan": dan,
@@ -161,17 +174,29 @@ class MFENet(NormalisedImages):
         }
 
     @property
-    def backbone(self) -> VAN:
+    def backbone(self) -> Any:
         """The main branch, `qen`, into which `fastiqa.models.load_backbone` loads a file."""
         return self.qen
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, 3, H, W) → quality (N,), float32."""
+        return self._rate(self._stages(image)[0])
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Images (N, 3, H, W) → the means that the head reads, (N, C), in the compute dtype, for `rate`."""
         return self._stages(image)[0]
+
+    def rate(self, means: Tensor) -> Tensor:
+        """Means (N, C) of `encode` → quality (N,), float32: the head is trained without the network before it."""
+        width = self.head[0].in_features
+        if not isinstance(means, Tensor) or means.dim() != 2 or means.shape[1] != width:
+            got = tuple(means.shape) if isinstance(means, Tensor) else type(means).__name__
+            raise ValueError(f"means: got {got}, want (N, {width})")
+        return self._rate(means)
 
     def outputs(self, image: Tensor) -> MFENetOutputs:
         """Images (N, 3, H, W) → quality, and the predictions of the heads for further losses."""
-        quality, high, distorted = self._stages(image)
+        means, high, distorted = self._stages(image)
         estimate = logits = None
         if self.high_frequency_head is not None:
             # Each value of the map estimates its block of pixels; the last blocks reach beyond the border.
@@ -179,7 +204,7 @@ class MFENet(NormalisedImages):
             estimate = blocks[..., : image.shape[-2], : image.shape[-1]]
         if self.distortion_head is not None:
             logits = self.distortion_head(distorted[-1].mean((2, 3)))
-        return MFENetOutputs(quality, estimate, logits)
+        return MFENetOutputs(self._rate(means), estimate, logits)
 
     @staticmethod
     def high_frequency_target(image: Tensor) -> Tensor:
@@ -190,10 +215,12 @@ class MFENet(NormalisedImages):
         return luminance_high_pass(image)
 
     def _stages(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Quality, the maps of HFEN and those of the DAN; no maps of a branch that is left out."""
+        """Means of the fused maps, the maps of HFEN and those of the DAN; no maps of a branch that is left out."""
         x, plain = self._inputs(image)
         high = [] if self.hfen is None else self.hfen(x)
         distorted = [] if self.dan is None else self.dan(plain)
+        if not isinstance(self.qen, VAN):  # whose first stage takes the image
+            x = self.qen.stem(x)
         means: list[Tensor] = []
         for i, stage in enumerate(self.qen.stages):
             x = stage(x)
@@ -202,11 +229,14 @@ class MFENet(NormalisedImages):
             if distorted:
                 x = self.dan_guidance[i](x, distorted[i])
             means.append(x.mean((2, 3)))
-        quality: Tensor = self.head(torch.cat(means, 1)).squeeze(1)
-        return quality.float(), high, distorted
+        return torch.cat(means, 1), high, distorted
+
+    def _rate(self, means: Tensor) -> Tensor:
+        quality: Tensor = self.head(means).squeeze(1)
+        return quality.float()
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image for VAN and HFEN, and the image for the DAN."""
+        """The image for QEN and HFEN, and the image for the DAN."""
         arguments.check_images(arguments.parameter_of(self.head), self.qen.strides[-1], image=image)
         return self._normalised(image), image
 
@@ -218,6 +248,19 @@ class MFENet(NormalisedImages):
             self.guidance_block(guide, channels, Addition() if attention is None else attention(channels))
             for guide, channels in zip(branch.channels, self.qen.channels, strict=True)
         )
+
+
+def _van_sizes(qen: str, given: Mapping[str, Sequence[int] | None], drop_path: float) -> dict[str, Any]:
+    arguments.one_of("qen", qen, tuple(SIZES))
+    own = {name: arguments.integers(name, values, 4) for name, values in given.items() if values is not None}
+    return {**SIZES[qen], **own, "drop_path": drop_path}
+
+
+def _refuse_van_sizes(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        default = {"qen": "b2", "drop_path": 0.0}.get(name)
+        if value != default:
+            raise ValueError(f"{name}: got {value!r}, want {default!r}: the backbone is not van")
 
 
 def _mlp(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:

@@ -27,12 +27,15 @@ SMALL: dict[str, Any] = {
     "hfen_width": 8, "dan_layers": (1, 1, 1, 1), "dan_width": 4,
 }  # fmt: skip
 HEADS = {"predict_high_frequency": True, "distortion_types": 5}
+LITE: dict[str, Any] = {"backbone": "efficientnet_lite0", "depths": None, "widths": None, "mlp_ratios": None}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "whole": HEADS,
     "without hfen": {"hfen": False},
     "without dan": {"dan": False},
     "sums": {"fusion": "add"},
     "main branch": {"hfen": False, "dan": False},
+    "on EfficientNet-Lite0": {**LITE, **HEADS},
+    "EfficientNet-Lite0 alone": {**LITE, "hfen": False, "dan": False},
 }
 every_ablation = pytest.mark.parametrize("options", ABLATIONS.values(), ids=ABLATIONS)
 both_packages = pytest.mark.parametrize("package", [reference, models], ids=["plain", "fused"])
@@ -79,7 +82,7 @@ def test_fused_equals_plain(options: dict[str, Any], memory_format: torch.memory
     image = images().to(memory_format=memory_format)
     with torch.no_grad():
         want = plain(image)
-        assert want.std() > 1e-2, "a thousand times the tolerance: the quality must depend on the image"
+        assert want.std() > 1e-3, "a thousand times the tolerance: the quality must depend on the image"
         torch.testing.assert_close(fused(image), want, rtol=1e-6, atol=1e-6)
     # Qualities are float32; all that comes before them is float64.
     torch.testing.assert_close(step(fused, image), step(plain, image), rtol=2e-7, atol=1e-7)
@@ -119,6 +122,17 @@ def test_what_is_fused_feeds_the_next_stage(package: Any) -> None:
 
 
 # ---- batches, layouts, dtypes ----
+
+
+@both_packages
+@torch.no_grad()
+def test_the_head_reads_the_means_of_any_backbone(package: Any) -> None:
+    """EfficientNet-Lite0 sees images normalised by its own numbers, (x · 255 − 127) / 128."""
+    model, image = network(package, **ABLATIONS["EfficientNet-Lite0 alone"]), images()
+    maps = model.backbone((image * 255 - 127) / 128)
+    means = torch.cat([y.mean((2, 3)) for y in maps], 1)
+    assert means.shape == (3, 24 + 40 + 112 + 320)
+    torch.testing.assert_close(model(image), model.head(means).squeeze(1).float(), rtol=2e-7, atol=1e-7)
 
 
 @both_packages
@@ -342,6 +356,10 @@ def test_the_dan_has_the_keys_of_resnet50() -> None:
     [
         ({"qen": "b9"}, "qen: got 'b9', want one of 'b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6'"),
         ({"widths": (8, 8)}, "widths: got (8, 8), want 4 positive integers"),
+        ({"backbone": "vgg"}, "backbone: got 'vgg', want one of 'van', 'efficientnet_lite0'"),
+        ({"backbone": "efficientnet_lite0"}, "depths: got (1, 2, 1, 1), want None: the backbone is not van"),
+        ({**LITE, "qen": "b0"}, "qen: got 'b0', want 'b2': the backbone is not van"),
+        ({**LITE, "drop_path": 0.1}, "drop_path: got 0.1, want 0.0: the backbone is not van"),
         ({"hfen": 1}, "hfen: got 1, want True or False"),
         ({"dan": None}, "dan: got None, want True or False"),
         ({"hfen_width": 3}, "width: got 3, want an integer of at least 4"),

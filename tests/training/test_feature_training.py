@@ -127,8 +127,14 @@ def test_a_run_resumes_bit_identical(where: list[str], tmp_path: Path) -> None:
     [
         ("seed=1", "data.triplets: {features}: features of a backbone with other weights than the model's"),
         ("model.options.first_stage_stride=2", "data.triplets: {features}: features of channels [24, 40, 112, 320]"),
-        ("freeze_backbone=false", "steps.head.freeze_backbone: got false with the cached features of data.triplets"),
-        ("lr_factors.backbone=0.1", "steps.head.freeze_backbone: got false with the cached features of data.triplets"),
+        (
+            "freeze_backbone=false",
+            "steps.head.freeze_backbone: got a backbone that is trained, with the cached features of data.triplets",
+        ),
+        (
+            "lr_factors.backbone=0.1",
+            "steps.head.freeze_backbone: got a backbone that is trained, with the cached features of data.triplets",
+        ),
         ("data.triplets.split=test", "data.triplets: {features}/test.json: no such file"),
         ("data.triplets.rule=quality", "data.triplets: triplets: got none, want at least one"),
         ("data.triplets.weights=3", "data.triplets: weights: got 3, want "),

@@ -55,8 +55,13 @@ TAKERS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("contrastive", "random"): (RandomViews,),
     ("contrastive", "distorted"): (read_photographs, ContrastiveDataset),
 }
-# Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip", "target").
-OWN = {"comparison": {"whole"}, "quality": {"types", "target", "view", "scores", "flip", "crops"}, "contrastive": set()}
+# Options that the task adds, or that have a default of its own ("scores", "crops") or another name ("flip", "target",
+# "means").
+OWN = {
+    "comparison": {"whole"},
+    "quality": {"types", "target", "means", "view", "scores", "flip", "crops"},
+    "contrastive": set(),
+}
 # Arguments that are no options: what the reader hands on, and what an option of another name decides.
 NO_OPTIONS = {
     "n",
@@ -68,6 +73,7 @@ NO_OPTIONS = {
     "horizontal",
     "vertical",
     "teacher",
+    "encode",
     "weights",
 }
 

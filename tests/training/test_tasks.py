@@ -232,7 +232,10 @@ def test_the_longest_beginning_of_a_name_counts() -> None:
         ("steps.only.lr_factors.den=0.1", "steps.only.lr_factors: got 'den', want the beginning of a parameter's name"),
         ("steps.only.freeze_backbone=true", "steps.only.lr_factors: got 'backbone', want the beginning of"),
         ("model.options.dan=false", "steps.only.lr_factors: got 'dan', want the beginning of"),
-        ("model.name=resnet", "model: name: got 'resnet', want one of lpips, mfenet, mfenet_small, prfnet"),
+        (
+            "model.name=resnet",
+            "model: name: got 'resnet', want one of lpips, mfenet, mfenet_lite, mfenet_small, prfnet",
+        ),
         ("steps.only.losses.train=bce", "steps.only.losses.train: got 'bce', want one of l1, mse, smooth_l1"),
         ("steps.only.losses.train=l1 + 0.1*bce", "losses.train: got 'bce', want one of l1"),
         ("steps.only.losses.train=0,1*l1", "losses.train: got '0,1*l1', want a name, or a sum such as l1 + 0.1*"),
@@ -273,7 +276,7 @@ def test_losses_are_added_with_their_weights(tmp_path: Path) -> None:
     losses.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     alone = Estimate(torch.zeros(2))
-    for name in ("high_frequency", "distortion_type", "ranking"):
+    for name in ("high_frequency", "distortion_type", "ranking", "soft_ranking"):
         with pytest.raises(ValueError, match=f"loss {name}: "):
             quality.item_losses(name, alone, torch.ones(2))
     torch.testing.assert_close(quality.item_losses("mse", alone, torch.full((2,), 3.0)), torch.full((2,), 9.0))
@@ -294,6 +297,24 @@ def test_images_are_ranked_among_those_of_their_type() -> None:
     (gradient,) = torch.autograd.grad(losses.sum(), mine)
     assert gradient[0] < 0 < gradient[1]  # the score of the best one should rise, one above it fall
     assert gradient[3] == 0
+
+
+def test_a_soft_ranking_asks_for_the_differences_of_the_scores() -> None:
+    mine = torch.tensor([0.31, 0.30, 0.10, 0.9], requires_grad=True)
+    theirs, types = torch.tensor([0.80, 0.81, 0.50, 0.4]), torch.tensor([1, 1, 1, 2])
+    losses = TASKS["quality"].item_losses("soft_ranking", Estimate(mine), theirs, types)
+
+    def cross_entropy_of(i: int, j: int) -> float:
+        got, want = (1 / (1 + math.exp(-(x[i] - x[j]) / 0.02)) for x in (mine.tolist(), theirs.tolist()))
+        return -want * math.log(got) - (1 - want) * math.log(1 - got)
+
+    for i, others in {0: (1, 2), 1: (0, 2), 2: (0, 1)}.items():
+        assert losses[i].item() == pytest.approx(sum(cross_entropy_of(i, j) for j in others) / 2, abs=1e-5)
+    assert losses[3] == 0
+    equal = (theirs - 0.2).requires_grad_()  # all differences are right: another mean does not matter
+    total = TASKS["quality"].item_losses("soft_ranking", Estimate(equal), theirs, types).sum()
+    (gradient,) = torch.autograd.grad(total, equal)
+    torch.testing.assert_close(gradient, torch.zeros(4), rtol=0, atol=1e-5)
 
 
 def test_accumulated_parts_of_a_contrastive_batch_are_compared_within(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
             for losses that compare the items of a batch.
         repeat_after: number of epochs after which the items repeat. They are kept in memory, rounded to 8 bits, 3 bytes
             a pixel, since distorting a crop of 96 pixels takes 3 ms of one core. None makes new items in every epoch.
+        encode: crops (K, 3, size, size) -> features (K, ...), which items have in their place; None: crops.
         teacher: (undistorted crops, distorted crops), both (N, 3, size, size), -> scores (N,), float32, higher is
             better; the score of an item is their mean. None: the level gives the score.
         on_unreadable: "raise" or "skip" a photograph that is unreadable or too small; see
@@ -91,6 +92,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         ladders: bool = False,
         repeat_after: int | None = None,
         teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
+        encode: Callable[[Tensor], Tensor] | None = None,
         on_unreadable: OnUnreadable = "raise",
     ) -> None:
         self.size = arguments.integer("size", size, minimum=SMALLEST_SIDE)
@@ -106,7 +108,7 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         super().__init__(records, seed, on_unreadable)
         self.read = Photographs(size, keep, longest_side)
         self.repeat_after = None if repeat_after is None else arguments.integer("repeat_after", repeat_after)
-        self.teacher = teacher
+        self.teacher, self.encode = teacher, encode
         self._kept: dict[tuple[int, int], RatedItem] = {}
         lengths = [1, *[LEVELS] * len(DISTORTIONS)] if arguments.flag("ladders", ladders) else [1] * len(CLASSES)
         ends = [*itertools.accumulate(lengths * len(photographs))]
@@ -127,9 +129,9 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
         key = int(self._epoch), range(len(self))[index]
         if key not in self._kept:
             image, score = super().__getitem__(index)
-            self._kept[key] = image.mul(255).round().to(torch.uint8), score
-        codes, score = self._kept[key]
-        return codes.to(torch.float32).div(255), score
+            self._kept[key] = image if self.encode else image.mul(255).round().to(torch.uint8), score
+        kept, score = self._kept[key]
+        return kept if self.encode else kept.to(torch.float32).div(255), score
 
     def item(self, record: RatedImage, generator: np.random.Generator) -> RatedItem:
         """Crop and distort the photograph as the record says; return the crops and their score. Raises ImageError."""
@@ -140,7 +142,8 @@ class DistortedImages(LabelledDataset[RatedImage, RatedItem]):
             score = torch.tensor(record.score, dtype=torch.float32, device="cpu")
         else:
             score = self.teacher(crops, distorted).mean()
-        return distorted[0] if self.grid == 1 else distorted, score
+        result = distorted if self.encode is None else self.encode(distorted)
+        return result[0] if self.grid == 1 else result, score
 
     def _crops(self, photograph: Image, generator: np.random.Generator) -> Tensor:
         """The crops before distortion, (grid², 3, size, size)."""

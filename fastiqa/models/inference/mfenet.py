@@ -66,6 +66,7 @@ class InferenceMFENet(InferenceModel, MFENet):
         nn.Module.__init__(self)  # not MFENet's, which builds parts of its own
         for name in PARTS:
             setattr(self, name, getattr(model, name))
+        self.image_mean, self.image_std = model.image_mean, model.image_std
         self.register_buffer("mean", model.mean, persistent=False)
         self.register_buffer("std", model.std, persistent=False)
         self._settle(dtype, memory_format, "everything" if compile else None)
@@ -86,6 +87,10 @@ class InferenceMFENet(InferenceModel, MFENet):
     @torch.no_grad()
     def _stages(self, image: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         return super()._stages(image)
+
+    @torch.no_grad()
+    def _rate(self, means: Tensor) -> Tensor:
+        return super()._rate(means)
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         weight = arguments.parameter_of(self.head)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fastiqa.common import limits
+from fastiqa.models.checkpoints import backbone_prefix
 from fastiqa.training.config.fields import RecipeError
 from fastiqa.training.recipes.recipe import Recipe
 from fastiqa.training.run.optimizer import factor_of, factors_error
@@ -84,11 +85,15 @@ def check_features(recipe: Recipe, built: Mapping[str, Items], model: nn.Module)
     for name, dataset in cached.items():
         if reason := dataset.model_error(model):
             raise RecipeError(f"data.{name}: {reason}")
+    if not cached:
+        return
+    prefix = backbone_prefix(model)
     for name, step in recipe.steps.items():
         trained = [key for key, _ in model.named_parameters() if factor_of(key, step.factors()) != 0]
-        if cached and any(key.startswith("backbone.") for key in trained):
-            got = f"got false with the cached features of data.{next(iter(cached))}"
-            raise RecipeError(f"steps.{name}.freeze_backbone: {got}, want true in every step")
+        if any(key.startswith(prefix) for key in trained):
+            setting, value = ("freeze_backbone", "true") if prefix == "backbone." else ("lr_factors", "{qen: 0}")
+            got = f"got a backbone that is trained, with the cached features of data.{next(iter(cached))}"
+            raise RecipeError(f"steps.{name}.{setting}: {got}, want {value} in every step")
 
 
 def _types(dataset: Items) -> list[str]:
