@@ -38,7 +38,7 @@ def score_command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="The network: mfenet_small by default, mfenet with a file.", show_default=False),
+        typer.Option("--model", help="The network: mfenet_lite by default, mfenet with a file.", show_default=False),
     ] = None,
     crops: Annotated[
         int | None,
@@ -46,6 +46,15 @@ def score_command(
     ] = None,
     crop_size: Annotated[int, typer.Option("--crop-size", min=32, help="Sides of a crop in pixels.")] = 224,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed that places the crops.")] = 0,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(
+            "--longest-side",
+            min=0,
+            help="Shrink larger images to it, 0: never; default: as published weights were trained, else never.",
+            show_default=False,
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", help="The network's dtype: float32, bfloat16, float16 or float64.")
@@ -60,7 +69,8 @@ def score_command(
 
     Each image gets one number, on the scale that the network was trained on; larger is better. It does not depend on
     the other images. Rows are printed as they come, and stderr names images that cannot be scored. A line on stderr, in
-    JSON a key, says how far to trust published weights.
+    JSON a key, says how far to trust published weights. Their networks see a larger image shrunk, as in their training:
+    at the size of a screen, not of a camera. --longest-side chooses another size.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
     from fastiqa.data import TestCrops
@@ -71,40 +81,46 @@ def score_command(
             raise ValueError("--csv: got --json too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
         files = _files(images)
-        network, facts, accuracy = _network(model, weights, where, number_type)
+        network, facts, notes, side = _network(model, weights, where, number_type)
+        side = (longest_side or None) if longest_side is not None else side
     except (ImportError, OSError, ValueError) as error:
         return refuse(error)
     rows: ScoreRows
     if as_json:
         about = sampled and {"number": sampled.n, "size": sampled.size, "seed": sampled.seed}
-        rows = JsonScores({**facts, "crops": about})
+        rows = JsonScores({**facts, "longest_side": side, "crops": about})
     else:
-        if accuracy is not None:
-            print(accuracy, file=sys.stderr)
+        for note in notes:
+            print(note, file=sys.stderr)
         rows = CsvScores() if as_csv else ScoreTable(files)
     try:
-        return _score_all(network, where, files, sampled, rows, skip_bad)
+        return _score_all(network, where, files, sampled, side, rows, skip_bad)
     finally:
         rows.close()
 
 
 def _network(
     model: str | None, weights: Path | None, device: torch.device, dtype: torch.dtype
-) -> tuple[nn.Module, dict[str, Any], str | None]:
-    """The network, what JSON says of it, and the line on how far to trust published weights."""
+) -> tuple[nn.Module, dict[str, Any], list[str], int | None]:
+    """The network, what JSON says of it, lines on how far to trust it, and the longer side that it was trained with."""
     from fastiqa.common.hashing import file_sha256
     from fastiqa.evaluation.networks import prepare_for_inference
     from fastiqa.models import MFENet, card_of, create_model
-    from fastiqa.models.published import DEFAULTS, find_card
+    from fastiqa.models.published import default_card, find_card
     from fastiqa.models.registry import model_class
 
     try:
-        card = card_of(model or DEFAULTS["quality"]) if weights is None else find_card(str(weights))
+        if weights is not None:
+            card, note = find_card(str(weights)), None
+        else:
+            card, note = default_card("quality") if model is None else (card_of(model), None)
     except ValueError as error:
         raise ValueError(f"--weights: got none, want a file: {error}") from None
     name = model or "mfenet" if card is None else card.model
     if not issubclass(model_class(name), MFENet):
-        raise ValueError(f"--model: got {name!r}, want a network that scores single images: mfenet_small or mfenet")
+        raise ValueError(
+            f"--model: got {name!r}, want a network that scores single images: mfenet_lite, mfenet_small or mfenet"
+        )
     facts: dict[str, Any]
     if card is not None:
         network = create_model(card.name, pretrained=True)
@@ -114,7 +130,8 @@ def _network(
         network = create_model(name, weights)
         warn_if_untrained(network, weights)
         facts = {"model": name, "weights": str(weights), "tag": None, "sha256": file_sha256(weights), "accuracy": None}
-    return prepare_for_inference(network, device, dtype), facts, None if card is None else card.line
+    notes = [line for line in (None if card is None else card.line, note) if line is not None]
+    return prepare_for_inference(network, device, dtype), facts, notes, None if card is None else card.longest_side
 
 
 def _files(paths: list[Path]) -> list[Path]:
@@ -135,6 +152,7 @@ def _score_all(
     device: torch.device,
     files: list[Path],
     crops: TestCrops | None,
+    longest_side: int | None,
     rows: ScoreRows,
     skip_bad: bool,
 ) -> int:
@@ -150,7 +168,7 @@ def _score_all(
     scored = failed = 0
     for file in track(files, "images", console=console, transient=True, disable=not console.is_terminal):
         try:
-            score = score_image(network, file, crops, device)
+            score = score_image(network, file, crops, device, longest_side)
         except ImageError as error:
             failed += 1
             rows.fail(file, error.reason)

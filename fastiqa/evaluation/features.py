@@ -135,7 +135,7 @@ def write_features(
         OSError: a file cannot be written, or another process writes to the folder.
     """
     network: Any = model.eval()
-    if not (hasattr(network, "encode") and hasattr(network, "backbone") and hasattr(network, "head")):
+    if not all(hasattr(network, name) for name in ("encode", "compare", "backbone", "head")):
         raise TypeError(f"model: got {type(model).__name__}, want a PRFNet")
     for name, number, least in (("crop", crop, 1), ("crops", crops, 1), ("seed", seed, 0)):
         arguments.integer(name, number, minimum=least)

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastiqa.common.text import one_line
 from fastiqa.data import ImageError, TestCrops, read_image
 from fastiqa.data.images import native_stderr
+from fastiqa.data.images.photographs import shrunk
 from fastiqa.models.inference import optimize_for_inference
 from fastiqa.runtime.failures import reason_of
 
@@ -57,7 +58,13 @@ def mean_score(network: nn.Module, crops: Tensor, device: torch.device | str) ->
     return torch.cat(scores).double().mean().item()
 
 
-def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device: torch.device | str) -> float:
+def score_image(
+    network: nn.Module,
+    file: Path,
+    crops: TestCrops | None,
+    device: torch.device | str,
+    longest_side: int | None = None,
+) -> float:
     """Return the quality of one image by a no-reference network: the mean over its crops.
 
     Args:
@@ -65,6 +72,7 @@ def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device:
         file: an image that `read_image` reads.
         crops: which parts of the image are scored; None scores the whole image once.
         device: where the network computes.
+        longest_side: shrink a larger image until its longer side has this many pixels, before it is cropped.
 
     Raises:
         ImageError: the image cannot be read, is too small, or too large for the memory.
@@ -73,6 +81,8 @@ def score_image(network: nn.Module, file: Path, crops: TestCrops | None, device:
     try:
         with native_stderr.silenced():
             image = read_image(file)
+        if longest_side is not None:
+            image = shrunk(image, longest_side)
         parts = image.tensor() if crops is None else crops(image)
         with torch.inference_mode():
             score = mean_score(network, parts, device)

@@ -16,10 +16,13 @@ from typing import Any
 
 from fastiqa.common.hashing import file_sha256
 from fastiqa.common.installed_weights import MissingWeightsError, installed_weights
+from fastiqa.common.text import one_line
 
 FOLDER = Path(__file__).parent / "weights"
 # Whose published weights answer where the user names none: `fastiqa compare` and `fastiqa.rank`, `fastiqa score`.
-DEFAULTS = {"comparison": "prfnet_small", "quality": "mfenet_small"}
+DEFAULTS = {"comparison": "prfnet_small", "quality": "mfenet_lite"}
+# Which answers in the place of a default whose package is not installed.
+STAND_INS = {"mfenet_lite": "mfenet_small"}
 USERS = {"comparison": ("compare", "rank"), "quality": ("score",)}
 
 
@@ -40,6 +43,8 @@ class Card:
             human answers (95 % interval 71.6 to 80.2 %)".
         scores: values by name, such as agreement with human answers, each with its interval.
         page: the model card, a page of the documentation.
+        longest_side: pixels of the longer side to which the images of the training were shrunk, and those of `fastiqa
+            score` are; None for networks that take every size as it is.
         default: whether the model's name alone means these weights; without any such card, the first tag's are meant.
     """
 
@@ -54,6 +59,7 @@ class Card:
     accuracy: str
     scores: dict[str, Any]
     page: str
+    longest_side: int | None = None
     default: bool = False
 
     @property
@@ -153,3 +159,21 @@ def _read(path: Path) -> Card:
     if empty := [name for name, value in facts.items() if value in ("", {}) and name != "needs"]:
         raise ValueError(f"{path}: {empty[0]}: got nothing, want the fact")
     return card
+
+
+def default_card(task: str) -> tuple[Card, str | None]:
+    """The card that answers where the user names none.
+
+    Args:
+        task: a key of `DEFAULTS`.
+
+    Returns:
+        The default's card, or where its package is not installed that of its stand-in with a line that says so.
+
+    Raises:
+        ValueError: the default has no published weights.
+    """
+    card = card_of(DEFAULTS[task])
+    if (missing := card.missing()) and (other := find_card(STAND_INS.get(card.model))) is not None:
+        return other, f"{card.model} would be more exact: {one_line(missing)}"
+    return card, None

