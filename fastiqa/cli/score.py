@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fastiqa.cli.render import ScoreRows
     from fastiqa.data import TestCrops
+    from fastiqa.evaluation.networks import Windows
 
 
 def score_command(
@@ -46,12 +47,21 @@ def score_command(
     ] = None,
     crop_size: Annotated[int, typer.Option("--crop-size", min=32, help="Sides of a crop in pixels.")] = 224,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed that places the crops.")] = 0,
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            "--grid",
+            min=0,
+            help="Score the mean over GRID x GRID even crops, 0: the whole image; default: as for --longest-side.",
+            show_default=False,
+        ),
+    ] = None,
     longest_side: Annotated[
         int | None,
         typer.Option(
             "--longest-side",
             min=0,
-            help="Shrink larger images to it, 0: never; default: as published weights were trained, else never.",
+            help="Shrink larger images to it, 0: never; default: as published weights were measured.",
             show_default=False,
         ),
     ] = None,
@@ -69,25 +79,24 @@ def score_command(
 
     Each image gets one number, on the scale that the network was trained on; larger is better. It does not depend on
     the other images. Rows are printed as they come, and stderr names images that cannot be scored. A line on stderr, in
-    JSON a key, says how far to trust published weights. Their networks see a larger image shrunk, as in their training:
-    at the size of a screen, not of a camera. --longest-side chooses another size.
+    JSON a key, says how far to trust published weights. Their networks look at images as in their training: shrunk to
+    the size of a screen, in windows. --longest-side 0 --grid 0 shows the whole image at its own size.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
-    from fastiqa.data import TestCrops
 
-    sampled = None if crops is None else TestCrops(crops, crop_size, seed)
     try:
         if as_json and as_csv:
             raise ValueError("--csv: got --json too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
         files = _files(images)
-        network, facts, notes, side = _network(model, weights, where, number_type)
-        side = (longest_side or None) if longest_side is not None else side
+        network, facts, notes, view = _network(model, weights, where, number_type)
+        side = (view.get("longest_side") if longest_side is None else longest_side) or None
+        sampled = _crops(crops, crop_size, seed, grid, view)
     except (ImportError, OSError, ValueError) as error:
         return refuse(error)
     rows: ScoreRows
     if as_json:
-        about = sampled and {"number": sampled.n, "size": sampled.size, "seed": sampled.seed}
+        about = sampled and {"number": sampled.n, "size": sampled.size, **_places(sampled)}
         rows = JsonScores({**facts, "longest_side": side, "crops": about})
     else:
         for note in notes:
@@ -99,10 +108,32 @@ def score_command(
         rows.close()
 
 
+def _crops(
+    crops: int | None, size: int, seed: int, grid: int | None, view: dict[str, int]
+) -> TestCrops | Windows | None:
+    """What the options show of each image, else what the card does; None for the whole image."""
+    from fastiqa.data import TestCrops
+    from fastiqa.evaluation.networks import Windows
+
+    if crops is not None:
+        if grid is not None:
+            raise ValueError("--grid: got --crops too, want one of them")
+        return TestCrops(crops, size, seed)
+    if grid is None:
+        return Windows(view["size"], view["grid"]) if "grid" in view else None
+    return Windows(view.get("size", size), grid) if grid else None
+
+
+def _places(crops: TestCrops | Windows) -> dict[str, int]:
+    from fastiqa.evaluation.networks import Windows
+
+    return {"grid": crops.grid} if isinstance(crops, Windows) else {"seed": crops.seed}
+
+
 def _network(
     model: str | None, weights: Path | None, device: torch.device, dtype: torch.dtype
-) -> tuple[nn.Module, dict[str, Any], list[str], int | None]:
-    """The network, what JSON says of it, lines on how far to trust it, and the longer side that it was trained with."""
+) -> tuple[nn.Module, dict[str, Any], list[str], dict[str, int]]:
+    """The network, what JSON says of it, lines on how far to trust it, and how it looks at images, see `Card.view`."""
     from fastiqa.common.hashing import file_sha256
     from fastiqa.evaluation.networks import prepare_for_inference
     from fastiqa.models import MFENet, card_of, create_model
@@ -131,7 +162,7 @@ def _network(
         warn_if_untrained(network, weights)
         facts = {"model": name, "weights": str(weights), "tag": None, "sha256": file_sha256(weights), "accuracy": None}
     notes = [line for line in (None if card is None else card.line, note) if line is not None]
-    return prepare_for_inference(network, device, dtype), facts, notes, None if card is None else card.longest_side
+    return prepare_for_inference(network, device, dtype), facts, notes, {} if card is None else card.view or {}
 
 
 def _files(paths: list[Path]) -> list[Path]:
@@ -151,7 +182,7 @@ def _score_all(
     network: nn.Module,
     device: torch.device,
     files: list[Path],
-    crops: TestCrops | None,
+    crops: TestCrops | Windows | None,
     longest_side: int | None,
     rows: ScoreRows,
     skip_bad: bool,

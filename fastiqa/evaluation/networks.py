@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastiqa.common.text import one_line
-from fastiqa.data import ImageError, TestCrops, read_image
+from fastiqa.data import Image, ImageError, TestCrops, read_image
 from fastiqa.data.images import native_stderr
-from fastiqa.data.images.photographs import shrunk
+from fastiqa.data.images.photographs import grid_windows, shrunk
 from fastiqa.models.inference import optimize_for_inference
 from fastiqa.runtime.failures import reason_of
 
@@ -58,10 +59,26 @@ def mean_score(network: nn.Module, crops: Tensor, device: torch.device | str) ->
     return torch.cat(scores).double().mean().item()
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Image → crops (grid², 3, size, size), evenly spread; the whole image (1, 3, H, W) where a side is smaller."""
+
+    size: int
+    grid: int
+
+    @property
+    def n(self) -> int:
+        """The number of crops."""
+        return self.grid**2
+
+    def __call__(self, image: Image) -> Tensor:
+        return image.tensor() if min(image.pixels.shape[:2]) < self.size else grid_windows(image, self.size, self.grid)
+
+
 def score_image(
     network: nn.Module,
     file: Path,
-    crops: TestCrops | None,
+    crops: TestCrops | Windows | None,
     device: torch.device | str,
     longest_side: int | None = None,
 ) -> float:

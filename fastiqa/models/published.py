@@ -43,8 +43,8 @@ class Card:
             human answers (95 % interval 71.6 to 80.2 %)".
         scores: values by name, such as agreement with human answers, each with its interval.
         page: the model card, a page of the documentation.
-        longest_side: pixels of the longer side to which the images of the training were shrunk, and those of `fastiqa
-            score` are; None for networks that take every size as it is.
+        view: how `accuracy` was measured, and `fastiqa score` looks: "longest_side" to which a larger image is shrunk,
+            and "grid"² windows of "size" pixels a side, whose mean is the score. None: the whole image at its own size.
         default: whether the model's name alone means these weights; without any such card, the first tag's are meant.
     """
 
@@ -59,7 +59,7 @@ class Card:
     accuracy: str
     scores: dict[str, Any]
     page: str
-    longest_side: int | None = None
+    view: dict[str, int] | None = None
     default: bool = False
 
     @property

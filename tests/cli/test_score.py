@@ -15,11 +15,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from torch import Tensor
 
 import fastiqa
 from fastiqa import cli
 from fastiqa.data import TestCrops, read_image
-from fastiqa.data.images.photographs import shrunk
+from fastiqa.data.images.photographs import grid_windows, shrunk
 from fastiqa.evaluation import networks
 from fastiqa.models import create_model, save_model
 from fastiqa.models.published import DEFAULTS
@@ -345,17 +346,31 @@ def test_another_network_stands_in_for_one_whose_package_is_missing(
     assert "pip install" in error_line(*fastiqa_command("score", folder / "a.png", "--model", "mfenet_lite"))
 
 
-def test_images_are_shrunk_as_in_the_training(fastiqa_command: Command, folder: Path, published: Any) -> None:
-    published("mfenet_small", longest_side=48)
+def test_published_weights_look_as_they_were_measured(fastiqa_command: Command, folder: Path, published: Any) -> None:
+    published("mfenet_small", view={"longest_side": 48, "grid": 2, "size": 32})
     file = folder / "inner" / "c.png"
     model, image = create_model("mfenet_small", pretrained=True).eval(), read_image(file)
-    wanted = {(): 48, ("--longest-side", 40): 40, ("--longest-side", 0): None}
-    for options, side in wanted.items():
-        content = json.loads(fastiqa_command("score", file, "--json", "--model", "mfenet_small", *options)[1])
-        assert content["longest_side"] == side
-        shown = image if side is None else shrunk(image, side)
-        assert content["scores"][0]["score"] == pytest.approx(model(shown.tensor()).item(), abs=1e-4)
-    assert max(image.pixels.shape) == 64
+    assert image.pixels.shape == (64, 64, 3)
+
+    def content(*options: object) -> Any:
+        return json.loads(fastiqa_command("score", file, "--json", "--model", "mfenet_small", *options)[1])
+
+    four, nine = ({"number": grid**2, "size": 32, "grid": grid} for grid in (2, 3))
+    cases: dict[tuple[Any, ...], tuple[int | None, Any, Tensor]] = {
+        (): (48, four, grid_windows(shrunk(image, 48), 32, 2)),
+        ("--longest-side", 40): (40, four, grid_windows(shrunk(image, 40), 32, 2)),
+        ("--longest-side", 0, "--grid", 3): (None, nine, grid_windows(image, 32, 3)),
+        ("--longest-side", 0, "--grid", 0): (None, None, image.tensor()),
+    }
+    for options, (side, crops, parts) in cases.items():
+        found = content(*options)
+        assert (found["longest_side"], found["crops"]) == (side, crops)
+        assert found["scores"][0]["score"] == pytest.approx(model(parts).mean().item(), abs=1e-4)
+    assert content("--crops", 3, "--crop-size", 32)["crops"] == {"number": 3, "size": 32, "seed": 0}
+    both = fastiqa_command("score", file, "--model", "mfenet_small", "--crops", 3, "--grid", 2)
+    assert error_line(*both) == "error: --grid: got --crops too, want one of them"
+    published("mfenet_small", view={"grid": 2, "size": 96})  # larger than the image, which is shown whole
+    assert content()["scores"][0]["score"] == pytest.approx(model(image.tensor()).item(), abs=1e-4)
 
 
 def test_without_weights(
