@@ -58,7 +58,7 @@ _MFENET_SMALL = {
 }
 
 # MFENet's head alone, on the means of EfficientNet-Lite0's maps.
-_MFENET_LITE = {"backbone": "efficientnet_lite0", "hfen": False, "dan": False, "hidden": (256,), "dropout": 0.2}
+_MFENET_LITE = {"backbone": "efficientnet_lite0", "hfen": False, "dan": False, "hidden": (256,), "dropout": 0.4}
 
 MODELS = {
     "lpips": ModelEntry(

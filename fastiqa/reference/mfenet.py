@@ -74,7 +74,8 @@ class MFENet(NormalisedImages):
         hidden: widths of the hidden layers of the MLP.
         dropout: probability of dropping a hidden unit in training mode.
         predict_high_frequency: a head on the finest map of HFEN, for a loss.
-        distortion_types: classes of a head on the deepest map of the DAN, for a loss; 0 for none.
+        distortion_types: classes of a head for a loss, on the deepest map of the DAN, or without DAN on the last hidden
+            layer of the MLP; 0 for none.
 
     Attributes:
         qen, hfen, dan: the branches; None where left out.
@@ -136,8 +137,6 @@ class MFENet(NormalisedImages):
         arguments.integer("distortion_types", distortion_types, minimum=0)
         if predict_high_frequency and not hfen:
             raise ValueError("predict_high_frequency: got True, want False without hfen")
-        if distortion_types and not dan:
-            raise ValueError(f"distortion_types: got {distortion_types}, want 0 without dan")
 
         self.qen: Any = self.backbone_blocks[backbone](**sizes)
         facts = facts_of(self.qen)
@@ -152,8 +151,9 @@ class MFENet(NormalisedImages):
         if self.hfen is not None and predict_high_frequency:
             self.high_frequency_head = nn.Conv2d(self.hfen.channels[0], STRIDES[0] ** 2, 1)
         self.distortion_head: nn.Linear | None = None
-        if self.dan is not None and distortion_types > 0:
-            self.distortion_head = nn.Linear(self.dan.channels[-1], distortion_types)
+        if distortion_types > 0:
+            inputs = hidden[-1] if self.dan is None else self.dan.channels[-1]
+            self.distortion_head = nn.Linear(inputs, distortion_types)
         self._make_statistics()
         if backbone == "van":
             own = {"qen": qen, **{name: list(sizes[name]) for name in of_van}, "drop_path": drop_path}
@@ -187,24 +187,30 @@ class MFENet(NormalisedImages):
         return self._stages(image)[0]
 
     def rate(self, means: Tensor) -> Tensor:
-        """Means (N, C) of `encode` → quality (N,), float32: the head is trained without the network before it."""
+        """Means (N, C) of `encode` → quality (N,), float32."""
+        return self.outputs_of(means).quality
+
+    def outputs_of(self, means: Tensor) -> MFENetOutputs:
+        """Means (N, C) of `encode` → what `outputs` returns of the head alone: it is trained without the rest."""
         width = self.head[0].in_features
         if not isinstance(means, Tensor) or means.dim() != 2 or means.shape[1] != width:
             got = tuple(means.shape) if isinstance(means, Tensor) else type(means).__name__
             raise ValueError(f"means: got {got}, want (N, {width})")
-        return self._rate(means)
+        quality, logits = self._rate_and_name(means)
+        return MFENetOutputs(quality, None, logits)
 
     def outputs(self, image: Tensor) -> MFENetOutputs:
         """Images (N, 3, H, W) → quality, and the predictions of the heads for further losses."""
         means, high, distorted = self._stages(image)
-        estimate = logits = None
+        estimate = None
         if self.high_frequency_head is not None:
             # Each value of the map estimates its block of pixels; the last blocks reach beyond the border.
             blocks = pixel_shuffle(self.high_frequency_head(high[0]), STRIDES[0])
             estimate = blocks[..., : image.shape[-2], : image.shape[-1]]
-        if self.distortion_head is not None:
+        quality, logits = self._rate_and_name(means)
+        if self.distortion_head is not None and distorted:
             logits = self.distortion_head(distorted[-1].mean((2, 3)))
-        return MFENetOutputs(self._rate(means), estimate, logits)
+        return MFENetOutputs(quality, estimate, logits)
 
     @staticmethod
     def high_frequency_target(image: Tensor) -> Tensor:
@@ -234,6 +240,17 @@ class MFENet(NormalisedImages):
     def _rate(self, means: Tensor) -> Tensor:
         quality: Tensor = self.head(means).squeeze(1)
         return quality.float()
+
+    def _rate_and_name(self, means: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Quality, and the types' logits where the head gives them."""
+        if self.distortion_head is None or self.dan is not None:
+            return self._rate(means), None
+        *layers, last = self.head
+        hidden = means
+        for layer in layers:
+            hidden = layer(hidden)
+        quality: Tensor = last(hidden).squeeze(1)
+        return quality.float(), self.distortion_head(hidden)
 
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The image for QEN and HFEN, and the image for the DAN."""

@@ -92,6 +92,10 @@ class InferenceMFENet(InferenceModel, MFENet):
     def _rate(self, means: Tensor) -> Tensor:
         return super()._rate(means)
 
+    @torch.no_grad()
+    def _rate_and_name(self, means: Tensor) -> tuple[Tensor, Tensor | None]:
+        return super()._rate_and_name(means)
+
     def _inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
         weight = arguments.parameter_of(self.head)
         as_given = isinstance(image, Tensor) and image.dtype == self.mean.dtype

@@ -280,7 +280,7 @@ class QualityEstimator(nn.Module):
 
     Args:
         model: images (M, 3, h, w) → scores (M,). In training mode its method `outputs` is called instead, if it has
-            one, see `fastiqa.reference.MFENet`; for means of a frozen backbone its method `rate`.
+            one, see `fastiqa.reference.MFENet`; for means of a frozen backbone its method `outputs_of`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -294,7 +294,10 @@ class QualityEstimator(nn.Module):
             return values.float().view(len(image), -1, *values.shape[1:]).mean(1)
 
         if image.dim() < 4:
-            return Estimate(by_image(self.model.rate(image.flatten(0, -2))))
+            outputs = self.model.outputs_of(image.flatten(0, -2))
+            logits = outputs.distortion_logits
+            named = self.training and logits is not None
+            return Estimate(by_image(outputs.quality), None, by_image(logits) if named else None)
         crops = image.flatten(0, -4)
         if not (self.training and hasattr(self.model, "outputs")):
             return Estimate(by_image(self.model(crops)))
