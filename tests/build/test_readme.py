@@ -20,6 +20,7 @@ from test_docs_code import blocks, missing
 from test_package import ROOT, clean_environment
 
 import fastiqa
+from fastiqa.models.published import DEFAULTS
 
 README = ROOT / "README.md"
 SHELL = [line for _, text in blocks(README, "sh") for line in text.splitlines()]
