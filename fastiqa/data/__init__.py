@@ -6,6 +6,7 @@ from fastiqa.data.distortions import DISTORTIONS, distort
 from fastiqa.data.distortions.contrastive import ContrastiveDataset
 from fastiqa.data.images.folders import image_files
 from fastiqa.data.images.photographs import split_photographs
+from fastiqa.data.images.policy import ReadingPolicy
 from fastiqa.data.images.reading import Image, ImageError, read_image
 from fastiqa.data.rated.dataset import RatedDataset, RatedImage
 from fastiqa.data.rated.distorted import DistortedImages
@@ -37,6 +38,7 @@ __all__ = [
     "RatedImage",
     "RatedReport",
     "RatedSet",
+    "ReadingPolicy",
     "Report",
     "TestCrops",
     "Triplet",

@@ -457,10 +457,10 @@ def test_threads_leave_the_filters_of_warnings_as_they_were(tmp_path, monkeypatc
     before, begun, ends = list(warnings.filters), threading.Semaphore(0), [threading.Event(), threading.Event()]
     decoded = reading._decoded
 
-    def waiting(data, path):
+    def waiting(data, path, policy):
         begun.release()
         assert ends[int(threading.current_thread().name)].wait(10)
-        return decoded(data, path)
+        return decoded(data, path, policy)
 
     monkeypatch.setattr(reading, "_decoded", waiting)
     for order in ((0, 1), (1, 0)):

@@ -41,10 +41,11 @@ class _Scan(NamedTuple):
     symbols: list[int]
 
 
-def jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
-    """The pixels (H, W, 3) of an undamaged RGB JPEG; None if simplejpeg, which detects damage, is not installed.
+def jpeg_pixels(data: bytes, mode: str = "RGB") -> NDArray[np.uint8] | None:
+    """The pixels (H, W, channels) of an undamaged JPEG; None if simplejpeg, which detects damage, is not installed.
 
-    libjpeg-turbo decodes them, as in Pillow, with exact transforms and interpolated chroma.
+    libjpeg-turbo decodes them, as in Pillow, with exact transforms and interpolated chroma. `mode` is Pillow's: RGB, L
+    or CMYK, whose inks come as the file stores them, often inverted.
 
     Raises: Refused for damaged markers, a run of zeros, or a warning of libjpeg.
     """
@@ -56,7 +57,7 @@ def jpeg_pixels(data: bytes) -> NDArray[np.uint8] | None:
     except ImportError:
         return None
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else mode, strict=True)
     except ValueError as error:
         raise Refused(f"the image is damaged: {error}") from None
     return pixels

@@ -1,27 +1,26 @@
-"""read_image: an RGB image file as the code values it stores.
+"""read_image: an image file as the RGB code values it stores, or as a viewer shows it.
 
-    PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP       8 bits
-    AVIF                          8, 10 and 12 bits    JPEG 2000             8 to 16 bits
+    PNG, TIFF                     8 and 16 bits        BMP, JPEG, WebP, GIF  8 bits
+    AVIF                          8, 10 and 12 bits    JPEG 2000, JPEG XL    8 to 16 bits
+    HEIC                          8, 10 and 12 bits
 
-Pillow decodes 8 bits, imagecodecs (extra `cli`) more. simplejpeg (same extra), where installed, decodes JPEG
-and reports damage. Precision is never lost silently. docs/damaged_files.md lists which damage is found.
+Pillow decodes 8 bits, imagecodecs (extra `cli`) more and JPEG XL, pillow-heif HEIC. simplejpeg (extra `cli`), where
+installed, decodes JPEG and reports damage. Precision is never lost silently. docs/damaged_files.md lists which damage
+is found.
 
-Only single, opaque RGB images are read; others are refused with the reason. The EXIF orientation is applied, ICC
-profiles and gamma are not. No pickle, no network.
+A `ReadingPolicy` says what becomes of grey, alpha, CMYK, palettes, animations and ICC profiles. By default only single,
+opaque RGB images are read, profiles ignored, and others refused with the reason: GIF, JPEG XL and HEIC too. The EXIF
+orientation is applied; gamma is not. No pickle, no network.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import os
 import threading
 import warnings
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -29,19 +28,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastiqa.common.extras import install_command
 from fastiqa.common.text import one_line
-from fastiqa.data.images import archives, damage, stored_depth
+from fastiqa.data.images import archives
+from fastiqa.data.images.colour_profiles import to_srgb
+from fastiqa.data.images.decoding import FORMATS, LENIENT_FORMATS, Codes, decode
+from fastiqa.data.images.policy import STRICT, ReadingPolicy, backdrop
 from fastiqa.data.images.stored_depth import TRUNCATED, Refused
 
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
-GREY = {"1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
-ORIENTATION = 0x0112
 PIXELS_AT_ONCE = 1 << 16  # per step of a conversion: 1.5 MB beside the result, which stay in the cache
-TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
-
-Code = TypeVar("Code", np.uint8, np.uint16)
 
 
 class ImageError(ValueError):
@@ -69,11 +63,17 @@ class Image:
         pixels: code values (H, W, 3), uint8 for a bit depth of 8 and uint16 above.
         bit_depth: bits of a code value, 8 to 16.
         path: the file.
+        notes: what was decided in reading it, such as "grey" or "alpha on white"; docs/reading_images.md lists them.
+        grey: whether the file is grey: the three channels are equal.
+        background: what its alpha was composited on, or None for an opaque image.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     bit_depth: int
     path: Path
+    notes: tuple[str, ...] = ()
+    grey: bool = False
+    background: str | None = None
 
     def tensor(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The image as (1, 3, H, W) in [0, 1]: code values divided by 2**bit_depth - 1, rounded once to ``dtype``."""
@@ -116,20 +116,23 @@ class _Decoding:
 _decoding = _Decoding()
 
 
-def read_image(path: str | os.PathLike[str]) -> Image:
-    """Read one RGB image file.
+def read_image(path: str | os.PathLike[str], policy: ReadingPolicy = STRICT) -> Image:
+    """Read one image file.
 
     Args:
-        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file, told by its content, not its suffix. The path may
-            lead into an uncompressed .tar or a .zip: ``shards/0.tar/0abc.png``.
+        path: a PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000 file, and under a policy that is not strict a GIF, HEIC or
+            JPEG XL one, told by its content, not its suffix. The path may lead into an uncompressed .tar or a .zip:
+            ``shards/0.tar/0abc.png``.
+        policy: what becomes of images that are not plain opaque RGB. The default refuses them and ignores ICC profiles;
+            ``ReadingPolicy()`` reads them as a viewer shows them.
 
     Returns:
-        An :class:`Image` with the stored code values, turned upright.
+        An :class:`Image` with the stored code values, turned upright, and as the policy wants them.
 
     Raises:
         ImageError: missing, a directory, not an image, truncated, damaged or empty; more than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or more bytes than such an image can have; grey, CMYK, with an alpha
-            channel, several frames or pages, or floating-point samples; deeper than 8 bits without imagecodecs.
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or more bytes than such an image can have; floating-point samples;
+            refused by the policy; a decoder's package is not installed.
 
     Example:
         >>> import numpy as np, PIL.Image, tempfile
@@ -143,14 +146,14 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     try:
         data = _content(path)
         with _decoding:
-            return _decoded(data, Path(path))
+            return _decoded(data, Path(path), policy)
     except Refused as error:
         raise ImageError(path, str(error)) from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         limit = f"more than {PIL.Image.MAX_IMAGE_PIXELS} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
         raise ImageError(path, f"the image has {limit}") from None
     except PIL.UnidentifiedImageError:
-        formats = ", ".join(FORMATS)
+        formats = ", ".join(FORMATS if policy.strict else (*LENIENT_FORMATS, "HEIC", "JPEG XL"))
         raise ImageError(path, f"not an image in a format that is read ({formats}), or truncated early") from None
     except OSError as error:
         reason = error.strerror or (TRUNCATED if "truncated" in str(error) else f"the image is damaged: {error}")
@@ -179,80 +182,31 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _decoded(data: bytes, path: Path) -> Image:
-    """Decode a file's content to an upright image."""
-    depth = 8
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):  # tags first: Pillow cannot name a floating-point TIFF
-        depth = stored_depth.tiff_depth(data)
-    PIL.Image.init()
-    formats = [name for name in FORMATS if name in PIL.Image.OPEN]
-    with PIL.Image.open(BytesIO(data), formats=formats) as image:
-        if image.format == "PNG":
-            depth = stored_depth.png_depth(data)
-        elif image.format == "AVIF":
-            depth = stored_depth.avif_depth(data)
-        elif image.format == "JPEG2000":
-            depth = stored_depth.jpeg2000_depth(data)
-        _refuse_other_than_rgb(image)
-        if image.format == "TIFF":
-            damage.check_tiff(data)
-        if depth > 8:
-            orientation = image.getexif().get(ORIENTATION, 1)
-            size = (image.height, image.width)
-            if image.format == "TIFF" and orientation in TURNED:  # Pillow reports the upright size of a TIFF
-                size = size[::-1]
-            deep = _deep(data, str(image.format), size, depth)
-            return Image(_upright(deep, orientation), depth, path)
-        checked = damage.jpeg_pixels(data) if image.format in ("JPEG", "MPO") else None
-        if checked is not None:
-            return Image(_upright(checked, image.getexif().get(ORIENTATION, 1)), 8, path)
-        image.load()
-        orientation = image.getexif().get(ORIENTATION, 1)  # after load, which turns TIFF itself
-        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-        return Image(_upright(pixels, orientation), 8, path)
+def _decoded(data: bytes, path: Path, policy: ReadingPolicy) -> Image:
+    """Decode a file's content to an upright image as the policy wants it."""
+    stored = decode(data, policy.strict)
+    depth, notes = stored.bit_depth, [*stored.notes]
+    pixels, decided = to_srgb(stored.pixels, stored.space, depth, stored.profile, stored.encoding, policy.colour)
+    notes += ["grey"] if stored.space == "grey" else []
+    notes += decided
+    background = None
+    if stored.alpha is not None:
+        background = policy.background or "white"
+        pixels = _composite(pixels, stored.alpha, background, depth)
+        notes.append(f"alpha on {background}")
+    grey = pixels.shape[2] == 1
+    return Image(np.repeat(pixels, 3, 2) if grey else pixels, depth, path, tuple(notes), grey, background)
 
 
-def _refuse_other_than_rgb(image: PIL.Image.Image) -> None:
-    mode = image.mode
-    if mode in ALPHA or "transparency" in image.info:
-        raise Refused(f"an image with an alpha channel or transparency (Pillow mode {mode}), want opaque RGB")
-    if mode in GREY:
-        raise Refused(f"a grey image (Pillow mode {mode}), want RGB")
-    if mode not in ("RGB", "P"):
-        raise Refused(f"an image in {mode}, want RGB")
-    if mode == "P" and (image.palette is None or image.palette.mode != "RGB"):
-        raise Refused("a palette with transparency, want opaque RGB")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # an MPO file is a JPEG with previews behind it
-        raise Refused(f"an image of {frames} frames or pages, want one")
-
-
-def _deep(data: bytes, name: str, size: tuple[int, int], depth: int) -> NDArray[np.uint16]:
-    """Decode code values of more than 8 bits with imagecodecs."""
-    try:
-        imagecodecs = importlib.import_module("imagecodecs")
-    except ImportError:
-        raise Refused(f"{depth} bits per sample need imagecodecs: {install_command('cli')}") from None
-    decode = {
-        "PNG": imagecodecs.png_decode,
-        "TIFF": functools.partial(imagecodecs.tiff_decode, index=0),
-        "AVIF": imagecodecs.avif_decode,
-        "JPEG2000": imagecodecs.jpeg2k_decode,
-    }[name]
-    pixels: NDArray[np.uint16] = decode(data)
-    if pixels.shape == (3, *size):  # TIFF with one plane per channel
-        pixels = pixels.transpose(1, 2, 0)
-    if pixels.shape != (*size, 3) or pixels.dtype != np.uint16 or int(pixels.max()) >= 2**depth:
-        raise Refused(f"decoding {depth}-bit {name} gave {pixels.dtype} values of shape {pixels.shape}")
-    return pixels
-
-
-def _upright(pixels: NDArray[Code], orientation: object) -> NDArray[Code]:
-    """Turn pixels upright by EXIF orientation 1 to 8; any other value counts as 1."""
-    if orientation in TURNED:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+def _composite(pixels: Codes, alpha: Codes, background: str, bit_depth: int) -> Codes:
+    """(alpha · pixels + (1 - alpha) · background), rounded to code values, a few rows at a time."""
+    height, width, channels = pixels.shape
+    behind, white = backdrop(background, height, width, bit_depth).astype(np.uint32), 2**bit_depth - 1
+    result = np.empty((height, width, max(channels, behind.shape[2])), pixels.dtype)
+    step = max(1, PIXELS_AT_ONCE // max(1, width))
+    for top in range(0, height, step):
+        rows = slice(top, top + step)
+        opacity = alpha[rows, :, None].astype(np.uint32)
+        under = behind if len(behind) == 1 else behind[rows]
+        result[rows] = (pixels[rows] * opacity + under * (white - opacity) + white // 2) // white
+    return result

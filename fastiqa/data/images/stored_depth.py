@@ -4,7 +4,7 @@ Pillow 13 silently decodes 16-bit RGB PNG, TIFF and JPEG 2000 and 10- and 12-bit
 missing rows of a PNG with zeros if the compressed data end early. Both are found here.
 
 Sources: PNG third edition, 11.2; TIFF 6.0; ISO/IEC 14496-12 (boxes); AV1-ISOBMFF 2.3 (av1C);
-ISO/IEC 15444-1 A.5.1 (SIZ).
+ISO/IEC 15444-1 A.5.1 (SIZ), I.5.3.3 (colr).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Tags
 
 
 class Refused(ValueError):
@@ -69,15 +69,19 @@ def _inflated_size(chunks: list[bytes], enough: int) -> int:
     return size if size >= enough else size + len(inflate.flush())
 
 
-def tiff_depth(data: bytes) -> int:
-    """Bits per sample of a TIFF. Raises Refused unless it is unsigned-integer RGB with all strips or tiles present."""
+def tiff_depth(data: bytes, palettes: bool = False) -> int:
+    """Bits per sample of a TIFF.
+
+    Raises: Refused unless samples are unsigned integers, those of RGB of 8 or 16 bits, and all strips or tiles are
+    present; for a palette unless `palettes`.
+    """
     tags = tiff_tags(data)
     sample_format = set(tags.get(339, (1,)))
     if 3 in sample_format:
         raise Refused("a TIFF of floating-point samples, want unsigned integers")
     if sample_format != {1}:
         raise Refused("a TIFF of samples that are not unsigned integers")
-    if tags.get(262) == 3:
+    if tags.get(262) == 3 and not palettes:
         raise Refused("a palette TIFF, want RGB samples")
     depths = set(tags.get(258, (1,)))
     if any(offset + count > len(data) for offset, count in tiff_spans(tags)):
@@ -88,13 +92,13 @@ def tiff_depth(data: bytes) -> int:
     return int(depth)
 
 
-def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
+def tiff_tags(data: bytes) -> Tags:
     """The tags of the first image in a TIFF."""
     file = io.BytesIO(data)
     header = file.read(8)
     if 43 in header[2:4]:  # BigTIFF
         header += file.read(8)
-    tags = ImageFileDirectory_v2(header)
+    tags = Tags(header)
     if tags.next >= len(data):
         raise Refused(TRUNCATED)
     file.seek(tags.next)
@@ -102,7 +106,7 @@ def tiff_tags(data: bytes) -> ImageFileDirectory_v2:
     return tags
 
 
-def tiff_spans(tags: ImageFileDirectory_v2) -> list[tuple[int, int]]:
+def tiff_spans(tags: Tags) -> list[tuple[int, int]]:
     """Offset and bytes of each strip or tile."""
     pairs = ((tags.get(offsets, ()), tags.get(counts, ())) for offsets, counts in ((273, 279), (324, 325)))
     return [span for offsets, counts in pairs for span in zip(offsets, counts, strict=False)]
@@ -140,6 +144,14 @@ def jpeg2000_depth(data: bytes) -> int:
     if depth > 8 and any(colour[0] == 1 and struct.unpack_from(">I", colour, 3)[0] != 16 for colour in colours):
         raise Refused(f"a JPEG 2000 file of {depth} bits per sample that is not sRGB")
     return depth
+
+
+def jpeg2000_profile(data: bytes) -> bytes | None:
+    """The ICC profile of a JPEG 2000 file, which Pillow 13 does not report; None where there is none."""
+    if data.startswith(b"\xff\x4f"):
+        return None
+    colours = (colour for header in boxes(data, b"jp2h") for colour in boxes(header, b"colr"))
+    return next((colour[3:] for colour in colours if colour[:1] in (b"\x02", b"\x03")), None)
 
 
 def boxes(data: bytes, wanted: bytes) -> Iterator[bytes]:
