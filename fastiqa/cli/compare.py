@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from fastiqa.cli.options import LPIPS_HELP, Device, chosen_device, chosen_dtype, refuse
+from fastiqa.cli.options import (
+    LPIPS_HELP,
+    Background,
+    Colour,
+    Device,
+    Strict,
+    chosen_device,
+    chosen_dtype,
+    reading_policy,
+    refuse,
+)
 from fastiqa.common.text import one_line
 
 # The command line's words for the arguments of `compare_files`.
@@ -37,28 +47,34 @@ def compare_command(
     dtype: Annotated[
         str, typer.Option("--dtype", help="PRFNet's dtype: float32, bfloat16, float16 or float64.")
     ] = "float32",
+    strict: Strict = False,
+    background: Background = None,
+    colour: Colour = "convert",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Say which of A and B is closer to REF.
 
     Prints PSNR over RGB code values in dB, SSIM and MS-SSIM (weighted sum of five scales) on MATLAB's rounded grey,
     with --lpips LPIPS (lower is better), and the probability that B is closer by a PRFNet, with a line on how far to
-    trust published weights. The images are PNG, JPEG, WebP, AVIF, TIFF, BMP or JPEG 2000, all of one size.
+    trust published weights. The images have one size. Grey images are compared as grey, images with alpha on white and
+    on black (the worse value counts) or on --background, ICC profiles are converted to sRGB; a line on stderr, in JSON
+    a key, says what was decided for each file. --strict refuses all but opaque RGB.
     """
-    from fastiqa.cli.render import comparison_json, print_comparison
+    from fastiqa.cli.render import comparison_json, print_comparison, print_decisions
     from fastiqa.evaluation.comparison import CompareError, compare_files
 
     try:
         if metrics_only and weights is not None:
             raise ValueError("--metrics-only: got --weights too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
+        policy = reading_policy(strict, background, colour)
         network, unpublished, missing = weights, None, None
         if weights is None and not metrics_only:
             network, unpublished, missing = _published()
     except ValueError as error:
         return refuse(error)
     try:
-        comparison = compare_files(ref, a, b, network, lpips, where, number_type)
+        comparison = compare_files(ref, a, b, network, lpips, where, number_type, policy)
     except CompareError as error:
         if error.argument == "weights" and weights is None:
             return refuse(f"{error.reason} (--metrics-only needs no weights)")
@@ -71,6 +87,7 @@ def compare_command(
     if as_json:
         print(comparison_json(comparison))
     else:
+        print_decisions({path: comparison.decisions[name] for name, path in comparison.paths.items()})
         print_comparison(comparison)
     return 0 if comparison.failure is None else refuse(comparison.failure)
 

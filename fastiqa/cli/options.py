@@ -15,9 +15,27 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from fastiqa.data import ReadingPolicy
+
 Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu or cuda.")]
 
 LPIPS_HELP = "With LPIPS: alone for the published weights of the extra `weights`, or a file of fastiqa.save_model."
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse images that are not plain opaque RGB: grey, alpha, CMYK, animations.")
+]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        "--background",
+        metavar="COLOUR",
+        help="What alpha is shown on: white, black, checker or #rrggbb.",
+        show_default=False,
+    ),
+]
+Colour = Annotated[
+    str, typer.Option("--colour", metavar="POLICY", help="ICC profiles: convert to sRGB, ignore, or refuse.")
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -46,6 +64,18 @@ def chosen_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def reading_policy(strict: bool, background: str | None, colour: str) -> ReadingPolicy:
+    """Return the policy of the options --strict, --background and --colour. Raises ValueError."""
+    from fastiqa.data import ReadingPolicy
+
+    if strict and background is not None:
+        raise ValueError("--background: got --strict too, which refuses alpha, want one of them")
+    try:
+        return ReadingPolicy(strict, background, colour)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+
+
 def with_published_lpips(arguments: Sequence[str]) -> list[str]:
     """Give an option --lpips that no file follows the value "published".
 
@@ -54,10 +84,10 @@ def with_published_lpips(arguments: Sequence[str]) -> list[str]:
     given = list(arguments)
     if "--lpips" not in given:
         return given
-    from fastiqa.data.images.folders import SUFFIXES
+    from fastiqa.data.images.folders import LENIENT_SUFFIXES
 
     for k, (argument, after) in enumerate(zip(arguments, [*arguments[1:], "--"], strict=True)):
-        if argument == "--lpips" and (after.startswith("-") or after.lower().endswith(SUFFIXES)):
+        if argument == "--lpips" and (after.startswith("-") or after.lower().endswith(LENIENT_SUFFIXES)):
             given[k] = "--lpips=published"
     return given
 

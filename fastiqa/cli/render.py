@@ -3,6 +3,11 @@
 Keys of JSON, which stay as they are. ``fastiqa compare``:
     paths       {"ref", "a", "b"}: the files as they were given
     size        {"width", "height"} in pixels
+    reading     {"strict", "background", "colour"}: the options; background is null where none was given
+    decisions   {"ref", "a", "b"}: what was decided in reading each file, a list, such as ["grey", "alpha on white"]
+    channels    1 where all three are grey and the metrics take one channel, else 3
+    backgrounds what alpha was composited on: none, one, or white and black; then each metric is the worse of two values
+                and the probability the mean of two
     metrics     {"psnr", "ssim", "ms_ssim"} and, where its weights were given, "lpips" (lower is better): each
                 {"a", "b", "prefers"}: a number, the string "inf" (PSNR of equal images: JSON has no infinity) or null
                 (n/a, see notes); "a", "b", "tie" or null
@@ -16,7 +21,9 @@ Keys of JSON, which stay as they are. ``fastiqa compare``:
     tag, accuracy   of published weights, and how far to trust them; null for a file
     sha256      of the file
     crops       null for whole images, else {"number", "size", "seed"}
-    scores      [{"image", "score"}], in the order of the arguments; a folder's files sorted by name; bad ones left out
+    reading     {"strict", "background", "colour"}: the options; without a background alpha is shown on white
+    scores      [{"image", "score", "decisions"}], in the order of the arguments; a folder's files sorted by name; bad
+                ones left out; decisions as of compare
     failed      [{"image", "reason"}], the bad ones
 ``fastiqa eval`` of triplets, a list with an object a predictor:
     predictor, triplets, score, low, high, swap_consistency, groups, differences: as of
@@ -34,7 +41,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +97,10 @@ def comparison_json(comparison: Comparison) -> str:
     content = {
         "paths": comparison.paths,
         "size": {"width": comparison.width, "height": comparison.height},
+        "reading": comparison.policy.as_dict(),
+        "decisions": {name: list(comparison.decisions.get(name, ())) for name in comparison.paths},
+        "channels": comparison.channels,
+        "backgrounds": list(comparison.backgrounds),
         "metrics": {
             name: {"a": _number(scores.a), "b": _number(scores.b), "prefers": scores.prefers}
             for name, scores in comparison.metrics.items()
@@ -136,6 +147,13 @@ def print_comparison(comparison: Comparison) -> None:
             console.print(Text(verdict.card.line), soft_wrap=True)
     for note in comparison.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def print_decisions(decisions: Mapping[str, Sequence[str]]) -> None:
+    """Print a line on stderr for each file about which something was decided."""
+    for path, notes in decisions.items():
+        if notes:
+            print(f"note: {one_line(path)}: {'; '.join(notes)}", file=sys.stderr)
 
 
 def _number(value: float | None) -> float | str | None:
@@ -185,9 +203,15 @@ def print_card(card: Card) -> None:
 
 
 class ScoreRows:
-    """Prints scores one by one, and nothing before the first."""
+    """Prints scores one by one, and nothing before the first.
 
-    def add(self, image: Path, score: float) -> None:
+    Attributes:
+        names_decisions: whether decisions go to stderr, for the rows do not have them.
+    """
+
+    names_decisions = True
+
+    def add(self, image: Path, score: float, decisions: Sequence[str] = ()) -> None:
         """Print a row."""
         raise NotImplementedError
 
@@ -202,7 +226,7 @@ class CsvScores(ScoreRows):
     def __init__(self) -> None:
         self._writer: Any = None
 
-    def add(self, image: Path, score: float) -> None:
+    def add(self, image: Path, score: float, decisions: Sequence[str] = ()) -> None:
         if self._writer is None:
             self._writer = csv.writer(sys.stdout, lineterminator="\n")
             self._writer.writerow(("image", "score"))
@@ -213,17 +237,19 @@ class CsvScores(ScoreRows):
 class JsonScores(ScoreRows):
     """Prints one object; its list of scores grows as they come."""
 
+    names_decisions = False
+
     def __init__(self, about: dict[str, Any]) -> None:
         self._about, self._started = about, False
         self._failed: list[dict[str, str]] = []
 
-    def add(self, image: Path, score: float) -> None:
+    def add(self, image: Path, score: float, decisions: Sequence[str] = ()) -> None:
         if self._started:
             print(",")
         else:
             head = json.dumps({**self._about, "scores": []}, indent=2)
             print(head.removesuffix("]\n}"))
-        row = json.dumps({"image": str(image), "score": score}, allow_nan=False)
+        row = json.dumps({"image": str(image), "score": score, "decisions": list(decisions)}, allow_nan=False)
         print(f"    {row}", end="", flush=True)
         self._started = True
 
@@ -242,7 +268,7 @@ class ScoreTable(ScoreRows):
     def __init__(self, files: list[Path]) -> None:
         self._width, self._started = max(len("image"), *(cell_len(one_line(str(file))) for file in files)), False
 
-    def add(self, image: Path, score: float) -> None:
+    def add(self, image: Path, score: float, decisions: Sequence[str] = ()) -> None:
         if not self._started:
             print(f"\n  {'image':<{self._width}}   {'quality':>8}\n {'─' * (self._width + 13)}")
             self._started = True

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastiqa.cli.options import Device, chosen_device, chosen_dtype, refuse, warn_if_untrained
+from fastiqa.cli.options import (
+    Background,
+    Colour,
+    Device,
+    Strict,
+    chosen_device,
+    chosen_dtype,
+    reading_policy,
+    refuse,
+    warn_if_untrained,
+)
 from fastiqa.common.text import one_line
 
 if TYPE_CHECKING:
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fastiqa.cli.render import ScoreRows
-    from fastiqa.data import TestCrops
+    from fastiqa.data import ReadingPolicy, TestCrops
     from fastiqa.evaluation.networks import Windows
 
 
@@ -69,6 +79,9 @@ def score_command(
     dtype: Annotated[
         str, typer.Option("--dtype", help="The network's dtype: float32, bfloat16, float16 or float64.")
     ] = "float32",
+    strict: Strict = False,
+    background: Background = None,
+    colour: Colour = "convert",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print rows image,score.")] = False,
     skip_bad: Annotated[
@@ -81,6 +94,9 @@ def score_command(
     the other images. Rows are printed as they come, and stderr names images that cannot be scored. A line on stderr, in
     JSON a key, says how far to trust published weights. Their networks look at images as in their training: shrunk to
     the size of a screen, in windows. --longest-side 0 --grid 0 shows the whole image at its own size.
+
+    Grey images are scored as grey, alpha is shown on white or on --background, ICC profiles are converted to sRGB; a
+    line on stderr, in JSON a key, says what was decided for each file. --strict refuses all but opaque RGB.
     """
     from fastiqa.cli.render import CsvScores, JsonScores, ScoreTable
 
@@ -88,7 +104,8 @@ def score_command(
         if as_json and as_csv:
             raise ValueError("--csv: got --json too, want one of them")
         where, number_type = chosen_device(device), chosen_dtype(dtype)
-        files = _files(images)
+        policy = reading_policy(strict, background, colour)
+        files = _files(images, policy)
         network, facts, notes, view = _network(model, weights, where, number_type)
         side = (view.get("longest_side") if longest_side is None else longest_side) or None
         sampled = _crops(crops, crop_size, seed, grid, view)
@@ -97,13 +114,13 @@ def score_command(
     rows: ScoreRows
     if as_json:
         about = sampled and {"number": sampled.n, "size": sampled.size, **_places(sampled)}
-        rows = JsonScores({**facts, "longest_side": side, "crops": about})
+        rows = JsonScores({**facts, "longest_side": side, "crops": about, "reading": policy.as_dict()})
     else:
         for note in notes:
             print(note, file=sys.stderr)
         rows = CsvScores() if as_csv else ScoreTable(files)
     try:
-        return _score_all(network, where, files, sampled, side, rows, skip_bad)
+        return _score_all(network, where, files, sampled, side, policy, rows, skip_bad)
     finally:
         rows.close()
 
@@ -165,13 +182,14 @@ def _network(
     return prepare_for_inference(network, device, dtype), facts, notes, {} if card is None else card.view or {}
 
 
-def _files(paths: list[Path]) -> list[Path]:
+def _files(paths: list[Path], policy: ReadingPolicy) -> list[Path]:
     """Return the files, and the images of the folders."""
-    from fastiqa.data.images.folders import image_files
+    from fastiqa.data.images.folders import LENIENT_SUFFIXES, SUFFIXES, image_files
 
+    suffixes = SUFFIXES if policy.strict else LENIENT_SUFFIXES
     files: list[Path] = []
     for path in paths:
-        found = image_files(path) if path.is_dir() else [path]
+        found = image_files(path, suffixes) if path.is_dir() else [path]
         if not found:
             raise ValueError(f"{path}: got a folder without images, want at least one")
         files += found
@@ -184,6 +202,7 @@ def _score_all(
     files: list[Path],
     crops: TestCrops | Windows | None,
     longest_side: int | None,
+    policy: ReadingPolicy,
     rows: ScoreRows,
     skip_bad: bool,
 ) -> int:
@@ -199,7 +218,7 @@ def _score_all(
     scored = failed = 0
     for file in track(files, "images", console=console, transient=True, disable=not console.is_terminal):
         try:
-            score = score_image(network, file, crops, device, longest_side)
+            score = score_image(network, file, crops, device, longest_side, policy)
         except ImageError as error:
             failed += 1
             rows.fail(file, error.reason)
@@ -208,7 +227,10 @@ def _score_all(
             return refuse(error)
         else:
             scored += 1
-            rows.add(file, score)
+            if score.notes and rows.names_decisions:
+                said = f"note: {one_line(str(file))}: {'; '.join(score.notes)}"
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
+            rows.add(file, score.value, score.notes)
     if word == "error" and failed:
         return 2
     if not scored:

@@ -5,14 +5,20 @@ MATLAB's rgb2gray, with an 11×11 Gaussian window, valid windows and no downsamp
 their weighted sum. All three are computed in float64, LPIPS over RGB and PRFNet in float32. Each image is scaled by the
 maximum of its own bit depth. Grey is rounded to that depth, or to 16 bits where the three differ. A metric prefers the
 candidate with the greater value, LPIPS the one with the smaller; equal values are a tie.
+
+Where all three images are grey, PSNR is over their one channel, and SSIM and MS-SSIM are on it as it is; networks take
+three equal channels. Where one has alpha and no background is chosen, all three are compared on white and on black:
+each metric of a candidate is its worse value, and PRFNet's probability the mean of two.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +27,9 @@ from torch import Tensor
 
 from fastiqa.common.hashing import file_sha256
 from fastiqa.common.text import one_line
-from fastiqa.data import Image, ImageError, read_image
+from fastiqa.data import Image, ImageError, ReadingPolicy, read_image
 from fastiqa.data.images import native_stderr
+from fastiqa.data.images.policy import AS_SHOWN
 from fastiqa.evaluation.networks import prepare_for_inference, untrained_warning
 from fastiqa.evaluation.preferences import PUBLISHED, load_lpips
 from fastiqa.metrics import LPIPS, luma, ms_ssim, psnr, ssim
@@ -64,6 +71,13 @@ class Scores:
             return None
         return "tie" if self.a == self.b else "a" if (self.a > self.b) is not self.lower_is_better else "b"
 
+    def worse(self, other: Scores) -> Scores:
+        """The worse value of each candidate."""
+        choose = max if self.lower_is_better else min
+        pairs = ((self.a, other.a), (self.b, other.b))
+        a, b = (None if x is None or y is None else choose(x, y) for x, y in pairs)
+        return Scores(a, b, self.lower_is_better)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -101,6 +115,10 @@ class Comparison:
         prfnet: PRFNet's verdict, or None where no weights were given.
         notes: sentences on what was not computed and why.
         failure: what ended the comparison before all was computed, such as memory that did not suffice, or None.
+        policy: how the files were read.
+        decisions: what was decided in reading each file, by "ref", "a" and "b", such as "grey" or "alpha on white".
+        channels: 1 where all three are grey and the metrics take one channel, else 3.
+        backgrounds: what alpha was composited on; none for opaque images.
     """
 
     paths: dict[str, str]
@@ -110,6 +128,10 @@ class Comparison:
     prfnet: Verdict | None
     notes: tuple[str, ...]
     failure: str | None = None
+    policy: ReadingPolicy = AS_SHOWN
+    decisions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    channels: int = 3
+    backgrounds: tuple[str, ...] = ()
 
 
 def compare_files(
@@ -120,6 +142,7 @@ def compare_files(
     lpips: str | os.PathLike[str] | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    policy: ReadingPolicy = AS_SHOWN,
 ) -> Comparison:
     """Compare two image files with a reference file.
 
@@ -131,6 +154,7 @@ def compare_files(
             extra `weights` installs; None leaves LPIPS out.
         device: where metrics and networks compute; None is CUDA where there is one, else the CPU.
         dtype: in which PRFNet computes.
+        policy: what becomes of images that are not plain opaque RGB; the default reads them as a viewer shows them.
 
     Returns:
         A :class:`Comparison`. MS-SSIM has no values where a side is 160 pixels or fewer; a note says so, and where
@@ -146,7 +170,7 @@ def compare_files(
     """
     paths = {"ref": os.fspath(ref), "a": os.fspath(a), "b": os.fspath(b)}
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device is None else device)
-    images = {name: _read(name, path) for name, path in paths.items()}
+    images = {name: _read(name, path, policy) for name, path in paths.items()}
     height, width = images["ref"].pixels.shape[:2]
     for name in ("a", "b"):
         if images[name].pixels.shape != images["ref"].pixels.shape:
@@ -164,24 +188,62 @@ def compare_files(
     metrics: dict[str, Scores] = {}
     notes: list[str] = []
     verdict, failure = None, None
+    views = _views(images, paths, policy, notes)
     try:
-        metrics.update(_classical(images, where, notes))
+        for results in zip(*(_classical(view, where, notes) for view in views), strict=True):
+            metrics[results[0][0]] = _worst([scores for _, scores in results])
         if distance is not None and lpips is not None:
-            metrics["lpips"] = _lpips_scores(distance.to(where), images, where, lpips)
+            distance.to(where)
+            metrics["lpips"] = _worst([_lpips_scores(distance, view, where, lpips) for view in views])
         if prfnet is not None and file is not None:
             if card is None and (warning := untrained_warning(prfnet, file)):
                 notes.append(warning)
             passes = "three" if height * width >= LARGE else "batch"
             network = prepare_for_inference(prfnet, where, dtype, passes=passes)
-            probability = _probability(network, images, where, file, card, notes)
-            if probability is not None:
+            found = [_probability(network, view, where, file, card, notes) for view in views]
+            probabilities = [value for value in found if value is not None]
+            if probabilities:
+                probability = sum(probabilities) / len(probabilities)
                 facts = (prfnet.model_name, file_sha256(Path(file))) if card is None else (card.model, card.sha256)
                 verdict = Verdict(probability, file, *facts, card)
     except (MemoryError, RuntimeError) as error:
         if (failure := reason_of(error)) is None:
             raise
         notes.append(f"not all was computed: {failure}")
-    return Comparison(paths, width, height, metrics, verdict, tuple(notes), failure)
+    decisions = {name: tuple(dict.fromkeys(note for view in views for note in view[name].notes)) for name in images}
+    channels = 1 if all(image.grey for view in views for image in view.values()) else 3
+    backgrounds = tuple(
+        dict.fromkeys(i.background for view in views for i in view.values() if i.background is not None)
+    )
+    sentences = tuple(dict.fromkeys(notes))
+    return Comparison(
+        paths, width, height, metrics, verdict, sentences, failure, policy, decisions, channels, backgrounds
+    )
+
+
+def _views(
+    images: dict[str, Image], paths: dict[str, str], policy: ReadingPolicy, notes: list[str]
+) -> list[dict[str, Image]]:
+    """The three images on each background: on one, or on white and on black where one has alpha and none is chosen."""
+    views = [images]
+    if policy.background is None and any(image.background is not None for image in images.values()):
+        black = dataclasses.replace(policy, background="black")
+        on_black = {
+            name: image if image.background is None else _read(name, paths[name], black)
+            for name, image in images.items()
+        }
+        views.append(on_black)
+        notes.append("alpha: compared on white and on black; each metric is the worse value, a probability the mean")
+    grey = [name.upper() for name, image in images.items() if image.grey]
+    if len(grey) == len(images):
+        notes.append("all three images are grey: metrics take one channel, networks three equal ones")
+    elif grey:
+        notes.append(f"compared in RGB: {' and '.join(grey)} {'is' if len(grey) == 1 else 'are'} grey")
+    return views
+
+
+def _worst(scores: list[Scores]) -> Scores:
+    return functools.reduce(Scores.worse, scores)
 
 
 def _classical(images: dict[str, Image], device: torch.device, notes: list[str]) -> Iterator[tuple[str, Scores]]:
@@ -193,7 +255,8 @@ def _classical(images: dict[str, Image], device: torch.device, notes: list[str])
     # two roundings would tell an image from itself: its SSIM at 8 and at 16 bits was 0.99998
     grey_depth = depths[0] if len(set(depths)) == 1 else 16
     colour = {name: image.tensor(torch.float64).to(device) for name, image in images.items()}
-    yield "psnr", _scores(psnr, colour)
+    one_channel = all(image.grey for image in images.values())
+    yield "psnr", _scores(psnr, {name: image[:, :1] if one_channel else image for name, image in colour.items()})
     grey = {name: luma(image, bit_depth=grey_depth) for name, image in colour.items()}
     del colour
     yield "ssim", _scores(ssim, grey)
@@ -204,10 +267,10 @@ def _classical(images: dict[str, Image], device: torch.device, notes: list[str])
         notes.append(f"MS-SSIM is n/a: it needs both sides greater than {LARGEST_SIDE_TOO_SMALL} pixels")
 
 
-def _read(argument: str, path: str) -> Image:
+def _read(argument: str, path: str, policy: ReadingPolicy) -> Image:
     try:
         with native_stderr.silenced():
-            return read_image(path)
+            return read_image(path, policy)
     except ImageError as error:
         raise CompareError(argument, str(error)) from None
 

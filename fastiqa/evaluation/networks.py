@@ -6,16 +6,17 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastiqa.common.text import one_line
-from fastiqa.data import Image, ImageError, TestCrops, read_image
+from fastiqa.data import Image, ImageError, ReadingPolicy, TestCrops, read_image
 from fastiqa.data.images import native_stderr
 from fastiqa.data.images.photographs import grid_windows, shrunk
+from fastiqa.data.images.policy import STRICT
 from fastiqa.models.inference import optimize_for_inference
 from fastiqa.runtime.failures import reason_of
 
@@ -75,13 +76,21 @@ class Windows:
         return image.tensor() if min(image.pixels.shape[:2]) < self.size else grid_windows(image, self.size, self.grid)
 
 
+class ImageScore(NamedTuple):
+    """The quality of an image, and what was decided in reading it."""
+
+    value: float
+    notes: tuple[str, ...]
+
+
 def score_image(
     network: nn.Module,
     file: Path,
     crops: TestCrops | Windows | None,
     device: torch.device | str,
     longest_side: int | None = None,
-) -> float:
+    policy: ReadingPolicy = STRICT,
+) -> ImageScore:
     """Return the quality of one image by a no-reference network: the mean over its crops.
 
     Args:
@@ -90,6 +99,7 @@ def score_image(
         crops: which parts of the image are scored; None scores the whole image once.
         device: where the network computes.
         longest_side: shrink a larger image until its longer side has this many pixels, before it is cropped.
+        policy: what becomes of images that are not plain opaque RGB; grey ones have three equal channels.
 
     Raises:
         ImageError: the image cannot be read, is too small, or too large for the memory.
@@ -97,7 +107,7 @@ def score_image(
     """
     try:
         with native_stderr.silenced():
-            image = read_image(file)
+            image = read_image(file, policy)
         if longest_side is not None:
             image = shrunk(image, longest_side)
         parts = image.tensor() if crops is None else crops(image)
@@ -113,4 +123,4 @@ def score_image(
         raise ImageError(file, reason) from error
     if not math.isfinite(score):
         raise ValueError(f"{file}: got {score} for its quality, want a number")
-    return score
+    return ImageScore(score, image.notes)

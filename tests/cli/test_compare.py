@@ -138,7 +138,11 @@ def test_json_keys_and_no_probability_without_weights(fastiqa_command, images):
     status, out, err = fastiqa_command("compare", *images, "--json")
     content = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
-    assert list(content) == ["paths", "size", "metrics", "prfnet", "notes", "failure"]
+    keys = ["paths", "size", "reading", "decisions", "channels", "backgrounds", "metrics", "prfnet", "notes", "failure"]
+    assert list(content) == keys
+    assert content["reading"] == {"strict": False, "background": None, "colour": "convert"}
+    assert (content["decisions"], content["channels"]) == ({"ref": [], "a": [], "b": []}, 3)
+    assert content["backgrounds"] == []
     assert list(content["metrics"]) == ["psnr", "ssim", "ms_ssim"]
     assert all(list(scores) == ["a", "b", "prefers"] for scores in content["metrics"].values())
     assert {scores["prefers"] for scores in content["metrics"].values()} == {"a"}
@@ -374,7 +378,7 @@ def test_bad_files(fastiqa_command, images, tmp_path, case, position):
     bad = tmp_path / "bad file.png"
     bad.write_bytes(data)
     images[position] = bad
-    line = error_line(*fastiqa_command("compare", *images, "--json"))
+    line = error_line(*fastiqa_command("compare", *images, "--json", "--strict"))
     if case == "other size" and position == 0:
         assert line == f"error: A: {images[1]}: is 180x176 pixels, REF is 170x176"
         return

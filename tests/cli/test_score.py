@@ -87,6 +87,7 @@ def test_a_score_for_each_image_in_every_form(fastiqa_command: Command, folder: 
         "accuracy",
         "longest_side",
         "crops",
+        "reading",
         "scores",
         "failed",
     ]
@@ -190,12 +191,12 @@ def test_rows_come_one_by_one_and_survive_ctrl_c(
     whole = fastiqa_command("score", folder, "--weights", weights[0], *form)[1]
     read, seen, early = networks.read_image, [], []
 
-    def interrupted(file: Path) -> Any:
+    def interrupted(file: Path, policy: Any) -> Any:
         seen.append(file)
         if len(seen) == 3:
             early.append(capfd.readouterr().out)
             raise KeyboardInterrupt
-        return read(file)
+        return read(file, policy)
 
     monkeypatch.setattr(networks, "read_image", interrupted)
     status, rest, _ = fastiqa_command("score", folder, "--weights", weights[0], *form)
@@ -322,6 +323,7 @@ def test_published_weights_score_by_default(
         "accuracy": card.accuracy,
         "longest_side": None,
         "crops": None,
+        "reading": {"strict": False, "background": None, "colour": "convert"},
         "failed": [],
     }
     for form in ((), ("--csv",), ("--csv", "--weights", card.name), ("--csv", "--model", "mfenet_small")):

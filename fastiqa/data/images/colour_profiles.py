@@ -25,11 +25,12 @@ from PIL import features
 
 from fastiqa.common.extras import install_command
 from fastiqa.common.text import one_line
-from fastiqa.data.images.stored_depth import Refused
-
-Codes = NDArray[np.uint8] | NDArray[np.uint16]
+from fastiqa.data.images.stored_depth import Codes, Refused
 
 INTENT, BLACK_POINT_COMPENSATION = 1, 0x2000  # LittleCMS's numbers
+# No tables instead of the profile's curves: with them, 16-bit Display P3 was wrong by up to 3437 of 65535 code values,
+# without by 35. Twelve megapixels take 1.7 s instead of 0.2.
+EXACT = 0x100
 SPACES = {"RGB": "RGB", "GRAY": "grey", "CMYK": "CMYK"}  # ICC's names, ours
 MODES = {"RGB": "RGB", "grey": "L", "CMYK": "CMYK"}  # Pillow's
 LONGEST_NAME = 80
@@ -143,7 +144,7 @@ def _transform(content: bytes, space: str) -> Any:
             MODES[space],
             "RGB",
             renderingIntent=INTENT,
-            flags=cms.Flags(BLACK_POINT_COMPENSATION),
+            flags=cms.Flags(BLACK_POINT_COMPENSATION | EXACT),
         )
     except cms.PyCMSError as error:
         raise _NotConvertible(one_line(str(error))) from None
@@ -155,7 +156,7 @@ def _converted(pixels: Codes, space: str, bit_depth: int, content: bytes) -> Cod
         result: Codes = np.asarray(_transform(content, space).apply(image))
     else:
         result = _converted_deep(pixels, space, bit_depth, content)
-    return np.ascontiguousarray(result[..., 1:2]) if space == "grey" else result  # neutral: all three are equal
+    return result[..., 1:2].copy() if space == "grey" else result  # neutral: all three are equal
 
 
 def _converted_deep(pixels: Codes, space: str, bit_depth: int, content: bytes) -> NDArray[np.uint16]:
@@ -179,7 +180,7 @@ def _converted_deep(pixels: Codes, space: str, bit_depth: int, content: bytes) -
             colorspace={"grey": "gray"}.get(space, space.lower()),
             outcolorspace="rgb",
             intent=INTENT,
-            flags=BLACK_POINT_COMPENSATION,
+            flags=BLACK_POINT_COMPENSATION | EXACT,
         )
     except (RuntimeError, ValueError) as error:
         raise _NotConvertible(one_line(str(error))) from None
@@ -217,4 +218,5 @@ def _plain_cmyk(pixels: Codes, bit_depth: int) -> Codes:
     """R = (1 - C)(1 - K), likewise G and B, rounded to code values."""
     white = 2**bit_depth - 1
     inks = white - pixels.astype(np.uint32)
-    return ((inks[..., :3] * inks[..., 3:] + white // 2) // white).astype(pixels.dtype)
+    result: Codes = ((inks[..., :3] * inks[..., 3:] + white // 2) // white).astype(pixels.dtype)
+    return result

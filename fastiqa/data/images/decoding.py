@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastiqa.common.extras import install_command
 from fastiqa.data.images import damage, heic, jpegxl, stored_depth
-from fastiqa.data.images.stored_depth import Refused
+from fastiqa.data.images.stored_depth import Codes, Refused, Tags
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000")
 LENIENT_FORMATS = (*FORMATS, "GIF")  # of Pillow
@@ -27,7 +27,6 @@ TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 PREMULTIPLIED, MIN_IS_WHITE = 1, 0  # of TIFF's tags ExtraSamples and PhotometricInterpretation
 
 Code = TypeVar("Code", np.uint8, np.uint16)
-Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,9 @@ def _samples(pixels: Codes, depth: int, cmyk: bool, profile: bytes | None, notes
     if alpha is not None and int(alpha.min()) == 2**depth - 1:
         alpha, notes = None, [*notes, "alpha, opaque everywhere"]
     space = "CMYK" if cmyk else "grey" if colours == 1 else "RGB"
-    return Samples(np.ascontiguousarray(pixels[..., :colours]), space, depth, alpha, profile, "", tuple(notes))
+    return Samples(
+        pixels if channels == colours else pixels[..., :colours].copy(), space, depth, alpha, profile, "", tuple(notes)
+    )
 
 
 def _frames(image: PIL.Image.Image) -> int:
@@ -185,7 +186,7 @@ def _deep(data: bytes, image: PIL.Image.Image, depth: int, strict: bool) -> NDAr
     return _upright(pixels, orientation)
 
 
-def _as_tagged(pixels: NDArray[np.uint16], tags: stored_depth.Tags, depth: int) -> NDArray[np.uint16]:
+def _as_tagged(pixels: NDArray[np.uint16], tags: Tags, depth: int) -> NDArray[np.uint16]:
     """Undo what a TIFF's tags say of its samples: 0 is white, or colours are multiplied by alpha."""
     white = 2**depth - 1
     if tags.get(262) == MIN_IS_WHITE:

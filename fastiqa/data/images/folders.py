@@ -15,7 +15,9 @@ SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
-# Image formats that neither fastiqa nor Pillow reads; `image_files` warns of these files too.
+# With what a policy that is not strict reads too.
+LENIENT_SUFFIXES = (*SUFFIXES, ".gif", ".heic", ".heif", ".hif", ".jxl")
+# Image formats that Pillow does not read; `image_files` warns of these files too.
 OTHER_SUFFIXES = {
     *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".hdr", ".svg", ".dng", ".raw"),
     *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
@@ -24,7 +26,7 @@ OTHER_SUFFIXES = {
 _log = logging.getLogger("fastiqa")
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """List the files below `folder` with the suffix of a readable image format, sorted.
 
     Subfolders are searched, hidden names skipped, links followed. A folder with several names is entered once, by a
@@ -54,9 +56,9 @@ def image_files(folder: Path) -> list[Path]:
                 (linked if entry.is_symlink() else waiting).append(path)
                 continue
             suffix = path.suffix.lower()
-            if suffix in SUFFIXES and path.is_file():
+            if suffix in suffixes and path.is_file():
                 found.append(path)
-            elif suffix in SUFFIXES and entry.is_symlink():
+            elif suffix in suffixes and entry.is_symlink():
                 left_out["broken link"] += 1
             elif suffix in OTHER_SUFFIXES or suffix in PIL.Image.registered_extensions():
                 left_out[suffix] += 1

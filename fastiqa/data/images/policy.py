@@ -75,7 +75,8 @@ def backdrop(name: str, height: int, width: int, bit_depth: int) -> NDArray[np.u
     white = 2**bit_depth - 1
     if name == "checker":
         dark = np.add.outer(np.arange(height) // SQUARE, np.arange(width) // SQUARE) % 2 == 1
-        return np.where(dark, round(0.8 * white), white).astype(np.uint16)[..., None]
+        squares: NDArray[np.uint16] = np.where(dark, round(0.8 * white), white).astype(np.uint16)[..., None]
+        return squares
     if name in BACKGROUNDS:
         return np.array([[[white if name == "white" else 0]]], np.uint16)
     codes = [int(name[k : k + 2], 16) for k in (1, 3, 5)]

@@ -31,9 +31,9 @@ from torch import Tensor
 from fastiqa.common.text import one_line
 from fastiqa.data.images import archives
 from fastiqa.data.images.colour_profiles import to_srgb
-from fastiqa.data.images.decoding import FORMATS, LENIENT_FORMATS, Codes, decode
+from fastiqa.data.images.decoding import FORMATS, LENIENT_FORMATS, decode
 from fastiqa.data.images.policy import STRICT, ReadingPolicy, backdrop
-from fastiqa.data.images.stored_depth import TRUNCATED, Refused
+from fastiqa.data.images.stored_depth import TRUNCATED, Codes, Refused
 
 PIXELS_AT_ONCE = 1 << 16  # per step of a conversion: 1.5 MB beside the result, which stay in the cache
 
@@ -195,7 +195,7 @@ def _decoded(data: bytes, path: Path, policy: ReadingPolicy) -> Image:
         pixels = _composite(pixels, stored.alpha, background, depth)
         notes.append(f"alpha on {background}")
     grey = pixels.shape[2] == 1
-    return Image(np.repeat(pixels, 3, 2) if grey else pixels, depth, path, tuple(notes), grey, background)
+    return Image(pixels.repeat(3, 2) if grey else pixels, depth, path, tuple(notes), grey, background)
 
 
 def _composite(pixels: Codes, alpha: Codes, background: str, bit_depth: int) -> Codes:

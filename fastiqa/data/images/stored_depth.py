@@ -14,7 +14,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Tags
+import numpy as np
+from numpy.typing import NDArray
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+Codes = NDArray[np.uint8] | NDArray[np.uint16]  # code values: uint8 for a bit depth of 8, uint16 above
+Tags = ImageFileDirectory_v2
 
 
 class Refused(ValueError):
