@@ -84,10 +84,10 @@ def to_srgb(
             imagecodecs or LittleCMS is missing.
     """
     notes = []
-    if encoding:
+    if encoding and content is None:
         if colour != "ignore":
             raise Refused(f"colours in {encoding}, want sRGB or an ICC profile (--colour ignore reads them as sRGB)")
-        notes.append(f"{encoding} ignored")
+        notes.append(f"colours in {encoding} read as sRGB")
     if content is not None:
         converted, note = _through_profile(pixels, space, bit_depth, content, colour)
         notes += [] if note is None else [note]

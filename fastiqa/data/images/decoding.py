@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 from dataclasses import dataclass
@@ -65,9 +64,7 @@ def decode(data: bytes, strict: bool) -> Samples:
     if not strict:
         for other in (heic, jpegxl):
             if other.matches(data):
-                stored = other.decode(data)
-                parted = _samples(stored.pixels, stored.bit_depth, False, stored.profile, list(stored.notes))
-                return dataclasses.replace(parted, encoding=stored.encoding)
+                return _samples(*other.decode(data))
     depth = 8
     if data[:4] in TIFFS:  # tags first: Pillow cannot name a floating-point TIFF
         depth = stored_depth.tiff_depth(data, palettes=not strict)
@@ -91,20 +88,22 @@ def decode(data: bytes, strict: bool) -> Samples:
         profile = stored_depth.jpeg2000_profile(data) if image.format == "JPEG2000" else image.info.get("icc_profile")
         cmyk = image.mode == "CMYK"
         pixels = _deep(data, image, depth, strict) if depth > 8 else _shallow(data, image)
-        return _samples(pixels, max(8, depth), cmyk, profile or None, notes)
+        encoding = stored_depth.heif_encoding(data) if image.format == "AVIF" else ""
+        return _samples(pixels, max(8, depth), profile or None, encoding, tuple(notes), cmyk)
 
 
-def _samples(pixels: Codes, depth: int, cmyk: bool, profile: bytes | None, notes: list[str]) -> Samples:
+def _samples(
+    pixels: Codes, depth: int, profile: bytes | None, encoding: str, notes: tuple[str, ...], cmyk: bool = False
+) -> Samples:
     """Part colours and alpha by the number of channels."""
     channels = pixels.shape[2]
     colours = 4 if cmyk else 1 if channels < 3 else 3
     alpha = pixels[..., colours] if channels > colours else None
     if alpha is not None and int(alpha.min()) == 2**depth - 1:
-        alpha, notes = None, [*notes, "alpha, opaque everywhere"]
+        alpha, notes = None, (*notes, "alpha, opaque everywhere")
     space = "CMYK" if cmyk else "grey" if colours == 1 else "RGB"
-    return Samples(
-        pixels if channels == colours else pixels[..., :colours].copy(), space, depth, alpha, profile, "", tuple(notes)
-    )
+    coloured = pixels if channels == colours else pixels[..., :colours].copy()
+    return Samples(coloured, space, depth, alpha, profile, encoding, notes)
 
 
 def _frames(image: PIL.Image.Image) -> int:
@@ -166,7 +165,7 @@ def _deep(data: bytes, image: PIL.Image.Image, depth: int, strict: bool) -> NDAr
         "PNG": imagecodecs.png_decode,
         "TIFF": functools.partial(imagecodecs.tiff_decode, index=0),
         "AVIF": functools.partial(imagecodecs.avif_decode, index=0),
-        "JPEG2000": imagecodecs.jpeg2k_decode,
+        "JPEG2000": lambda file: imagecodecs.jpeg2k_decode(stored_depth.jpeg2000_without_profile(file)),
     }[name]
     pixels: NDArray[np.uint16] = decoder(data)
     if pixels.ndim == 3 and pixels.shape[1:] == size:  # TIFF with one plane per channel

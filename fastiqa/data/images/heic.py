@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from fastiqa.data.images.stored_depth import Refused
+from fastiqa.data.images.stored_depth import Refused, heif_encoding
 
 BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"}  # of images coded with HEVC
 OPEN_BRANDS = {b"mif1", b"msf1"}  # of AVIF too: the compatible brands decide
@@ -62,4 +62,6 @@ def decode(data: bytes) -> Stored:
     if opened.mode.startswith(("RGBa", "La")):
         raise Refused("a HEIC file with colours multiplied by alpha")
     notes = (f"image {opened.primary_index + 1} of {len(opened)}, the primary one",) if len(opened) > 1 else ()
-    return Stored(np.ascontiguousarray(codes), depth, opened.info.get("icc_profile") or None, "", notes)
+    return Stored(
+        np.ascontiguousarray(codes), depth, opened.info.get("icc_profile") or None, heif_encoding(data), notes
+    )

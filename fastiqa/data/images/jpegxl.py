@@ -38,6 +38,7 @@ class Header:
         floating: whether the samples are floating-point numbers.
         animated: whether frames follow the first.
         colour: "" for sRGB, or a grey of its curve, else the encoding in words.
+        unread: what makes the samples something else than grey or RGB with an alpha beside it, or "".
     """
 
     width: int
@@ -46,6 +47,7 @@ class Header:
     floating: bool = False
     animated: bool = False
     colour: str = ""
+    unread: str = ""
 
 
 def matches(data: bytes) -> bool:
@@ -62,6 +64,8 @@ def decode(data: bytes) -> Stored:
     if about.floating or not 1 <= about.bit_depth <= 16:
         kind = "floating-point samples" if about.floating else f"{about.bit_depth} bits per sample"
         raise Refused(f"a JPEG XL file of {kind}, want integers of up to 16 bits")
+    if about.unread:
+        raise Refused(f"a JPEG XL file {about.unread}")
     try:
         imagecodecs = importlib.import_module("imagecodecs")
     except ImportError:
@@ -103,10 +107,9 @@ def header(data: bytes) -> Header:
             bits.take(1)
     floating, depth = _depth(bits)
     bits.take(1)  # 16-bit buffers suffice
-    for _ in range(bits.number((0, 0), (1, 0), (2, 4), (1, 12))):
-        _extra_channel(bits)
+    found = [_extra_channel(bits) for _ in range(bits.number((0, 0), (1, 0), (2, 4), (1, 12)))]
     bits.take(1)  # XYB
-    return Header(width, height, depth, floating, animated, _colour(bits))
+    return Header(width, height, depth, floating, animated, _colour(bits), next(filter(None, found), ""))
 
 
 class _Bits:
@@ -170,20 +173,22 @@ def _depth(bits: _Bits) -> tuple[bool, int]:
     return False, bits.number((8, 0), (10, 0), (12, 0), (1, 6))
 
 
-def _extra_channel(bits: _Bits) -> None:
+def _extra_channel(bits: _Bits) -> str:
+    """Read over a channel; what makes it unreadable, or ""."""
     if bits.flag():  # alpha of 8 bits
-        return
+        return ""
     kind = bits.name()
     _depth(bits)
     bits.number((0, 0), (3, 0), (4, 0), (1, 3))
     for _ in range(bits.number((0, 0), (0, 4), (16, 5), (48, 10))):
         bits.take(8)  # its name
     if kind == 0:
-        bits.take(1)  # colours multiplied by alpha, which libjxl undoes where asked
-    elif kind == 2:
+        return "with colours multiplied by alpha" if bits.flag() else ""
+    if kind == 2:
         bits.take(64)  # a spot colour
     elif kind == 5:
         bits.number((1, 0), (0, 2), (3, 4), (19, 8))
+    return "in CMYK" if kind == 4 else ""
 
 
 def _colour(bits: _Bits) -> str:

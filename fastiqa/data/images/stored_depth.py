@@ -1,9 +1,9 @@
-"""Reads a file's bits per sample from its header, before anything is decoded.
+"""Reads a file's bits per sample and colours from its header, before anything is decoded.
 
 Pillow 13 silently decodes 16-bit RGB PNG, TIFF and JPEG 2000 and 10- and 12-bit AVIF to 8 bits. It also fills the
 missing rows of a PNG with zeros if the compressed data end early. Both are found here.
 
-Sources: PNG third edition, 11.2; TIFF 6.0; ISO/IEC 14496-12 (boxes); AV1-ISOBMFF 2.3 (av1C);
+Sources: PNG third edition, 11.2; TIFF 6.0; ISO/IEC 14496-12 (boxes); ISO/IEC 23008-12 (colr); AV1-ISOBMFF 2.3 (av1C);
 ISO/IEC 15444-1 A.5.1 (SIZ), I.5.3.3 (colr).
 """
 
@@ -29,6 +29,10 @@ class Refused(ValueError):
 TRUNCATED = "the file is truncated"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples per pixel
+# ITU-T H.273. BT.601 and BT.709 are near sRGB, and viewers take them for it.
+USUAL_PRIMARIES, USUAL_CURVES = (1, 2, 5, 6), (1, 2, 6, 13, 14, 15)
+PRIMARIES = {1: "BT.709", 2: "unspecified", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+CURVES = {1: "BT.709", 2: "unspecified", 4: "gamma 2.2", 8: "linear", 13: "sRGB", 16: "PQ", 18: "HLG"}
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
@@ -131,6 +135,20 @@ def avif_depth(data: bytes) -> int:
     return max(depths)
 
 
+def heif_encoding(data: bytes) -> str:
+    """The colour encoding that an AVIF or HEIC file names by numbers, in words; "" where a viewer takes it for sRGB."""
+    for meta in boxes(data, b"meta"):
+        for properties in boxes(meta[4:], b"iprp"):
+            for container in boxes(properties, b"ipco"):
+                for colour in boxes(container, b"colr"):
+                    if colour[:4] == b"nclx" and len(colour) >= 8:
+                        primaries, curve = struct.unpack_from(">HH", colour, 4)
+                        if primaries not in USUAL_PRIMARIES or curve not in USUAL_CURVES:
+                            names = PRIMARIES.get(primaries, str(primaries)), CURVES.get(curve, str(curve))
+                            return "primaries {}, curve {}".format(*names)
+    return ""
+
+
 def jpeg2000_depth(data: bytes) -> int:
     """Bits per sample of the deepest component of a JPEG 2000 file or codestream."""
     codestream = data
@@ -146,8 +164,10 @@ def jpeg2000_depth(data: bytes) -> int:
     if any(size & 0x80 for size in sizes):
         raise Refused("a JPEG 2000 file of signed samples")
     depth = max(size & 0x7F for size in sizes) + 1
-    if depth > 8 and any(colour[0] == 1 and struct.unpack_from(">I", colour, 3)[0] != 16 for colour in colours):
-        raise Refused(f"a JPEG 2000 file of {depth} bits per sample that is not sRGB")
+    if depth > 8 and any(
+        colour[0] == 1 and struct.unpack_from(">I", colour, 3)[0] not in (16, 17) for colour in colours
+    ):
+        raise Refused(f"a JPEG 2000 file of {depth} bits per sample that is neither sRGB nor grey")
     return depth
 
 
@@ -157,6 +177,11 @@ def jpeg2000_profile(data: bytes) -> bytes | None:
         return None
     colours = (colour for header in boxes(data, b"jp2h") for colour in boxes(header, b"colr"))
     return next((colour[3:] for colour in colours if colour[:1] in (b"\x02", b"\x03")), None)
+
+
+def jpeg2000_without_profile(data: bytes) -> bytes:
+    """The codestream alone of a file with a profile, which imagecodecs would apply in a way of its own."""
+    return data if jpeg2000_profile(data) is None else next(boxes(data, b"jp2c"))
 
 
 def boxes(data: bytes, wanted: bytes) -> Iterator[bytes]:
