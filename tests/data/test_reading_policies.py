@@ -2,92 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import sys
-import zlib
 
 import imagecodecs
 import numpy as np
 import PIL.Image
 import PIL.ImageCms
 import pytest
-import tifffile
 
-from fastiqa.data import ImageError, ReadingPolicy, read_image
-from fastiqa.data.images import colour_profiles, jpegxl
-from support.colour_profiles import (
-    P3,
-    SRGB,
-    cmyk_profile,
-    decoded,
-    encoded,
-    grey_profile,
-    lab_in_srgb,
-    p3_in_srgb,
-    rgb_profile,
+from fastiqa.data import ReadingPolicy, read_image
+from support.image_files import (
+    CODES8,
+    CODES16,
+    GREY8,
+    GREY16,
+    GREY_ALPHA8,
+    GREY_ALPHA16,
+    RANDOM,
+    RGB8,
+    RGB16,
+    SMOOTH,
+    Reader,
+    pillow,
+    tiff,
+    with_chunk,
 )
-
-RANDOM = np.random.default_rng(0)
-CODES16 = RANDOM.integers(0, 65536, (30, 41, 4), dtype=np.uint16)
-CODES8 = (CODES16 >> 8).astype(np.uint8)
-RGB16, GREY16, GREY_ALPHA16 = CODES16[..., :3].copy(), CODES16[..., 0].copy(), CODES16[..., :2].copy()
-RGB8, GREY8, GREY_ALPHA8 = CODES8[..., :3].copy(), CODES8[..., 0].copy(), CODES8[..., :2].copy()
-SMOOTH = np.add.outer(np.arange(64), np.arange(80))[..., None].repeat(3, 2).astype(np.uint8)
-LIBRARY_SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-DISPLAY_P3 = rgb_profile("Display P3", P3)
-
-
-def pillow(codes, name, **options):
-    stream = io.BytesIO()
-    image = codes if isinstance(codes, PIL.Image.Image) else PIL.Image.fromarray(codes)
-    image.save(stream, name, **options)
-    return stream.getvalue()
-
-
-def tiff(codes, **options):
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, codes, **options)
-    return stream.getvalue()
-
-
-def with_chunk(png, kind, body):
-    """A PNG with another chunk in front of its image data."""
-    at = png.index(b"IDAT") - 4
-    crc = zlib.crc32(kind + body)
-    return png[:at] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc) + png[at:]
-
-
-def with_profile(png, profile):
-    return with_chunk(png, b"iCCP", b"profile\0\0" + zlib.compress(profile))
-
-
-def jp2_with_profile(codes, profile):
-    """A JPEG 2000 file whose colour specification is an ICC profile."""
-    data = imagecodecs.jpeg2k_encode(codes, reversible=True)
-    old = data.index(b"colr") - 4
-    size = struct.unpack_from(">I", data, old)[0]
-    new = struct.pack(">I", 11 + len(profile)) + b"colr\x02\0\0" + profile
-    header = data.index(b"jp2h") - 4
-    longer = struct.unpack_from(">I", data, header)[0] + len(new) - size
-    return data[:header] + struct.pack(">I", longer) + data[header + 4 : old] + new + data[old + size :]
 
 
 @pytest.fixture
 def read(tmp_path):
-    def reading(data, **options):
-        path = tmp_path / "image"  # without a suffix: the content decides
-        path.write_bytes(data)
-        return read_image(path, ReadingPolicy(**options))
-
-    return reading
-
-
-def refused(read, data, **options):
-    with pytest.raises(ImageError) as caught:
-        read(data, **options)
-    assert "\n" not in str(caught.value)
-    return caught.value.reason
+    return Reader(tmp_path)
 
 
 # ---- what is plain stays as it is ----
@@ -143,22 +87,6 @@ def test_grey_jpeg(read):
     assert image.grey
     assert image.notes == ("grey",)
     assert np.abs(image.pixels.astype(int) - SMOOTH).max() <= 4
-
-
-@pytest.mark.parametrize("depth", [8, 16])
-def test_a_grey_profile(read, depth):
-    codes = GREY8 if depth == 8 else GREY16
-    gamma = with_profile(imagecodecs.png_encode(codes), grey_profile("Gamma 1.8", lambda values: values**1.8))
-    image, white = read(gamma), 2**depth - 1
-    assert image.notes == ("grey", "ICC 'Gamma 1.8' to sRGB")
-    assert image.grey
-    assert (
-        np.abs(image.pixels[..., 1] / white - encoded((codes / white) ** 1.8)).max()
-        < (0.51 if depth == 8 else 15) / white
-    )
-    plain = read(with_profile(imagecodecs.png_encode(codes), grey_profile("sGray", decoded)))
-    assert np.array_equal(plain.pixels[..., 0], codes)
-    assert plain.notes == ("grey",)
 
 
 # ---- alpha ----
@@ -258,151 +186,6 @@ def test_orientation_turns_alpha_too(read):
     assert np.array_equal(turned, upright)
 
 
-# ---- colour ----
-
-DEEP10 = RGB16 >> 6
-PROFILED = {
-    "png": (pillow(RGB8, "PNG", icc_profile=DISPLAY_P3), RGB8, 8),
-    "png 16": (with_profile(imagecodecs.png_encode(RGB16), DISPLAY_P3), RGB16, 16),
-    "webp": (pillow(RGB8, "WEBP", lossless=True, icc_profile=DISPLAY_P3), RGB8, 8),
-    "tiff": (pillow(RGB8, "TIFF", icc_profile=DISPLAY_P3), RGB8, 8),
-    "tiff 16": (tiff(RGB16, photometric="rgb", iccprofile=DISPLAY_P3), RGB16, 16),
-    "jp2": (jp2_with_profile(RGB8, DISPLAY_P3), RGB8, 8),
-    "jp2 16": (jp2_with_profile(RGB16, DISPLAY_P3), RGB16, 16),
-}
-
-
-@pytest.mark.parametrize("case", PROFILED)
-def test_display_p3_becomes_srgb(read, case):
-    """The formula of IEC 61966-2-1; at 16 bits the profile's curve of 1024 points bends by 36 of 65535."""
-    data, codes, depth = PROFILED[case]
-    white = 2**depth - 1
-    image = read(data)
-    error = np.abs(image.pixels - white * p3_in_srgb(codes / white))
-    assert error.max() < (0.6 if depth == 8 else 50)
-    assert image.notes == ("ICC 'Display P3' to sRGB",)
-    kept = read(data, colour="ignore")
-    assert np.array_equal(kept.pixels, codes)
-    assert kept.notes == ("ICC 'Display P3' ignored",)
-    assert refused(read, data, colour="refuse").startswith("ICC 'Display P3', want sRGB (--colour convert")
-
-
-@pytest.mark.parametrize("name", ["JPEG", "AVIF"])
-def test_profiles_of_lossy_formats(read, name):
-    data = pillow(SMOOTH, name, quality=90, icc_profile=DISPLAY_P3)
-    codes = read(data, colour="ignore").pixels
-    assert np.abs(read(data).pixels - 255 * p3_in_srgb(codes / 255)).max() < 0.6
-
-
-def test_ten_bits(read):
-    codes, notes = colour_profiles.to_srgb(DEEP10, "RGB", 10, DISPLAY_P3, "", "convert")
-    assert np.abs(codes - 1023 * p3_in_srgb(DEEP10 / 1023)).max() < 1
-    assert notes == ["ICC 'Display P3' to sRGB"]
-
-
-@pytest.mark.parametrize("profile", [LIBRARY_SRGB, rgb_profile("any name", SRGB)], ids=["LittleCMS", "a table"])
-def test_srgb_is_left_alone_bit_for_bit(read, profile):
-    for data, codes in (
-        (pillow(RGB8, "PNG", icc_profile=profile), RGB8),
-        (with_profile(imagecodecs.png_encode(RGB16), profile), RGB16),
-    ):
-        for colour in ("convert", "ignore", "refuse"):
-            image = read(data, colour=colour)
-            assert np.array_equal(image.pixels, codes)
-            assert image.notes == ()
-
-
-def test_alpha_is_composited_in_srgb(read):
-    data = pillow(CODES8, "PNG", icc_profile=DISPLAY_P3)
-    image, alpha = read(data, background="black"), CODES8[..., 3:] / 255
-    assert image.notes == ("ICC 'Display P3' to sRGB", "alpha on black")
-    assert np.abs(image.pixels - alpha * 255 * p3_in_srgb(RGB8 / 255)).max() < 1.1
-
-
-def test_damaged_and_foreign_profiles_are_named(read):
-    damaged = pillow(RGB8, "PNG", icc_profile=b"no profile" * 20)
-    assert read(damaged).notes == ("ICC profile (damaged) ignored",)
-    assert np.array_equal(read(damaged).pixels, RGB8)
-    assert refused(read, damaged, colour="refuse").startswith("ICC profile (damaged), want sRGB")
-    foreign = pillow(GREY8, "PNG", icc_profile=DISPLAY_P3)
-    assert read(foreign).notes == ("grey", "ICC 'Display P3' of RGB for grey ignored")
-    headless = DISPLAY_P3[:128] + struct.pack(">I", 0) + DISPLAY_P3[132:]  # a header without tags
-    (note,) = read(pillow(RGB8, "PNG", icc_profile=headless)).notes
-    assert note.startswith("ICC ")
-    assert note.endswith("ignored")
-
-
-def test_a_profile_of_16_bits_without_imagecodecs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(
-        ValueError, match=r"^an ICC profile of 16 bits per sample needs imagecodecs: .*--colour ignore$"
-    ):
-        colour_profiles.to_srgb(RGB16, "RGB", 16, DISPLAY_P3, "", "convert")
-
-
-def test_the_library_default_ignores_profiles(tmp_path):
-    path = tmp_path / "image"
-    path.write_bytes(PROFILED["png"][0])
-    image = read_image(path)
-    assert np.array_equal(image.pixels, RGB8)
-    assert image.notes == ("ICC 'Display P3' ignored",)
-
-
-@pytest.mark.parametrize(("primaries", "curve"), [(12, 13), (9, 16), (1, 18)])
-def test_avif_that_names_other_colours_by_number(read, primaries, curve):
-    """Patched into the file: encoders here write sRGB's numbers."""
-    data = bytearray(pillow(SMOOTH, "AVIF"))
-    at = data.index(b"nclx") + 4
-    assert struct.unpack_from(">HH", data, at) == (1, 13)
-    struct.pack_into(">HH", data, at, primaries, curve)
-    names = {12: "Display P3", 9: "BT.2020", 1: "BT.709"}[primaries], {13: "sRGB", 16: "PQ", 18: "HLG"}[curve]
-    encoding = "primaries {}, curve {}".format(*names)
-    reason = refused(read, bytes(data))
-    assert reason == f"colours in {encoding}, want sRGB or an ICC profile (--colour ignore reads them as sRGB)"
-    assert read(bytes(data), colour="ignore").notes == (f"colours in {encoding} read as sRGB",)
-
-
-# ---- CMYK ----
-
-INKS = np.array(np.meshgrid(*[[0, 255]] * 4, indexing="ij"), np.uint8).transpose(1, 2, 3, 4, 0).reshape(4, 4, 4)
-LAB = RANDOM.uniform([30, -25, -25], [70, 25, 25], (2, 2, 2, 2, 3))
-LAB[0, 0, 0, 0] = 100, 0, 0
-LAB[..., 1, :] = LAB[1, 1, 1] = 0
-PRESS = cmyk_profile("FOGRA39", LAB)
-
-
-def test_cmyk_without_a_profile(read):
-    want = (255 - CODES8[..., :3].astype(float)) * (255 - CODES8[..., 3:].astype(float)) / 255
-    for data in (pillow(PIL.Image.fromarray(CODES8, "CMYK"), "TIFF"), tiff(CODES8, photometric="separated")):
-        image = read(data)
-        assert np.abs(image.pixels - want).max() <= 0.5
-        assert image.notes == ("CMYK as (1-C)(1-K)",)
-
-
-def test_cmyk_jpeg(read):
-    """Pillow writes it inverted, as Adobe does."""
-    inks = np.dstack([SMOOTH, SMOOTH[..., :1] // 2])
-    want = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:].astype(float)) / 255
-    image = read(pillow(PIL.Image.fromarray(inks, "CMYK"), "JPEG", quality=98))
-    assert np.abs(image.pixels - want).max() <= 4
-
-
-def test_cmyk_through_its_profile(read):
-    """Corners of the profile's table; its Lab of 8 bits has steps of 0.4 and 1."""
-    data = pillow(PIL.Image.fromarray(INKS, "CMYK"), "TIFF", icc_profile=PRESS)
-    image = read(data)
-    rounded = np.stack([(LAB[..., 0] * 2.55).round() / 2.55, *LAB[..., 1:].round().transpose(4, 0, 1, 2, 3)], -1)
-    assert np.abs(image.pixels - 255 * lab_in_srgb(rounded).reshape(4, 4, 3)).max() <= 1
-    assert image.notes == ("CMYK through 'FOGRA39' to sRGB",)
-    ignored = read(data, colour="ignore")
-    assert ignored.notes == ("ICC 'FOGRA39' ignored", "CMYK as (1-C)(1-K)")
-    assert refused(read, data, colour="refuse").startswith("ICC 'FOGRA39', want sRGB")
-
-
-def test_cmyk_of_16_bits_is_refused(read):
-    assert refused(read, tiff(CODES16, photometric="separated")) == "an image in CMYK of 16 bits per sample; 8 are read"
-
-
 # ---- frames, pages, palettes ----
 
 FRAMES = [RGB8, np.roll(RGB8, 3, 0), 255 - RGB8]
@@ -446,158 +229,6 @@ def test_palettes(read):
     assert tiffs.notes == ("palette",)
 
 
-# ---- JPEG XL ----
-
-
-LINEAR = "colours in white point D65, primaries sRGB, curve linear"
-
-
-@pytest.mark.parametrize("codes", [RGB8, RGB8[:24, :32].copy(), RGB8[:20, :30].copy(), RGB8[:20, :20].copy()])
-@pytest.mark.parametrize("container", [False, True])
-def test_jpeg_xl(read, codes, container):
-    data = imagecodecs.jpegxl_encode(codes, lossless=True, usecontainer=container)
-    image = read(data)
-    assert np.array_equal(image.pixels, codes)
-    assert (image.bit_depth, image.notes) == (8, ())
-    about = jpegxl.header(data)
-    assert (about.height, about.width) == codes.shape[:2]
-
-
-@pytest.mark.parametrize(
-    ("codes", "options", "depth"), [(RGB16, {}, 16), (GREY16, {}, 16), (DEEP10, {"bitspersample": 10}, 10)]
-)
-def test_deep_jpeg_xl(read, codes, options, depth):
-    """imagecodecs says of more than 8 bits that they are linear, and no library here converts them."""
-    data = imagecodecs.jpegxl_encode(codes, lossless=True, **options)
-    image = read(data, colour="ignore")
-    assert np.array_equal(image.pixels, codes if codes.ndim == 3 else np.stack([codes] * 3, 2))
-    assert image.bit_depth == depth
-    assert image.notes[-1] == f"{LINEAR} read as sRGB"
-    for colour in ("convert", "refuse"):
-        assert refused(read, data, colour=colour).startswith(f"{LINEAR}, want sRGB or an ICC profile (--colour ignore")
-
-
-def test_lossy_jpeg_xl(read):
-    image = read(imagecodecs.jpegxl_encode(SMOOTH, distance=1.0))
-    assert np.abs(image.pixels.astype(int) - SMOOTH).mean() < 3
-    assert image.notes == ()
-
-
-def test_the_first_frame_of_a_jpeg_xl_animation(read):
-    image = read(imagecodecs.jpegxl_encode(np.stack(FRAMES), lossless=True))
-    assert np.array_equal(image.pixels, RGB8)
-    assert image.notes == ("frame 1 of an animation",)
-
-
-def test_jpeg_xl_of_floats_or_of_too_many_pixels(read, monkeypatch):
-    floats = imagecodecs.jpegxl_encode((RGB8 / 255).astype(np.float32), lossless=True)
-    assert refused(read, floats) == "a JPEG XL file of floating-point samples, want integers of up to 16 bits"
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
-    assert refused(read, imagecodecs.jpegxl_encode(RGB8, lossless=True)).startswith(
-        "the image has more than 1000 pixels"
-    )
-
-
-def test_jpeg_xl_needs_imagecodecs(read, monkeypatch):
-    data = imagecodecs.jpegxl_encode(RGB8, lossless=True)
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    assert refused(read, data) == "JPEG XL needs imagecodecs: pip install 'fastiqa-kernels[cli]'"
-
-
-class Writer:
-    """Writes bits, the lowest of a byte first."""
-
-    def __init__(self):
-        self.value = self.count = 0
-
-    def put(self, *pairs):
-        for value, bits in pairs:
-            self.value |= value << self.count
-            self.count += bits
-        return self
-
-    def data(self):
-        return jpegxl.CODESTREAM + self.value.to_bytes(-(-self.count // 8), "little")
-
-
-@pytest.mark.parametrize(
-    ("colour", "words"),
-    [
-        ([(1, 1)], ""),
-        ([(0, 1), (1, 1)], "an ICC profile"),
-        # RGB; D65; P3: offset 2 + 9; sRGB: offset 2 + 11
-        (
-            [(0, 2), (0, 2), (1, 2), (2, 2), (9, 4), (0, 1), (2, 2), (11, 4)],
-            "white point D65, primaries P3, curve sRGB",
-        ),
-        ([(0, 2), (0, 2), (1, 2), (1, 2), (0, 1), (2, 2), (11, 4)], ""),
-        (
-            [(0, 2), (0, 2), (1, 2), (2, 2), (7, 4), (0, 1), (2, 2), (14, 4)],
-            "white point D65, primaries BT.2100, curve PQ",
-        ),
-        ([(0, 2), (1, 2), (1, 2), (0, 1), (2, 2), (11, 4)], ""),
-        ([(0, 2), (0, 2), (1, 2), (1, 2), (1, 1), (4545455, 24)], "white point D65, primaries sRGB, curve gamma"),
-    ],
-)
-def test_colours_of_a_jpeg_xl_header(colour, words):
-    """Written bit by bit from the standard: encoders here know sRGB alone."""
-    writer = Writer().put((1, 1), (3, 5), (1, 3), (0, 1), (0, 1), (0, 1), (0, 2), (1, 1), (0, 2), (0, 1))
-    if words != "an ICC profile" and len(colour) > 1:
-        writer.put((0, 1))
-        colour = colour if colour[0] != (0, 2) else [(0, 1), *colour[1:]]
-    writer.put(*colour)
-    about = jpegxl.header(writer.data() + bytes(4))
-    assert (about.width, about.height, about.bit_depth, about.colour) == (32, 32, 8, words)
-
-
-# ---- HEIC ----
-
-
-def heic(codes, **options):
-    library = pytest.importorskip("pillow_heif", reason="pillow-heif brings x265 (GPL) and is no part of an extra")
-    stream = io.BytesIO()
-    library.from_pillow(PIL.Image.fromarray(codes)).save(stream, quality=-1, chroma=444, **options)
-    return stream.getvalue()
-
-
-def test_heic(read):
-    image = read(heic(SMOOTH))
-    assert np.abs(image.pixels.astype(int) - SMOOTH).max() <= 2
-    assert (image.bit_depth, image.notes) == (8, ())
-    shown = read(heic(np.dstack([SMOOTH, SMOOTH[..., :1]])), background="black")
-    assert np.abs(shown.pixels - SMOOTH.astype(float) ** 2 / 255).max() <= 4
-    assert shown.notes == ("alpha on black",)
-
-
-def test_a_profile_of_a_heic(read):
-    pytest.importorskip("pillow_heif", reason="pillow-heif brings x265 (GPL) and is no part of an extra")
-    image = PIL.Image.fromarray(SMOOTH)
-    image.info["icc_profile"] = DISPLAY_P3
-    stream = io.BytesIO()
-    __import__("pillow_heif").from_pillow(image).save(stream, quality=-1, chroma=444)
-    kept = read(stream.getvalue(), colour="ignore")
-    assert kept.notes == ("ICC 'Display P3' ignored",)
-    converted = read(stream.getvalue())
-    assert np.abs(converted.pixels - 255 * p3_in_srgb(kept.pixels / 255)).max() < 0.6
-
-
-def test_heic_of_ten_bits(read):
-    library = pytest.importorskip("pillow_heif", reason="pillow-heif brings x265 (GPL) and is no part of an extra")
-    codes = SMOOTH.astype(np.uint16) * 4
-    stream = io.BytesIO()
-    library.from_bytes("RGB;16", (80, 64), (codes << 6).tobytes()).save(stream, quality=-1, chroma=444)
-    image = read(stream.getvalue())
-    assert image.bit_depth == 10
-    assert np.abs(image.pixels.astype(int) - codes).max() <= 2
-
-
-def test_heic_without_its_package_is_named(read, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    data = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(40)
-    assert refused(read, data) == "HEIC needs pillow_heif: pip install pillow-heif"
-    assert refused(read, data, strict=True).startswith("not an image in a format that is read (PNG, ")
-
-
 # ---- what is refused ----
 
 STRICTLY = {
@@ -615,7 +246,7 @@ STRICTLY = {
 def test_strict(read, case):
     data, reason = STRICTLY[case]
     assert read(data).notes or case == "jpeg xl"
-    assert refused(read, data, strict=True).startswith(reason)
+    assert read.refusal(data, strict=True).startswith(reason)
 
 
 FOREIGN = {
@@ -629,7 +260,7 @@ FOREIGN = {
 @pytest.mark.parametrize("case", FOREIGN)
 def test_what_no_policy_reads(read, case):
     data, reason = FOREIGN[case]
-    assert refused(read, data).startswith(reason)
+    assert read.refusal(data).startswith(reason)
 
 
 CUT = {
@@ -649,7 +280,7 @@ def test_truncated_files(read, case):
     data = CUT[case]
     assert read(data).pixels.any()
     for end in range(1, len(data) - 2, max(1, len(data) // 40)):
-        reason = refused(read, data[:end])
+        reason = read.refusal(data[:end])
         assert any(word in reason for word in ("truncated", "damaged", "not an image")), reason
 
 

@@ -1,4 +1,4 @@
-"""decode: the upright samples of an image file as it stores them, before any policy of colour or alpha."""
+"""decode_samples: the upright samples of an image file as it stores them, before any policy of colour or alpha."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Samples:
     notes: tuple[str, ...] = ()
 
 
-def decode(data: bytes, strict: bool) -> Samples:
+def decode_samples(data: bytes, strict: bool) -> Samples:
     """Decode a file's content.
 
     Args:
@@ -62,9 +62,10 @@ def decode(data: bytes, strict: bool) -> Samples:
         Refused: what cannot be read, or must not; decoders raise errors of their own for damaged files.
     """
     if not strict:
-        for other in (heic, jpegxl):
-            if other.matches(data):
-                return _samples(*other.decode(data))
+        if heic.is_heic(data):
+            return _samples(*heic.decode_heic(data))
+        if jpegxl.is_jpegxl(data):
+            return _samples(*jpegxl.decode_jpegxl(data))
     depth = 8
     if data[:4] in TIFFS:  # tags first: Pillow cannot name a floating-point TIFF
         depth = stored_depth.tiff_depth(data, palettes=not strict)

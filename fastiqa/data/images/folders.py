@@ -27,13 +27,20 @@ _log = logging.getLogger("fastiqa")
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """List the files below `folder` with the suffix of a readable image format, sorted.
+    """List the files below a folder that have the suffix of a readable image format.
 
-    Subfolders are searched, hidden names skipped, links followed. A folder with several names is entered once, by a
-    name without links if it has one. The logger ``fastiqa`` warns of skipped files: other image formats, counted by
-    suffix, and broken links.
+    Args:
+        folder: where to look. Subfolders are searched, hidden names skipped, links followed. A folder with several
+            names is entered once, by a name without links if it has one.
+        suffixes: in lower case, with the dot; by default those of the formats that a strict policy reads.
 
-    Raises: NotADirectoryError for a missing folder; OSError for a subfolder that cannot be listed.
+    Returns:
+        The files, sorted. The logger ``fastiqa`` warns of skipped ones: other image formats, counted by suffix, and
+        broken links.
+
+    Raises:
+        NotADirectoryError: a missing folder.
+        OSError: a subfolder that cannot be listed.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def matches(data: bytes) -> bool:
+def is_heic(data: bytes) -> bool:
     """Whether a file's first box names HEIC."""
     if data[4:8] != b"ftyp":
         return False
@@ -43,7 +43,7 @@ def matches(data: bytes) -> bool:
     return data[8:12] in BRANDS or (data[8:12] in OPEN_BRANDS and bool(brands & BRANDS) and b"avif" not in brands)
 
 
-def decode(data: bytes) -> Stored:
+def decode_heic(data: bytes) -> Stored:
     """Decode the primary image; pillow-heif applies rotation and mirroring."""
     try:
         library = importlib.import_module("pillow_heif")

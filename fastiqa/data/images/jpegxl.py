@@ -50,14 +50,14 @@ class Header:
     unread: str = ""
 
 
-def matches(data: bytes) -> bool:
+def is_jpegxl(data: bytes) -> bool:
     """Whether a file is JPEG XL."""
     return data.startswith((CODESTREAM, CONTAINER))
 
 
-def decode(data: bytes) -> Stored:
+def decode_jpegxl(data: bytes) -> Stored:
     """Decode the first frame, upright."""
-    about = header(data)
+    about = jpegxl_header(data)
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and about.width * about.height > limit:
         raise PIL.Image.DecompressionBombError
@@ -80,7 +80,7 @@ def decode(data: bytes) -> Stored:
     return Stored(codes.reshape(*codes.shape[:2], -1), depth, None, about.colour, notes)
 
 
-def header(data: bytes) -> Header:
+def jpegxl_header(data: bytes) -> Header:
     """Read the header of a JPEG XL file. Raises Refused where it ends early."""
     if data.startswith(CODESTREAM):
         stream = data

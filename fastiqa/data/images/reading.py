@@ -31,7 +31,7 @@ from torch import Tensor
 from fastiqa.common.text import one_line
 from fastiqa.data.images import archives
 from fastiqa.data.images.colour_profiles import to_srgb
-from fastiqa.data.images.decoding import FORMATS, LENIENT_FORMATS, decode
+from fastiqa.data.images.decoding import FORMATS, LENIENT_FORMATS, decode_samples
 from fastiqa.data.images.policy import STRICT, ReadingPolicy, backdrop
 from fastiqa.data.images.stored_depth import TRUNCATED, Codes, Refused
 
@@ -184,7 +184,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
 
 def _decoded(data: bytes, path: Path, policy: ReadingPolicy) -> Image:
     """Decode a file's content to an upright image as the policy wants it."""
-    stored = decode(data, policy.strict)
+    stored = decode_samples(data, policy.strict)
     depth, notes = stored.bit_depth, [*stored.notes]
     pixels, decided = to_srgb(stored.pixels, stored.space, depth, stored.profile, stored.encoding, policy.colour)
     notes += ["grey"] if stored.space == "grey" else []
