@@ -9,7 +9,6 @@ import sys
 import imagecodecs
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 
 from fastiqa.data.images import jpegxl
@@ -26,10 +25,7 @@ from support.image_files import (
     Reader,
 )
 
-LIBRARY_SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 DISPLAY_P3 = rgb_profile("Display P3", P3)
-
-
 FRAMES = [RGB8, np.roll(RGB8, 3, 0), 255 - RGB8]
 DEEP10 = RGB16 >> 6
 
@@ -172,6 +168,23 @@ def test_a_profile_of_a_heic(read):
     assert kept.notes == ("ICC 'Display P3' ignored",)
     converted = read(stream.getvalue())
     assert np.abs(converted.pixels - 255 * p3_in_srgb(kept.pixels / 255)).max() < 0.6
+
+
+def test_the_primary_image_of_a_heic(read):
+    library = pytest.importorskip("pillow_heif", reason="pillow-heif brings x265 (GPL) and is no part of an extra")
+    stream, file = io.BytesIO(), library.from_pillow(PIL.Image.fromarray(255 - SMOOTH))
+    file.add_from_pillow(PIL.Image.fromarray(SMOOTH))
+    file.save(stream, quality=-1, chroma=444, primary_index=1)
+    image = read(stream.getvalue())
+    assert np.abs(image.pixels.astype(int) - SMOOTH).max() <= 2
+    assert image.notes == ("image 2 of 2, the primary one",)
+
+
+def test_an_upright_heic(read):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    image = read(heic(SMOOTH, exif=exif.tobytes()))
+    assert np.abs(image.pixels.astype(int) - np.rot90(SMOOTH, -1)).max() <= 2
 
 
 def test_heic_of_ten_bits(read):

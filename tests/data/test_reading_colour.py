@@ -29,7 +29,6 @@ from support.image_files import (
     CODES16,
     GREY8,
     GREY16,
-    RANDOM,
     RGB8,
     RGB16,
     SMOOTH,
@@ -42,6 +41,7 @@ from support.image_files import (
 
 LIBRARY_SRGB = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 DISPLAY_P3 = rgb_profile("Display P3", P3)
+RANDOM = np.random.default_rng(1)
 
 
 @pytest.fixture

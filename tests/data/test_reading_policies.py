@@ -7,7 +7,6 @@ import struct
 import imagecodecs
 import numpy as np
 import PIL.Image
-import PIL.ImageCms
 import pytest
 
 from fastiqa.data import ReadingPolicy, read_image
@@ -18,7 +17,6 @@ from support.image_files import (
     GREY16,
     GREY_ALPHA8,
     GREY_ALPHA16,
-    RANDOM,
     RGB8,
     RGB16,
     SMOOTH,
@@ -27,6 +25,8 @@ from support.image_files import (
     tiff,
     with_chunk,
 )
+
+RANDOM = np.random.default_rng(1)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ import tifffile
 
 from fastiqa.data import Image, ImageError, ReadingPolicy, read_image
 
-RANDOM = np.random.default_rng(0)
-CODES16 = RANDOM.integers(0, 65536, (30, 41, 4), dtype=np.uint16)
+CODES16 = np.random.default_rng(0).integers(0, 65536, (30, 41, 4), dtype=np.uint16)
 CODES8 = (CODES16 >> 8).astype(np.uint8)
 RGB16, GREY16, GREY_ALPHA16 = CODES16[..., :3].copy(), CODES16[..., 0].copy(), CODES16[..., :2].copy()
 RGB8, GREY8, GREY_ALPHA8 = CODES8[..., :3].copy(), CODES8[..., 0].copy(), CODES8[..., :2].copy()
