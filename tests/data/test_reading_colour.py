@@ -131,6 +131,8 @@ def test_damaged_and_foreign_profiles_are_named(read):
     assert read.refusal(damaged, colour="refuse").startswith("ICC profile (damaged), want sRGB")
     foreign = pillow(GREY8, "PNG", icc_profile=DISPLAY_P3)
     assert read(foreign).notes == ("grey", "ICC 'Display P3' of RGB for grey ignored")
+    usual = read(pillow(GREY8, "PNG", icc_profile=LIBRARY_SRGB), colour="refuse")
+    assert (usual.notes, usual.grey) == (("grey",), True)
     headless = DISPLAY_P3[:128] + struct.pack(">I", 0) + DISPLAY_P3[132:]  # a header without tags
     (note,) = read(pillow(RGB8, "PNG", icc_profile=headless)).notes
     assert note.startswith("ICC ")

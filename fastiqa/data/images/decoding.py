@@ -88,7 +88,7 @@ def decode_samples(data: bytes, strict: bool) -> Samples:
             damage.check_tiff(data)
         profile = stored_depth.jpeg2000_profile(data) if image.format == "JPEG2000" else image.info.get("icc_profile")
         cmyk = image.mode == "CMYK"
-        pixels = _deep(data, image, depth, strict) if depth > 8 else _shallow(data, image)
+        pixels = _deep(data, image, depth) if depth > 8 else _shallow(data, image)
         encoding = stored_depth.heif_encoding(data) if image.format == "AVIF" else ""
         return _samples(pixels, max(8, depth), profile or None, encoding, tuple(notes), cmyk)
 
@@ -152,7 +152,7 @@ def _shallow(data: bytes, image: PIL.Image.Image) -> NDArray[np.uint8]:
     return _upright(pixels.reshape(*pixels.shape[:2], -1), orientation)
 
 
-def _deep(data: bytes, image: PIL.Image.Image, depth: int, strict: bool) -> NDArray[np.uint16]:
+def _deep(data: bytes, image: PIL.Image.Image, depth: int) -> NDArray[np.uint16]:
     """Decode code values of more than 8 bits with imagecodecs."""
     try:
         imagecodecs = importlib.import_module("imagecodecs")
@@ -173,11 +173,8 @@ def _deep(data: bytes, image: PIL.Image.Image, depth: int, strict: bool) -> NDAr
         pixels = pixels.transpose(1, 2, 0)
     shape = pixels.shape
     pixels = pixels[..., None] if pixels.shape == size else pixels
-    channels = (3,) if strict else (1, 2) if image.mode in GREY else (3, 4) if image.mode in ALPHA else (3,)
-    if image.mode in ("LA", "La") or (image.mode == "RGBA" and pixels.shape[-1] == 2):  # 16-bit PNG: Pillow says RGBA
-        channels = (2,)
-    if image.mode == "RGB" and "transparency" in image.info:
-        channels = (4,)
+    clear = image.mode in ALPHA or "transparency" in image.info
+    channels = (2, 4) if clear else (1,) if image.mode in GREY else (3,)  # Pillow calls grey with alpha RGBA, too
     fits = pixels.shape[:2] == size and pixels.ndim == 3 and pixels.shape[2] in channels
     if not fits or pixels.dtype != np.uint16 or int(pixels.max()) >= 2**depth:
         raise Refused(f"decoding {depth}-bit {name} gave {pixels.dtype} values of shape {shape}")
