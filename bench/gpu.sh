@@ -74,7 +74,8 @@ leave() {
     trap - EXIT
     local process
     for process in "${running[@]}"; do
-        kill "$process" 2>/dev/null || true # timeout, which hands it on
+        # The group of timeout and its command: a timeout that has just started ends without handing the signal on.
+        kill -- "-$process" 2>/dev/null || kill "$process" 2>/dev/null || true
     done
     case $status in
         0 | 1) ;;

@@ -144,12 +144,21 @@ def test_what_there_is_comes_back_from_a_run_that_is_ended(machine: Machine, num
     kept = machine.brought_back()
     assert kept["tests.log"] == "begun\n"
     assert f"ended with status {128 + number}" in kept["summary.txt"]
-    for _ in range(100):  # timeout hands the signal on
-        if not Path(f"/proc/{sleeping.read_text().strip()}").exists():
+    for _ in range(100):
+        if not is_running(int(sleeping.read_text())):
             break
         time.sleep(0.05)
     else:
         pytest.fail("a step goes on after the script has ended")
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there, and no zombie that waits to be collected."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def test_no_gpu_is_said_at_once(machine: Machine) -> None:
