@@ -109,9 +109,8 @@ def _through_profile(
         raise Refused("an ICC profile needs a Pillow with LittleCMS (--colour ignore reads the code values as sRGB)")
     profile = profile_of(content)
     fits = profile.space == space
-    known = (
-        profile.space if space == "grey" and profile.space == "RGB" else space
-    )  # the curve of sRGB is that of its grey
+    # the curve of sRGB is that of its grey
+    known = "RGB" if space == "grey" and profile.space == "RGB" else space
     if known == profile.space and known != "CMYK" and _is_srgb(content, known):
         return None, None
     if colour == "ignore":
